@@ -1,0 +1,129 @@
+"""The base of every typed configuration: frozen, strict about names, kind about mistakes."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mlim.errors import InputError
+
+C = TypeVar("C", bound="Config")
+
+
+class Config(BaseModel):
+    """A frozen configuration node; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; `InputError` names file, line and column when it cannot be read."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name and the permissions") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not valid YAML: {_yaml_problem(error)}") from None
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: holds no `key: value` mapping; start from a file made by `mlim init`")
+    return loaded
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "unreadable"
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else problem
+
+
+def parse(model: type[C], values: Mapping[str, Any], where: str) -> C:
+    """Validate `values` as `model`; all problems are raised together as one `InputError`, each led by `where`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [f"{where}: {_explain(model, details)}" for details in error.errors()]
+    raise InputError(*problems)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint for a mistyped name: ' (did you mean `x`?)' or the list of known names."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean `{close[0]}`?)"
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+def _explain(model: type[BaseModel], details: Any) -> str:
+    location = [str(part) for part in details["loc"]]
+    path = ".".join(location)
+    if details["type"] == "extra_forbidden":
+        return f"unknown key `{path}`{nearest(location[-1], _known_keys(model, location[:-1]))}"
+    if details["type"] == "missing":
+        return f"missing key `{path}`"
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "value_error" and not path:
+        return message
+    given = "" if details["type"] == "value_error" else f", got {details['input']!r}"
+    return f"`{path}`: {message[:1].lower() + message[1:]}{given}"
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """The field names of the node at `location`; empty where it cannot be told."""
+    nodes = [model]
+    for part in location:
+        nodes = [inner for node in nodes for inner in _step_into(node, part)]
+    return [name for node in nodes for name in node.model_fields]
+
+
+def _step_into(node: type[BaseModel], part: str) -> Iterator[type[BaseModel]]:
+    field = node.model_fields.get(part)
+    if field is not None:
+        yield from _models_in(field.annotation)
+    else:  # a key of a mapping (`rows.NAME`) or a tagged union's tag: stay where we are
+        yield node
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for argument in typing.get_args(annotation):
+        yield from _models_in(argument)
+
+
+def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply `a.b=c` assignments (values are read as YAML) to a nested mapping; the input stays untouched."""
+    result: dict[str, Any] = _copy(values)
+    problems = []
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            problems.append(f"--set {assignment}: write it as key.subkey=value")
+            continue
+        try:
+            _assign(result, path.split("."), yaml.safe_load(text), assignment)
+        except (InputError, yaml.YAMLError) as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError(*problems)
+    return result
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _assign(node: dict[str, Any], path: Sequence[str], value: Any, assignment: str) -> None:
+    for part in path[:-1]:
+        inner = node.get(part)
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {assignment}: no section `{part}`{nearest(part, list(node))}")
+        node = inner
+    node[path[-1]] = value

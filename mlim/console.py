@@ -1,0 +1,75 @@
+"""What a person sees while something runs: progress on standard error, never silence, never noise."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+class ProgressBar(Protocol):
+    """Long work reports through this; it never knows what draws it."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Say that `steps` more units are done, with a short note (losses, rates)."""
+
+
+class SilentBar:
+    """Draws nothing (tests, `--quiet`)."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Do nothing."""
+
+
+class _RichBar:
+    def __init__(self, progress: Progress, task: int) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._progress.update(self._task, advance=steps, note=note)  # type: ignore[arg-type]
+
+
+class _LineBar:
+    """One line every tenth of the work: for log files and CI, where a redrawn bar is noise."""
+
+    def __init__(self, console: Console, title: str, total: int) -> None:
+        self._console, self._title, self._total = console, title, max(total, 1)
+        self._done, self._shown = 0, -1
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._done += steps
+        tenth = 10 * self._done // self._total
+        if tenth != self._shown:
+            self._shown = tenth
+            self._console.print(f"{self._title} {self._done}/{self._total} {note}", highlight=False, soft_wrap=True)
+
+
+class Terminal:
+    """Says things to a person on standard error; `quiet` keeps only warnings."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._console = Console(stderr=True)
+
+    def say(self, message: str) -> None:
+        """Print one line of what is going on."""
+        if not self.quiet:
+            self._console.print(message, highlight=False, soft_wrap=True, markup=False)
+
+    def warn(self, message: str) -> None:
+        """Print one line that a person should read even in quiet mode."""
+        self._console.print(f"warning: {message}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+    @contextmanager
+    def progress(self, title: str, total: int) -> Iterator[ProgressBar]:
+        """A progress bar over `total` units on a terminal, a few lines elsewhere, nothing when quiet."""
+        if self.quiet:
+            yield SilentBar()
+        elif not self._console.is_terminal:
+            yield _LineBar(self._console, title, total)
+        else:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                       TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+            with Progress(*columns, console=self._console) as bar:
+                yield _RichBar(bar, bar.add_task(title, total=total, note=""))

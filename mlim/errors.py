@@ -1,0 +1,28 @@
+"""What a person is told when something is wrong: one sentence that says what, where and what to do."""
+
+from collections.abc import Sequence
+
+
+class MlimError(Exception):
+    """A failure of the run itself (full disk, lost server, a step that could not finish); exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(MlimError):
+    """Something the person gave is wrong: a file, a recipe, a flag; exit code 2, before any work starts.
+
+    `problems` holds every problem that was found, so that all of them can be mended in one go.
+    """
+
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        self.problems: Sequence[str] = problems
+        super().__init__("\n".join(problems))
+
+
+class DataError(MlimError):
+    """The data as a whole cannot be used (a table-level expectation failed, too many rows quarantined)."""
+
+    exit_code = 2

