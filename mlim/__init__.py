@@ -1,0 +1,1 @@
+"""MLIM: masked language and image modeling for product catalogs."""

@@ -66,7 +66,7 @@ def _explain(model: type[BaseModel], details: Any) -> str:
         return f"unknown key `{path}`{nearest(location[-1], _known_keys(model, location[:-1]))}"
     if details["type"] == "missing":
         return f"missing key `{path}`"
-    message = details["msg"].removeprefix("Value error, ")
+    message: str = details["msg"].removeprefix("Value error, ")
     if details["type"] == "value_error" and not path:
         return message
     given = "" if details["type"] == "value_error" else f", got {details['input']!r}"

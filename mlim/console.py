@@ -69,7 +69,13 @@ class Terminal:
         elif not self._console.is_terminal:
             yield _LineBar(self._console, title, total)
         else:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                       TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             with Progress(*columns, console=self._console) as bar:
                 yield _RichBar(bar, bar.add_task(title, total=total, note=""))

@@ -20,6 +20,8 @@ Share = float
 Modality = Literal["both", "text", "image"]
 LossName = Literal["mlm", "recon", "itm"]
 
+RANDOM_START = "random"
+
 
 def _share(default_doc: str) -> Any:
     return Field(ge=0.0, le=1.0, description=default_doc)
@@ -37,7 +39,9 @@ class TextConfig(Config):
     """Texts as the model sees them."""
 
     max_tokens: int = Field(ge=4, description="longest text of one item in WordPiece tokens, [CLS]/[SEP] not counted")
-    vocabulary_size: int = Field(ge=64, description="size of the vocabulary learned from the catalog (random start only)")
+    vocabulary_size: int = Field(
+        ge=64, description="size of the vocabulary learned from the catalog (random start only)"
+    )
 
 
 class IngestConfig(Config):
@@ -67,7 +71,9 @@ class PairsConfig(Config):
     max_train: PositiveInt
     max_validation: PositiveInt
     max_test: PositiveInt
-    leak_limit: Share = _share("a trivial rule whose accuracy gain over the majority reaches this share of the rest leaks")
+    leak_limit: Share = _share(
+        "a trivial rule whose accuracy gain over the majority reaches this share of the rest leaks"
+    )
 
     @model_validator(mode="after")
     def _room_for_training(self) -> Self:
@@ -91,8 +97,12 @@ class EmbedderConfig(Config):
 class DecoderConfig(Config):
     """The image decoder: deconvolutions from the grid back to pixels (paper sections 3.1, 4.1)."""
 
-    strides: tuple[PositiveInt, ...] = Field(min_length=1, description="upsampling factors, product image.size / image.grid")
-    channels: tuple[PositiveInt, ...] = Field(min_length=1, description="output channels of every layer but the last (RGB)")
+    strides: tuple[PositiveInt, ...] = Field(
+        min_length=1, description="upsampling factors, product image.size / image.grid"
+    )
+    channels: tuple[PositiveInt, ...] = Field(
+        min_length=1, description="output channels of every layer but the last (RGB)"
+    )
 
     @property
     def layers(self) -> int:
@@ -112,6 +122,11 @@ class ModelConfig(Config):
     pair_segments: bool = Field(description="give the two items of a pair a segment embedding (the paper has none)")
     embedder: EmbedderConfig
     decoder: DecoderConfig
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether training starts from weights that somebody else trained."""
+        return self.start != RANDOM_START
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -271,7 +286,9 @@ class Recipe(Config):
     pretrainings: dict[str, Pretraining]
     rows: dict[str, Row]
     main: str = Field(description="the row that is reported first and registered")
-    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1, description="seeds of the grid; the first is the main model's")
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        min_length=1, description="seeds of the grid; the first is the main model's"
+    )
     tracking: TrackingConfig
 
     @model_validator(mode="after")
@@ -338,6 +355,7 @@ def load_recipe(name_or_file: str, assignments: Sequence[str] = ()) -> Recipe:
     elif name_or_file in recipe_names():
         values = yaml.safe_load((resources.files("mlim") / "recipes" / f"{name_or_file}.yaml").read_text("utf-8"))
     else:
-        raise InputError(f"unknown recipe `{name_or_file}`{nearest(name_or_file, recipe_names())}; "
-                         "give a name or a .yaml file")
+        raise InputError(
+            f"unknown recipe `{name_or_file}`{nearest(name_or_file, recipe_names())}; give a name or a .yaml file"
+        )
     return parse(Recipe, override(values, assignments), f"recipe {name_or_file}")

@@ -1,0 +1,1 @@
+"""From raw sources to items: description, table, pictures, ingest, quarantine, random access."""

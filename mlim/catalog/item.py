@@ -1,0 +1,42 @@
+"""The one shape every catalog takes after `ingest`: an item is a text and a square picture, with where it came from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+ATTRIBUTE_SEPARATOR = "; "
+LABEL_SEPARATOR = ": "
+
+ITEM_SCHEMA: Any = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("family", pa.string()),  # the product that an item is a variation of; null where none is told
+        pa.field("text", pa.string(), nullable=False),  # what the model reads (`join_text`)
+        pa.field("attributes", pa.string(), nullable=False),  # JSON object: text column -> value, in order
+        pa.field("facts", pa.string(), nullable=False),  # JSON object: column that decides pairs -> value
+        pa.field("image", pa.binary(), nullable=False),  # JPEG, recipe.image.size square, RGB
+        pa.field("image_sha256", pa.string(), nullable=False),  # of the source file's bytes: finds copied photos
+        pa.field("image_width", pa.int32(), nullable=False),  # of the source, upright (after EXIF), pixels
+        pa.field("image_height", pa.int32(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),  # data row of the source, counted from 1
+    ]
+)
+
+QUARANTINE_SCHEMA: Any = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),  # "ingest" or "validate"
+        pa.field("reason", pa.string(), nullable=False),  # a stable code, or the expectation's name
+        pa.field("detail", pa.string(), nullable=False),  # one sentence for a person
+        pa.field("thumbnail", pa.binary()),  # small JPEG; null where the picture cannot be opened
+    ]
+)
+
+
+def join_text(values: Sequence[tuple[str | None, str]]) -> str:
+    """The text of an item from (label, value) in order: `label: value` or the bare value; empty values are left out."""
+    return ATTRIBUTE_SEPARATOR.join(
+        f"{label}{LABEL_SEPARATOR}{value}" if label else value for label, value in values if value
+    )

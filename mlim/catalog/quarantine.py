@@ -1,0 +1,65 @@
+"""Rows that were set aside: each with its stable reason, a sentence, and a small picture where there is one."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from mlim.catalog.item import QUARANTINE_SCHEMA
+from mlim.catalog.rows import RowWriter
+
+QUARANTINE_FILE = "quarantine.parquet"
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """One row that was set aside. `row` counts data rows of the source from 1."""
+
+    row: int
+    id: str
+    stage: Literal["ingest", "validate"]
+    reason: str
+    detail: str
+    thumbnail: bytes | None = None
+
+
+class QuarantineWriter:
+    """Writes quarantined rows as they come and counts them by reason."""
+
+    def __init__(self, writer: RowWriter) -> None:
+        self._writer, self._counts = writer, Counter[str]()
+
+    def add(self, row: Quarantined) -> None:
+        """Write one row."""
+        self._writer.add(asdict(row))
+        self._counts[row.reason] += 1
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by reason, in alphabetical order."""
+        return dict(sorted(self._counts.items()))
+
+
+def write_quarantine(path: Path, rows: Iterable[Quarantined]) -> dict[str, int]:
+    """Write the rows to a Parquet file and return their counts by reason."""
+    with RowWriter(path, QUARANTINE_SCHEMA) as rows_out:
+        writer = QuarantineWriter(rows_out)
+        for row in rows:
+            writer.add(row)
+    return writer.counts
+
+
+def read_quarantine(path: Path) -> pd.DataFrame:
+    """The quarantined rows as a table with the columns of `QUARANTINE_SCHEMA`."""
+    frame: pd.DataFrame = pq.read_table(path).to_pandas()
+    return frame
+
+
+def describe_reasons(counts: Mapping[str, int]) -> str:
+    """The reasons for a person, most frequent first: `missing-image 12, duplicate-id 3`."""
+    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{reason} {count}" for reason, count in ordered)

@@ -1,0 +1,50 @@
+"""Writing Parquet row by row with flat memory and equal bytes for equal rows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROWS_PER_GROUP = 256
+
+
+class RowWriter:
+    """Writes dict rows to one Parquet file, a row group at a time; a context manager.
+
+    Binary columns (JPEG) are stored as they are: compressing them again costs time and wins nothing.
+    """
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        self.path, self.rows = path, 0
+        self._schema, self._pending = schema, list[Mapping[str, Any]]()
+        texts = [field.name for field in schema if not pa.types.is_binary(field.type)]
+        compression = {field.name: "ZSTD" if field.name in texts else "NONE" for field in schema}
+        self._writer = pq.ParquetWriter(path, schema, compression=compression, use_dictionary=texts)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one row that has a value for every field of the schema."""
+        self._pending.append(row)
+        self.rows += 1
+        if len(self._pending) == ROWS_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is pending and the footer."""
+        if self._pending:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema), ROWS_PER_GROUP)
+        self._pending = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,439 @@
+"""The `mlim` command: one subcommand per step, the same options meaning the same everywhere."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mlim.console import Terminal
+from mlim.errors import InputError, MlimError
+from mlim.files import atomic_file, read_json
+from mlim.processes import die_with_parent
+from mlim.recipe import Recipe, load_recipe
+from mlim.workspace import Workspace
+
+DEFAULT_CATALOG = Path("data/catalog.yaml")
+
+app = typer.Typer(
+    name="mlim",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="From a product catalog to a registered model that says whether two items match.\n\n"
+    "Start with `mlim run` on the embedded catalog (`mlim catalog synthesize` makes it), or with "
+    "`mlim init catalog.csv` on your own. Every step of `mlim run` is also a command of its own.",
+)
+catalog_app = typer.Typer(no_args_is_help=True, help="Make the embedded catalog, or look at one.")
+app.add_typer(catalog_app, name="catalog")
+
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", metavar="NAME|FILE", help="`demo`, `small`, `paper`, or a YAML file.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe; may be given more than once."),
+]
+WorkOption = Annotated[
+    Path | None, typer.Option("--work", metavar="DIR", help="Where results go; default `build/<recipe>`.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
+CatalogOption = Annotated[Path, typer.Option("--catalog", metavar="FILE", help="The catalog.yaml of the source.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Default: the recipe's first seed.")]
+ResumeOption = Annotated[
+    Literal["auto", "never"],
+    typer.Option("--resume", help="`auto` continues an interrupted training from its last checkpoint."),
+]
+
+
+class Session:
+    """What every step command has in common: recipe, work folder, terminal, and how to show a summary."""
+
+    def __init__(
+        self, recipe: str, set_: Sequence[str] | None, work: Path | None, quiet: bool, as_json: bool, tracked: bool
+    ) -> None:
+        self.recipe: Recipe = load_recipe(recipe, set_ or [])
+        self.workspace = Workspace(work or Path("build") / self.recipe.name)
+        self.terminal = Terminal(quiet)
+        self._as_json = as_json
+        if tracked:
+            from mlim.tracking import check_server
+
+            check_server(self.recipe)
+
+    def store_recipe(self) -> None:
+        """Keep the complete recipe beside the results."""
+        with atomic_file(self.workspace.recipe) as temporary:
+            temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
+
+    def with_seeds(self, count: int) -> None:
+        """Replace the recipe's seeds by 0 to `count` - 1."""
+        self.recipe = self.recipe.model_copy(update={"seeds": tuple(range(count))})
+
+    def seed(self, given: int | None) -> int:
+        """The seed that was asked for, else the recipe's first."""
+        return self.recipe.seeds[0] if given is None else given
+
+    def show(self, summary: Mapping[str, Any], message: str) -> None:
+        """The summary as JSON for machines, or a few words for a person."""
+        if self._as_json:
+            typer.echo(json.dumps(summary, indent=2, sort_keys=True))
+        else:
+            self.terminal.say(message)
+
+
+_COMMON = {"recipe": RecipeOption, "set_": SetOption, "work": WorkOption, "quiet": QuietOption, "as_json": JsonOption}
+_DEFAULTS: dict[str, Any] = {"recipe": "demo", "set_": None, "work": None, "quiet": False, "as_json": False}
+
+
+def step(example: str, tracked: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function of a `Session` a subcommand that also takes the options which all steps share.
+
+    `tracked` steps need MLflow: whether it answers is checked before any work.
+    """
+
+    def register(body: Callable[..., None]) -> Callable[..., None]:
+        def command(**options: Any) -> None:
+            shared = {name: options.pop(name) for name in _COMMON}
+            session = Session(**shared, tracked=tracked)
+            session.store_recipe()
+            body(session, **options)
+
+        own = [parameter for name, parameter in inspect.signature(body).parameters.items() if name != "session"]
+        common = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=_DEFAULTS[name])
+            for name, kind in _COMMON.items()
+        ]
+        keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        command.__signature__ = inspect.Signature([*keyword, *common])  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*keyword, *common)}
+        command.__doc__ = body.__doc__
+        app.command(name=body.__name__, epilog=f"Example: `{example}`")(command)
+        return body
+
+    return register
+
+
+@app.command(epilog="Example: `mlim init catalog.csv`, edit catalog.yaml, `mlim run --catalog catalog.yaml`")
+def init(
+    table: Annotated[Path, typer.Argument(help="The catalog's table: CSV, TSV, JSON lines or Parquet.")],
+    out: Annotated[Path | None, typer.Option(help="Default: catalog.yaml beside the table.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a commented catalog.yaml from what the table looks like."""
+    from mlim.catalog.starter import starter_yaml
+
+    target = out or table.with_name("catalog.yaml")
+    if target.exists() and not force:
+        raise InputError(f"{target} exists already; choose another --out or add --force")
+    text = starter_yaml(table, target.parent)
+    with atomic_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    Terminal().say(f"wrote {target}: read its comments, mend the guesses, then `mlim run --catalog {target}`")
+
+
+@catalog_app.command(epilog="Example: `mlim catalog synthesize` makes ./data, the catalog of the demo")
+def synthesize(
+    out: Annotated[Path, typer.Option(help="Folder for table, pictures and catalog.yaml.")] = Path("data"),
+    items: Annotated[int, typer.Option(min=100, help="How many items.")] = 2400,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the pictures, pixels.")] = 128,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw the embedded catalog: studio photographs and attribute texts of an invented shop."""
+    from mlim.catalog.synthetic import synthesize as draw
+    from mlim.versions import commit_data
+
+    terminal = Terminal(quiet)
+    draw(out, items, seed, image_size, workers, terminal)
+    terminal.say(f"wrote {out / 'catalog.yaml'} and {items} items{commit_data(out)}")
+
+
+@catalog_app.command("show", epilog="Example: `mlim catalog show --catalog data/catalog.yaml --sheet sheet.png`")
+def show_catalog(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    sheet: Annotated[Path | None, typer.Option(help="Also draw a contact sheet of sampled items (PNG).")] = None,
+    items: Annotated[int, typer.Option(min=1, help="How many items to sample.")] = 24,
+) -> None:
+    """Say what a catalog holds before anything is trained on it."""
+    from mlim.catalog.show import contact_sheet, describe
+
+    for line in describe(catalog):
+        typer.echo(line)
+    if sheet is not None:
+        contact_sheet(catalog, sheet, items)
+        typer.echo(f"wrote {sheet}")
+
+
+def _counts(quarantined: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(quarantined.items())) or "none"
+
+
+@step("mlim ingest --catalog data/catalog.yaml --recipe demo")
+def ingest(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None:
+    """Read the source, decode and resize the pictures, write shards; bad rows go to quarantine."""
+    from mlim.steps.ingest import ingest as run_step
+
+    summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
+    bad = summary["quarantined"]
+    session.show(
+        summary,
+        f"{summary['rows_in']} rows in = {summary['ingested']} ingested + {sum(bad.values())} quarantined "
+        f"({_counts(bad)})",
+    )
+
+
+@step("mlim validate --set validation.min_image_side=200")
+def validate(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None:
+    """Check the ingested items with Great Expectations; refused rows go to quarantine."""
+    from mlim.steps.validate import validate as run_step
+
+    summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
+    session.show(
+        summary,
+        f"{summary['checked']} items checked, {summary['accepted']} accepted, quarantined: "
+        f"{_counts(summary['quarantined'])}; see {session.workspace.valid / 'data_docs' / 'index.html'}",
+    )
+
+
+@step("mlim pairs --set pairs.test_share=0.3")
+def pairs(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None:
+    """Split the items by family and picture, and make the pairs for fine-tuning and testing."""
+    from mlim.steps.pairs import make_pairs as run_step
+
+    summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
+    session.show(summary, f"pairs: {summary['counts']}")
+
+
+@step("mlim pretrain recon-mlm-naive --recipe small --set pretrain.steps=100", tracked=True)
+def pretrain(
+    session: Session,
+    name: Annotated[str | None, typer.Argument(help="One of the recipe's `pretrainings`; default: the main row's.")] = (
+        None
+    ),
+    seed: SeedOption = None,
+    resume: ResumeOption = "auto",
+) -> None:
+    """Pre-train on the catalog's items."""
+    from mlim.steps.pretrain import pretrain as run_step
+
+    name = name or session.recipe.main_row.pretraining
+    if name is None:
+        raise InputError(f"the main row `{session.recipe.main}` has no pre-training; name one: mlim pretrain NAME")
+    summary = run_step(session.recipe, session.workspace, session.terminal, name, session.seed(seed), resume)
+    losses = ", ".join(f"{loss} {value:.4f}" for loss, value in summary["final"].items() if value is not None)
+    session.show(summary, f"{name}: {summary['steps']} steps in {summary['seconds']:.0f} s, validation {losses}")
+
+
+@step("mlim finetune no-mdo --recipe small --seed 1", tracked=True)
+def finetune(
+    session: Session,
+    row: Annotated[str | None, typer.Argument(help="One of the recipe's `rows`; default: the main row.")] = None,
+    seed: SeedOption = None,
+    resume: ResumeOption = "auto",
+) -> None:
+    """Fine-tune on pairs: do these two items match?"""
+    from mlim.steps.finetune import finetune as run_step
+
+    row = row or session.recipe.main
+    summary = run_step(session.recipe, session.workspace, session.terminal, row, session.seed(seed), resume)
+    session.show(summary, f"{row}: {summary['steps']} steps, validation PR-AUC {summary['validation_pr_auc']:.3f}")
+
+
+@step("mlim evaluate --recipe small --json", tracked=True)
+def evaluate(session: Session) -> None:
+    """PR-AUC of the main model with its interval, its threshold, and the baselines on the same pairs."""
+    from mlim.steps.evaluate import evaluate as run_step
+
+    summary = run_step(session.recipe, session.workspace, session.terminal)
+    main_auc = summary["pr_auc"][session.recipe.main_row.modality]
+    session.show(
+        summary,
+        f"PR-AUC {main_auc['value']:.3f} [{main_auc['low']:.3f}, {main_auc['high']:.3f}], "
+        f"prevalence {summary['prevalence']:.3f}",
+    )
+
+
+@step("mlim ablate --recipe small --seeds 3", tracked=True)
+def ablate(
+    session: Session,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Use seeds 0 to N-1 instead of the recipe's.")] = None,
+) -> None:
+    """Tables 1 and 2: train every row that is not there yet, then compare all with a paired bootstrap."""
+    from mlim.steps.ablate import ablate as run_step
+
+    if seeds is not None:
+        session.with_seeds(seeds)
+    _train_missing(session)
+    summary = run_step(session.recipe, session.workspace, session.terminal)
+    session.show(summary, _table(session.workspace))
+
+
+def _train_missing(session: Session) -> None:
+    from mlim.steps.finetune import finetune as finetune_step
+    from mlim.steps.plan import trainings
+    from mlim.steps.pretrain import pretrain as pretrain_step
+
+    folders = {"pretrain": session.workspace.pretrained, "finetune": session.workspace.finetuned}
+    steps = {"pretrain": pretrain_step, "finetune": finetune_step}
+    for stage in trainings(session.recipe):
+        name, seed = stage.name or "", session.seed(stage.seed)
+        if not (folders[stage.command](name, seed) / "summary.json").exists():
+            steps[stage.command](session.recipe, session.workspace, session.terminal, name, seed)
+
+
+@step("mlim probe --set probe.items=500", tracked=True)
+def probe(session: Session) -> None:
+    """Figure 2: what each modality gains from the other, and a sheet of reconstructions."""
+    from mlim.steps.probe import probe as run_step
+
+    summary = run_step(session.recipe, session.workspace, session.terminal)
+    session.show(summary, f"wrote {session.workspace.probe}")
+
+
+@step("mlim report --recipe small", tracked=True)
+def report(session: Session) -> None:
+    """One self-contained HTML page with everything a person would ask."""
+    from mlim.steps.report import report as run_step
+
+    summary = run_step(session.recipe, session.workspace, session.terminal)
+    session.show(summary, f"wrote {session.workspace.report / 'index.html'}")
+
+
+@step("mlim register --set tracking.model_name=shoes-matcher", tracked=True)
+def register(session: Session) -> None:
+    """Put the main model into the registry: challenger, and champion when it beats the present one."""
+    from mlim.steps.register import register as run_step
+
+    summary = run_step(session.recipe, session.workspace, session.terminal)
+    session.show(summary, f"{summary['model']} version {summary['version']}: {summary['why']}")
+
+
+@step("mlim run --catalog catalog.yaml --recipe small")
+def run(
+    session: Session,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    start: Annotated[
+        str, typer.Option("--from", metavar="STAGE", help="Keep the results of the stages before this one.")
+    ] = "ingest",
+) -> None:
+    """Everything, from the catalog to the registry, through the Prefect flow (no server needed).
+
+    Where params.yaml and data/ describe this very run, stages go through `dvc repro`, which skips what is up to date.
+    """
+    _check_before_work(session.recipe, catalog)
+    session.terminal.say("starting the workflow engine (about ten seconds) ...")
+    _run_pipeline(session.workspace, catalog, start)
+    outcome = {
+        name: read_json(folder / "summary.json")
+        for name, folder in (("evaluate", session.workspace.evaluation), ("register", session.workspace.registration))
+    }
+    session.show(outcome, _closing_words(session))
+
+
+def _check_before_work(recipe: Recipe, catalog: Path) -> None:
+    """Everything that can be known to be wrong before work starts, listed at once."""
+    from mlim.steps.ingest import check_catalog
+    from mlim.tracking import check_server
+
+    checks: Sequence[Callable[[], object]] = (
+        lambda: check_catalog(catalog),
+        lambda: _check_start(recipe),
+        lambda: check_server(recipe),
+    )
+    problems: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+
+
+def _check_start(recipe: Recipe) -> None:
+    if recipe.model.pretrained:  # torch takes seconds to load: not for a start that needs nothing
+        from mlim.models.hub import find_start
+
+        find_start(recipe.model.start)
+
+
+def _run_pipeline(workspace: Workspace, catalog: Path, start: str) -> None:
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # the stages speak for themselves
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    from flows.pipeline import pipeline
+
+    pipeline(recipe=str(workspace.recipe), catalog=str(catalog), work=str(workspace.root), start=start)
+
+
+def _table(workspace: Workspace) -> str:
+    from mlim.report.tables import short_table
+
+    rows = short_table(workspace)
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _closing_words(session: Session) -> str:
+    from mlim.tracking import tracking_uri
+
+    return "\n".join(
+        [
+            "",
+            _table(session.workspace),
+            "",
+            f"report:  {(session.workspace.report / 'index.html').resolve()}",
+            f"runs:    mlflow ui --backend-store-uri {tracking_uri(session.recipe)} --workers 1",
+            "again:   dvc repro",
+        ]
+    )
+
+
+@app.command(epilog="Example: `mlim results --out docs/results.md`")
+def results(
+    out: Annotated[Path, typer.Option(help="The Markdown file whose marked block is rewritten.")] = Path(
+        "docs/results.md"
+    ),
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+) -> None:
+    """Write the results of the tracked runs into a document, so that no figure is typed by hand."""
+    from mlim.report.results import write_results
+
+    write_results(load_recipe(recipe, set_ or []), out)
+    Terminal().say(f"wrote {out}")
+
+
+@app.command(epilog="Example: `mlim doctor` after an installation, or when something is strange")
+def doctor(recipe: RecipeOption = "demo", set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """What is installed, which devices there are, which servers answer, what is misconfigured."""
+    from mlim.doctor import examine
+
+    findings = examine(load_recipe(recipe, set_ or []))
+    if as_json:
+        typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok ' if finding.fine else 'BAD'}  {finding.subject:<18} {finding.detail}")
+    if not all(finding.fine for finding in findings):
+        raise typer.Exit(MlimError.exit_code)
+
+
+def main() -> int:
+    """Run the command line: 0 fine, 1 failed, 2 wrong usage or bad input. An error is one sentence per problem."""
+    if os.environ.get("MLIM_DIE_WITH_PARENT"):
+        die_with_parent()
+    try:
+        app(prog_name="mlim")
+    except MlimError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    return 0

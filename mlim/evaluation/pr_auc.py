@@ -1,0 +1,110 @@
+"""PR-AUC of pair scores and how sure it is: the metric of the paper's Tables 1 and 2 (section 4.2.1).
+
+The area is average precision (scikit-learn's definition, no interpolation). Its uncertainty comes from a bootstrap over
+the test pairs, stratified by label so that every resample has the prevalence of the test set.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, precision_recall_curve
+
+from mlim.errors import DataError
+
+CURVE_POINTS = 500  # of a curve that is kept: what a plot can show, whatever the number of pairs
+
+Labels = NDArray[np.int64]
+Scores = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """A figure with the limits of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def check_scores(labels: Labels, scores: Scores) -> None:
+    """Refuse (`DataError`) what has no PR-AUC: other lengths, scores that are not finite, only one of the labels."""
+    if labels.shape != scores.shape or labels.ndim != 1:
+        raise DataError(f"{labels.size} labels and {scores.size} scores do not belong together; score the pairs again")
+    if not np.isfinite(scores).all():
+        raise DataError(f"{int((~np.isfinite(scores)).sum())} of {scores.size} pair scores are not finite numbers")
+    if not 0 < labels.sum() < labels.size:
+        raise DataError(f"PR-AUC needs pairs of both labels; {int(labels.sum())} of {labels.size} are matches")
+
+
+def prevalence(labels: Labels) -> float:
+    """The share of matches: the PR-AUC of scores that say nothing."""
+    return float(np.mean(labels))
+
+
+def average_precision(labels: Labels, scores: Scores) -> float:
+    """Average precision of `scores` (n,) for 0/1 `labels` (n,); equal scores count as one threshold."""
+    check_scores(labels, scores)
+    return float(average_precision_score(labels, scores))
+
+
+def pr_curve(labels: Labels, scores: Scores) -> pd.DataFrame:
+    """Columns recall and precision, recall rising, thinned to `CURVE_POINTS` thresholds."""
+    check_scores(labels, scores)
+    precision, recall, _ = precision_recall_curve(labels, scores, drop_intermediate=True)
+    kept = np.unique(np.linspace(0, recall.size - 1, min(CURVE_POINTS, recall.size)).round().astype(int))
+    return pd.DataFrame({"recall": recall[kept][::-1], "precision": precision[kept][::-1]})
+
+
+class _Ranking:
+    """Scores as ranks of equal scores, best first: all that average precision needs, whatever is drawn."""
+
+    def __init__(self, labels: Labels, scores: Scores) -> None:
+        distinct, rising = np.unique(scores, return_inverse=True)
+        rank = distinct.size - 1 - rising
+        self._size = distinct.size
+        self._matches, self._mismatches = rank[labels == 1], rank[labels == 0]
+
+    def average_precision(self, matches: NDArray[np.int64], mismatches: NDArray[np.int64]) -> float:
+        """Average precision of the drawn matches and mismatches (indices, repeats allowed)."""
+        hits = np.bincount(self._matches[matches], minlength=self._size)
+        shown = np.cumsum(hits + np.bincount(self._mismatches[mismatches], minlength=self._size))
+        steps = np.flatnonzero(hits)
+        return float(np.sum(hits[steps] * np.cumsum(hits)[steps] / shown[steps]) / matches.size)
+
+
+def resampled_average_precision(labels: Labels, scores: Sequence[Scores], samples: int, seed: int) -> Scores:
+    """Average precision (len(scores), samples) of several scorings of the same pairs on the same resamples.
+
+    The resamples are stratified by label and depend on `seed` and the labels' order only, so that differences between
+    scorings are paired, also across calls.
+    """
+    for one in scores:
+        check_scores(labels, one)
+    rankings = [_Ranking(labels, one) for one in scores]
+    generator = np.random.default_rng(seed)
+    positives = int(labels.sum())
+    negatives = labels.size - positives
+    result = np.empty((len(rankings), samples))
+    for sample in range(samples):
+        matches = generator.integers(positives, size=positives)
+        mismatches = generator.integers(negatives, size=negatives)
+        result[:, sample] = [ranking.average_precision(matches, mismatches) for ranking in rankings]
+    return result
+
+
+def percentile_interval(value: float, resampled: Scores, confidence: float) -> Interval:
+    """The central `confidence` share of `resampled` (samples,) around `value`, widened where needed to hold it.
+
+    Drawing with repeats makes ties, so with a handful of pairs all resamples can lie on one side of the value.
+    """
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def bootstrap_interval(labels: Labels, scores: Scores, samples: int, confidence: float, seed: int) -> Interval:
+    """Average precision with a stratified percentile bootstrap interval."""
+    resampled = resampled_average_precision(labels, [scores], samples, seed)
+    return percentile_interval(average_precision(labels, scores), resampled[0], confidence)

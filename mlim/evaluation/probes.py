@@ -1,0 +1,255 @@
+"""Does text tell the model about the picture and the other way round? Figure 2 of the paper (section 4.2.2).
+
+Items that were never trained on are masked in one modality; the other modality is the item's own, a random other
+item's, or empty (a gray picture, a text of no tokens). The masks are the same for the three partners, and a mask at a
+lower probability is part of the one at a higher probability, so that only partner and probability make a difference.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mlim.data.collate import ItemBatch, ItemCollator, ItemSource
+from mlim.data.loader import chunks
+from mlim.data.seeds import numpy_generator
+from mlim.data.tokenize import TextTokenizer
+from mlim.evaluation.pr_auc import percentile_interval
+from mlim.evaluation.significance import Difference, paired_difference
+from mlim.models.config import TEXT_SPECIALS
+from mlim.models.mlim import Mlim
+
+Partner = Literal["own", "random", "empty"]
+PARTNERS: Final[tuple[Partner, ...]] = ("own", "random", "empty")
+SHEET: Final = ("original", "masked", "own text", "random text")  # columns of the reconstructions
+TENSORS: Final = ("input_ids", "text_attention", "maskable", "pixels")  # of an ItemBatch
+GRAY: Final = 127  # of 255: the middle of the pixel range
+BRIGHTEST: Final = 255.0
+
+Floats = NDArray[np.float64]
+
+
+class ItemLosses(NamedTuple):
+    """A loss summed over the targets of each item, and how many targets it has; both (items,)."""
+
+    total: Floats
+    targets: Floats
+
+    @property
+    def mean(self) -> float:
+        """The loss per target over all items."""
+        return float(self.total.sum() / self.targets.sum())
+
+    def resampled(self, draws: Floats) -> Floats:
+        """The loss per target when items are drawn with repeats; `draws` (samples, items) says how often."""
+        return np.asarray((draws @ self.total) / np.maximum(draws @ self.targets, 1))
+
+
+Losses = Mapping[tuple[float, Partner], ItemLosses]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An `ItemSource` that shows the text of one item beside the picture of another."""
+
+    text_of: Callable[[str], str]
+    image_of: Callable[[str], NDArray[np.uint8]]
+
+    def text(self, item: str, /) -> str:
+        """The text shown for an item."""
+        return self.text_of(item)
+
+    def image(self, item: str, /) -> NDArray[np.uint8]:
+        """The picture (size, size, 3) shown for an item."""
+        return self.image_of(item)
+
+
+class Prober:
+    """Losses of one pre-trained model on fixed items with fixed masks; at least two items are needed."""
+
+    def __init__(
+        self,
+        model: Mlim,
+        tokenizer: TextTokenizer,
+        source: ItemSource,
+        items: Sequence[str],
+        *,
+        max_tokens: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self._model = model.eval()
+        self._tokenizer, self._source, self._items = tokenizer, source, list(items)
+        self._max_tokens, self._batch_size = max_tokens, batch_size
+        self._device = next(model.parameters()).device
+        order = numpy_generator("probe partners", seed).permutation(len(self._items))
+        self._other = {
+            self._items[one]: self._items[other] for one, other in zip(order, np.roll(order, 1), strict=True)
+        }
+        # One uniform number for each place that can be masked: masked where it is below the probability.
+        text = numpy_generator("probe text", seed).random(
+            (len(self._items), max_tokens + TEXT_SPECIALS), dtype=np.float32
+        )
+        image = numpy_generator("probe image", seed).random((len(self._items), model.config.cells), dtype=np.float32)
+        self._text_draws, self._image_draws = torch.from_numpy(text), torch.from_numpy(image)
+
+    def mlm(self, probabilities: Sequence[float]) -> Losses:
+        """Figure 2a: MLM loss per masked token against the text masking probability, the picture not masked."""
+        pictures: dict[Partner, Callable[[str], NDArray[np.uint8]]] = {
+            "own": self._source.image,
+            "random": lambda item: self._source.image(self._other[item]),
+            "empty": lambda item: np.full_like(self._source.image(item), GRAY),
+        }
+        shown = {partner: Shown(self._source.text, image) for partner, image in pictures.items()}
+        return self._losses(shown, probabilities, self._mlm)
+
+    def recon(self, probabilities: Sequence[float]) -> Losses:
+        """Figure 2b: RECON loss of each picture against the cell masking probability, the text not masked."""
+        return self._losses(self._beside_texts(), probabilities, self._recon)
+
+    def reconstructions(self, probability: float, number: int) -> list[list[NDArray[np.float32]]]:
+        """For the first `number` items the pictures named in `SHEET`, (S, S, 3) in [0, 1]; masked cells are gray."""
+        shown = self._beside_texts()
+        rows = []
+        for item, draws in zip(self._items[:number], self._image_draws, strict=False):
+            mask = (draws < probability)[None]
+            own, other = (self._batch(shown[partner], [item]) for partner in ("own", "random"))
+            redrawn = (self._reconstruct(batch, mask) for batch in (own, other))
+            original = own.pixels[0]
+            rows.append([_picture(pixels) for pixels in (original, self._hide(original, mask[0]), *redrawn)])
+        return rows
+
+    def _beside_texts(self) -> dict[Partner, Shown]:
+        texts: dict[Partner, Callable[[str], str]] = {
+            "own": self._source.text,
+            "random": lambda item: self._source.text(self._other[item]),
+            "empty": lambda _: "",
+        }
+        return {partner: Shown(text, self._source.image) for partner, text in texts.items()}
+
+    def _losses(
+        self,
+        shown: Mapping[Partner, Shown],
+        probabilities: Sequence[float],
+        measure: Callable[[ItemBatch, slice, float], ItemLosses],
+    ) -> Losses:
+        parts: dict[tuple[float, Partner], list[ItemLosses]] = {}
+        for partner, source in shown.items():
+            for place, batch in self._batches(source):
+                for probability in probabilities:
+                    parts.setdefault((probability, partner), []).append(measure(batch, place, probability))
+        return {key: ItemLosses(*map(np.concatenate, zip(*found, strict=True))) for key, found in parts.items()}
+
+    def _batches(self, source: ItemSource) -> Iterator[tuple[slice, ItemBatch]]:
+        start = 0
+        for items in chunks(self._items, self._batch_size):
+            yield slice(start, start + len(items)), self._batch(source, items)
+            start += len(items)
+
+    def _batch(self, source: ItemSource, items: Sequence[str]) -> ItemBatch:
+        batch = ItemCollator(source, self._tokenizer, self._max_tokens)(items)
+        tensors = {name: getattr(batch, name).to(self._device) for name in TENSORS}
+        return batch._replace(**tensors)
+
+    @torch.inference_mode()
+    def _mlm(self, batch: ItemBatch, place: slice, probability: float) -> ItemLosses:
+        draws = self._text_draws[place, : batch.input_ids.shape[1]].to(self._device)
+        draws = draws.masked_fill(~batch.maskable, torch.inf)
+        # The token with the lowest number is always masked: every item with a text has a loss.
+        mask = (draws < probability) | ((draws == draws.amin(dim=1, keepdim=True)) & batch.maskable)
+        hidden = self._model.forward_items(batch.input_ids, batch.text_attention, batch.pixels, mask, None).text
+        logits = self._model.mlm_logits(hidden[mask])
+        losses = functional.cross_entropy(logits.float(), batch.input_ids[mask], reduction="none")
+        total = torch.zeros(len(mask), device=self._device).index_add(0, mask.nonzero()[:, 0], losses)
+        return ItemLosses(_numbers(total), _numbers(mask.sum(dim=1)))
+
+    @torch.inference_mode()
+    def _recon(self, batch: ItemBatch, place: slice, probability: float) -> ItemLosses:
+        redrawn = self._reconstruct(batch, self._image_draws[place] < probability)
+        losses = (redrawn - batch.pixels).square().sum(dim=1).mean(dim=(1, 2))
+        return ItemLosses(_numbers(losses), np.ones(len(losses)))
+
+    @torch.inference_mode()
+    def _reconstruct(self, batch: ItemBatch, mask: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) made from the cells that `mask` (B, cells) leaves visible, and the text."""
+        text, attention, pixels = batch.input_ids, batch.text_attention, batch.pixels
+        output = self._model.forward_items(text, attention, pixels, None, mask.to(self._device))
+        return self._model.reconstruct(cast(Tensor, output.cells)).float()  # cells: a picture was given
+
+    def _hide(self, pixels: Tensor, mask: Tensor) -> Tensor:
+        """One picture (3, S, S) with its masked cells gray."""
+        grid = self._model.config.grid
+        side = pixels.shape[-1] // grid
+        hidden = mask.reshape(grid, grid).repeat_interleave(side, 0).repeat_interleave(side, 1)
+        return torch.where(hidden.to(pixels.device), GRAY / BRIGHTEST, pixels)
+
+
+def _numbers(values: Tensor) -> Floats:
+    return values.cpu().numpy().astype(np.float64)
+
+
+def _picture(pixels: Tensor) -> NDArray[np.float32]:
+    return pixels.squeeze(0).permute(1, 2, 0).cpu().numpy()
+
+
+class Point(NamedTuple):
+    """What the partners cost at one masking probability: the loss with a partner minus the one with the own."""
+
+    probability: float
+    random_minus_own: Difference
+    empty_minus_own: Difference
+
+
+def _draws(items: int, samples: int, seed: int) -> Floats:
+    """How often each item is drawn in each resample (samples, items)."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(items, np.full(items, 1 / items), size=samples).astype(np.float64)
+
+
+def figure_table(losses: Losses, samples: int, confidence: float, seed: int) -> pd.DataFrame:
+    """The figure as a table: probability, partner, loss, low, high; the interval is a bootstrap over items."""
+    draws = _draws(_items_in(losses), samples, seed)
+    rows = [
+        {
+            "probability": probability,
+            "partner": partner,
+            "loss": interval.value,
+            "low": interval.low,
+            "high": interval.high,
+        }
+        for (probability, partner), found in losses.items()
+        for interval in [percentile_interval(found.mean, found.resampled(draws), confidence)]
+    ]
+    return pd.DataFrame(rows).sort_values(["probability", "partner"], kind="stable", ignore_index=True)
+
+
+def compare_partners(losses: Losses, samples: int, confidence: float, seed: int) -> list[Point]:
+    """At each probability the differences to the own partner, paired by item."""
+    draws = _draws(_items_in(losses), samples, seed)
+
+    def minus_own(probability: float, partner: Partner) -> Difference:
+        found, own = losses[probability, partner], losses[probability, "own"]
+        return paired_difference(found.mean - own.mean, found.resampled(draws) - own.resampled(draws), confidence)
+
+    probabilities = sorted({probability for probability, _ in losses})
+    return [Point(p, minus_own(p, "random"), minus_own(p, "empty")) for p in probabilities]
+
+
+def relative_harm(losses: Losses) -> float:
+    """How much a random partner raises the loss, as a share of the loss with the own; mean over probabilities."""
+    shares = [
+        losses[probability, "random"].mean / found.mean - 1
+        for (probability, partner), found in losses.items()
+        if partner == "own"
+    ]
+    return float(np.mean(shares))
+
+
+def _items_in(losses: Losses) -> int:
+    return int(next(iter(losses.values())).total.size)

@@ -1,0 +1,55 @@
+"""Scores of pairs: how sure a matcher is that two items match, from both modalities or from one."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from numpy.typing import NDArray
+
+from mlim.data.collate import Pair, PairBatch
+from mlim.data.loader import chunks, fetch_ahead
+from mlim.models.matcher import Matcher
+from mlim.recipe import Modality
+
+# Scores stay inside (0, 1), also where a sigmoid in double precision would give exactly 0 or 1.
+LARGEST_LOGIT = 30.0
+
+
+@torch.no_grad()
+def pair_logits(
+    matcher: Matcher,
+    pairs: Sequence[Pair],
+    collate: Callable[[Sequence[Pair]], PairBatch],
+    modality: Modality,
+    batch_size: int,
+) -> NDArray[np.float64]:
+    """Logits (pairs,) on the matcher's device, in the order of `pairs`; the training mode is left as it was."""
+    device = next(matcher.parameters()).device
+    training = matcher.training
+    matcher.eval()
+    try:
+        found = [
+            matcher(*send_to_device((batch.first, batch.second), device), modality)
+            for batch in fetch_ahead(collate, chunks(pairs, batch_size))
+        ]
+    finally:
+        matcher.train(training)
+    logits = torch.cat(found) if found else torch.zeros(0)
+    return np.asarray(logits.cpu().double().numpy(), dtype=np.float64)
+
+
+def scores_of(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities of a match in (0, 1), strictly, from logits."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT))))
+
+
+def score_pairs(
+    matcher: Matcher,
+    pairs: Sequence[Pair],
+    collate: Callable[[Sequence[Pair]], PairBatch],
+    modality: Modality,
+    batch_size: int,
+) -> NDArray[np.float64]:
+    """Scores (pairs,) in (0, 1): how sure the matcher is from what `modality` shows of each pair."""
+    return scores_of(pair_logits(matcher, pairs, collate, modality, batch_size))

@@ -1,0 +1,54 @@
+"""The losses as sums and counts: micro-batches and devices add up, and a mean over nothing is 0 instead of NaN."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class LossTerm:
+    """A loss summed over its targets, and how many there were; both scalars on the model's device."""
+
+    total: Tensor
+    count: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The average per target; exactly 0, with a gradient of 0, when there is no target."""
+        return self.total / self.count.clamp(min=1)
+
+
+def mlm_loss(logits: Tensor, targets: Tensor) -> LossTerm:
+    """Negative log-likelihood of the masked tokens (section 3.2): logits (N, V), targets (N,) ids; N may be 0."""
+    total = functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return LossTerm(total, _count(total, targets.numel()))
+
+
+def recon_loss(pred: Tensor, target: Tensor) -> LossTerm:
+    """Squared error summed over the channels, counted per pixel of the whole picture (section 3.2).
+
+    Both are (B, 3, S, S) in [0, 1]; masked and visible cells count alike.
+    """
+    total = (pred.float() - target.float()).square().sum()
+    return LossTerm(total, _count(total, pred.numel() // pred.shape[1]))
+
+
+def itm_loss(logits: Tensor, labels: Tensor) -> LossTerm:
+    """Does this picture belong to this text? Binary cross-entropy over items: logits (B,), labels (B,) in {0, 1}."""
+    return _binary(logits, labels)
+
+
+def match_loss(logits: Tensor, labels: Tensor) -> LossTerm:
+    """Are the two items closely matching? Binary cross-entropy over pairs: logits (B,), labels (B,) in {0, 1}."""
+    return _binary(logits, labels)
+
+
+def _binary(logits: Tensor, labels: Tensor) -> LossTerm:
+    total = functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum")
+    return LossTerm(total, _count(total, labels.numel()))
+
+
+def _count(like: Tensor, number: int) -> Tensor:
+    return torch.full((), float(number), device=like.device)

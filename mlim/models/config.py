@@ -1,0 +1,71 @@
+"""All numbers needed to build the network again."""
+
+from typing import Self
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from mlim.config import Config
+from mlim.data.tokenize import TextTokenizer
+from mlim.recipe import DecoderConfig, EmbedderConfig, Probability, Recipe
+
+BERT_NORM_EPS = 1e-12
+BERT_ACTIVATION = "gelu"
+TEXT_SPECIALS = 2  # [CLS] before and [SEP] after the tokens of an item
+
+
+class SpecialIds(Config):
+    """The ids of the special tokens that the network itself writes; as `TextTokenizer.learn` numbers them."""
+
+    cls: NonNegativeInt = 2
+    sep: NonNegativeInt = 3
+    mask: NonNegativeInt = 4
+
+    @classmethod
+    def of(cls, tokenizer: TextTokenizer) -> Self:
+        """The ids in `tokenizer`."""
+        return cls(cls=tokenizer.cls, sep=tokenizer.sep, mask=tokenizer.mask)
+
+
+class MlimConfig(Config):
+    """Shape of the network; stored beside the weights as JSON."""
+
+    vocabulary_size: PositiveInt
+    special: SpecialIds = SpecialIds()
+    text_positions: PositiveInt
+    image_size: PositiveInt
+    grid: PositiveInt
+    hidden_size: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    intermediate_size: PositiveInt
+    dropout: Probability
+    activation: str = BERT_ACTIVATION
+    norm_eps: PositiveFloat = BERT_NORM_EPS
+    pair_segments: bool = False
+    embedder: EmbedderConfig
+    decoder: DecoderConfig
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe, vocabulary_size: int, special: SpecialIds | None = None) -> Self:
+        """The network that `recipe` describes, over a vocabulary of the given size."""
+        model = recipe.model
+        return cls(
+            vocabulary_size=vocabulary_size,
+            special=special or SpecialIds(),
+            text_positions=recipe.text.max_tokens + TEXT_SPECIALS,
+            image_size=recipe.image.size,
+            grid=recipe.image.grid,
+            hidden_size=model.hidden_size,
+            layers=model.layers,
+            heads=model.heads,
+            intermediate_size=model.intermediate_size,
+            dropout=model.dropout,
+            pair_segments=model.pair_segments,
+            embedder=model.embedder,
+            decoder=model.decoder,
+        )
+
+    @property
+    def cells(self) -> int:
+        """Number of image cells, and of vectors the transformer sees per picture."""
+        return self.grid * self.grid

@@ -1,0 +1,37 @@
+"""Pictures to vectors: a shallow CNN whose filters never overlap (paper sections 3.1, 4.1)."""
+
+import torch
+from torch import Tensor, nn
+
+from mlim.errors import InputError
+from mlim.models.config import MlimConfig
+
+RGB = 3
+
+
+class ImageEmbedder(nn.Module):
+    """(B, 3, S, S) in [0, 1] -> (B, grid * grid, hidden), cells row by row.
+
+    Kernel = stride in every layer and nothing mixes across space (no padding, no spatial normalisation), so a vector
+    knows the pixels of its own cell and no other: hiding the vector hides everything about the region.
+    """
+
+    def __init__(self, config: MlimConfig) -> None:
+        super().__init__()
+        self.size = config.image_size
+        channels = (RGB, *config.embedder.channels, config.hidden_size)
+        strides = config.embedder.strides + (1,) * (config.embedder.layers - len(config.embedder.strides))
+        self.layers = nn.ModuleList(
+            nn.Conv2d(entering, leaving, kernel_size=stride, stride=stride)
+            for entering, leaving, stride in zip(channels[:-1], channels[1:], strides, strict=True)
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The cell vectors; `InputError` for a picture of another size than the network was built for."""
+        if pixels.shape[-2:] != (self.size, self.size):
+            given = " x ".join(map(str, pixels.shape[-2:]))
+            raise InputError(f"the model reads {self.size} x {self.size} pictures, got {given}; resize them first")
+        grid = self.layers[0](pixels)
+        for layer in self.layers[1:]:
+            grid = layer(nn.functional.gelu(grid))
+        return torch.flatten(grid, start_dim=2).transpose(1, 2)

@@ -1,0 +1,30 @@
+"""Random weights from a seed, without touching the global random state."""
+
+import math
+
+import torch
+from torch import nn
+
+BERT_STD = 0.02
+RELU_GAIN = 2.0  # He et al. 2015: keeps the variance through layers with a rectifying activation
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw every weight inside `module` anew: BERT's rule for the transformer, He's for (de)convolutions."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=BERT_STD, generator=generator)
+        elif isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(part.weight, std=math.sqrt(RELU_GAIN / _inputs_per_output(part)), generator=generator)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+        bias = getattr(part, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            nn.init.zeros_(bias)
+
+
+def _inputs_per_output(layer: nn.Conv2d | nn.ConvTranspose2d) -> int:
+    taps = math.prod(layer.kernel_size)
+    if isinstance(layer, nn.ConvTranspose2d):  # each output pixel is reached by kernel / stride inputs per side
+        taps //= math.prod(layer.stride)
+    return layer.in_channels * taps

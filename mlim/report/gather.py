@@ -1,0 +1,151 @@
+"""What the report is made from: the results that lie in a work folder, typed, with None for what is not there yet."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from mlim.catalog.quarantine import read_quarantine
+from mlim.errors import InputError
+from mlim.files import read_json
+from mlim.recipe import Recipe
+from mlim.workspace import Workspace
+
+SUMMARY: Final = "summary.json"
+HISTORY: Final = "history.csv"
+IDS: Final = dict.fromkeys(("item_a", "item_b"), "string")  # an id such as 00123 is no number
+
+Summary = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training that has ended: its name and seed, summary.json and history.csv (None when it is missing)."""
+
+    stage: str
+    name: str
+    seed: int
+    summary: Summary
+    history: pd.DataFrame | None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All results of one work folder; a field is None (or empty) where its step has not run."""
+
+    ingest: Summary | None
+    validation: Summary | None
+    pairs: Summary | None
+    quarantine: pd.DataFrame
+    pretrainings: tuple[Training, ...]
+    finetunings: tuple[Training, ...]
+    metrics: Summary | None
+    curves: pd.DataFrame | None
+    hardest: pd.DataFrame | None
+    ablation: Mapping[str, Summary] | None
+    ablation_summary: Summary | None
+    figure2: Mapping[str, pd.DataFrame]
+    reconstructions: bytes | None
+    probe: Summary | None
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """Pre-trainings, then fine-tunings."""
+        return (*self.pretrainings, *self.finetunings)
+
+
+def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
+    """Read every result that the report shows; a file that exists but cannot be read is an `InputError`."""
+    evaluation, ablation, probe = workspace.evaluation, workspace.ablation, workspace.probe
+    return Gathered(
+        ingest=_summary(workspace.items / SUMMARY),
+        validation=_summary(workspace.valid / SUMMARY),
+        pairs=_summary(workspace.pairs / SUMMARY),
+        quarantine=_quarantine(workspace),
+        pretrainings=tuple(_pretrainings(recipe, workspace)),
+        finetunings=tuple(_finetunings(recipe, workspace)),
+        metrics=evaluation_metrics(workspace),
+        curves=_table(evaluation / "curve.csv"),
+        hardest=_table(evaluation / "hardest.csv"),
+        ablation=ablation_table(workspace),
+        ablation_summary=_summary(ablation / SUMMARY),
+        figure2=dict(_figure2(probe)),
+        reconstructions=_bytes(probe / "reconstructions.png"),
+        probe=_summary(probe / SUMMARY),
+    )
+
+
+def evaluation_metrics(workspace: Workspace) -> Summary | None:
+    """What `evaluate` found about the main model and the baselines: summary.json, which holds metrics.json too."""
+    return _summary(workspace.evaluation / SUMMARY)
+
+
+def ablation_table(workspace: Workspace) -> dict[str, Summary] | None:
+    """What `ablate` found about each row, by the row's name in the order of its table."""
+    table = _table(workspace.ablation / "table.csv")
+    if table is None:
+        return None
+    return {row["row"]: {str(key): value for key, value in row.items()} for row in table.to_dict("records")}
+
+
+def _figure2(probe: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    for name in ("figure2a", "figure2b"):
+        table = _table(probe / f"{name}.csv")
+        if table is not None:
+            yield name, table
+
+
+def _pretrainings(recipe: Recipe, workspace: Workspace) -> Iterator[Training]:
+    for name in recipe.pretrainings:
+        for seed in recipe.seeds:
+            yield from _training("pretrain", name, seed, workspace.pretrained(name, seed))
+
+
+def _finetunings(recipe: Recipe, workspace: Workspace) -> Iterator[Training]:
+    for row in recipe.rows:
+        for seed in recipe.seeds:
+            yield from _training("finetune", row, seed, workspace.finetuned(row, seed))
+
+
+def _training(stage: str, name: str, seed: int, folder: Path) -> Iterator[Training]:
+    summary = _summary(folder / SUMMARY)
+    if summary is not None:
+        yield Training(stage, name, seed, summary, _table(folder / HISTORY))
+
+
+def _quarantine(workspace: Workspace) -> pd.DataFrame:
+    paths = [folder / "quarantine.parquet" for folder in (workspace.items, workspace.valid)]
+    tables = [read_quarantine(path) for path in paths if path.exists()]
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["row", "stage", "reason"])
+
+
+def _summary(path: Path) -> Summary | None:
+    if not path.exists():
+        return None
+    try:
+        value = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(_unreadable(path, error)) from None
+    if not isinstance(value, dict):
+        raise InputError(_unreadable(path, "not a JSON object"))
+    return value
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    try:
+        return pd.read_csv(path, dtype=IDS)
+    except (OSError, ValueError) as error:
+        raise InputError(_unreadable(path, error)) from None
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _unreadable(path: Path, reason: object) -> str:
+    return f"{path}: cannot be read ({reason}); run the step that writes it again"

@@ -1,0 +1,195 @@
+"""The results of the latest pipelines as a Markdown table for the documentation: read from MLflow, never typed.
+
+Every report run stores `results.json` (`collect`); `write_results` takes the latest one for each recipe and catalog.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from mlim import tracking
+from mlim.errors import InputError, MlimError
+from mlim.files import atomic_file, read_json
+from mlim.recipe import Recipe
+from mlim.report import formats
+from mlim.report.gather import Gathered
+from mlim.report.scores import baseline_scores, row_scores
+from mlim.versions import UNKNOWN
+
+STAGE: Final = "report"
+RESULTS_FILE: Final = "results.json"
+CATALOG_TAG: Final = f"{tracking.TAG}catalog"
+BEGIN: Final = "<!-- mlim results: begin (written by `mlim results`, do not edit) -->"
+END: Final = "<!-- mlim results: end -->"
+HEADING: Final = "# Results\n\n"
+PAPER_NOTE: Final = "“Paper” is what the paper reports on its own, private data set: other pairs, so not comparable."
+HEADER: Final = ("model", "PR-AUC", "interval", "minus the main model", "p-value", "paper, Table 1", "paper, Table 2")
+
+Store = Any  # MLflow's client and run: only the tracking room may name its types
+Run = Any
+
+
+def collect(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of one work folder that `write_results` shows, as JSON-able values."""
+    ingest, validation, metrics = gathered.ingest or {}, gathered.validation or {}, gathered.metrics or {}
+    rows = [
+        {**_plain(score), "table1": recipe.rows[name].paper_table1, "table2": recipe.rows[name].paper_table2}
+        for name, score in row_scores(recipe, gathered).items()
+    ]
+    return {
+        "recipe": recipe.name,
+        "catalog": ingest.get("catalog", UNKNOWN),
+        "confidence": recipe.evaluate.confidence,
+        "seeds": list(recipe.seeds),
+        "commit": lineage["commit"],
+        "dirty": lineage["dirty"],
+        "data_version": lineage["data_version"],
+        "rows_in": ingest.get("rows_in"),
+        "ingested": ingest.get("ingested"),
+        "accepted": validation.get("accepted"),
+        "quarantined": {**ingest.get("quarantined", {}), **validation.get("quarantined", {})},
+        "pairs": metrics.get("pairs"),
+        "prevalence": metrics.get("prevalence"),
+        "rows": rows,
+        "baselines": [_plain(score) for score in baseline_scores(gathered.metrics).values()],
+    }
+
+
+def write_results(recipe: Recipe, out: Path, experiment: str | None = None) -> int:
+    """Replace the marked block of `out` (made when it is missing) by the latest results of every recipe and catalog.
+
+    Reads the recipe's tracking store and `experiment` (default: the recipe's). Gives the number of results written;
+    `InputError` when there are none, or when `out` exists without the marked block.
+    """
+    name = experiment or recipe.tracking.experiment
+    before, after = _around(out)
+    tracking.check_server(recipe)
+    store = tracking.client(recipe)
+    with tracking.as_mlim_error(tracking.tracking_uri(recipe)):
+        runs = _latest(store, name)
+        if not runs:
+            raise InputError(f"experiment `{name}` holds no finished report; run `mlim run` or `mlim report` first")
+        parts = [_part(_results(store, run), _durations(store, run)) for run in runs]
+    with atomic_file(out) as temporary:
+        temporary.write_text("\n".join([f"{before}{BEGIN}\n", *parts, f"{END}{after}"]), encoding="utf-8")
+    return len(parts)
+
+
+def _plain(score: Any) -> dict[str, Any]:
+    """A score as JSON: NaN, which JSON does not know, becomes null."""
+    return {key: _without_nan(value) for key, value in asdict(score).items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and formats.is_missing(value) else value
+
+
+def _around(out: Path) -> tuple[str, str]:
+    """What stands before and after the marked block of a file."""
+    if not out.exists():
+        return HEADING, "\n"
+    text = out.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"{out}: has no block from `{BEGIN}` to `{END}`; add the two lines or give another file")
+    return before, after
+
+
+def _latest(store: Store, experiment: str) -> list[Run]:
+    """The latest finished report run for each recipe and catalog, in alphabetical order."""
+    found = store.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    finished = f"tags.`{tracking.TAG}stage` = '{STAGE}' and attributes.status = '{tracking.FINISHED}'"
+    latest: dict[tuple[str, str], Run] = {}
+    token = None
+    while True:  # page by page, newest first
+        page = store.search_runs([found.experiment_id], finished, order_by=["start_time DESC"], page_token=token)
+        for run in page:
+            tags = run.data.tags
+            latest.setdefault((tags[f"{tracking.TAG}recipe"], tags.get(CATALOG_TAG, UNKNOWN)), run)
+        token = page.token
+        if not token:
+            return [latest[key] for key in sorted(latest)]
+
+
+def _results(store: Store, run: Run) -> Mapping[str, Any]:
+    with TemporaryDirectory() as folder:
+        try:
+            found: Mapping[str, Any] = read_json(Path(store.download_artifacts(run.info.run_id, RESULTS_FILE, folder)))
+        except OSError as error:
+            raise MlimError(f"run {run.info.run_id}: {RESULTS_FILE} cannot be fetched ({error})") from error
+    return found
+
+
+def _durations(store: Store, run: Run) -> dict[str, float]:
+    """Seconds by stage over the finished runs of the same pipeline; of a cell that ran twice, the later run."""
+    parent = run.data.tags.get("mlflow.parentRunId")
+    siblings = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{tracking.FINISHED}'"
+    by_name = {
+        each.info.run_name: each
+        for each in store.search_runs([run.info.experiment_id], siblings, order_by=["start_time ASC"])
+        if each.info.end_time is not None
+    }
+    seconds: dict[str, float] = {}
+    for each in by_name.values():
+        stage = each.data.tags[f"{tracking.TAG}stage"]
+        spent = (each.info.end_time - each.info.start_time) / formats.MILLISECONDS
+        seconds[stage] = seconds.get(stage, 0.0) + spent
+    return seconds
+
+
+def _part(results: Mapping[str, Any], durations: Mapping[str, float]) -> str:
+    lines = [
+        f"## Recipe `{results['recipe']}` on `{results['catalog']}`",
+        "",
+        *_facts(results, durations),
+        "",
+        *_markdown_table(results),
+        "",
+        PAPER_NOTE,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _facts(results: Mapping[str, Any], durations: Mapping[str, float]) -> list[str]:
+    reasons = ", ".join(f"{reason} {formats.count(number)}" for reason, number in results["quarantined"].items())
+    changes = " with uncommitted changes" if results["dirty"] else ""
+    spent = ", ".join(f"{stage} {formats.duration(seconds)}" for stage, seconds in durations.items())
+    return [
+        f"- data: {formats.count(results['rows_in'])} rows in, {formats.count(results['ingested'])} ingested, "
+        f"{formats.count(results['accepted'])} accepted; quarantined: {reasons or 'none'}",
+        f"- test pairs: {formats.count(results['pairs'])}, chance (prevalence) {formats.score(results['prevalence'])}; "
+        f"seeds {', '.join(map(str, results['seeds']))}",
+        f"- commit `{results['commit']}`{changes}, data version `{results['data_version']}`",
+        f"- time: {spent or formats.MISSING}",
+    ]
+
+
+def _markdown_table(results: Mapping[str, Any]) -> list[str]:
+    header = [name if name != "interval" else f"{100 * results['confidence']:g} % interval" for name in HEADER]
+    rows = [_cells(score) for score in (*results["rows"], *results["baselines"])]
+    return [_line(header), _line(["---"] * len(header)), *(_line(cells) for cells in rows)]
+
+
+def _cells(score: Mapping[str, Any]) -> list[str]:
+    ends, apart = score["pr_auc"], score["difference"] or {"value": None, "low": None, "high": None}
+    return [
+        score["label"],
+        formats.score(ends["value"]),
+        f"{formats.score(ends['low'])} to {formats.score(ends['high'])}",
+        formats.signed_interval(**apart),
+        formats.p_value(score["p_value"]),
+        formats.score(score.get("table1")),
+        formats.score(score.get("table2")),
+    ]
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,102 @@
+"""The scores that tables and verdicts speak of, from `ablate` where it has run, else from `evaluate`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mlim.recipe import Recipe
+from mlim.report.gather import Gathered, Summary
+
+BOOSTED_TREES: Final = "boosted-trees"
+BASELINE_LABELS: Final = {
+    BOOSTED_TREES: "Gradient-boosted trees",
+    "tfidf-cosine": "TF-IDF cosine of the texts",
+    "image-hash": "Hash distance of the pictures",
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with the ends of its interval; NaN where it was not measured."""
+
+    value: float
+    low: float
+    high: float
+
+    def turned(self) -> "Estimate":
+        """The same difference seen from the other side."""
+        return Estimate(-self.value, -self.high, -self.low)
+
+
+@dataclass(frozen=True)
+class Score:
+    """PR-AUC of one model or baseline; `difference` is this one minus the main model, on the same test pairs."""
+
+    label: str
+    pr_auc: Estimate
+    text: float | None = None
+    image: float | None = None
+    difference: Estimate | None = None
+    p_value: float | None = None
+
+
+def row_scores(recipe: Recipe, gathered: Gathered) -> dict[str, Score]:
+    """Scores of the recipe's rows by name; rows that have not been run are left out."""
+    if gathered.ablation is not None:
+        table = gathered.ablation
+        return {row: _from_table(recipe, row, table[row]) for row in recipe.rows if row in table}
+    score = judged_score(recipe, gathered.metrics)
+    return {} if score is None else {recipe.main: score}
+
+
+def judged_score(recipe: Recipe, metrics: Summary | None) -> Score | None:
+    """The main row's score with the first seed, which the baselines are compared with; None before `evaluate`."""
+    if metrics is None or metrics["row"] != recipe.main:
+        return None
+    by_modality = metrics["pr_auc"]
+    return Score(
+        label=recipe.main_row.label,
+        pr_auc=_estimate(by_modality[recipe.main_row.modality]),
+        text=by_modality.get("text", {}).get("value"),
+        image=by_modality.get("image", {}).get("value"),
+    )
+
+
+def baseline_scores(metrics: Summary | None) -> dict[str, Score]:
+    """Scores of the baselines by name, best first."""
+    found = {name: _baseline(name, values) for name, values in (metrics or {}).get("baselines", {}).items()}
+    return dict(sorted(found.items(), key=lambda entry: -entry[1].pr_auc.value))
+
+
+def unpretrained_row(recipe: Recipe) -> str | None:
+    """The row that differs from the main row in nothing but its missing pre-training, if the recipe has one."""
+    main = recipe.main_row
+    for name, row in recipe.rows.items():
+        if row.pretraining is None and (row.mdo, row.modality) == (main.mdo, main.modality):
+            return name
+    return None
+
+
+def _from_table(recipe: Recipe, row: str, values: Summary) -> Score:
+    return Score(
+        label=recipe.rows[row].label,
+        pr_auc=Estimate(values["pr_auc"], values["low"], values["high"]),
+        text=values["pr_auc_text"],
+        image=values["pr_auc_image"],
+        difference=Estimate(values["difference"], values["difference_low"], values["difference_high"]),
+        p_value=values["p_value"],
+    )
+
+
+def _baseline(name: str, values: Mapping[str, Any]) -> Score:
+    difference = values["difference_to_main"]
+    return Score(
+        label=BASELINE_LABELS.get(name, name),
+        pr_auc=_estimate(values),
+        difference=_estimate(difference),
+        p_value=difference["p_value"],
+    )
+
+
+def _estimate(values: Mapping[str, Any]) -> Estimate:
+    return Estimate(values["value"], values["low"], values["high"])

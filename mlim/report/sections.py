@@ -1,0 +1,250 @@
+"""The sections of the report, one function each: from results to blocks, or one sentence on what is missing."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, Final
+
+import pandas as pd
+
+from mlim.catalog.items import ItemStore
+from mlim.recipe import Recipe
+from mlim.report import figures, formats, tables
+from mlim.report.blocks import Block, Folded, Gallery, PairCard, Pairs, Picture, Section, Table, Thumbnail
+from mlim.report.gather import Gathered, Training
+from mlim.report.pictures import JPEG, PNG, data_uri, plot
+from mlim.report.scores import BASELINE_LABELS, baseline_scores, row_scores, unpretrained_row
+from mlim.workspace import Workspace
+
+EXAMPLES_PER_REASON: Final = 2
+EXAMPLES: Final = 12
+FIGURES: Final = {
+    "figure2a": ("Text loss by its picture (Figure 2a)", "MLM loss per masked token", "picture"),
+    "figure2b": ("Picture loss by its text (Figure 2b)", "RECON loss per pixel", "text"),
+}
+
+
+def filled(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """The blocks without empty tables."""
+    return tuple(block for block in blocks if not isinstance(block, Table) or block.rows)
+
+
+def data_section(gathered: Gathered) -> Section:
+    """What came in, what was set aside and why."""
+    title = "Data and validation"
+    ingest, validation = gathered.ingest, gathered.validation
+    if ingest is None:
+        return Section("data", title, "", missing="No catalog has been read yet: run `mlim ingest`.")
+    lead = f"{formats.count(ingest['rows_in'])} rows came in, {formats.count(ingest['ingested'])} became items"
+    if validation is not None:
+        lead += f", {formats.count(validation['accepted'])} of them passed validation"
+    return Section("data", title, f"{lead}.", _data_blocks(gathered), _data_missing(gathered))
+
+
+def _data_blocks(gathered: Gathered) -> tuple[Block, ...]:
+    blocks: list[Block] = [tables.reasons_table(gathered)]
+    if len(gathered.quarantine):
+        blocks.append(Gallery("Examples of quarantined rows", _examples(gathered.quarantine)))
+    blocks.append(tables.expectations_table(gathered))
+    if gathered.pairs is not None:
+        blocks += [tables.pairs_table(gathered.pairs), tables.leaks_table(gathered.pairs)]
+    return filled(blocks)
+
+
+def _data_missing(gathered: Gathered) -> str:
+    steps = {"validate": gathered.validation, "pairs": gathered.pairs}
+    left = " and ".join(f"`mlim {step}`" for step, summary in steps.items() if summary is None)
+    return f"The rest is missing: run {left}." if left else ""
+
+
+def _examples(quarantine: pd.DataFrame) -> tuple[Thumbnail, ...]:
+    """A few rows of each reason, those with a picture first."""
+    shown = quarantine.assign(blank=quarantine["thumbnail"].isna()).sort_values(["blank", "stage", "row"])
+    chosen = shown.groupby("reason", sort=False).head(EXAMPLES_PER_REASON).head(EXAMPLES)
+    return tuple(
+        Thumbnail(
+            uri=None if row["blank"] else data_uri(row["thumbnail"], JPEG),
+            title=str(row["reason"]),
+            text=f"Row {formats.count(row['row'])}: {row['detail']}",
+        )
+        for row in chosen.to_dict("records")
+    )
+
+
+def losses_section(recipe: Recipe, gathered: Gathered) -> Section:
+    """How the losses fell, by pre-training, by masking mode, and in fine-tuning."""
+    title = "Pre-training and fine-tuning"
+    if not gathered.trainings:
+        return Section("losses", title, "", missing="Nothing has been trained yet: run `mlim pretrain`.")
+    found = (
+        _comparison("pretrainings", "Validation losses of the pre-trainings", gathered.pretrainings),
+        _by_mode(recipe, gathered),
+        _comparison("finetunings", "Matching loss with and without pre-training", _two_sides(recipe, gathered)),
+    )
+    costs = [
+        tables.trainings_table("Pre-trainings", gathered.pretrainings),
+        tables.trainings_table("Fine-tunings", gathered.finetunings),
+    ]
+    lead = "Curves show the first seed; training losses are smoothed, validation losses come from fixed masks."
+    blocks = [*(block for block in found if block is not None), *costs]
+    return Section("losses", title, lead, filled(blocks))
+
+
+def _comparison(name: str, title: str, trainings: tuple[Training, ...]) -> Block | None:
+    histories = _histories(trainings)
+    if len(histories) < 2:
+        return None
+    return plot(name, title, partial(figures.draw_losses, histories))
+
+
+def _by_mode(recipe: Recipe, gathered: Gathered) -> Block | None:
+    name = recipe.main_row.pretraining
+    histories = _histories(tuple(each for each in gathered.pretrainings if each.name == name))
+    if not histories:
+        return None
+    title = f"Losses of {name} by masking mode"
+    note = "A mode that masks no text has no MLM loss."
+    return plot("modes", title, partial(figures.draw_losses, histories), note)
+
+
+def _two_sides(recipe: Recipe, gathered: Gathered) -> tuple[Training, ...]:
+    names = (recipe.main, unpretrained_row(recipe))
+    return tuple(
+        replace(each, name=recipe.rows[each.name].label) for each in gathered.finetunings if each.name in names
+    )
+
+
+def _histories(trainings: tuple[Training, ...]) -> dict[str, pd.DataFrame]:
+    """Histories of the first seed of each training by name."""
+    found: dict[str, pd.DataFrame] = {}
+    for training in trainings:
+        if training.history is not None:
+            found.setdefault(training.name, training.history)
+    return found
+
+
+def results_section(recipe: Recipe, gathered: Gathered) -> Section:
+    """Tables 1 and 2 beside the paper's figures, further rows, baselines and the curves behind the figures."""
+    title = "Results beside the paper"
+    scores = row_scores(recipe, gathered)
+    if not scores:
+        return Section("results", title, "", missing="No model has been judged yet: run `mlim evaluate`.")
+    lead = "PR-AUC on the test pairs, with bootstrap intervals; differences are paired over the same test pairs."
+    blocks: list[Block] = [
+        _overview(recipe, gathered),
+        *_curves(recipe, gathered),
+        tables.paper_table(recipe, gathered, "Table 1: modality dropout (MDO)", lambda row: row.paper_table1),
+        tables.paper_table(recipe, gathered, "Table 2: losses and masking", lambda row: row.paper_table2),
+        tables.further_rows_table(recipe, gathered),
+        tables.baselines_table(recipe, gathered),
+    ]
+    left = [recipe.rows[name].label for name in recipe.rows if name not in scores]
+    missing = f"Not run yet: {'; '.join(left)}." if left else ""
+    return Section("results", title, lead, filled(blocks), missing)
+
+
+def _overview(recipe: Recipe, gathered: Gathered) -> Block:
+    scores = [*row_scores(recipe, gathered).values(), *baseline_scores(gathered.metrics).values()]
+    rows = [{"label": each.label, "pr_auc": each.pr_auc.value, **asdict(each.pr_auc)} for each in scores]
+    prevalence = (gathered.metrics or {}).get("prevalence")
+    draw = partial(figures.draw_table_bars, pd.DataFrame(rows), prevalence=prevalence)
+    return plot("overview", "All models and baselines", draw)
+
+
+def _curves(recipe: Recipe, gathered: Gathered) -> list[Block]:
+    metrics = gathered.metrics
+    if metrics is None or gathered.curves is None:
+        return []
+    labels = {name: row.label for name, row in recipe.rows.items()} | BASELINE_LABELS
+    curves = {labels.get(str(name), str(name)): curve for name, curve in gathered.curves.groupby("name", sort=False)}
+    note = (
+        f"{formats.count(metrics['pairs'])} test pairs, {formats.percent(metrics['prevalence'])} of them matches. "
+        f"At the threshold {formats.score(metrics['threshold'])}, chosen on validation pairs, the main model has "
+        f"precision {formats.score(metrics['precision_at_threshold'])} and recall "
+        f"{formats.score(metrics['recall_at_threshold'])} on the test pairs."
+    )
+    draw = partial(figures.draw_pr_curves, curves, metrics["prevalence"])
+    return [plot("curves", "Precision against recall on the test pairs", draw, note)]
+
+
+def probes_section(gathered: Gathered) -> Section:
+    """Figure 2 of the paper and the sheet of reconstructions."""
+    title = "Does each modality use the other?"
+    if gathered.probe is None:
+        return Section("probes", title, "", missing="The probes have not run: run `mlim probe`.")
+    found = (_figure2(gathered, "figure2a"), _figure2(gathered, "figure2b"), _reconstructions(gathered))
+    blocks = tuple(block for block in found if block is not None)
+    left = [f"{name} was left out: {reason}." for name in FIGURES if (reason := _about(gathered, name).get("skipped"))]
+    lead = (
+        "Figure 2 of the paper: a masked modality is restored from what is left of it and from its partner. Where the "
+        "item's own partner gives the lowest loss, the model has learned to look across."
+    )
+    return Section("probes", title, lead, blocks, " ".join(left))
+
+
+def _figure2(gathered: Gathered, name: str) -> Block | None:
+    table = gathered.figure2.get(name)
+    if table is None:
+        return None
+    title, y_label, partner = FIGURES[name]
+    about = _about(gathered, name)
+    lowest = about.get("own_below_random_everywhere")
+    where = "at every masking probability" if lowest else "at some masking probabilities only"
+    note = "" if lowest is None else f"The item's own {partner} gives a lower loss than a random one {where}."
+    return plot(name, title, partial(figures.draw_figure2, table, title="", y_label=y_label), note)
+
+
+def _about(gathered: Gathered, name: str) -> Mapping[str, Any]:
+    """What the probe's summary says about one figure."""
+    about: Mapping[str, Any] = (gathered.probe or {}).get(name) or {}
+    return about
+
+
+def _reconstructions(gathered: Gathered) -> Block | None:
+    if gathered.reconstructions is None:
+        return None
+    return Picture("Reconstructions of test items", data_uri(gathered.reconstructions, PNG))
+
+
+def hardest_section(gathered: Gathered, workspace: Workspace) -> Section:
+    """The test pairs on which the main model was most wrong, and the hardest that it got right."""
+    title = "The hardest pairs"
+    if gathered.hardest is None:
+        return Section("hardest", title, "", missing="No pairs have been scored yet: run `mlim evaluate`.")
+    if gathered.validation is None:
+        return Section("hardest", title, "", missing="The accepted items are missing: run `mlim validate`.")
+    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
+    threshold = (gathered.metrics or {}).get("threshold", math.nan)
+    rows = gathered.hardest.to_dict("records")
+    titles = {"wrong": "Wrong with the greatest certainty", "right": "Right, but only just"}
+    blocks = tuple(
+        Pairs(heading, tuple(_card(store, row, threshold) for row in rows if row["kind"] == kind))
+        for kind, heading in titles.items()
+    )
+    lead = f"Test pairs; the model says “match” from a score of {formats.score(threshold)} on."
+    return Section("hardest", title, lead, tuple(block for block in blocks if block.cards))
+
+
+def _card(store: ItemStore, row: Mapping[Any, Any], threshold: float) -> PairCard:
+    truth = "match" if row["label"] else "mismatch"
+    said = "match" if row["score"] >= threshold else "mismatch"
+    items = (_item(store, row["item_a"]), _item(store, row["item_b"]))
+    return PairCard(items, truth, f"model: {said}, {formats.score(row['score'])}")
+
+
+def _item(store: ItemStore, item: str) -> Thumbnail:
+    if item not in store:
+        return Thumbnail(None, item, "This item is no longer in the work folder.")
+    return Thumbnail(data_uri(store.jpeg(item), JPEG), item, store.text(item))
+
+
+def lineage_section(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]) -> Section:
+    """Everything that is needed to find or repeat these results."""
+    blocks: list[Block] = [tables.lineage_table(recipe, gathered, lineage)]
+    runs = tables.runs_table(gathered)
+    if runs.rows:
+        blocks.append(runs)
+    blocks.append(Folded("The whole recipe", recipe.to_yaml()))
+    missing = "" if runs.rows else "No MLflow runs are recorded in this work folder."
+    return Section("lineage", "Where this comes from", "", tuple(blocks), missing)

@@ -1,0 +1,75 @@
+"""What the numbers say, in plain sentences: does pre-training help, and does it beat what is simpler?"""
+
+from mlim.recipe import Recipe
+from mlim.report import formats
+from mlim.report.blocks import Verdict
+from mlim.report.gather import Gathered
+from mlim.report.scores import (
+    BASELINE_LABELS,
+    BOOSTED_TREES,
+    Estimate,
+    Score,
+    baseline_scores,
+    row_scores,
+    unpretrained_row,
+)
+
+
+def verdicts(recipe: Recipe, gathered: Gathered) -> list[Verdict]:
+    """The sentences that head the report, the most important one first."""
+    scores = row_scores(recipe, gathered)
+    main = scores.get(recipe.main)
+    if main is None:
+        return [Verdict("open", "No model has been judged yet.", "Run `mlim run` or `mlim evaluate` first.")]
+    return [_pretraining(recipe, gathered, scores, main), _boosted_trees(gathered, main)]
+
+
+def _pretraining(recipe: Recipe, gathered: Gathered, scores: dict[str, Score], main: Score) -> Verdict:
+    row = unpretrained_row(recipe)
+    other = scores.get(row) if row else None
+    reached = f"{main.label}: PR-AUC {_interval(main.pr_auc)}"
+    if other is None or other.difference is None:
+        sentence = "Whether pre-training helps is not known: the row without it was not run."
+        return Verdict("open", sentence, f"{reached}.")
+    gain = other.difference.turned()
+    chance = formats.score((gathered.metrics or {}).get("prevalence"))
+    numbers = (
+        f"{reached}; {other.label}: {_interval(other.pr_auc)}; difference {_signed(gain)}. "
+        f"Scores without any knowledge would reach {chance}, the share of matches."
+    )
+    sentences = {
+        "good": "Pre-training helps.",
+        "bad": "Pre-training does harm here.",
+        "open": "These runs cannot tell whether pre-training helps: the interval of the difference holds zero.",
+    }
+    tone = _tone(gain)
+    return Verdict(tone, sentences[tone], numbers)
+
+
+def _boosted_trees(gathered: Gathered, main: Score) -> Verdict:
+    trees = baseline_scores(gathered.metrics).get(BOOSTED_TREES)
+    if trees is None or trees.difference is None:
+        return Verdict("open", "Boosted trees were not run, so the bar of a simple model is not known.", "")
+    lead = trees.difference.turned()
+    sentence = {
+        "good": "It beats gradient-boosted trees on simple features.",
+        "bad": "Gradient-boosted trees on simple features win: the simpler model is better here.",
+        "open": "It cannot be told apart from gradient-boosted trees on simple features.",
+    }
+    tone = _tone(lead)
+    numbers = f"{BASELINE_LABELS[BOOSTED_TREES]}: {_interval(trees.pr_auc)}; {main.label} minus trees: {_signed(lead)}."
+    return Verdict(tone, sentence[tone], numbers)
+
+
+def _tone(gain: Estimate) -> str:
+    if gain.low > 0:
+        return "good"
+    return "bad" if gain.high < 0 else "open"
+
+
+def _interval(estimate: Estimate) -> str:
+    return formats.interval(estimate.value, estimate.low, estimate.high)
+
+
+def _signed(estimate: Estimate) -> str:
+    return formats.signed_interval(estimate.value, estimate.low, estimate.high)

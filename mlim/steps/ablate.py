@@ -1,0 +1,230 @@
+"""Step `ablate`: Tables 1 and 2 of the paper (section 4.2.1), all rows over all seeds on the same test pairs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from mlim.console import Terminal
+from mlim.errors import DataError, InputError
+from mlim.evaluation.pr_auc import (
+    Interval,
+    Labels,
+    Scores,
+    average_precision,
+    percentile_interval,
+    prevalence,
+    resampled_average_precision,
+)
+from mlim.evaluation.scores import SCORES_FILE, check_same_pairs, labels_of, part, read_scores, scores_of
+from mlim.evaluation.significance import Difference, paired_difference
+from mlim.files import atomic_folder, read_json, write_csv, write_json
+from mlim.recipe import Modality, Recipe
+from mlim.tracking import stage_run
+from mlim.versions import lineage
+from mlim.workspace import Workspace
+
+STAGE: Final = "ablate"
+SUMMARY: Final = "summary.json"
+DIGITS: Final = 6  # of the figures in table.csv; more would only be noise
+DIFFERENCE_COLUMNS: Final = ("difference", "difference_low", "difference_high", "p_value")
+COLUMNS: Final = (
+    *("row", "label", "seeds", "pr_auc", "low", "high", "pr_auc_text", "pr_auc_image", "table1", "table2"),
+    *DIFFERENCE_COLUMNS,
+    "run_ids",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row with one seed: its test scores by pair, and the summaries of its trainings."""
+
+    row: str
+    seed: int
+    test: pd.DataFrame
+    finetuning: Mapping[str, Any]
+    pretraining: Mapping[str, Any] | None
+
+    def scores(self, modality: Modality) -> Scores:
+        """Test scores (pairs,) when the model is shown `modality`; empty when it was not scored so."""
+        return scores_of(part(self.test, modality=modality))
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """PR-AUC of one row, averaged over its seeds; `difference` is to the main row (None for the main row itself)."""
+
+    pr_auc: Interval
+    by_seed: Sequence[float]
+    text: float | None
+    image: float | None
+    difference: Difference | None
+
+
+def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
+    """Compare all rows of the recipe over all its seeds; writes the table and returns its summary.
+
+    `InputError` names every cell that has not been trained and the command that trains it. `DataError` when rows were
+    trained on unequal budgets or scored on different pairs: their difference would not be the row's doing.
+    """
+    cells = read_cells(recipe, workspace)
+    check_budgets(recipe, cells)
+    with stage_run(recipe, workspace, STAGE, STAGE, lineage(workspace)) as run:
+        labels = _common_labels(recipe, cells)
+        results = compare_rows(recipe, cells, labels)
+        metrics = {row: _metrics(result) for row, result in results.items()}
+        about = {"main": recipe.main, "seeds": [*recipe.seeds], "pairs": len(labels), "prevalence": prevalence(labels)}
+        summary = {**about, "rows": metrics, "run_id": run.id}
+        with atomic_folder(workspace.ablation) as folder:
+            _write(folder, table_rows(recipe, cells, results), metrics, summary)
+            run.artifact(folder)
+        for row, result in results.items():
+            run.metric(f"pr_auc.{row}", result.pr_auc.value)
+    _say(recipe, results, terminal)
+    return summary
+
+
+def read_cells(recipe: Recipe, workspace: Workspace) -> dict[str, list[Cell]]:
+    """The cells of every row, seed by seed; `InputError` with one line for each file that is not there."""
+    missing = dict.fromkeys(_missing(recipe, workspace))
+    if missing:
+        raise InputError(*missing)
+    return {row: [_read_cell(recipe, workspace, row, seed) for seed in recipe.seeds] for row in recipe.rows}
+
+
+def _missing(recipe: Recipe, workspace: Workspace) -> Iterator[str]:
+    for name, row in recipe.rows.items():
+        for seed in recipe.seeds:
+            trained = workspace.finetuned(name, seed)
+            if not all((trained / file).is_file() for file in (SCORES_FILE, SUMMARY)):
+                yield f"row `{name}`, seed {seed}: {trained} is missing; run `{_command(name, seed)}` first"
+            if row.pretraining and not (start := workspace.pretrained(row.pretraining, seed) / SUMMARY).is_file():
+                yield f"{start} is missing; run `mlim pretrain {row.pretraining} --seed {seed}` first"
+
+
+def _command(row: str, seed: int) -> str:
+    return f"mlim finetune {row} --seed {seed}"
+
+
+def _read_cell(recipe: Recipe, workspace: Workspace, row: str, seed: int) -> Cell:
+    folder, start = workspace.finetuned(row, seed), recipe.rows[row].pretraining
+    return Cell(
+        row,
+        seed,
+        part(read_scores(folder, _command(row, seed)), split="test"),
+        read_json(folder / SUMMARY),
+        read_json(workspace.pretrained(start, seed) / SUMMARY) if start else None,
+    )
+
+
+def check_budgets(recipe: Recipe, cells: Mapping[str, Sequence[Cell]]) -> None:
+    """`DataError` unless all pre-trainings saw equally many samples and all fine-tunings equally many pairs."""
+    seen: dict[str, dict[int, list[str]]] = {"pairs in fine-tuning": {}, "samples in pre-training": {}}
+    fine, pre = seen.values()
+    for cell in (cell for row in recipe.rows for cell in cells[row]):
+        name = f"`{cell.row}` seed {cell.seed}"
+        fine.setdefault(cell.finetuning["pairs_seen"], []).append(name)
+        if cell.pretraining is not None:
+            pre.setdefault(cell.pretraining["samples_seen"], []).append(name)
+    problems = [
+        f"the rows have unequal budgets of {what}: "
+        + "; ".join(f"{number} for {', '.join(names)}" for number, names in budgets.items())
+        for what, budgets in seen.items()
+        if len(budgets) > 1
+    ]
+    if problems:
+        raise DataError("\n".join([*problems, "train the rows again with one recipe, so that they can be compared"]))
+
+
+def _common_labels(recipe: Recipe, cells: Mapping[str, Sequence[Cell]]) -> Labels:
+    """The labels of the test pairs; `DataError` when a cell was scored on other pairs than the main row."""
+    expected = part(cells[recipe.main][0].test, modality=recipe.main_row.modality)
+    for cell in (cell for row in recipe.rows for cell in cells[row]):
+        found = part(cell.test, modality=recipe.rows[cell.row].modality)
+        what = f"the test scores of row `{cell.row}`, seed {cell.seed},"
+        check_same_pairs(expected, found, what, _command(cell.row, cell.seed))
+    return labels_of(expected)
+
+
+def compare_rows(recipe: Recipe, cells: Mapping[str, Sequence[Cell]], labels: Labels) -> dict[str, RowResult]:
+    """Every row's PR-AUC, averaged over seeds inside each resample of the pairs, and its difference to the main row."""
+    settings = recipe.evaluate
+    scores = {row: [cell.scores(recipe.rows[row].modality) for cell in cells[row]] for row in recipe.rows}
+    resampled = {
+        row: resampled_average_precision(labels, of_row, settings.bootstrap_samples, recipe.seed).mean(axis=0)
+        for row, of_row in scores.items()
+    }
+    by_seed = {row: [average_precision(labels, one) for one in of_row] for row, of_row in scores.items()}
+    values = {row: float(np.mean(of_row)) for row, of_row in by_seed.items()}
+
+    def difference(row: str) -> Difference:
+        apart = resampled[row] - resampled[recipe.main]
+        return paired_difference(values[row] - values[recipe.main], apart, settings.confidence)
+
+    return {
+        row: RowResult(
+            pr_auc=percentile_interval(values[row], resampled[row], settings.confidence),
+            by_seed=by_seed[row],
+            text=_mean(labels, cells[row], "text"),
+            image=_mean(labels, cells[row], "image"),
+            difference=None if row == recipe.main else difference(row),
+        )
+        for row in recipe.rows
+    }
+
+
+def _mean(labels: Labels, cells: Sequence[Cell], modality: Modality) -> float | None:
+    """PR-AUC with one modality at test time, averaged over seeds; None when the row is not scored so."""
+    found = [average_precision(labels, scores) for cell in cells if (scores := cell.scores(modality)).size]
+    return float(np.mean(found)) if found else None
+
+
+def _metrics(result: RowResult) -> dict[str, Any]:
+    """One row of metrics.json."""
+    difference = {} if result.difference is None else {"difference": result.difference._asdict()}
+    alone = {name: value for name, value in (("text", result.text), ("image", result.image)) if value is not None}
+    interval = {"pr_auc": result.pr_auc.value, "low": result.pr_auc.low, "high": result.pr_auc.high}
+    return {**interval, "by_seed": [*result.by_seed], **alone, **difference}
+
+
+def table_rows(
+    recipe: Recipe, cells: Mapping[str, Sequence[Cell]], results: Mapping[str, RowResult]
+) -> list[dict[str, Any]]:
+    """table.csv, one mapping for each row of the recipe, in its order; what does not apply is None."""
+    return [_table_row(recipe, name, cells[name], result) for name, result in results.items()]
+
+
+def _table_row(recipe: Recipe, name: str, cells: Sequence[Cell], result: RowResult) -> dict[str, Any]:
+    described = recipe.rows[name]
+    figures = {
+        **dict(zip(("pr_auc", "low", "high"), result.pr_auc, strict=True)),
+        "pr_auc_text": result.text,
+        "pr_auc_image": result.image,
+        **dict(zip(DIFFERENCE_COLUMNS, result.difference or [None] * len(DIFFERENCE_COLUMNS), strict=True)),
+    }
+    return {
+        "row": name,
+        "label": described.label,
+        "seeds": len(cells),
+        "table1": described.paper_table1,
+        "table2": described.paper_table2,
+        "run_ids": ";".join(str(cell.finetuning.get("run_id", "")) for cell in cells),
+        **{column: None if figure is None else round(figure, DIGITS) for column, figure in figures.items()},
+    }
+
+
+def _write(
+    folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], summary: Mapping[str, Any]
+) -> None:
+    write_csv(folder / "table.csv", rows, COLUMNS)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / SUMMARY, summary)
+
+
+def _say(recipe: Recipe, results: Mapping[str, RowResult], terminal: Terminal) -> None:
+    for row, result in results.items():
+        apart = "" if result.difference is None else f", {result.difference.value:+.3f} to {recipe.main}"
+        terminal.say(f"{recipe.rows[row].label}: PR-AUC {result.pr_auc.value:.3f}{apart}")

@@ -1,0 +1,103 @@
+"""The pipeline as data: which stages there are, in which order, and how each is called.
+
+One definition for three users: the flows run it, `dvc.yaml` mirrors it (a test compares them), the command line
+offers the same words.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mlim.config import nearest
+from mlim.errors import InputError
+from mlim.recipe import Recipe
+
+PREPARATION = ("ingest", "validate", "pairs")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: the command (`mlim COMMAND [NAME --seed SEED]`) and the group it belongs to in dvc.yaml."""
+
+    command: str
+    name: str | None = None
+    seed: int | None = None
+    group: str | None = None
+
+    @property
+    def arguments(self) -> list[str]:
+        """What follows `mlim` on the command line."""
+        cell = [] if self.name is None else [self.name, "--seed", str(self.seed)]
+        return [self.command, *cell]
+
+    @property
+    def target(self) -> str:
+        """The stage's name in dvc.yaml: `ingest`, `pretrain@recon-mlm-mam-0`."""
+        group = self.group or self.command
+        return group if self.name is None else f"{group}@{self.name}-{self.seed}"
+
+    @property
+    def trains(self) -> bool:
+        """Whether the stage needs the accelerator."""
+        return self.command in {"pretrain", "finetune"}
+
+
+def preparation() -> list[Stage]:
+    """From the raw catalog to pairs."""
+    return [Stage(command) for command in PREPARATION]
+
+
+def main_pretraining(recipe: Recipe) -> list[Stage]:
+    """Pre-training of the main model (none when its row starts from scratch)."""
+    name = recipe.main_row.pretraining
+    return [] if name is None else [Stage("pretrain", name, recipe.seeds[0])]
+
+
+def main_finetuning(recipe: Recipe) -> list[Stage]:
+    """Fine-tuning of the main model and its evaluation."""
+    return [_finetuning(recipe, recipe.main, recipe.seeds[0]), Stage("evaluate")]
+
+
+def _finetuning(recipe: Recipe, row: str, seed: int) -> Stage:
+    """DVC needs to know what a row starts from: its namesake, another row's pre-training, or nothing."""
+    start = recipe.rows[row].pretraining
+    group = "finetune" if start == row else "finetune-scratch" if start is None else "finetune-variant"
+    return Stage("finetune", row, seed, group)
+
+
+def trainings(recipe: Recipe) -> list[Stage]:
+    """Every cell of the grid: the pre-trainings that some row uses, then all rows, for every seed."""
+    used = {row.pretraining for row in recipe.rows.values()}
+    names = [name for name in recipe.pretrainings if name in used]
+    return [
+        *(Stage("pretrain", name, seed) for seed in recipe.seeds for name in names),
+        *(_finetuning(recipe, row, seed) for seed in recipe.seeds for row in recipe.rows),
+    ]
+
+
+def sweep(recipe: Recipe) -> list[Stage]:
+    """The cells beyond the main model's, the tables over all of them, and the probes."""
+    done = {*main_pretraining(recipe), *main_finetuning(recipe)}
+    return [*(stage for stage in trainings(recipe) if stage not in done), Stage("ablate"), Stage("probe")]
+
+
+def conclusion() -> list[Stage]:
+    """The page for people and the registry for machines."""
+    return [Stage("report"), Stage("register")]
+
+
+def everything(recipe: Recipe) -> Iterator[Stage]:
+    """All stages in the order in which the pipeline runs them."""
+    yield from preparation()
+    yield from main_pretraining(recipe)
+    yield from main_finetuning(recipe)
+    yield from sweep(recipe)
+    yield from conclusion()
+
+
+def stages_from(recipe: Recipe, start: str) -> frozenset[Stage]:
+    """The stages that a run starting at command `start` still has to do."""
+    ordered = list(everything(recipe))
+    commands = [stage.command for stage in ordered]
+    if start not in commands:
+        raise InputError(f"--from {start}: no such stage{nearest(start, list(dict.fromkeys(commands)))}")
+    return frozenset(ordered[commands.index(start) :])

@@ -1,0 +1,188 @@
+"""Step `probe`: Figure 2 of the paper (section 4.2.2) and a sheet of reconstructions, on items of the test split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from mlim.catalog.items import ItemStore
+from mlim.console import Terminal
+from mlim.data.seeds import numpy_generator
+from mlim.data.tokenize import TextTokenizer
+from mlim.errors import DataError, InputError
+from mlim.evaluation.probes import SHEET, Losses, Point, Prober, compare_partners, figure_table, relative_harm
+from mlim.files import atomic_folder, write_json
+from mlim.models.mlim import Mlim
+from mlim.recipe import LossName, Recipe
+from mlim.report.figures import draw_figure2, draw_reconstructions
+from mlim.tracking import StageRun, stage_run
+from mlim.training.device import choose_device
+from mlim.versions import lineage
+from mlim.workspace import Workspace
+
+STAGE: Final = "probe"
+FEWEST_ITEMS: Final = 2  # a random other item has to exist
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One half of Figure 2: the loss it needs, and what its plot says."""
+
+    name: str
+    loss: LossName
+    title: str
+    y_label: str
+
+
+FIGURE_2A: Final = Figure("figure2a", "mlm", "Text masked, beside a picture", "MLM loss per masked token")
+FIGURE_2B: Final = Figure("figure2b", "recon", "Picture masked, beside a text", "RECON loss per pixel")
+
+
+def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
+    """Measure how much the main row's pre-trained model (first seed) uses each modality for the other.
+
+    A figure whose loss that model was not trained on is left out, and the summary says why. `InputError` when the
+    pre-training is missing; `DataError` with fewer than two test items.
+    """
+    losses, reason = _trained_losses(recipe)
+    figures = [figure for figure in (FIGURE_2A, FIGURE_2B) if figure.loss in losses]
+    prober = _prober(recipe, workspace) if figures else None
+    with (
+        stage_run(recipe, workspace, STAGE, STAGE, lineage(workspace)) as run,
+        atomic_folder(workspace.probe) as folder,
+    ):
+        found: dict[str, Any] = {figure.name: {"skipped": reason} for figure in (FIGURE_2A, FIGURE_2B)}
+        if prober is not None:
+            found |= _draw_all(recipe, prober, figures, folder, terminal)
+        _track(run, found, folder)
+        summary = {**found, **_about(recipe), **_verdict(found), "run_id": run.id}
+        write_json(folder / "summary.json", summary)
+    _say(summary, terminal)
+    return summary
+
+
+def _trained_losses(recipe: Recipe) -> tuple[Sequence[LossName], str]:
+    """The losses the main row's model was pre-trained with, and why the other figures are left out."""
+    name = recipe.main_row.pretraining
+    if name is None:
+        return (), f"row `{recipe.main}` has no pre-training"
+    losses = recipe.pretrainings[name].losses
+    return losses, f"pre-training `{name}` was trained on {', '.join(losses)} only"
+
+
+def _about(recipe: Recipe) -> dict[str, Any]:
+    return {"row": recipe.main, "pretraining": recipe.main_row.pretraining, "seed": recipe.seeds[0]}
+
+
+def _prober(recipe: Recipe, workspace: Workspace) -> Prober:
+    name, seed = recipe.main_row.pretraining, recipe.seeds[0]
+    folder = workspace.pretrained(str(name), seed)
+    if not (folder / "model").is_dir():
+        raise InputError(f"{folder / 'model'} is missing; run `mlim pretrain {name} --seed {seed}` first")
+    return Prober(
+        Mlim.from_pretrained(folder / "model").to(choose_device(recipe.device)),
+        TextTokenizer.from_folder(folder / "model"),
+        ItemStore.open(workspace.items, workspace.valid / "index.parquet"),
+        _test_items(recipe, workspace),
+        max_tokens=recipe.text.max_tokens,
+        batch_size=recipe.evaluate.batch_size,
+        seed=recipe.seed,
+    )
+
+
+def _test_items(recipe: Recipe, workspace: Workspace) -> list[str]:
+    """Random items of the test split, `probe.items` of them where there are as many."""
+    path = workspace.pairs / "items.parquet"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run `mlim pairs` first")
+    items = pd.read_parquet(path)
+    known = sorted(items.loc[items["split"] == "test", "id"])
+    number = min(recipe.probe.items, len(known))
+    if number < FEWEST_ITEMS:
+        raise DataError(
+            f"Figure 2 needs at least {FEWEST_ITEMS} test items, not {number}; raise pairs.test_share or probe.items"
+        )
+    return [str(item) for item in numpy_generator("probe items", recipe.seed).choice(known, number, replace=False)]
+
+
+def _draw_all(
+    recipe: Recipe, prober: Prober, figures: Sequence[Figure], folder: Path, terminal: Terminal
+) -> dict[str, Any]:
+    """Measure and draw the figures, and the reconstructions where RECON was trained."""
+    found = {}
+    with terminal.progress("probes", len(figures)) as bar:
+        for figure in figures:
+            measure = prober.mlm if figure.loss == "mlm" else prober.recon
+            found[figure.name] = _draw(recipe, figure, measure(recipe.probe.probabilities), folder)
+            bar.advance(note=figure.title)
+    if FIGURE_2B in figures:
+        sheet = prober.reconstructions(recipe.probe.reconstruction_masking, recipe.probe.reconstructions)
+        draw_reconstructions(sheet, SHEET, folder / "reconstructions.png")
+    return found
+
+
+def _draw(recipe: Recipe, figure: Figure, losses: Losses, folder: Path) -> dict[str, Any]:
+    settings = (recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed)
+    table = figure_table(losses, *settings)
+    table.to_csv(folder / f"{figure.name}.csv", index=False, lineterminator="\n")
+    for suffix in ("svg", "png"):
+        draw_figure2(table, folder / f"{figure.name}.{suffix}", figure.title, figure.y_label)
+    return conclude(losses, compare_partners(losses, *settings))
+
+
+def conclude(losses: Losses, points: Sequence[Point]) -> dict[str, Any]:
+    """What one figure says: is the own partner's loss the lowest, everywhere, and beyond chance?"""
+    described = [
+        {
+            "probability": point.probability,
+            **{partner: losses[point.probability, partner].mean for partner in ("own", "random", "empty")},
+            "random_minus_own": point.random_minus_own._asdict(),
+            "empty_minus_own": point.empty_minus_own._asdict(),
+            "own_below_random": point.random_minus_own.value > 0,
+            "separated": point.random_minus_own.separated,
+        }
+        for point in points
+    ]
+    return {
+        "skipped": None,
+        "items": int(next(iter(losses.values())).total.size),
+        "points": described,
+        "own_below_random_everywhere": all(point.random_minus_own.value > 0 for point in points),
+        "own_below_random_clearly_everywhere": all(point.random_minus_own.low > 0 for point in points),
+        "own_below_empty_everywhere": all(point.empty_minus_own.value > 0 for point in points),
+        "harm_of_random_partner": relative_harm(losses),
+    }
+
+
+def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The paper's last observation: a random text hurts RECON more than a random picture hurts MLM (relatively)."""
+    harm = {figure.loss: found[figure.name].get("harm_of_random_partner") for figure in (FIGURE_2A, FIGURE_2B)}
+    known = None not in harm.values()
+    return {
+        "random_image_hurts_mlm": harm["mlm"],
+        "random_text_hurts_recon": harm["recon"],
+        "text_to_image_is_stronger": harm["recon"] > harm["mlm"] if known else None,
+    }
+
+
+def _track(run: StageRun, found: Mapping[str, Any], folder: Path) -> None:
+    for name, figure in found.items():
+        if figure["skipped"] is None:
+            run.metric(f"{name}.harm_of_random_partner", figure["harm_of_random_partner"])
+    if any(folder.iterdir()):
+        run.artifact(folder)
+
+
+def _say(summary: Mapping[str, Any], terminal: Terminal) -> None:
+    for figure in (FIGURE_2A, FIGURE_2B):
+        found = summary[figure.name]
+        if found["skipped"] is not None:
+            terminal.say(f"{figure.name}: left out, {found['skipped']}")
+            continue
+        answer = "lowest beside its own partner" if found["own_below_random_everywhere"] else "not always lowest"
+        terminal.say(
+            f"{figure.name}: {figure.y_label} is {answer}; a random one changes it by "
+            f"{found['harm_of_random_partner']:+.1%} on average"
+        )

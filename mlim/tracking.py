@@ -1,0 +1,482 @@
+"""Runs in MLflow: one parent per pipeline, one child per stage or cell. The only room that knows mlflow runs.
+
+Figures are collected in memory and sent by a thread of their own, many at a time: a write to sqlite costs as much as
+a training step of a small model, so it never happens inside one.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import signal
+import sqlite3
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from filelock import FileLock
+
+from mlim.errors import InputError, MlimError
+from mlim.files import read_json, write_json
+from mlim.recipe import Recipe
+from mlim.versions import UNKNOWN, Lineage
+from mlim.workspace import Workspace, cell
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlruns"
+SQLITE = "sqlite:///"
+SCHEMES = ("http://", "https://", SQLITE)
+RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+TAG = "mlim."
+METRICS_PER_CALL = 1000  # MLflow's own limits for one log_batch call
+PARAMETERS_PER_CALL = 100
+PARAMETER_CHARACTERS = 6000
+DIGEST_CHARACTERS = 36
+FLUSH_SECONDS = 5.0
+CLOSE_SECONDS = 120.0
+NANOSECONDS_PER_MILLISECOND = 10**6
+TERMINATED = 128 + signal.SIGTERM
+HEALTHY = b"OK"
+FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /:]")
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # the default waits for four minutes before it says anything
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+# The sections of the recipe that a stage reads; its run carries those, the parent run carries all.
+SECTIONS = {
+    "ingest": ("image", "ingest"),
+    "validate": ("validation",),
+    "pairs": ("pairs",),
+    "pretrain": ("image", "text", "model", "pretrain"),
+    "finetune": ("image", "text", "model", "finetune"),
+    "evaluate": ("evaluate",),
+    "ablate": ("evaluate", "seeds"),
+    "probe": ("probe",),
+}
+
+
+def tracking_uri(recipe: Recipe) -> str:
+    """The store of runs: the recipe's, else MLFLOW_TRACKING_URI, else sqlite in the current folder.
+
+    A sqlite file is made absolute, so that the store stays the same when the current folder changes.
+    """
+    uri = (recipe.tracking.uri or os.environ.get(URI_VARIABLE) or f"{SQLITE}{DATABASE}").rstrip("/")
+    return f"{SQLITE}{_database(uri)}" if uri.startswith(SQLITE) else uri
+
+
+def check_server(recipe: Recipe) -> None:
+    """Raise `InputError` naming the address unless the store of runs can be used; asked before any long work."""
+    uri = tracking_uri(recipe)
+    if not uri.startswith(SCHEMES):
+        raise InputError(
+            f"tracking: `{shown(uri)}` is no address of runs; give http://HOST:PORT or sqlite:///FILE in tracking.uri "
+            f"or {URI_VARIABLE}"
+        )
+    if uri.startswith(SQLITE):
+        _check_database(_database(uri))
+    else:
+        _check_address(uri, recipe.tracking.timeout_seconds)
+
+
+def shown(uri: str) -> str:
+    """The address without user name and password, fit for messages and files."""
+    parts = urllib.parse.urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
+
+
+def _check_address(uri: str, timeout: float) -> None:
+    try:
+        with urllib.request.urlopen(f"{shown(uri)}/health", timeout=timeout) as answer:  # noqa: S310 (http only)
+            healthy = answer.status == HTTPStatus.OK and answer.read(len(HEALTHY) + 1).strip() == HEALTHY
+    except urllib.error.HTTPError:
+        healthy = False
+    except (OSError, ValueError) as error:  # URLError, timeouts, a port that is no number
+        reason = getattr(error, "reason", error)
+        raise InputError(
+            f"tracking server {shown(uri)} cannot be reached within {timeout:g} s ({reason}); start it with "
+            f"`mlflow server`, or change tracking.uri or {URI_VARIABLE}"
+        ) from None
+    if not healthy:
+        raise InputError(f"{shown(uri)} answers, but not as an MLflow server; check tracking.uri or {URI_VARIABLE}")
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
+
+
+def _check_database(path: Path) -> None:
+    target = path if path.exists() else path.parent
+    if not os.access(target, os.W_OK):
+        problem = "cannot be written" if target.exists() else "is missing"
+        raise InputError(f"tracking: {target} {problem}; make it, or change tracking.uri or {URI_VARIABLE}")
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        if path.exists():
+            raise InputError(f"tracking: {path} is no usable sqlite database ({error}); move it away") from None
+
+
+def hush() -> None:
+    """Keep mlflow and its database migrations from writing on the terminal, and its telemetry off."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def as_mlim_error(uri: str) -> Iterator[None]:
+    """Turn what mlflow raises while talking to `uri` into one sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise MlimError(f"tracking: {shown(uri)} refused: {str(error).splitlines()[0]}") from error
+
+
+def initialise(recipe: Recipe) -> str:
+    """Make the store and the experiment when they are new and give the experiment's id.
+
+    Behind a file lock for sqlite: two processes that create the database at once break each other's migrations.
+    """
+    check_server(recipe)
+    hush()
+    uri = tracking_uri(recipe)
+    if not uri.startswith(SQLITE):
+        with as_mlim_error(uri):
+            return _experiment(recipe, client(recipe), None)
+    path = _database(uri)
+    with FileLock(f"{path}.lock"), as_mlim_error(uri):
+        return _experiment(recipe, client(recipe), (path.parent / ARTIFACTS).as_uri())
+
+
+def client(recipe: Recipe) -> "MlflowClient":
+    """A client of the recipe's store, for runs and for models."""
+    hush()
+    from mlflow import MlflowClient
+
+    uri = tracking_uri(recipe)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def run_tags(recipe: Recipe, run_id: str) -> dict[str, str]:
+    """The tags of a run; empty when this store does not know it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return dict(client(recipe).get_run(run_id).data.tags)
+    except MlflowException:
+        return {}
+
+
+def _experiment(recipe: Recipe, store: "MlflowClient", artifacts: str | None) -> str:
+    name = recipe.tracking.experiment
+    found = store.get_experiment_by_name(name)
+    if found is None:
+        location = f"{artifacts}/{urllib.parse.quote(name, safe='')}" if artifacts else None
+        return _create_experiment(store, name, location)
+    if found.lifecycle_stage != "active":
+        raise InputError(
+            f"tracking: experiment `{name}` was deleted; run `mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}` or choose another tracking.experiment"
+        )
+    return str(found.experiment_id)
+
+
+def _create_experiment(store: "MlflowClient", name: str, location: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(store.create_experiment(name, artifact_location=location))
+    except MlflowException:
+        found = store.get_experiment_by_name(name)  # another process was faster
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+class StageRun:
+    """One open run. `log` only appends to a list; a thread sends what has come together every few seconds."""
+
+    def __init__(self, store: "MlflowClient", run_id: str) -> None:
+        self.id = run_id
+        self._store = store
+        self._waiting: list[tuple[str, float, int, int]] = []
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Keep figures of one step to be sent later; cheap enough for a training loop."""
+        now = time.time_ns() // NANOSECONDS_PER_MILLISECOND
+        with self._lock:
+            self._waiting += [(key, float(value), now, step) for key, value in values.items()]
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._send_until_closed, name="mlim-tracking", daemon=True)
+                self._thread.start()
+
+    def metric(self, key: str, value: float) -> None:
+        """A figure of the whole run."""
+        self.log({key: value}, step=0)
+
+    def tag(self, key: str, value: object) -> None:
+        """Set one tag now."""
+        self._store.set_tag(self.id, key, str(value))
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Store a file, or the contents of a folder, with the run (inside its artifact folder `folder`)."""
+        if path.is_dir():
+            self._store.log_artifacts(self.id, str(path), folder or None)
+        else:
+            self._store.log_artifact(self.id, str(path), folder or None)
+
+    def flush(self) -> None:
+        """Send everything that waits; what could not be sent waits on."""
+        from mlflow.entities import Metric
+
+        with self._sending:
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+            try:
+                while waiting:
+                    chunk = [Metric(*figure) for figure in waiting[:METRICS_PER_CALL]]  # type: ignore[no-untyped-call]
+                    self._store.log_batch(self.id, metrics=chunk, synchronous=True)
+                    del waiting[:METRICS_PER_CALL]
+            finally:
+                with self._lock:
+                    self._waiting[:0] = waiting
+
+    def close(self) -> None:
+        """Stop the thread and send the rest; `MlimError` when the store is gone."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(CLOSE_SECONDS)
+        self.flush()
+
+    def _send_until_closed(self) -> None:
+        while not self._closed.wait(FLUSH_SECONDS):
+            try:
+                self.flush()
+            except Exception as error:  # the store may come back; `close` reports it when not
+                logging.getLogger(__name__).debug("figures could not be sent yet: %s", error)
+
+
+@contextmanager
+def stage_run(recipe: Recipe, workspace: Workspace, stage: str, name: str, lineage: Lineage) -> Iterator[StageRun]:
+    """An open child run for one stage or cell under the pipeline's parent run; closed with the right status.
+
+    FINISHED; FAILED on an exception; KILLED on an interruption: KeyboardInterrupt, SIGTERM, or an exception whose
+    attribute `interrupted` is true. Raises `InputError` before anything is done when the store cannot be used, and
+    `MlimError` at the end when it was lost and figures could not be sent.
+    """
+    experiment = initialise(recipe)
+    book = _Book(client(recipe), tracking_uri(recipe), experiment)
+    with as_mlim_error(book.uri):
+        parent = _parent(book, recipe, workspace, lineage)
+        run = StageRun(book.store, _child(book, recipe, parent, stage, name, lineage))
+    try:
+        with _sigterm_raises():
+            yield run
+    except BaseException as error:
+        _close(book, run, parent, _status_of(error))
+        raise
+    _close(book, run, parent, FINISHED)
+
+
+@dataclass(frozen=True)
+class _Book:
+    """Where runs are written: a client, its address and the experiment."""
+
+    store: "MlflowClient"
+    uri: str
+    experiment: str
+
+    def running(self, parent: str) -> list["Run"]:
+        """The children of `parent` that are still open."""
+        of_parent = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{RUNNING}'"
+        return list(self.store.search_runs([self.experiment], of_parent))
+
+    def open_run(self, name: str, tags: Mapping[str, str], parameters: Mapping[str, str], lineage: Lineage) -> str:
+        """Start a run with its tags, parameters and the catalog as its input; gives its id."""
+        from mlflow.entities import Param
+
+        run_id = str(self.store.create_run(self.experiment, tags=dict(tags), run_name=name).info.run_id)
+        all_parameters = [Param(key, value) for key, value in parameters.items()]  # type: ignore[no-untyped-call]
+        for start in range(0, len(all_parameters), PARAMETERS_PER_CALL):
+            self.store.log_batch(run_id, params=all_parameters[start : start + PARAMETERS_PER_CALL])
+        if UNKNOWN not in (lineage.catalog, lineage.data_version):
+            self.store.log_inputs(run_id, [_catalog_input(lineage)])
+        return run_id
+
+
+def _close(book: _Book, run: StageRun, parent: str, status: str) -> None:
+    """End the run and, when no sibling is open, its parent. A failure under way is never hidden by one of tracking."""
+    try:
+        run.close()
+        book.store.set_terminated(run.id, status)
+        if not book.running(parent):
+            book.store.set_terminated(parent, status)
+    except Exception as error:
+        if status == FINISHED:
+            raise MlimError(
+                f"tracking: {shown(book.uri)} was lost and run {run.id} is not complete "
+                f"({str(error).splitlines()[0]}); run the command again when it is back"
+            ) from error
+
+
+def _status_of(error: BaseException) -> str:
+    interrupted = isinstance(error, (KeyboardInterrupt, SystemExit)) or getattr(error, "interrupted", False)
+    return KILLED if interrupted else FAILED
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that the run is closed; leaves a handler alone that someone else has set."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    def stop(signum: int, frame: object) -> NoReturn:
+        raise SystemExit(TERMINATED)
+
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _parent(book: _Book, recipe: Recipe, workspace: Workspace, lineage: Lineage) -> str:
+    """The pipeline's parent run: the one that the work folder names, else a new one."""
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    tags = _tags(recipe, "pipeline", lineage)
+    with FileLock(workspace.pipeline.with_name(f".{workspace.pipeline.name}.lock")):
+        known = _known_parent(book, recipe, workspace, lineage)
+        run_id = known or book.open_run(recipe.name, tags, flatten(recipe.model_dump(mode="json")), lineage)
+        if known is None:
+            book.store.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
+        if known is None or lineage.data_version != UNKNOWN:
+            place = {"run_id": run_id, "experiment_id": book.experiment, "fingerprint": fingerprint(recipe, lineage)}
+            write_json(workspace.pipeline, place)
+    for key, value in tags.items():
+        book.store.set_tag(run_id, key, value)
+    book.store.update_run(run_id, status=RUNNING)
+    return run_id
+
+
+def _known_parent(book: _Book, recipe: Recipe, workspace: Workspace, lineage: Lineage) -> str | None:
+    """The run in the work folder's file, unless it is of another recipe, other data or another store, or deleted."""
+    from mlflow.exceptions import MlflowException
+
+    place = read_json(workspace.pipeline) if workspace.pipeline.is_file() else {}
+    if not _same_pipeline(str(place.get("fingerprint")), fingerprint(recipe, lineage)):
+        return None
+    try:
+        info = book.store.get_run(str(place["run_id"])).info
+    except MlflowException:
+        return None
+    usable = info.lifecycle_stage == "active" and info.experiment_id == book.experiment
+    return str(info.run_id) if usable else None
+
+
+def fingerprint(recipe: Recipe, lineage: Lineage) -> str:
+    """What makes a pipeline: `RECIPE_SHA256:DATA_VERSION`; where it is tracked does not matter."""
+    return f"{recipe_sha256(recipe)}:{lineage.data_version}"
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """The SHA-256 of everything in the recipe that decides a result (all but `tracking`)."""
+    values = recipe.model_dump(mode="json", exclude={"tracking"})
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _same_pipeline(known: str, now: str) -> bool:
+    """Equal recipes over equal data; data that are not ingested yet may become any."""
+    (known_recipe, _, known_data), (recipe, _, data) = known.partition(":"), now.partition(":")
+    return known_recipe == recipe and (known_data == data or UNKNOWN in (known_data, data))
+
+
+def _child(book: _Book, recipe: Recipe, parent: str, stage: str, name: str, lineage: Lineage) -> str:
+    title = stage if name in ("", stage) else f"{stage} {name}"
+    for earlier in book.running(parent):
+        if earlier.info.run_name == title:  # its process died without a word (kill -9, power)
+            book.store.set_terminated(earlier.info.run_id, KILLED)
+    tags = {**_tags(recipe, stage, lineage), "mlflow.parentRunId": parent}
+    run_id = book.open_run(title, tags, stage_parameters(recipe, stage, name), lineage)
+    book.store.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
+    return run_id
+
+
+def _tags(recipe: Recipe, stage: str, lineage: Lineage) -> dict[str, str]:
+    """What leads from a run back to its code, data and recipe."""
+    known_commit = {} if lineage.commit == UNKNOWN else {"mlflow.source.git.commit": lineage.commit}
+    return {
+        f"{TAG}stage": stage,
+        f"{TAG}recipe": recipe.name,
+        f"{TAG}recipe_sha256": recipe_sha256(recipe),
+        f"{TAG}commit": lineage.commit,
+        f"{TAG}dirty": str(lineage.dirty).lower(),
+        f"{TAG}data_version": lineage.data_version,
+        f"{TAG}items_sha256": lineage.items,
+        f"{TAG}validation": lineage.validation,
+        "mlflow.source.name": f"mlim {stage}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.note.content": f"`{stage}` of recipe `{recipe.name}` on data `{lineage.data_version}`",
+        **known_commit,
+    }
+
+
+def stage_parameters(recipe: Recipe, stage: str, name: str) -> dict[str, str]:
+    """The parameters that matter to one stage, and those of its cell when `name` names one (`mlim`, `mlim-s0`)."""
+    values = recipe.model_dump(mode="json")
+    chosen = {section: values[section] for section in SECTIONS.get(stage, ())}
+    chosen["main"], chosen["recipe"] = recipe.main, recipe.name
+    for known, description in {**values["pretrainings"], **values["rows"]}.items():
+        for seed in recipe.seeds:
+            if name == cell(known, seed):
+                chosen |= {"cell": {"name": known, "seed": seed, **description}}
+        if name == known:
+            chosen |= {"cell": {"name": known, **description}}
+    return flatten(chosen)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values as MLflow parameters: `model.layers` -> "3"; names and lengths fitted to MLflow's limits."""
+    result: dict[str, str] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            result |= flatten(value, f"{path}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            result[FORBIDDEN_IN_NAMES.sub("_", path)] = text[:PARAMETER_CHARACTERS]
+    return result
+
+
+def _catalog_input(lineage: Lineage) -> "DatasetInput":
+    from mlflow.entities import Dataset, DatasetInput
+
+    catalog = Path(lineage.catalog)
+    name, digest = "/".join(catalog.parts[-2:]), lineage.data_version[:DIGEST_CHARACTERS]
+    source = json.dumps({"uri": lineage.catalog})
+    return DatasetInput(Dataset(name=name, digest=digest, source_type="local", source=source))  # type: ignore[no-untyped-call]

@@ -1,0 +1,46 @@
+"""Validation of pre-training: fixed items, fixed masks, every masking mode on its own."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate.utils import send_to_device
+
+from mlim.data.collate import ItemBatch
+from mlim.data.loader import chunks, fetch_ahead
+from mlim.data.seeds import numpy_generator
+from mlim.objectives import PretrainObjective
+from mlim.training.loop import Validation
+from mlim.training.meter import Meter
+
+VALIDATION_SEED = 20210924  # of items and masks: the same for all trainings that are compared
+
+
+def choose_items(ids: Sequence[str], count: int) -> list[str]:
+    """`count` of the ids (all when there are fewer), the same ones every time, in their order."""
+    places = numpy_generator("validation", VALIDATION_SEED).permutation(len(ids))[:count]
+    return [ids[place] for place in sorted(places)]
+
+
+class HeldOutLosses:
+    """The losses of `objective` on `ids`; `objective` is made with `VALIDATION_SEED`, so its masks never change."""
+
+    def __init__(
+        self,
+        objective: PretrainObjective,
+        collate: Callable[[Sequence[str]], ItemBatch],
+        ids: Sequence[str],
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        self._objective, self._collate, self._ids = objective, collate, ids
+        self._batch_size, self._device = batch_size, device
+
+    def __call__(self) -> Validation:
+        """Mean losses by mode and over all modes; the model must be in evaluation mode."""
+        meter = Meter()
+        batches = fetch_ahead(self._collate, chunks(self._ids, self._batch_size))
+        for draw, batch in enumerate(batches):
+            for mode in self._objective.modes:
+                prepared = self._objective.prepare(batch, draw, mode)
+                meter.add(self._objective.losses(send_to_device(prepared, self._device)), prepared.counts)
+        return Validation(meter.by_mode(), meter.overall())

@@ -1,0 +1,158 @@
+"""Which code and which data a result came from: the only room that knows git and DVC.
+
+Both are optional. Outside a git repository, or where git is not installed, the commit is `unknown`; data that no DVC
+file tracks are named by the SHA-256 of the shards' manifest.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlim.config import parse, read_yaml
+from mlim.errors import InputError
+from mlim.files import read_json, sha256_of
+from mlim.recipe import Recipe
+from mlim.workspace import Workspace
+
+UNKNOWN = "unknown"
+GIT_SECONDS = 30.0
+DVC_SUFFIX = ".dvc"
+DVC_PIPELINE = "dvc.yaml"
+DVC_PARAMETERS = "params.yaml"
+DVC_CATALOG = Path("data", "catalog.yaml")
+DVC_BUILD = Path("build")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a result came from.
+
+    `data_version` is the hash that DVC recorded for the tracked folder of the catalog, else `items`; `items` is the
+    SHA-256 of the shards' manifest, which is what training really read; `validation` is passed, failed or unknown.
+    """
+
+    commit: str
+    dirty: bool
+    data_version: str
+    validation: str
+    items: str = UNKNOWN
+    catalog: str = UNKNOWN
+
+
+def lineage(workspace: Workspace, root: Path | None = None) -> Lineage:
+    """The lineage of whatever is made now from `workspace`; `root` is the project folder (default: current)."""
+    here = (root or Path.cwd()).resolve()
+    items, catalog = _ingested(workspace)
+    tracked = _dvc_version(here / catalog) if catalog != UNKNOWN else None
+    commit, dirty = git_state(here)
+    return Lineage(commit, dirty, tracked or items, _validation(workspace), items, catalog)
+
+
+def git_state(root: Path) -> tuple[str, bool]:
+    """The commit checked out at `root` and whether files differ from it; ("unknown", False) outside git."""
+    commit = _git(root, "rev-parse", "HEAD")
+    if not commit:
+        return UNKNOWN, False
+    return commit, bool(_git(root, "status", "--porcelain"))
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints; empty where git is absent, fails or hangs, because lineage must never stop a run."""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _ingested(workspace: Workspace) -> tuple[str, str]:
+    """The SHA-256 of the shards' manifest and the catalog it was made from."""
+    manifest = workspace.items / "manifest.json"
+    version = sha256_of(manifest) if manifest.is_file() else UNKNOWN
+    return version, str(_summary(workspace.items).get("catalog", UNKNOWN))
+
+
+def _validation(workspace: Workspace) -> str:
+    success = _summary(workspace.valid).get("success")
+    if success is None:
+        return UNKNOWN
+    return "passed" if success else "failed"
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    path = folder / "summary.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _dvc_version(catalog: Path) -> str | None:
+    """The hash in the nearest `NAME.dvc` beside the catalog file or a folder above it; None when there is none."""
+    for path in (catalog, *catalog.parents):
+        if path.name and _pointer(path).is_file():
+            return _recorded(_pointer(path))
+    return None
+
+
+def _pointer(path: Path) -> Path:
+    """The file with which DVC tracks `path`."""
+    return path.with_name(path.name + DVC_SUFFIX)
+
+
+def _recorded(pointer: Path) -> str | None:
+    return next((str(out["md5"]) for out in read_yaml(pointer).get("outs", ()) if "md5" in out), None)
+
+
+def commit_data(folder: Path) -> str:
+    """Record what `folder` holds in its DVC file, when it has one; gives the end of a sentence about it."""
+    target = folder.absolute()
+    pointer = _pointer(target)
+    if not pointer.is_file():
+        return ""
+    before = _recorded(pointer)
+    command = [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", pointer.name]
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(  # noqa: S603
+        command, cwd=target.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return f"; {pointer.name} could not be brought up to date: {reason}"
+    return f", as {pointer.name} has them" if _recorded(pointer) == before else f"; {pointer.name} now names them"
+
+
+def dvc_pipeline(root: Path) -> bool:
+    """Whether `root` holds a DVC pipeline with its parameters."""
+    return (root / DVC_PIPELINE).is_file() and (root / DVC_PARAMETERS).is_file()
+
+
+def workspace_is_dvc(recipe: Recipe, catalog: Path, workspace: Workspace, root: Path | None = None) -> bool:
+    """Whether a run of `recipe` over `catalog` in `workspace` is exactly the pipeline that `root/dvc.yaml` describes.
+
+    True when params.yaml holds the same recipe, the catalog is `data/catalog.yaml` and the work folder is
+    `build/RECIPE`; then `dvc repro` may run the steps and skip those that are up to date.
+    """
+    here = (root or Path.cwd()).resolve()
+    if not dvc_pipeline(here) or not (here / DVC_SUFFIX).is_dir():
+        return False
+    same_places = (catalog.resolve(), workspace.root.resolve()) == (
+        (here / DVC_CATALOG).resolve(),
+        (here / DVC_BUILD / recipe.name).resolve(),
+    )
+    return same_places and _parameters(here) == recipe
+
+
+def _parameters(root: Path) -> Recipe | None:
+    path = root / DVC_PARAMETERS
+    try:
+        return parse(Recipe, read_yaml(path), str(path))
+    except InputError:  # not our pipeline, or not ready: the caller falls back to running the steps itself
+        return None
+
+
+def repro_command(stage: str, options: Sequence[str] = ()) -> list[str]:
+    """The command that brings one stage up to date through DVC (skipped when nothing it depends on changed)."""
+    return [sys.executable, "-m", "dvc", "repro", "--single-item", *options, stage]

@@ -1,0 +1,229 @@
+"""Fixtures for all tests: a recipe small enough for seconds, and a work folder as `mlim pairs` leaves it.
+
+The little catalog has something to learn: the picture shows the item's pattern (what decides a pair's label), the text
+names kind and colour, and the colour is also in the picture.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mlim.console import Terminal
+from mlim.files import sha256_of, write_json
+from mlim.recipe import Recipe, load_recipe
+from mlim.workspace import Workspace
+
+FAMILIES = 10
+FAMILY_SIZE = 4
+ROWS_PER_SHARD = 25
+KINDS = ("shirt", "skirt", "dress", "scarf", "bag")
+COLOURS = {"red": (210, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 200), "yellow": (220, 200, 50)}
+PATTERNS = ("solid", "striped")
+SPLITS = ("train",) * 6 + ("validation",) * 2 + ("test",) * 2  # of families
+
+TINY_SETTINGS = (
+    "name=tiny",
+    "device=cpu",
+    "image.size=16",
+    "image.grid=4",
+    "text.max_tokens=12",
+    "text.vocabulary_size=128",
+    "model.hidden_size=32",
+    "model.layers=2",
+    "model.heads=2",
+    "model.intermediate_size=64",
+    "model.embedder={strides: [2, 2], channels: [8, 16]}",
+    "model.decoder={strides: [2, 2], channels: [16, 8]}",
+    "pretrain.steps=6",
+    "pretrain.batch_size=8",
+    "pretrain.optim.warmup_steps=2",
+    "pretrain.validate_every=3",
+    "pretrain.validation_items=8",
+    "pretrain.checkpoint={every_steps: 2, every_minutes: 10, keep: 2}",
+    "finetune.steps=6",
+    "finetune.batch_size=8",
+    "finetune.optim.warmup_steps=2",
+    "finetune.validate_every=3",
+    "finetune.checkpoint={every_steps: 2, every_minutes: 10, keep: 2}",
+    "evaluate.batch_size=8",
+    "evaluate.bootstrap_samples=50",
+    "evaluate.hardest=2",
+    "probe.probabilities=[0.2, 0.8]",
+    "probe.items=8",
+    "probe.reconstructions=2",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A complete recipe (16-pixel pictures, 4 x 4 cells, hidden 32, 6 steps) that tracks into a folder of its own."""
+    database = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    return load_recipe("demo", [*TINY_SETTINGS, f"tracking.uri=sqlite:///{database}"])
+
+
+@pytest.fixture(scope="session")
+def tiny_workspace(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe) -> Workspace:
+    """Forty items in ten families and all their pairs, ready for training; read-only by agreement."""
+    workspace = Workspace(tmp_path_factory.mktemp("tiny") / "work")
+    items = [_item(number, tiny_recipe.image.size) for number in range(FAMILIES * FAMILY_SIZE)]
+    _write_items(workspace, items)
+    _write_valid(workspace, items)
+    _write_pairs(workspace, items)
+    return workspace
+
+
+@pytest.fixture
+def own_workspace(tiny_workspace: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of `tiny_workspace` that one test may write to."""
+    shutil.copytree(tiny_workspace.root, tmp_path / "work")
+    return Workspace(tmp_path / "work")
+
+
+@pytest.fixture
+def quiet() -> Terminal:
+    """A terminal that says nothing."""
+    return Terminal(quiet=True)
+
+
+def _item(number: int, size: int) -> dict[str, Any]:
+    family, member = divmod(number, FAMILY_SIZE)
+    kind, colour = KINDS[family % len(KINDS)], list(COLOURS)[(family + member) % len(COLOURS)]
+    pattern = PATTERNS[(family + member // 2) % len(PATTERNS)]
+    jpeg = _jpeg(colour, pattern, number, size)
+    return {
+        "id": f"item-{number:03d}",
+        "family": f"family-{family}",
+        "text": f"kind: {kind}, colour: {colour}",
+        "attributes": json.dumps({"kind": kind, "colour": colour}),
+        "facts": json.dumps({"pattern": pattern, "colour": colour}),
+        "image": jpeg,
+        "image_sha256": hashlib.sha256(jpeg).hexdigest(),
+        "image_width": size,
+        "image_height": size,
+        "row": number + 1,
+    }
+
+
+def _jpeg(colour: str, pattern: str, number: int, size: int) -> bytes:
+    pixels = np.empty((size, size, 3), dtype=np.int16)
+    pixels[:] = COLOURS[colour]
+    if pattern == "striped":
+        pixels[::4] = pixels[1::4] = 250
+    pixels += np.random.default_rng(number).integers(-8, 9, pixels.shape, dtype=np.int16)
+    target = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(target, "JPEG", quality=95)
+    return target.getvalue()
+
+
+ITEM_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("id", "family", "text", "attributes", "facts")]
+    + [("image", pa.binary()), ("image_sha256", pa.string())]
+    + [("image_width", pa.int32()), ("image_height", pa.int32()), ("row", pa.int64())]
+)
+PAIR_TYPES = {
+    "item_a": pa.string(),
+    "item_b": pa.string(),
+    "label": pa.int8(),
+    "split": pa.string(),
+    "component": pa.int64(),
+    "kind": pa.string(),
+}
+QUARANTINE_SCHEMA = pa.schema(
+    [("row", pa.int64())]
+    + [(name, pa.string()) for name in ("id", "stage", "reason", "detail")]
+    + [("thumbnail", pa.binary())]
+)
+
+
+def _shards(items: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    for start in range(0, len(items), ROWS_PER_SHARD):
+        yield f"part-{start // ROWS_PER_SHARD:05d}.parquet", items[start : start + ROWS_PER_SHARD]
+
+
+def _write_items(workspace: Workspace, items: list[dict[str, Any]]) -> None:
+    workspace.items.mkdir(parents=True)
+    manifest = []
+    for name, shard in _shards(items):
+        path = workspace.items / name
+        pq.write_table(pa.Table.from_pylist(shard, schema=ITEM_SCHEMA), path)
+        manifest.append({"file": name, "items": len(shard), "bytes": path.stat().st_size, "sha256": sha256_of(path)})
+    write_json(workspace.items / "manifest.json", manifest)
+    pq.write_table(pa.Table.from_pylist([], schema=QUARANTINE_SCHEMA), workspace.items / "quarantine.parquet")
+    summary = {
+        "rows_in": len(items),
+        "ingested": len(items),
+        "quarantined": {},
+        "data_version": sha256_of(workspace.items / "manifest.json"),
+        "catalog": "tiny",
+    }
+    write_json(workspace.items / "summary.json", summary)
+
+
+def _write_valid(workspace: Workspace, items: list[dict[str, Any]]) -> None:
+    workspace.valid.mkdir()
+    placed = [
+        {"shard": name, "position": position, **{key: item[key] for key in item if key not in ("image", "row")}}
+        for name, shard in _shards(items)
+        for position, item in enumerate(shard)
+    ]
+    kept = [field for field in ITEM_SCHEMA if field.name not in ("image", "row")]
+    schema = pa.schema([*kept, pa.field("shard", pa.string()), pa.field("position", pa.int64())])
+    pq.write_table(pa.Table.from_pylist(placed, schema=schema), workspace.valid / "index.parquet")
+    pq.write_table(pa.Table.from_pylist([], schema=QUARANTINE_SCHEMA), workspace.valid / "quarantine.parquet")
+    summary = {"checked": len(items), "accepted": len(items), "quarantined": {}, "expectations": [], "success": True}
+    write_json(workspace.valid / "summary.json", summary)
+
+
+def _write_pairs(workspace: Workspace, items: list[dict[str, Any]]) -> None:
+    workspace.pairs.mkdir()
+    members = [
+        {"id": item["id"], "component": number // FAMILY_SIZE, "split": SPLITS[number // FAMILY_SIZE]}
+        for number, item in enumerate(items)
+    ]
+    schema = pa.schema([("id", pa.string()), ("component", pa.int64()), ("split", pa.string())])
+    pq.write_table(pa.Table.from_pylist(members, schema=schema), workspace.pairs / "items.parquet")
+    rows = [
+        _pair(items, a, b)
+        for a, b in itertools.combinations(range(len(items)), 2)
+        if a // FAMILY_SIZE == b // FAMILY_SIZE
+    ]
+    schema = pa.schema([(name, PAIR_TYPES[name]) for name in rows[0]])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), workspace.pairs / "pairs.parquet")
+    write_json(workspace.pairs / "summary.json", _pairs_summary(rows))
+
+
+def _pair(items: list[dict[str, Any]], a: int, b: int) -> dict[str, Any]:
+    same = json.loads(items[a]["facts"])["pattern"] == json.loads(items[b]["facts"])["pattern"]
+    return {
+        "item_a": items[a]["id"],
+        "item_b": items[b]["id"],
+        "label": int(same),
+        "split": SPLITS[a // FAMILY_SIZE],
+        "component": a // FAMILY_SIZE,
+        "kind": "same pattern" if same else "pattern differs",
+    }
+
+
+def _pairs_summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    counts = Counter((row["split"], str(row["label"])) for row in rows)
+    splits = sorted({row["split"] for row in rows})
+    test = [row for row in rows if row["split"] == "test"]
+    named = "\n".join(f"{row['item_a']} {row['item_b']} {row['label']}" for row in test)
+    return {
+        "counts": {split: {label: counts[split, label] for label in ("0", "1")} for split in splits},
+        "prevalence": sum(row["label"] for row in test) / len(test),
+        "leak_audit": [],
+        "test_pairs_sha256": hashlib.sha256(named.encode()).hexdigest(),
+    }

@@ -1,0 +1,361 @@
+"""The registry and what it serves, with real stores and a real scoring server."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow.exceptions import MlflowException
+
+from mlim.catalog.items import ItemStore
+from mlim.console import Terminal
+from mlim.data.tokenize import TextTokenizer
+from mlim.errors import InputError
+from mlim.files import read_json, sha256_of, write_json
+from mlim.models.config import MlimConfig
+from mlim.models.matcher import Matcher
+from mlim.models.mlim import Mlim
+from mlim.recipe import Recipe, load_recipe
+from mlim.registry import Registry
+from mlim.steps.register import register
+from mlim.tracking import client, stage_run
+from mlim.versions import lineage
+from mlim.workspace import Workspace
+
+pytestmark = pytest.mark.integration
+
+SERVER_SECONDS = 120
+REQUEST_SECONDS = 60
+PICKLE_SUFFIXES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".pyc"}
+PICKLE_PROTOCOL_MARKS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+
+
+@pytest.fixture
+def recipe(tiny_recipe: Recipe, tmp_path: Path) -> Recipe:
+    tracking = tiny_recipe.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path / 'own.db'}"})
+    return tiny_recipe.model_copy(update={"tracking": tracking})
+
+
+@pytest.fixture
+def trained(recipe: Recipe, own_workspace: Workspace) -> Workspace:
+    """A work folder with a fine-tuned main model that was evaluated, as far as registration reads it."""
+    put_model(recipe, own_workspace, seed=0)
+    return own_workspace
+
+
+def put_model(recipe: Recipe, workspace: Workspace, seed: int, head_scale: float = 1.0) -> None:
+    """A random matcher as the main row's result; `head_scale` -1 turns its ranking over."""
+    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
+    tokenizer = TextTokenizer.learn([store.text(item) for item in store.ids], recipe.text.vocabulary_size)
+    matcher = Matcher.from_mlim(Mlim(MlimConfig.from_recipe(recipe, tokenizer.vocabulary_size)), 0.0, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in matcher.parameters():
+            if weight.ndim > 1:
+                weight.copy_(torch.empty_like(weight).normal_(0, 0.3, generator=generator))
+        for weight in matcher.head.parameters():
+            if weight.shape[0] == 1:  # the layer that gives the logit
+                weight.mul_(head_scale)
+    folder = workspace.finetuned(recipe.main, recipe.seeds[0])
+    matcher.save_pretrained(folder / "model")
+    tokenizer.save(folder / "model")
+    with stage_run(recipe, workspace, "finetune", recipe.main, lineage(workspace)) as run:
+        write_json(folder / "summary.json", {"row": recipe.main, "seed": recipe.seeds[0], "run_id": run.id})
+    metrics = {
+        "row": recipe.main,
+        "seed": recipe.seeds[0],
+        "prevalence": 0.33,
+        "pr_auc": {"both": {"value": 0.5, "low": 0.4, "high": 0.6}},
+        "threshold": 0.5,
+        "calibration": {"slope": 1.0, "intercept": 0.0},
+    }
+    write_json(workspace.evaluation / "metrics.json", metrics)
+    write_json(workspace.evaluation / "summary.json", {**metrics, "run_id": run.id})
+
+
+def relabel(workspace: Workspace, recipe: Recipe, version: str, better: bool) -> None:
+    """Give the test pairs the labels that a version predicts (or their opposite): it is right (or wrong) throughout."""
+    path = workspace.pairs / "pairs.parquet"
+    table = pq.read_table(path)
+    frame = table.to_pandas()
+    test = frame["split"] == "test"
+    probability = Registry(recipe).score(version, [request(workspace, frame[test])])
+    above = probability > np.median(probability)
+    frame.loc[test, "label"] = (above if better else ~above).astype(np.int8)
+    pq.write_table(table.from_pandas(frame, schema=table.schema, preserve_index=False), path)
+
+
+def request(workspace: Workspace, pairs: pd.DataFrame) -> pd.DataFrame:
+    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
+    columns: dict[str, list[str]] = {}
+    for side in ("a", "b"):
+        columns[f"text_{side}"] = [store.text(item) for item in pairs[f"item_{side}"]]
+        columns[f"image_{side}"] = [
+            base64.b64encode(store.jpeg(item)).decode("ascii") for item in pairs[f"item_{side}"]
+        ]
+    return pd.DataFrame(columns)
+
+
+def some_pairs(workspace: Workspace, count: int = 3) -> pd.DataFrame:
+    frame = pq.read_table(workspace.pairs / "pairs.parquet").to_pandas()
+    return request(workspace, frame[frame["split"] == "test"].head(count))
+
+
+def artifacts_of(recipe: Recipe, version: str) -> Path:
+    model = client(recipe).get_model_version(recipe.tracking.model_name, version).model_id
+    location = client(recipe).get_logged_model(model).artifact_location
+    return Path(location.removeprefix("file://"))
+
+
+def test_first_version_is_champion_and_leads_back_to_its_origin(recipe, trained, quiet):
+    summary = register(recipe, trained, quiet)
+    assert (summary["version"], summary["aliases"], summary["promoted"]) == ("1", ["challenger", "champion"], True)
+    assert read_json(trained.registration / "summary.json") == summary
+    tags = Registry(recipe).tags("1")
+    finetuned = read_json(trained.finetuned(recipe.main, 0) / "summary.json")["run_id"]
+    assert tags["mlim.run.finetune"] == finetuned
+    assert tags["mlim.commit"] == client(recipe).get_run(finetuned).data.tags["mlim.commit"]
+    assert tags["mlim.data_version"] == sha256_of(trained.items / "manifest.json")
+    assert tags["mlim.validation"] == "passed"
+    assert tags["mlim.test_pairs_sha256"] == read_json(trained.pairs / "summary.json")["test_pairs_sha256"]
+    assert tags["mlim.pr_auc"] == "0.500000"
+    assert tags["stage"] == "Production"
+    assert client(recipe).get_model_version(summary["model"], "1").run_id == summary["run_id"]
+
+
+def test_an_unchanged_model_makes_no_new_version(recipe, trained, quiet):
+    register(recipe, trained, quiet)
+    again = register(recipe, trained, quiet)
+    assert (again["version"], again["promoted"]) == ("1", False)
+    assert again["aliases"] == ["challenger", "champion"]
+    assert len(client(recipe).search_model_versions("")) == 1
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_promotion_follows_the_same_test_pairs(recipe, trained, quiet, better):
+    register(recipe, trained, quiet)
+    relabel(trained, recipe, "1", better=not better)  # the champion is now wrong (or right) on every pair
+    put_model(recipe, trained, seed=0, head_scale=-1.0)  # the ranking turned over
+    summary = register(recipe, trained, quiet)
+    assert summary["version"] == "2"
+    assert summary["promoted"] is better, summary["why"]
+    registry = Registry(recipe)
+    assert registry.holder("challenger") == "2"
+    assert registry.holder("champion") == ("2" if better else "1")
+    assert registry.tags("1")["stage"] == ("Archived" if better else "Production")
+    assert registry.tags("2")["stage"] == ("Production" if better else "Staging")
+    assert "champion version 1 on the same" in summary["why"]
+
+
+def test_no_file_of_a_version_is_a_pickle(recipe, trained, quiet):
+    register(recipe, trained, quiet)
+    files = [path for path in artifacts_of(recipe, "1").rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    assert {"MLmodel", "model.safetensors", "config.json", "tokenizer.json", "serving.json", "manifest.json"} <= names
+    for path in files:
+        assert path.suffix not in PICKLE_SUFFIXES, path
+        assert not path.read_bytes().startswith((*PICKLE_PROTOCOL_MARKS, b"PK\x03\x04")), path
+
+
+def test_tampered_weights_are_refused(recipe, trained, quiet):
+    register(recipe, trained, quiet)
+    folder = artifacts_of(recipe, "1")
+    weights = next(folder.rglob("model.safetensors"))
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(bytes(changed))
+    with pytest.raises(Exception, match=r"model\.safetensors changed"):
+        Registry(recipe).score("1", [some_pairs(trained)])
+
+
+def test_a_champion_that_cannot_be_scored_stays_and_says_so(recipe, trained, quiet):
+    register(recipe, trained, quiet)
+    next(artifacts_of(recipe, "1").rglob("model.safetensors")).write_bytes(b"broken")
+    put_model(recipe, trained, seed=1)
+    summary = register(recipe, trained, quiet)
+    assert (summary["version"], summary["promoted"]) == ("2", False)
+    assert "cannot be scored" in summary["why"]
+    assert Registry(recipe).holder("champion") == "1"
+
+
+def test_registration_needs_its_inputs(recipe, own_workspace, quiet):
+    with pytest.raises(InputError, match="mlim evaluate") as caught:
+        register(recipe, own_workspace, quiet)
+    assert len(caught.value.problems) == 2
+
+
+def test_evaluation_of_another_row_is_refused(recipe, trained, quiet):
+    metrics = read_json(trained.evaluation / "metrics.json")
+    write_json(trained.evaluation / "metrics.json", {**metrics, "row": "no-mdo"})
+    with pytest.raises(InputError, match="run `mlim evaluate` again"):
+        register(recipe, trained, quiet)
+
+
+@pytest.fixture
+def loaded(recipe: Recipe, trained: Workspace, quiet: Terminal) -> Any:
+    register(recipe, trained, quiet)
+    return mlflow.pyfunc.load_model(str(artifacts_of(recipe, "1")))
+
+
+def test_served_scores_are_those_of_the_network(recipe, trained, loaded):
+    """Batching, base64 and JSON settings change nothing but one JPEG encoding."""
+    pairs = some_pairs(trained, count=12)
+    scores = loaded.predict(pairs)
+    assert list(scores.columns) == ["probability", "match"]
+    assert (scores["match"] == (scores["probability"] >= 0.5)).all()
+    single = pd.concat([loaded.predict(pairs.iloc[[row]]) for row in range(len(pairs))])
+    np.testing.assert_allclose(scores["probability"], single["probability"], atol=1e-5)
+
+
+def test_modality_chooses_what_is_looked_at(trained, loaded):
+    pairs = some_pairs(trained)
+    texts = loaded.predict(pairs[["text_a", "text_b"]], params={"modality": "text"})
+    others = pairs.assign(image_a=pairs["image_b"])
+    np.testing.assert_array_equal(texts, loaded.predict(others, params={"modality": "text"}))
+    pictures = loaded.predict(pairs[["image_a", "image_b"]], params={"modality": "image"})
+    assert not np.array_equal(texts["probability"], pictures["probability"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_a": "no base64!"}, "row 1, image_a is not base64"),
+        ({"image_b": base64.b64encode(b"no picture").decode()}, "row 1, image_b cannot be decoded"),
+        ({"image_b": ""}, "empty-image"),
+        ({"image_a": None}, "row 1: `image_a` is not a string"),
+    ],
+)
+def test_bad_pictures_get_one_sentence(trained, loaded, change, message):
+    with pytest.raises(MlflowException, match=message):
+        loaded.predict(some_pairs(trained, count=1).assign(**change))
+
+
+def test_missing_columns_and_unknown_modalities_are_named(trained, loaded):
+    pairs = some_pairs(trained)
+    with pytest.raises(MlflowException, match="column `image_a` is missing"):
+        loaded.predict(pairs[["text_a", "text_b"]])
+    with pytest.raises(MlflowException, match="modality `smell` is none of"):
+        loaded.predict(pairs, params={"modality": "smell"})
+
+
+def test_a_version_brings_its_own_code(recipe, trained, quiet, tmp_path):
+    """Loaded in a fresh process, `mlim` is the copy inside the version and not the one installed here."""
+    register(recipe, trained, quiet)
+    folder = artifacts_of(recipe, "1")
+    pairs = some_pairs(trained)
+    pairs.to_parquet(tmp_path / "pairs.parquet")
+    script = (
+        "import sys, mlflow, pandas\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "print(model.predict(pandas.read_parquet(sys.argv[2])).to_json())\n"
+        "import mlim; print(mlim.__file__)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "pairs.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    *_, scores, code = done.stdout.splitlines()
+    assert Path(code).is_relative_to(folder)
+    assert len(json.loads(scores)["probability"]) == len(pairs)
+
+
+@pytest.fixture
+def scoring_server(recipe: Recipe, trained: Workspace, quiet: Terminal, tmp_path: Path) -> Iterator[str]:
+    summary = register(recipe, trained, quiet)
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    tools = str(Path(sys.executable).parent)
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": str(recipe.tracking.uri),
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{summary['model']}@champion"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "serve.log").open("wb") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            wait_for(f"{address}/ping", server, tmp_path / "serve.log")
+            yield address
+        finally:
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=REQUEST_SECONDS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    end = time.monotonic() + SERVER_SECONDS
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+        except OSError:
+            time.sleep(0.3)
+        else:
+            return
+    pytest.fail(f"the server did not answer: {log.read_text()[-2000:]}")
+
+
+def post(address: str, body: dict[str, Any]) -> Any:
+    data = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(f"{address}/invocations", data=data, headers=headers)
+    with urllib.request.urlopen(asked, timeout=REQUEST_SECONDS) as answer:
+        return json.load(answer)
+
+
+def test_the_champion_answers_over_http_as_in_the_process(recipe, trained, scoring_server):
+    pairs = some_pairs(trained)
+    answer = post(scoring_server, {"dataframe_records": pairs.to_dict(orient="records")})
+    served = [row["probability"] for row in answer["predictions"]]
+    np.testing.assert_allclose(served, Registry(recipe).score("1", [pairs]), atol=1e-6)
+    texts = pairs[["text_a", "text_b"]].to_dict(orient="records")
+    assert post(scoring_server, {"dataframe_records": texts, "params": {"modality": "text"}})["predictions"]
+    bad = pairs.head(1).assign(image_a="no base64!").to_dict(orient="records")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(scoring_server, {"dataframe_records": bad})
+    assert refused.value.code == 400
+    assert "row 1, image_a is not base64" in refused.value.read().decode()
+
+
+def test_registering_says_nothing_on_the_terminal(recipe, trained, quiet, capfd):
+    register(recipe, trained, quiet)
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""
+
+
+def test_registering_leaves_the_environment_and_the_search_path_alone(recipe, trained, quiet, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    register(recipe, trained, quiet)
+    put_model(recipe, trained, seed=1)
+    before = {name: value for name, value in os.environ.items() if name.endswith("_URI")}, list(sys.path)
+    register(recipe, trained, quiet)
+    assert ({name: value for name, value in os.environ.items() if name.endswith("_URI")}, sys.path) == before
+
+
+def test_the_recipe_of_another_model_name_is_another_model(recipe, trained, quiet):
+    register(recipe, trained, quiet)
+    other = load_recipe("demo").tracking.model_copy(update={"uri": recipe.tracking.uri, "model_name": "shoes"})
+    summary = register(recipe.model_copy(update={"tracking": other}), trained, quiet)
+    assert (summary["model"], summary["version"], summary["promoted"]) == ("shoes", "1", True)

@@ -1,0 +1,55 @@
+"""The report step with a real tracking store, and the document that is written from what it stored."""
+
+import re
+
+import pytest
+from report_results import fill
+
+from mlim.errors import InputError
+from mlim.files import read_json, sha256_of
+from mlim.report.results import BEGIN, END, RESULTS_FILE, write_results
+from mlim.steps.report import report
+from mlim.tracking import client
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def recipe(tiny_recipe, tmp_path):
+    tracking = tiny_recipe.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})
+    return tiny_recipe.model_copy(update={"tracking": tracking})
+
+
+def test_results_are_written_from_the_latest_report(recipe, own_workspace, quiet, tmp_path):
+    fill(own_workspace, recipe)
+    first, second = report(recipe, own_workspace, quiet), report(recipe, own_workspace, quiet)
+    assert first["sha256"] == second["sha256"] == sha256_of(own_workspace.report / "index.html")
+    assert read_json(own_workspace.report / "summary.json") == second
+    stored = {entry.path for entry in client(recipe).list_artifacts(second["run_id"])}
+    assert {"index.html", RESULTS_FILE} <= stored
+
+    out = tmp_path / "results.md"
+    out.write_text(f"# By hand\n\n{BEGIN}\nold\n{END}\n\nkept\n")
+    assert write_results(recipe, out) == 1
+    text = out.read_text()
+    assert text.startswith("# By hand\n")
+    assert text.endswith("\n\nkept\n")
+    assert "\nold\n" not in text
+    assert "| RECON + MLM + MAM | 0.822 | 0.804 to 0.840 |" in text
+    assert "| Gradient-boosted trees | 0.851 | 0.833 to 0.869 |" in text
+    assert "missing-image 1, no-text 1" in text
+    assert re.search(r"- time: report \d+ s", text)
+    assert write_results(recipe, out) == 1
+    assert out.read_text() == text
+
+    (own_workspace.report / "by-hand.md").write_text("# no block\n")
+    with pytest.raises(InputError, match="has no block"):
+        write_results(recipe, own_workspace.report / "by-hand.md")
+    with pytest.raises(InputError, match="holds no finished report"):
+        write_results(recipe, tmp_path / "new.md", experiment="another")
+
+
+def test_a_report_of_nothing_says_what_to_run(recipe, own_workspace, quiet, tmp_path):
+    empty = type(own_workspace)(tmp_path / "empty")
+    with pytest.raises(InputError, match="run `mlim ingest` first"):
+        report(recipe, empty, quiet)

@@ -1,0 +1,176 @@
+"""What is masked, exchanged and counted, and what the losses are made of."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from mlim.catalog.items import ItemStore
+from mlim.data.collate import ItemBatch, ItemCollator, Pair, PairBatch, PairCollator
+from mlim.data.tokenize import TextTokenizer
+from mlim.masking import MaskMode
+from mlim.models.hub import build_mlim
+from mlim.models.matcher import Matcher
+from mlim.objectives import MatchObjective, PretrainObjective, swap_pictures, swap_sides
+from mlim.recipe import Pretraining
+
+MAM = Pretraining(losses=("mlm", "recon"), masking="mam")
+WITH_ITM = Pretraining(losses=("mlm", "recon", "itm"), masking="naive")
+IDS = [f"item-{number:03d}" for number in range(8)]
+
+
+@pytest.fixture(scope="module")
+def store(tiny_workspace):
+    return ItemStore.open(tiny_workspace.items, tiny_workspace.valid / "index.parquet")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(store, tiny_recipe):
+    return TextTokenizer.learn((store.text(item) for item in store.ids), tiny_recipe.text.vocabulary_size)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_recipe, tokenizer):
+    return build_mlim(tiny_recipe, tokenizer, seed=0).eval()
+
+
+@pytest.fixture(scope="module")
+def batch(store, tokenizer, tiny_recipe) -> ItemBatch:
+    return ItemCollator(store, tokenizer, tiny_recipe.text.max_tokens)(IDS)
+
+
+@pytest.fixture(scope="module")
+def pairs(store, tokenizer, tiny_recipe) -> PairBatch:
+    collate = PairCollator(store, tokenizer, tiny_recipe.text.max_tokens)
+    return collate([Pair(a, b, number % 2) for number, (a, b) in enumerate(zip(IDS[:4], IDS[4:], strict=True))])
+
+
+def test_a_batch_is_padded_and_its_special_tokens_are_never_maskable(batch, tokenizer):
+    assert batch.input_ids.shape == batch.text_attention.shape == batch.maskable.shape
+    assert (batch.input_ids[:, 0] == tokenizer.cls).all()
+    assert (batch.input_ids == tokenizer.sep).sum(dim=1).tolist() == [1] * len(IDS)
+    assert not batch.maskable[~batch.text_attention].any()
+    assert batch.maskable.sum() == batch.text_attention.sum() - 2 * len(IDS)
+    assert 0 <= batch.pixels.min() < batch.pixels.max() <= 1
+
+
+def test_a_heavy_image_batch_has_no_masked_text_and_an_mlm_loss_of_zero(model, tiny_recipe, batch):
+    objective = PretrainObjective(model, tiny_recipe, MAM, seed=0)
+    prepared = objective.prepare(batch, 0, MaskMode.HEAVY_IMAGE)
+    terms = {term.name: term.term for term in objective.losses(prepared).terms}
+    assert prepared.counts["mlm"] == 0
+    assert terms["mlm"].total.item() == terms["mlm"].mean.item() == 0
+    assert terms["recon"].mean.item() > 0
+
+
+def test_counts_are_known_before_the_forward_pass(model, tiny_recipe, batch):
+    objective = PretrainObjective(model, tiny_recipe, WITH_ITM, seed=0)
+    for draw in range(5):
+        prepared = objective.prepare(batch, draw)
+        for name, term, _ in objective.losses(prepared).terms:
+            assert term.count.item() == prepared.counts[name]
+
+
+def test_masks_depend_on_seed_and_draw_only(model, tiny_recipe, batch):
+    first = PretrainObjective(model, tiny_recipe, MAM, seed=3).prepare(batch, 7)
+    again = PretrainObjective(model, tiny_recipe, MAM, seed=3).prepare(batch, 7)
+    other = PretrainObjective(model, tiny_recipe, MAM, seed=3).prepare(batch, 8)
+    assert first.plan.mode == again.plan.mode
+    assert torch.equal(first.plan.text, again.plan.text)
+    assert torch.equal(first.plan.image, again.plan.image)
+    assert not (torch.equal(first.plan.text, other.plan.text) and torch.equal(first.plan.image, other.plan.image))
+
+
+def test_mam_meets_its_three_modes_alike_and_naive_only_its_own(model, tiny_recipe, batch):
+    objective = PretrainObjective(model, tiny_recipe, MAM, seed=0)
+    modes = Counter(objective.prepare(batch, draw).plan.mode for draw in range(300))
+    assert set(modes) == set(objective.modes)
+    assert min(modes.values()) > 70
+    naive = PretrainObjective(model, tiny_recipe, WITH_ITM, seed=0)
+    assert {naive.prepare(batch, draw).plan.mode for draw in range(5)} == {MaskMode.NAIVE}
+
+
+def test_exchanged_items_count_for_itm_alone(model, tiny_recipe, batch):
+    prepared = PretrainObjective(model, tiny_recipe, WITH_ITM, seed=0).prepare(batch, 0)
+    own = prepared.own.bool()
+    side = tiny_recipe.image.size
+    assert 0 < own.sum() < len(IDS)
+    assert prepared.counts == {
+        "mlm": int(prepared.plan.text[own].sum()),
+        "recon": int(own.sum()) * side * side,
+        "itm": len(IDS),
+    }
+    assert set((prepared.targets // batch.input_ids.shape[1]).tolist()) <= set(own.nonzero().flatten().tolist())
+    assert torch.equal(prepared.batch.pixels[own], batch.pixels[own])
+
+
+def test_an_exchanged_picture_is_always_another_items(batch):
+    everything = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        shown, own = swap_pictures(batch, 1.0, everything)
+        assert not own.any()
+        assert all(not torch.equal(a, b) for a, b in zip(shown.pixels, batch.pixels, strict=True))
+
+
+def test_the_same_item_twice_in_a_batch_is_no_other_item(batch):
+    twins = batch._replace(ids=["twin", "twin"], pixels=batch.pixels[:2])
+    _, own = swap_pictures(twins, 1.0, torch.Generator().manual_seed(0))
+    assert own.all()
+
+
+def test_micro_batches_weigh_by_their_targets(model, tiny_recipe, batch):
+    """Two micro-batches divided by the counts of both give the gradient of one batch of both."""
+    objective = PretrainObjective(model, tiny_recipe, MAM, seed=0)
+    whole = objective.prepare(batch, 0, MaskMode.LIGHT)
+    gradients = []
+    for parts in ([slice(0, 8)], [slice(0, 2), slice(2, 8)]):
+        model.zero_grad()
+        for part in parts:
+            sliced = whole._replace(
+                batch=type(batch)(*[field[part] for field in batch]),
+                plan=whole.plan._replace(text=whole.plan.text[part], image=whole.plan.image[part]),
+                targets=whole.plan.text[part].flatten().nonzero().squeeze(1),
+                kept=torch.arange(len(IDS[part])),
+            )
+            terms = objective.losses(sliced).terms
+            torch.stack([term.total / whole.counts[name] for name, term, _ in terms]).sum().backward()
+        gradients.append(model.backbone.words.weight.grad.clone())
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+def test_modality_dropout_follows_its_probabilities(tiny_recipe, model, pairs):
+    matcher = Matcher.from_mlim(model, 0.0, seed=0)
+    row = tiny_recipe.main_row
+    objective = MatchObjective(matcher, tiny_recipe, row, seed=0)
+    shown = Counter(objective.prepare(pairs, draw).modality for draw in range(400))
+    expected = {"text": tiny_recipe.finetune.mdo_text_only, "image": tiny_recipe.finetune.mdo_image_only}
+    for modality, share in expected.items():
+        assert shown[modality] / 400 == pytest.approx(share, abs=0.08)
+
+
+@pytest.mark.parametrize("modality", ["both", "text", "image"])
+def test_without_modality_dropout_a_row_shows_what_it_is_judged_by(tiny_recipe, model, pairs, modality):
+    matcher = Matcher.from_mlim(model, 0.0, seed=0)
+    row = tiny_recipe.main_row.model_copy(update={"mdo": False, "modality": modality})
+    objective = MatchObjective(matcher, tiny_recipe, row, seed=0)
+    assert {objective.prepare(pairs, draw).modality for draw in range(10)} == {modality}
+    (term,) = objective(pairs, 0).terms
+    assert term.term.count.item() == len(pairs.labels)
+
+
+def test_turning_pairs_around_twice_changes_nothing(pairs):
+    some = torch.tensor([True, False, True, False])
+    once = swap_sides(pairs, some)
+    assert once.item_a == [pairs.item_b[0], pairs.item_a[1], pairs.item_b[2], pairs.item_a[3]]
+    assert torch.equal(once.first.pixels[0], pairs.second.pixels[0])
+    assert torch.equal(once.first.tokens[1], pairs.first.tokens[1])
+    assert torch.equal(once.labels, pairs.labels)
+    twice = swap_sides(once, some)
+    assert twice.item_a == pairs.item_a
+    assert all(torch.equal(a, b) for a, b in zip(twice.first, pairs.first, strict=True))
+
+
+def test_training_pairs_are_shown_in_either_order(tiny_recipe, model, pairs):
+    objective = MatchObjective(Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe, tiny_recipe.main_row, seed=0)
+    orders = {objective.prepare(pairs, draw).batch.item_a[0] for draw in range(20)}
+    assert orders == {pairs.item_a[0], pairs.item_b[0]}

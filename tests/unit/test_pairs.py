@@ -1,0 +1,264 @@
+"""Pairs: labels by the type of variation, splits without leaks, the user's own pairs, and the audit."""
+
+import json
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlim.errors import DataError, InputError
+from mlim.pairs import (
+    SPLITS,
+    VariationRule,
+    audit_leaks,
+    cap_pairs,
+    count_pairs,
+    deal_components,
+    find_components,
+    labelled_pairs,
+    pairs_sha256,
+    split_pairs,
+    variation_pairs,
+)
+from mlim.recipe import PairsConfig
+
+RULE = VariationRule(decided_by=("pattern", "size"), same=("kind",), max_family_size=4)
+CONFIG = PairsConfig(
+    validation_share=0.2, test_share=0.3, max_train=1000, max_validation=1000, max_test=1000, leak_limit=0.9
+)
+
+
+def make_items(rows: Sequence[tuple[str, str | None, dict[str, str], str]]) -> pd.DataFrame:
+    """Items from (id, family, facts, hash of the picture); the text attributes are the facts."""
+    return pd.DataFrame(
+        {
+            "id": [row[0] for row in rows],
+            "family": pd.Series([row[1] for row in rows], dtype="str"),
+            "facts": [json.dumps(row[2]) for row in rows],
+            "attributes": [json.dumps(row[2]) for row in rows],
+            "text": [" ".join(row[2].values()) for row in rows],
+            "image_sha256": [row[3] for row in rows],
+        }
+    )
+
+
+def many_families(families: int = 30, size: int = 4) -> pd.DataFrame:
+    """Families whose items alternate between two patterns."""
+    return make_items(
+        [
+            (f"{family:03d}-{member}", f"f{family}", facts(pattern="ab"[member % 2]), f"{family}-{member}")
+            for family in range(families)
+            for member in range(size)
+        ]
+    )
+
+
+def facts(pattern: str = "plain", size: str = "S", kind: str = "top") -> dict[str, str]:
+    return {"pattern": pattern, "size": size, "kind": kind}
+
+
+catalogs = st.lists(
+    st.tuples(
+        st.one_of(st.none(), st.sampled_from("ABCDEFGH")),
+        st.builds(
+            facts, st.sampled_from(["plain", "dots", ""]), st.sampled_from("SM"), st.sampled_from(["top", "bag"])
+        ),
+        st.integers(0, 30).map(str),
+    ),
+    min_size=1,
+    max_size=40,
+).map(lambda rows: make_items([(f"i{number:02d}", *row) for number, row in enumerate(rows)]))
+
+
+@given(catalogs)
+@settings(max_examples=60, deadline=None)
+def test_every_pair_follows_the_rule_and_none_is_missing(items):
+    pairs, skipped = variation_pairs(items, RULE)
+    known = {item["id"]: item for item in items.to_dict("records")}
+    sizes = items["family"].value_counts()
+    expected = {}
+    for first, second in combinations(sorted(known), 2):
+        one, two = (json.loads(known[item]["facts"]) for item in (first, second))
+        family = known[first]["family"]
+        together = isinstance(family, str) and family == known[second]["family"] and sizes[family] <= 4
+        if together and all(one.values()) and all(two.values()) and one["kind"] == two["kind"]:
+            expected[first, second] = int(one["pattern"] == two["pattern"] and one["size"] == two["size"])
+    assert dict(zip(zip(pairs["item_a"], pairs["item_b"], strict=True), pairs["label"], strict=True)) == expected
+    assert not pairs.duplicated(["item_a", "item_b"]).any()
+    assert skipped["no family"] == items["family"].isna().sum()
+
+
+def test_the_kind_says_what_varies():
+    items = make_items(
+        [
+            ("a", "f", facts(), "1"),
+            ("b", "f", facts(), "2"),
+            ("c", "f", facts("dots"), "3"),
+            ("d", "f", facts("x", "M"), "4"),
+        ]
+    )
+    pairs, _ = variation_pairs(items, RULE)
+    kinds = {first + second: kind for first, second, kind in pairs[["item_a", "item_b", "kind"]].to_numpy()}
+    assert kinds["ab"] == "same pattern and size"
+    assert kinds["ac"] == "pattern differs"
+    assert kinds["ad"] == "pattern and size differ"
+
+
+def test_what_is_skipped_is_counted():
+    items = make_items(
+        [("a", None, facts(), "1"), ("b", "f", facts(""), "2"), ("c", "f", facts(), "3")]
+        + [(f"l{number}", "large", facts(), f"l{number}") for number in range(5)]
+    )
+    pairs, skipped = variation_pairs(items, RULE)
+    assert pairs.empty
+    assert skipped == {"no family": 1, "family too large": 5, "empty value": 1}
+
+
+def test_a_column_of_the_users_may_have_any_name():
+    items = make_items([("a", "f", {"id": "x", "label": "1"}, "1"), ("b", "f", {"id": "x", "label": "2"}, "2")])
+    pairs, _ = variation_pairs(items, VariationRule(("id",), (), 8))
+    assert pairs.iloc[0][["label", "kind"]].tolist() == [1, "same id"]
+
+
+@given(catalogs, st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_components_join_families_pictures_and_pairs(items, seed):
+    generator = np.random.default_rng(seed)
+    extra = pd.DataFrame({"item_a": generator.choice(items["id"], 3), "item_b": generator.choice(items["id"], 3)})
+    component = pd.Series(find_components(items, extra), index=items["id"])
+    for column in ("family", "image_sha256"):
+        assert (component.groupby(items[column].to_numpy()).nunique() == 1).all()
+    assert (component[extra["item_a"]].to_numpy() == component[extra["item_b"]].to_numpy()).all()
+    assert component.iloc[0] == 0
+    assert set(component) == set(range(component.max() + 1))
+
+
+def test_items_that_share_nothing_are_their_own_components():
+    items = make_items([(name, None, facts(), name) for name in "abc"])
+    assert find_components(items, pd.DataFrame({"item_a": [], "item_b": []}, dtype="str")).tolist() == [0, 1, 2]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60), st.integers(0, 100))
+@settings(max_examples=200, deadline=None)
+def test_every_split_gets_both_labels_when_it_can_and_its_share_of_the_components(evidence, seed):
+    shares = [0.5, 0.2, 0.3]
+    evidence = np.array(evidence)
+    dealt = deal_components(evidence, shares, seed)
+    both = int(evidence.all(axis=1).sum())
+    single = [int((evidence[:, 0] & ~evidence[:, 1]).sum()), int((~evidence[:, 0] & evidence[:, 1]).sum())]
+    if both + min(single) >= 3:
+        assert all(evidence[dealt == split].any(axis=0).all() for split in range(3))
+    if len(evidence) >= 20:  # each split first gets one or two components, whatever its share
+        assert np.abs(np.bincount(dealt, minlength=3) - len(evidence) * np.array(shares)).max() <= 2
+
+
+@given(catalogs, st.integers(0, 20))
+@settings(max_examples=60, deadline=None)
+def test_nothing_is_on_both_sides_of_a_split(items, seed):
+    items = pd.concat([items, many_families(8).assign(family=lambda frame: "x" + frame["family"])], ignore_index=True)
+    pairs, _ = variation_pairs(items, RULE)
+    made = split_pairs(items, pairs, CONFIG, seed)
+    joined = made.items.merge(items, on="id")
+    for column in ("component", "family", "image_sha256"):
+        assert (joined.groupby(column)["split"].nunique() <= 1).all()
+    split = made.items.set_index("id")["split"]
+    assert (split[made.pairs["item_a"]].to_numpy() == made.pairs["split"].to_numpy()).all()
+    assert (split[made.pairs["item_b"]].to_numpy() == made.pairs["split"].to_numpy()).all()
+    assert all(count > 0 for counts in count_pairs(made.pairs).values() for count in counts.values())
+
+
+def test_the_same_seed_gives_the_same_split_whatever_the_order_of_the_rows():
+    items = many_families()
+    shuffled = items.sample(frac=1, random_state=1)
+    one, two, other = (
+        split_pairs(frame, variation_pairs(frame, RULE)[0], CONFIG, seed)
+        for frame, seed in ((items, 0), (shuffled, 0), (items, 1))
+    )
+    pd.testing.assert_frame_equal(one.items, two.items)
+    pd.testing.assert_frame_equal(one.pairs, two.pairs)
+    assert pairs_sha256(one.pairs) == pairs_sha256(two.pairs) != pairs_sha256(other.pairs)
+
+
+def test_a_split_without_a_label_is_refused():
+    items = make_items([(f"{n}{m}", f"f{n}", facts(), f"{n}{m}") for n in range(9) for m in range(2)])
+    with pytest.raises(DataError, match="the train split has no mismatching pairs"):
+        split_pairs(items, variation_pairs(items, RULE)[0], CONFIG, 0)
+
+
+@given(st.integers(2, 50), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_caps_keep_the_share_of_matches(cap, seed):
+    label = np.array([1] * 60 + [0] * 30, dtype=np.int8)
+    pairs = pd.DataFrame({"split": "train", "label": label, "item_a": range(90)})
+    kept = cap_pairs(pairs, dict.fromkeys(SPLITS, cap), seed)
+    assert len(kept) == cap
+    assert abs(kept["label"].sum() - cap * 2 / 3) <= 1
+    assert kept["label"].nunique() == 2
+    assert kept["item_a"].is_unique
+    assert kept.equals(cap_pairs(pairs, dict.fromkeys(SPLITS, cap), seed))
+
+
+def labelled(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["item_a", "item_b", "label"], dtype="str")
+
+
+def test_labelled_pairs_are_ordered_unique_and_free_of_quarantined_items():
+    table = labelled(("b", "a", "1"), ("a", "b", " 1"), ("c", "a", "0"), ("a", "bad", "1"))
+    pairs, skipped = labelled_pairs(table, "mine.csv", {"a", "b", "c"}, {"bad"})
+    assert pairs[["item_a", "item_b", "label"]].to_numpy().tolist() == [["a", "b", 1], ["a", "c", 0]]
+    assert skipped == {"repeated pair": 1, "quarantined item": 1}
+
+
+def test_all_problems_of_labelled_pairs_are_told_at_once():
+    table = labelled(("a", "zz", "1"), ("a", "b", "yes"), ("a", "a", "1"), ("a", "c", "1"), ("c", "a", "0"))
+    with pytest.raises(InputError) as caught:
+        labelled_pairs(table, "mine.csv", {"a", "b", "c"}, set())
+    assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
+        "row 1: item_b `zz` is no item of the catalog",
+        "row 2: label `yes` is neither 1 (match) nor 0 (mismatch)",
+        "row 3: `a` is paired with itself",
+        "row 5: `c` and `a` have label 0 here and 1 in row 4",
+    ]
+
+
+def test_a_long_list_of_problems_is_cut():
+    table = labelled(*[("a", f"unknown{number}", "1") for number in range(100)])
+    with pytest.raises(InputError) as caught:
+        labelled_pairs(table, "mine.csv", {"a"}, set())
+    assert len(caught.value.problems) == 21
+    assert "and 80 more" in caught.value.problems[-1]
+
+
+def test_labelled_pairs_hold_items_together_across_families():
+    items = make_items([(f"i{number:02d}", None, facts(), str(number)) for number in range(40)])
+    table = labelled(*[(f"i{n:02d}", f"i{n + 1:02d}", "01"[n // 2 % 2]) for n in range(0, 40, 2)])
+    pairs, _ = labelled_pairs(table, "mine.csv", set(items["id"]), set())
+    made = split_pairs(items, pairs, CONFIG, 0)
+    split = made.items.set_index("id")["split"]
+    assert (split[made.pairs["item_a"]].to_numpy() == split[made.pairs["item_b"]].to_numpy()).all()
+    assert len(made.pairs) == 20
+
+
+def test_the_audit_finds_a_rule_that_solves_the_task_and_its_negation():
+    items = many_families()
+    colour = [{"pattern": "plain", "tell": row["pattern"], "kind": "top"} for row in map(json.loads, items["facts"])]
+    items["attributes"] = [json.dumps(values) for values in colour]
+    items["text"] = "the same for all"
+    pairs, _ = variation_pairs(items, RULE)
+    audit = {entry["rule"]: entry for entry in audit_leaks(pairs, items, 0.9)}
+    assert [rule for rule, entry in audit.items() if entry["leaks"]] == ["`tell` is equal"]
+    assert audit["`tell` is equal"]["pr_auc"] == audit["`tell` is equal"]["accuracy"] == 1
+    flipped = {entry["rule"]: entry for entry in audit_leaks(pairs.assign(label=1 - pairs["label"]), items, 0.9)}
+    assert flipped["`tell` differs"]["leaks"]
+    assert audit["text differs"]["accuracy"] == audit["text differs"]["majority"]
+
+
+def test_the_fingerprint_depends_on_test_pairs_and_labels_only():
+    made = split_pairs(many_families(), variation_pairs(many_families(), RULE)[0], CONFIG, 0).pairs
+    train = made["split"] == "train"
+    assert pairs_sha256(made[~train]) == pairs_sha256(made.sample(frac=1, random_state=0))
+    assert pairs_sha256(made.assign(label=1 - made["label"])) != pairs_sha256(made)

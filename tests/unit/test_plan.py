@@ -1,0 +1,60 @@
+"""The plan, dvc.yaml, params.yaml and the packaged demo recipe tell the same story."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlim.errors import InputError
+from mlim.recipe import Recipe, load_recipe
+from mlim.steps.plan import everything, stages_from, sweep, trainings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe("demo")
+
+
+def dvc_targets(recipe: Recipe) -> set[str]:
+    targets = set()
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        axes = [recipe.seeds if values == "${seeds}" else values for values in stage.get("matrix", {}).values()]
+        targets |= {f"{name}@{'-'.join(map(str, cell))}" for cell in product(*axes)} if axes else {name}
+    return targets
+
+
+def test_dvc_yaml_has_exactly_the_stages_of_the_plan(recipe: Recipe) -> None:
+    assert dvc_targets(recipe) == {stage.target for stage in everything(recipe)}
+
+
+def test_params_yaml_is_the_demo_recipe(recipe: Recipe) -> None:
+    assert load_recipe(str(ROOT / "params.yaml")) == recipe
+
+
+def test_every_stage_runs_once(recipe: Recipe) -> None:
+    targets = [stage.target for stage in everything(recipe)]
+    assert len(targets) == len(set(targets))
+
+
+def test_more_seeds_mean_more_cells_of_every_kind(recipe: Recipe) -> None:
+    two = recipe.model_copy(update={"seeds": (0, 1)})
+    assert len(trainings(two)) == 2 * len(trainings(recipe))
+
+
+def test_a_pretraining_that_no_row_uses_is_not_run(recipe: Recipe) -> None:
+    rows = {name: row for name, row in recipe.rows.items() if row.pretraining != "itm-mlm-naive"}
+    fewer = recipe.model_copy(update={"rows": rows})
+    assert all(stage.name != "itm-mlm-naive" for stage in sweep(fewer))
+
+
+def test_starting_late_leaves_out_what_came_before(recipe: Recipe) -> None:
+    commands = {stage.command for stage in stages_from(recipe, "ablate")}
+    assert commands == {"ablate", "probe", "report", "register"}
+
+
+def test_an_unknown_start_names_the_nearest_stage(recipe: Recipe) -> None:
+    with pytest.raises(InputError, match="did you mean `finetune`"):
+        stages_from(recipe, "fine-tune")

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from mlim.catalog.items import ItemStore
+from mlim.data.tokenize import TextTokenizer
+from mlim.evaluation.probes import (
+    GRAY,
+    PARTNERS,
+    ItemLosses,
+    Prober,
+    compare_partners,
+    figure_table,
+    relative_harm,
+)
+from mlim.models.hub import build_mlim
+
+PROBABILITIES = (0.1, 0.5, 1.0)
+SETTINGS = {"samples": 50, "confidence": 0.9, "seed": 0}
+ITEMS = 10
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_recipe, tiny_workspace):
+    store = ItemStore.open(tiny_workspace.items, tiny_workspace.valid / "index.parquet")
+    tokenizer = TextTokenizer.learn([store.text(item) for item in store.ids], tiny_recipe.text.vocabulary_size)
+    return build_mlim(tiny_recipe, tokenizer, seed=0), tokenizer, store
+
+
+def prober(parts, recipe, batch_size=4, items=ITEMS, **changes):
+    model, tokenizer, store = parts
+    settings = {"max_tokens": recipe.text.max_tokens, "batch_size": batch_size, "seed": 0} | changes
+    return Prober(model, tokenizer, store, store.ids[:items], **settings)
+
+
+@pytest.mark.parametrize("kind", ["mlm", "recon"])
+def test_every_partner_and_probability_has_finite_losses_that_are_repeated_exactly(parts, tiny_recipe, kind):
+    first = getattr(prober(parts, tiny_recipe), kind)(PROBABILITIES)
+    again = getattr(prober(parts, tiny_recipe), kind)(PROBABILITIES)
+    assert set(first) == {(p, partner) for p in PROBABILITIES for partner in PARTNERS}
+    for key, losses in first.items():
+        assert np.isfinite(losses.total).all()
+        assert (losses.total > 0).all()
+        assert (losses.targets >= 1).all()
+        np.testing.assert_array_equal(losses.total, again[key].total)
+
+
+def test_the_partners_share_their_masks_and_masks_grow_with_the_probability(parts, tiny_recipe):
+    losses = prober(parts, tiny_recipe).mlm(PROBABILITIES)
+    for probability in PROBABILITIES:
+        counts = [losses[probability, partner].targets for partner in PARTNERS]
+        np.testing.assert_array_equal(counts[0], counts[1])
+        np.testing.assert_array_equal(counts[0], counts[2])
+    own = [losses[probability, "own"].targets for probability in PROBABILITIES]
+    assert (np.diff(own, axis=0) >= 0).all()
+    _, tokenizer, store = parts
+    texts = [len(tokenizer.encode(store.text(item), tiny_recipe.text.max_tokens)) for item in store.ids[:ITEMS]]
+    np.testing.assert_array_equal(own[-1], texts)
+
+
+@pytest.mark.parametrize("kind", ["mlm", "recon"])
+def test_the_batch_size_changes_nothing(parts, tiny_recipe, kind):
+    small = getattr(prober(parts, tiny_recipe, batch_size=3), kind)(PROBABILITIES)
+    large = getattr(prober(parts, tiny_recipe, batch_size=ITEMS), kind)(PROBABILITIES)
+    for key, losses in small.items():
+        np.testing.assert_allclose(losses.total, large[key].total, rtol=1e-4)
+
+
+def test_the_partner_matters_where_the_loss_can_see_it(parts, tiny_recipe):
+    probe = prober(parts, tiny_recipe)
+    for losses in (probe.mlm((0.5,)), probe.recon((0.5,))):
+        own, random, empty = (losses[0.5, partner].total for partner in PARTNERS)
+        assert not np.allclose(own, random, rtol=1e-7)
+        assert not np.allclose(own, empty, rtol=1e-7)
+
+
+def test_recon_is_the_squared_error_summed_over_channels_per_pixel(parts, tiny_recipe):
+    probe = prober(parts, tiny_recipe)
+    rows = probe.reconstructions(1.0, ITEMS)
+    losses = probe.recon((1.0,))[1.0, "own"].total
+    by_hand = [np.square(own - original).sum(axis=-1).mean() for original, _, own, _ in rows]
+    np.testing.assert_allclose(losses, by_hand, rtol=1e-4)
+
+
+def test_reconstructions_show_the_masked_cells_in_gray(parts, tiny_recipe):
+    rows = prober(parts, tiny_recipe).reconstructions(0.5, 3)
+    assert len(rows) == 3
+    side = tiny_recipe.image.size // tiny_recipe.image.grid
+    for original, masked, own, random in rows:
+        assert original.shape == (tiny_recipe.image.size, tiny_recipe.image.size, 3)
+        assert not np.array_equal(own, random)
+        hidden = (masked == np.float32(GRAY / 255)).all(axis=-1)
+        np.testing.assert_array_equal(masked[~hidden], original[~hidden])
+        cells = hidden[::side, ::side]
+        assert 0 < cells.mean() < 1
+        np.testing.assert_array_equal(hidden, cells.repeat(side, 0).repeat(side, 1))
+
+
+def losses_with(own, random, empty):
+    targets = np.full(len(own), 2.0)
+    totals = {"own": own, "random": random, "empty": empty}
+    return {(0.5, partner): ItemLosses(np.asarray(total, float), targets) for partner, total in totals.items()}
+
+
+def test_the_table_has_the_mean_per_target_inside_its_interval():
+    losses = losses_with([2, 4, 6], [4, 6, 8], [3, 5, 7])
+    table = figure_table(losses, **SETTINGS)
+    assert list(table.columns) == ["probability", "partner", "loss", "low", "high"]
+    assert table.set_index("partner")["loss"].to_dict() == {"own": 2, "random": 3, "empty": 2.5}
+    assert (table["low"] <= table["loss"]).all()
+    assert (table["loss"] <= table["high"]).all()
+
+
+def test_differences_are_paired_by_item():
+    """Items differ by far more than partners do; the paired interval does not notice."""
+    own = np.linspace(1, 100, 30)
+    (point,) = compare_partners(losses_with(own, own + 1, own), **SETTINGS)
+    assert point.random_minus_own[:3] == pytest.approx((0.5, 0.5, 0.5))
+    assert point.random_minus_own.separated
+    assert point.empty_minus_own == (0, 0, 0, 1)
+
+
+def test_harm_is_relative_to_the_own_partner():
+    assert relative_harm(losses_with([2, 2], [3, 3], [2, 2])) == pytest.approx(0.5)
