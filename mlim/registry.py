@@ -6,11 +6,12 @@ where mlim is not installed and always runs with the code that made it; nothing 
 tag say the same for tools that still read those.
 """
 
+import io
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,7 +38,6 @@ STORE_VARIABLES = (URI_VARIABLE, "MLFLOW_REGISTRY_URI")
 NAME = "matcher"
 ARTIFACT = "matcher"
 CODE = Path(mlim.__file__).parent / "serving.py"
-DESCRIPTION = "Do two items of a catalog match closely?"
 INPUTS = ("text_a", "image_a", "text_b", "image_b")
 # What the code beside the model imports; written as exact versions, so that MLflow guesses and looks up nothing.
 REQUIREMENTS = (
@@ -77,11 +77,9 @@ class Registry:
                 signature=signature(modality),
                 input_example=example,
             )
-            self._make_known()
-            version = self._client.create_model_version(
-                self.name, logged.model_uri, run_id, tags=dict(tags), model_id=logged.model_id
-            )
-        return str(version.version)
+            with redirect_stderr(io.StringIO()):  # it tells the terminal, whatever the level of its loggers
+                version = mlflow.register_model(logged.model_uri, self.name, tags=dict(tags)).version
+        return str(version)
 
     def find(self, sha256: str) -> str | None:
         """The newest version whose sealed files are the same, if there is one."""
@@ -127,16 +125,6 @@ class Registry:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # stages are deprecated; set while they exist
             self._client.transition_model_version_stage(self.name, version, stage)
-
-    def _make_known(self) -> None:
-        from mlflow.exceptions import MlflowException
-
-        if self._client.search_registered_models(f"name='{self.name}'"):
-            return
-        try:
-            self._client.create_registered_model(self.name, description=DESCRIPTION)
-        except MlflowException:  # another process was faster
-            self._client.get_registered_model(self.name)
 
     def score(self, version: str, requests: Iterable["pd.DataFrame"]) -> NDArray[np.float64]:
         """The probability (n,) that a version gives to every pair of the requests, loaded as any client would.

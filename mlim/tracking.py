@@ -5,6 +5,7 @@ a training step of a small model, so it never happens inside one.
 """
 
 import hashlib
+import http.client
 import json
 import logging
 import os
@@ -107,7 +108,7 @@ def _check_address(uri: str, timeout: float) -> None:
             healthy = answer.status == HTTPStatus.OK and answer.read(len(HEALTHY) + 1).strip() == HEALTHY
     except urllib.error.HTTPError:
         healthy = False
-    except (OSError, ValueError) as error:  # URLError, timeouts, a port that is no number
+    except (OSError, ValueError, http.client.HTTPException) as error:  # no answer, a port that is no number
         reason = getattr(error, "reason", error)
         raise InputError(
             f"tracking server {shown(uri)} cannot be reached within {timeout:g} s ({reason}); start it with "
@@ -450,13 +451,12 @@ def stage_parameters(recipe: Recipe, stage: str, name: str) -> dict[str, str]:
     """The parameters that matter to one stage, and those of its cell when `name` names one (`mlim`, `mlim-s0`)."""
     values = recipe.model_dump(mode="json")
     chosen = {section: values[section] for section in SECTIONS.get(stage, ())}
-    chosen["main"], chosen["recipe"] = recipe.main, recipe.name
-    for known, description in {**values["pretrainings"], **values["rows"]}.items():
-        for seed in recipe.seeds:
-            if name == cell(known, seed):
-                chosen |= {"cell": {"name": known, "seed": seed, **description}}
-        if name == known:
-            chosen |= {"cell": {"name": known, **description}}
+    chosen |= {"main": recipe.main, "recipe": recipe.name}
+    grid = values["pretrainings" if stage == "pretrain" else "rows"]
+    cells = {cell(entry, seed): (entry, seed) for entry in grid for seed in recipe.seeds}
+    entry, seed = cells.get(name, (name, None))
+    if entry in grid:
+        chosen["cell"] = {"name": entry, "seed": seed, **grid[entry]}
     return flatten(chosen)
 
 

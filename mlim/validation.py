@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import great_expectations as gx
 import pandas as pd
 import pyarrow.parquet as pq
 from great_expectations.execution_engine import PandasExecutionEngine
@@ -31,7 +32,6 @@ from great_expectations.expectations.metrics.map_metric_provider import (
 from great_expectations.expectations.registry import get_expectation_impl
 from PIL import Image
 
-import great_expectations as gx
 from mlim.errors import DataError, InputError, MlimError
 from mlim.files import read_json
 

@@ -44,7 +44,7 @@ class Workspace:
 
     @property
     def ablation(self) -> Path:
-        """`ablate`: table.csv, differences.csv, metrics.json."""
+        """`ablate`: table.csv, metrics.json, summary.json."""
         return self.root / "ablation"
 
     @property

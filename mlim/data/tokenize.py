@@ -35,14 +35,16 @@ class TextTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Wrap a `tokenizers` tokenizer; `InputError` when it lacks one of BERT's special tokens."""
-        missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
+        special = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+        missing = [token for token, number in special.items() if number is None]
         if missing:
             raise InputError(f"the tokenizer has no {', '.join(missing)}; use one of the BERT family (WordPiece)")
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
-        self.pad, self.unknown, self.cls, self.sep, self.mask = map(tokenizer.token_to_id, SPECIAL_TOKENS)
+        numbers = [number for number in special.values() if number is not None]  # all of them, as just checked
+        self.pad, self.unknown, self.cls, self.sep, self.mask = numbers
 
     @classmethod
     def learn(cls, texts: Iterable[str], vocabulary_size: int) -> Self:

@@ -1,5 +1,7 @@
 """Pictures to vectors: a shallow CNN whose filters never overlap (paper sections 3.1, 4.1)."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +33,12 @@ class ImageEmbedder(nn.Module):
         if pixels.shape[-2:] != (self.size, self.size):
             given = " x ".join(map(str, pixels.shape[-2:]))
             raise InputError(f"the model reads {self.size} x {self.size} pictures, got {given}; resize them first")
-        grid = self.layers[0](pixels)
+        grid = self.layers[0](2 * pixels - 1)  # centred: gray is 0, white and black weigh alike
         for layer in self.layers[1:]:
             grid = layer(nn.functional.gelu(grid))
         return torch.flatten(grid, start_dim=2).transpose(1, 2)
+
+    @property
+    def projection(self) -> nn.Conv2d:
+        """The last layer, to the transformer's hidden size."""
+        return cast(nn.Conv2d, self.layers[-1])

@@ -5,22 +5,36 @@ import math
 import torch
 from torch import nn
 
+from mlim.models.image_embedder import ImageEmbedder
+
 BERT_STD = 0.02
 RELU_GAIN = 2.0  # He et al. 2015: keeps the variance through layers with a rectifying activation
 
 
+@torch.no_grad()
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw every weight inside `module` anew: BERT's rule for the transformer, He's for (de)convolutions."""
+    """Draw every weight inside `module` anew: BERT's rule for the transformer, He's for (de)convolutions.
+
+    The embedder's last layer is scaled down, so that a picture's cells start with the size of word vectors and do not
+    drown their position vectors under the common LayerNorm (docs/paper-decisions.md has the figures).
+    """
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=BERT_STD, generator=generator)
-        elif isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(part.weight, std=math.sqrt(RELU_GAIN / _inputs_per_output(part)), generator=generator)
-        elif isinstance(part, nn.LayerNorm):
-            nn.init.ones_(part.weight)
-        bias = getattr(part, "bias", None)
-        if isinstance(bias, nn.Parameter):
-            nn.init.zeros_(bias)
+        _draw(part, generator)
+    for part in module.modules():
+        if isinstance(part, ImageEmbedder):
+            part.projection.weight.mul_(BERT_STD)
+
+
+def _draw(part: nn.Module, generator: torch.Generator) -> None:
+    if isinstance(part, nn.Linear | nn.Embedding):
+        nn.init.normal_(part.weight, std=BERT_STD, generator=generator)
+    elif isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(part.weight, std=math.sqrt(RELU_GAIN / _inputs_per_output(part)), generator=generator)
+    elif isinstance(part, nn.LayerNorm):
+        nn.init.ones_(part.weight)
+    bias = getattr(part, "bias", None)
+    if isinstance(bias, nn.Parameter):
+        nn.init.zeros_(bias)
 
 
 def _inputs_per_output(layer: nn.Conv2d | nn.ConvTranspose2d) -> int:

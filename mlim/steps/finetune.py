@@ -16,7 +16,7 @@ from mlim.errors import InputError
 from mlim.evaluation.pr_auc import average_precision
 from mlim.evaluation.scores import MODALITIES, SCORES_FILE
 from mlim.evaluation.scoring import pair_logits, score_pairs, scores_of
-from mlim.files import atomic_folder, sha256_of
+from mlim.files import sha256_of
 from mlim.models.config import TEXT_SPECIALS
 from mlim.models.hub import build_mlim
 from mlim.models.matcher import Matcher
@@ -37,6 +37,7 @@ from mlim.steps.trained import (
     named,
     open_checkpoints,
     open_training_data,
+    result_folder,
     training_summary,
     write_training,
 )
@@ -66,7 +67,7 @@ def finetune(
             result = job.train(checkpoints, run, terminal)
             scores = job.score(terminal)
             summary = {**job.summary(result), "run_id": run.id}
-            with atomic_folder(out) as folder:
+            with result_folder(out) as folder:
                 job.model.save_pretrained(folder / MODEL_FOLDER)
                 scores.to_parquet(folder / SCORES_FILE, index=False)
                 write_training(folder, job.tokenizer, result, summary)

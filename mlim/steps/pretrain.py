@@ -6,7 +6,6 @@ from mlim.console import Terminal
 from mlim.data.collate import ItemCollator
 from mlim.data.loader import BatchLoader
 from mlim.errors import InputError
-from mlim.files import atomic_folder
 from mlim.models.hub import build_mlim
 from mlim.objectives import PretrainObjective
 from mlim.recipe import Pretraining, Recipe
@@ -21,6 +20,7 @@ from mlim.steps.trained import (
     named,
     open_checkpoints,
     open_training_data,
+    result_folder,
     training_summary,
     write_training,
 )
@@ -51,7 +51,7 @@ def pretrain(
         with stage_run(recipe, workspace, STAGE, cell(name, seed), lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)
             summary = {**job.summary(result), "run_id": run.id}
-            with atomic_folder(out) as folder:
+            with result_folder(out) as folder:
                 job.model.save_pretrained(folder / MODEL_FOLDER)
                 write_training(folder, job.tokenizer, result, summary)
             run.artifact(out / HISTORY_FILE)

@@ -1,11 +1,13 @@
 """What the two training steps have in common: the data they read, their checkpoints, and the folder they leave."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from safetensors import SafetensorError
 from torch import nn
 
 from mlim.catalog.items import ItemStore
@@ -14,8 +16,8 @@ from mlim.console import Terminal
 from mlim.data.collate import Pair
 from mlim.data.images import check_size
 from mlim.data.tokenize import TextTokenizer
-from mlim.errors import InputError
-from mlim.files import sha256_of, write_csv, write_json
+from mlim.errors import InputError, MlimError
+from mlim.files import atomic_folder, sha256_of, write_csv, write_json
 from mlim.models.hub import RANDOM, load_tokenizer
 from mlim.recipe import FinetuneConfig, PretrainConfig, Recipe
 from mlim.training.checkpoint import Checkpoints, fingerprint_of
@@ -118,6 +120,19 @@ def training_summary(result: TrainResult, model: nn.Module) -> dict[str, Any]:
         "samples_per_second": round(result.samples_per_second, 2),
         "parameters": {"total": sum(parameter.numel() for parameter in model.parameters()), **parameters},
     }
+
+
+@contextmanager
+def result_folder(out: Path) -> Iterator[Path]:
+    """An empty folder that becomes `out`; `MlimError` when the disk does not take it (the checkpoint stays)."""
+    try:
+        with atomic_folder(out) as folder:
+            yield folder
+    except (OSError, SafetensorError) as error:
+        raise MlimError(
+            f"{out} could not be written ({error}); the trained model is safe in its checkpoint: make room on the disk "
+            "and run the same command again"
+        ) from error
 
 
 def write_training(folder: Path, tokenizer: TextTokenizer, result: TrainResult, summary: Mapping[str, Any]) -> None:

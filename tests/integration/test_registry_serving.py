@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -24,6 +25,7 @@ from mlflow.exceptions import MlflowException
 
 from mlim.catalog.items import ItemStore
 from mlim.console import Terminal
+from mlim.data.collate import Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
 from mlim.files import read_json, sha256_of, write_json
@@ -36,6 +38,7 @@ from mlim.steps.register import register
 from mlim.tracking import client, stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
+from tests.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.integration
 
@@ -47,8 +50,7 @@ PICKLE_PROTOCOL_MARKS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6
 
 @pytest.fixture
 def recipe(tiny_recipe: Recipe, tmp_path: Path) -> Recipe:
-    tracking = tiny_recipe.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path / 'own.db'}"})
-    return tiny_recipe.model_copy(update={"tracking": tracking})
+    return tracked_at(tiny_recipe, f"sqlite:///{tmp_path / 'own.db'}")
 
 
 @pytest.fixture
@@ -56,6 +58,30 @@ def trained(recipe: Recipe, own_workspace: Workspace) -> Workspace:
     """A work folder with a fine-tuned main model that was evaluated, as far as registration reads it."""
     put_model(recipe, own_workspace, seed=0)
     return own_workspace
+
+
+class Registered(NamedTuple):
+    """A first version, for tests that only look at it."""
+
+    recipe: Recipe
+    workspace: Workspace
+    summary: dict[str, Any]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def registered(tiny_recipe: Recipe, tiny_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Registered:
+    place = tmp_path_factory.mktemp("registered")
+    recipe = tracked_at(tiny_recipe, f"sqlite:///{place / 'own.db'}")
+    workspace = Workspace(place / "work")
+    shutil.copytree(tiny_workspace.root, workspace.root)
+    put_model(recipe, workspace, seed=0)
+    summary = register(recipe, workspace, Terminal(quiet=True))
+    return Registered(recipe, workspace, summary, artifacts_of(recipe, "1"))
+
+
+def tracked_at(recipe: Recipe, uri: str) -> Recipe:
+    return recipe.model_copy(update={"tracking": recipe.tracking.model_copy(update={"uri": uri})})
 
 
 def put_model(recipe: Recipe, workspace: Workspace, seed: int, head_scale: float = 1.0) -> None:
@@ -117,13 +143,13 @@ def some_pairs(workspace: Workspace, count: int = 3) -> pd.DataFrame:
 
 
 def artifacts_of(recipe: Recipe, version: str) -> Path:
-    model = client(recipe).get_model_version(recipe.tracking.model_name, version).model_id
-    location = client(recipe).get_logged_model(model).artifact_location
+    source = client(recipe).get_model_version(recipe.tracking.model_name, version).source
+    location = client(recipe).get_logged_model(source.removeprefix("models:/")).artifact_location
     return Path(location.removeprefix("file://"))
 
 
-def test_first_version_is_champion_and_leads_back_to_its_origin(recipe, trained, quiet):
-    summary = register(recipe, trained, quiet)
+def test_first_version_is_champion_and_leads_back_to_its_origin(registered):
+    recipe, trained, summary, _ = registered
     assert (summary["version"], summary["aliases"], summary["promoted"]) == ("1", ["challenger", "champion"], True)
     assert read_json(trained.registration / "summary.json") == summary
     tags = Registry(recipe).tags("1")
@@ -162,9 +188,8 @@ def test_promotion_follows_the_same_test_pairs(recipe, trained, quiet, better):
     assert "champion version 1 on the same" in summary["why"]
 
 
-def test_no_file_of_a_version_is_a_pickle(recipe, trained, quiet):
-    register(recipe, trained, quiet)
-    files = [path for path in artifacts_of(recipe, "1").rglob("*") if path.is_file()]
+def test_no_file_of_a_version_is_a_pickle(registered):
+    files = [path for path in registered.folder.rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert {"MLmodel", "model.safetensors", "config.json", "tokenizer.json", "serving.json", "manifest.json"} <= names
     for path in files:
@@ -206,15 +231,15 @@ def test_evaluation_of_another_row_is_refused(recipe, trained, quiet):
         register(recipe, trained, quiet)
 
 
-@pytest.fixture
-def loaded(recipe: Recipe, trained: Workspace, quiet: Terminal) -> Any:
-    register(recipe, trained, quiet)
-    return mlflow.pyfunc.load_model(str(artifacts_of(recipe, "1")))
+@pytest.fixture(scope="module")
+def loaded(registered: Registered) -> Iterator[Any]:
+    search_path = list(sys.path)
+    yield mlflow.pyfunc.load_model(str(registered.folder))
+    sys.path[:] = search_path
 
 
-def test_served_scores_are_those_of_the_network(recipe, trained, loaded):
-    """Batching, base64 and JSON settings change nothing but one JPEG encoding."""
-    pairs = some_pairs(trained, count=12)
+def test_a_pair_scores_the_same_alone_and_in_a_batch(registered, loaded):
+    pairs = some_pairs(registered.workspace, count=12)
     scores = loaded.predict(pairs)
     assert list(scores.columns) == ["probability", "match"]
     assert (scores["match"] == (scores["probability"] >= 0.5)).all()
@@ -222,8 +247,34 @@ def test_served_scores_are_those_of_the_network(recipe, trained, loaded):
     np.testing.assert_allclose(scores["probability"], single["probability"], atol=1e-5)
 
 
-def test_modality_chooses_what_is_looked_at(trained, loaded):
-    pairs = some_pairs(trained)
+def test_served_scores_are_those_of_the_network(registered, loaded):
+    """Base64, limits and settings change nothing but one more JPEG encoding."""
+    recipe, workspace = registered.recipe, registered.workspace
+    folder = workspace.finetuned(recipe.main, recipe.seeds[0]) / "model"
+    frame = pq.read_table(workspace.pairs / "pairs.parquet").to_pandas().query("split == 'test'").head(8)
+    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
+    collate = PairCollator(store, TextTokenizer.from_folder(folder), recipe.text.max_tokens)
+    batch = collate([Pair(row.item_a, row.item_b, row.label) for row in frame.itertuples()])
+    with torch.inference_mode():
+        direct = torch.sigmoid(Matcher.from_pretrained(folder)(batch.first, batch.second, "both"))
+    served = loaded.predict(request(workspace, frame))["probability"]
+    np.testing.assert_allclose(served, direct, atol=0.02)
+
+
+def test_a_server_far_away_holds_versions_too(tiny_recipe, own_workspace, quiet, tmp_path):
+    """Everything through `mlflow server`: files go over HTTP, the champion is fetched to be scored."""
+    with MlflowServer(tmp_path) as server:
+        recipe = tracked_at(tiny_recipe, server.address)
+        put_model(recipe, own_workspace, seed=0)
+        register(recipe, own_workspace, quiet)
+        put_model(recipe, own_workspace, seed=1)
+        summary = register(recipe, own_workspace, quiet)
+    assert (summary["version"], summary["uri"]) == ("2", server.address)
+    assert "against champion version 1" in summary["why"]
+
+
+def test_modality_chooses_what_is_looked_at(registered, loaded):
+    pairs = some_pairs(registered.workspace)
     texts = loaded.predict(pairs[["text_a", "text_b"]], params={"modality": "text"})
     others = pairs.assign(image_a=pairs["image_b"])
     np.testing.assert_array_equal(texts, loaded.predict(others, params={"modality": "text"}))
@@ -240,24 +291,22 @@ def test_modality_chooses_what_is_looked_at(trained, loaded):
         ({"image_a": None}, "row 1: `image_a` is not a string"),
     ],
 )
-def test_bad_pictures_get_one_sentence(trained, loaded, change, message):
+def test_bad_pictures_get_one_sentence(registered, loaded, change, message):
     with pytest.raises(MlflowException, match=message):
-        loaded.predict(some_pairs(trained, count=1).assign(**change))
+        loaded.predict(some_pairs(registered.workspace, count=1).assign(**change))
 
 
-def test_missing_columns_and_unknown_modalities_are_named(trained, loaded):
-    pairs = some_pairs(trained)
+def test_missing_columns_and_unknown_modalities_are_named(registered, loaded):
+    pairs = some_pairs(registered.workspace)
     with pytest.raises(MlflowException, match="column `image_a` is missing"):
         loaded.predict(pairs[["text_a", "text_b"]])
     with pytest.raises(MlflowException, match="modality `smell` is none of"):
         loaded.predict(pairs, params={"modality": "smell"})
 
 
-def test_a_version_brings_its_own_code(recipe, trained, quiet, tmp_path):
+def test_a_version_brings_its_own_code(registered, tmp_path):
     """Loaded in a fresh process, `mlim` is the copy inside the version and not the one installed here."""
-    register(recipe, trained, quiet)
-    folder = artifacts_of(recipe, "1")
-    pairs = some_pairs(trained)
+    folder, pairs = registered.folder, some_pairs(registered.workspace)
     pairs.to_parquet(tmp_path / "pairs.parquet")
     script = (
         "import sys, mlflow, pandas\n"
@@ -273,8 +322,8 @@ def test_a_version_brings_its_own_code(recipe, trained, quiet, tmp_path):
 
 
 @pytest.fixture
-def scoring_server(recipe: Recipe, trained: Workspace, quiet: Terminal, tmp_path: Path) -> Iterator[str]:
-    summary = register(recipe, trained, quiet)
+def scoring_server(registered: Registered, tmp_path: Path) -> Iterator[str]:
+    recipe, summary = registered.recipe, registered.summary
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     tools = str(Path(sys.executable).parent)
@@ -324,11 +373,11 @@ def post(address: str, body: dict[str, Any]) -> Any:
         return json.load(answer)
 
 
-def test_the_champion_answers_over_http_as_in_the_process(recipe, trained, scoring_server):
-    pairs = some_pairs(trained)
+def test_the_champion_answers_over_http_as_in_the_process(registered, scoring_server):
+    pairs = some_pairs(registered.workspace)
     answer = post(scoring_server, {"dataframe_records": pairs.to_dict(orient="records")})
     served = [row["probability"] for row in answer["predictions"]]
-    np.testing.assert_allclose(served, Registry(recipe).score("1", [pairs]), atol=1e-6)
+    np.testing.assert_allclose(served, Registry(registered.recipe).score("1", [pairs]), atol=1e-6)
     texts = pairs[["text_a", "text_b"]].to_dict(orient="records")
     assert post(scoring_server, {"dataframe_records": texts, "params": {"modality": "text"}})["predictions"]
     bad = pairs.head(1).assign(image_a="no base64!").to_dict(orient="records")

@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from great_expectations.expectations import registry
 from PIL import Image
 
-from great_expectations.expectations import registry
 from mlim.catalog.description import load_description
 from mlim.catalog.item import ITEM_SCHEMA
 from mlim.catalog.quarantine import read_quarantine

@@ -116,6 +116,16 @@ def test_the_paper_recipe_has_the_papers_layers_and_parameters():
     assert parameters_of(decoder) == pytest.approx(PAPER_DECODER, rel=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_cells_start_with_the_size_of_word_vectors(name):
+    """Far larger ones would drown the positions under the common LayerNorm, far smaller ones would be lost."""
+    recipe = load_recipe(name)
+    config = MlimConfig.from_recipe(recipe, recipe.text.vocabulary_size)
+    pixels = torch.rand(2, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(0))
+    cells = random_part(ImageEmbedder(config))(pixels.round())
+    assert 0.002 < cells.std().item() < 0.06  # words and positions: 0.02
+
+
 @pytest.mark.parametrize("strides", [(2, 2, 2), (2, 3)])
 def test_weights_keep_the_scale_of_what_passes_through(strides):
     config = shape(strides, grid=8, hidden=64).model_copy(

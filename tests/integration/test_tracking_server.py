@@ -1,0 +1,149 @@
+"""Runs in a real tracking server on this machine, and in processes that are stopped or start together."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlim.errors import InputError, MlimError
+from mlim.files import read_json
+from mlim.recipe import Recipe, load_recipe
+from mlim.tracking import check_server, client, stage_run, tracking_uri
+from mlim.versions import Lineage
+from mlim.workspace import Workspace
+from tests.mlflow_server import MlflowServer
+
+pytestmark = pytest.mark.integration
+
+SERVER_SECONDS = 180
+STOP_SECONDS = 30
+LINEAGE = Lineage("c0ffee", False, "5eed.dir", "passed", "1234", "data/catalog.yaml")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "work")
+
+
+@pytest.fixture(autouse=True)
+def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    with MlflowServer(tmp_path) as running:
+        yield running
+
+
+def tracked_at(address: str) -> Recipe:
+    return load_recipe("demo", [f"tracking.uri={address}", "tracking.timeout_seconds=2"])
+
+
+def test_a_server_keeps_runs_files_and_what_came_while_it_was_away(server, workspace, tmp_path):
+    recipe = tracked_at(server.address)
+    check_server(recipe)
+    (tmp_path / "table.csv").write_text("a\n")
+    with stage_run(recipe, workspace, "pretrain", "x", LINEAGE) as run:
+        run.artifact(tmp_path / "table.csv")
+        run.log({"mlm": 3.0}, 1)
+        run.flush()
+        server.stop()
+        run.log({"mlm": 2.0}, 2)
+        with pytest.raises(Exception, match=str(server.port)):
+            run.flush()
+        run.log({"mlm": 1.0}, 3)
+        server.start()
+    store = client(recipe)
+    found = store.get_run(run.id)
+    assert found.info.status == "FINISHED"
+    assert found.info.artifact_uri.startswith("mlflow-artifacts:")
+    assert [(point.step, point.value) for point in store.get_metric_history(run.id, "mlm")] == [(1, 3), (2, 2), (3, 1)]
+    assert {entry.path for entry in store.list_artifacts(run.id)} == {"recipe.yaml", "table.csv"}
+    parent = store.get_run(read_json(workspace.pipeline)["run_id"])
+    assert parent.info.run_id == found.data.tags["mlflow.parentRunId"]
+
+
+def test_a_lost_server_is_a_failure_that_names_it(server, workspace):
+    recipe = tracked_at(server.address)
+
+    def lose(error: Exception | None) -> None:
+        with stage_run(recipe, workspace, "pretrain", "x", LINEAGE) as run:
+            run.log({"mlm": 3.0}, 1)
+            server.stop()
+            if error is not None:
+                raise error
+
+    with pytest.raises(MlimError, match=f"{server.address} was lost"):
+        lose(None)
+    with pytest.raises(InputError, match=f"{server.address} cannot be reached"):
+        check_server(recipe)
+    server.start()
+    with pytest.raises(ZeroDivisionError):  # what went wrong first is what a person hears
+        lose(ZeroDivisionError())
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return tracked_at(f"sqlite:///{tmp_path / 'fresh.db'}")
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from mlim.recipe import load_recipe
+from mlim.tracking import stage_run
+from mlim.versions import Lineage
+from mlim.workspace import Workspace
+from tests.mlflow_server import MlflowServer
+
+recipe = load_recipe("demo", [f"tracking.uri={sys.argv[1]}"])
+origin = Lineage("unknown", False, "data", "passed")
+with stage_run(recipe, Workspace(Path(sys.argv[2])), "pretrain", "x", origin) as run:
+    run.log({"mlm": 1.0}, 1)
+    print(run.id, flush=True)
+    time.sleep(float(sys.argv[3]))
+"""
+
+
+def start(recipe: Recipe, workspace: Workspace, seconds: float) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", SCRIPT, tracking_uri(recipe), str(workspace.root), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def start_and_wait(recipe: Recipe, workspace: Workspace, seconds: float) -> tuple["subprocess.Popen[str]", str]:
+    process = start(recipe, workspace, seconds)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def status_of(recipe: Recipe, run_id: str) -> str:
+    return str(client(recipe).get_run(run_id).info.status)
+
+
+def test_sigterm_closes_the_run_and_a_kill_is_noticed_later(recipe, workspace):
+    process, run_id = start_and_wait(recipe, workspace, seconds=60)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=STOP_SECONDS) == 128 + signal.SIGTERM
+    assert status_of(recipe, run_id) == "KILLED"
+    assert client(recipe).get_run(run_id).data.metrics == {"mlm": 1.0}
+    process, killed = start_and_wait(recipe, workspace, seconds=60)
+    process.kill()
+    process.wait(timeout=STOP_SECONDS)
+    assert status_of(recipe, killed) == "RUNNING"
+    process, last = start_and_wait(recipe, workspace, seconds=0)
+    _, errors = process.communicate(timeout=STOP_SECONDS)
+    assert (process.returncode, errors) == (0, "")
+    assert [status_of(recipe, each) for each in (killed, last)] == ["KILLED", "FINISHED"]
+
+
+def test_a_new_database_survives_processes_that_start_at_once(recipe, workspace):
+    processes = [start(recipe, workspace, seconds=0) for _ in range(3)]
+    results = [(process.communicate(timeout=SERVER_SECONDS)[1], process.returncode) for process in processes]
+    assert results == [("", 0)] * len(processes)
+    experiment = client(recipe).get_experiment_by_name("mlim")
+    runs = client(recipe).search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["mlim.stage"] for run in runs) == ["pipeline", "pretrain", "pretrain", "pretrain"]

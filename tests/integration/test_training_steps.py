@@ -1,0 +1,92 @@
+"""Pre-training and fine-tuning as steps: what they leave in the work folder and with the tracked run."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from mlim.console import Terminal
+from mlim.evaluation.pr_auc import average_precision
+from mlim.files import read_json, sha256_of
+from mlim.models.matcher import Matcher
+from mlim.models.mlim import Mlim
+from mlim.steps.finetune import finetune
+from mlim.steps.pretrain import pretrain
+from mlim.tracking import client
+from mlim.training.loop import HISTORY_COLUMNS
+from mlim.workspace import Workspace
+
+pytestmark = pytest.mark.integration
+
+NAME = "recon-mlm-mam"
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_recipe, tiny_workspace, tmp_path_factory):
+    """A work folder after pre-training, the main row and the rows of one modality."""
+    root = tmp_path_factory.mktemp("trained") / "work"
+    shutil.copytree(tiny_workspace.root, root)
+    workspace, terminal = Workspace(root), Terminal(quiet=True)
+    summaries = {"pretrain": pretrain(tiny_recipe, workspace, terminal, NAME, 0)}
+    for row in (tiny_recipe.main, "text-only", "image-only"):
+        summaries[row] = finetune(tiny_recipe, workspace, terminal, row, 0)
+    return workspace, summaries
+
+
+def test_pre_training_leaves_a_model_its_losses_and_a_summary(trained, tiny_recipe):
+    workspace, summaries = trained
+    folder, summary = workspace.pretrained(NAME, 0), summaries["pretrain"]
+    assert read_json(folder / "summary.json") == summary
+    assert summary["samples_seen"] == tiny_recipe.pretrain.steps * tiny_recipe.pretrain.batch_size
+    assert summary["final"].keys() == {"mlm", "recon"}
+    model = Mlim.from_pretrained(folder / "model")
+    assert summary["parameters"]["total"] == sum(parameter.numel() for parameter in model.parameters())
+    history = pd.read_csv(folder / "history.csv")
+    assert tuple(history.columns) == HISTORY_COLUMNS
+    last = history[(history["kind"] == "validation") & (history["step"] == tiny_recipe.pretrain.steps)]
+    assert set(last["mode"]) == {"heavy_image", "heavy_text", "light"}
+    assert not workspace.checkpoints("pretrain", NAME, 0).exists()
+
+
+def test_fine_tuning_leaves_scores_of_all_three_ways(trained, tiny_recipe):
+    workspace, summaries = trained
+    folder, summary = workspace.finetuned(tiny_recipe.main, 0), summaries[tiny_recipe.main]
+    assert read_json(folder / "summary.json") == summary
+    scores = pd.read_parquet(folder / "scores.parquet")
+    assert set(scores["modality"]) == {"both", "text", "image"}
+    chosen = scores[(scores["split"] == "validation") & (scores["modality"] == "both")]
+    found = average_precision(chosen["label"].to_numpy(dtype="int64"), chosen["score"].to_numpy())
+    assert found == pytest.approx(summary["validation_pr_auc"])
+    Matcher.from_pretrained(folder / "model")
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_a_row_of_one_modality_is_scored_by_it_alone(trained, modality):
+    workspace, summaries = trained
+    scores = pd.read_parquet(workspace.finetuned(f"{modality}-only", 0) / "scores.parquet")
+    assert set(scores["modality"]) == {modality}
+    assert summaries[f"{modality}-only"]["modality"] == modality
+
+
+def test_every_loss_by_mode_reaches_the_tracked_run(trained, tiny_recipe):
+    _, summaries = trained
+    run = client(tiny_recipe).get_run(summaries["pretrain"]["run_id"])
+    assert run.info.status == "FINISHED"
+    wanted = {"train/recon", "validation/mlm/light", "validation/recon/heavy_image", "learning_rate", "grad_norm"}
+    assert wanted <= run.data.metrics.keys()
+    assert run.data.metrics["validation/mlm"] == pytest.approx(summaries["pretrain"]["final"]["mlm"])
+
+
+def test_the_same_recipe_data_and_seed_give_the_same_bytes(trained, tiny_recipe, own_workspace, quiet):
+    workspace, _ = trained
+    pretrain(tiny_recipe, own_workspace, quiet, NAME, 0)
+    finetune(tiny_recipe, own_workspace, quiet, tiny_recipe.main, 0)
+    row = tiny_recipe.main
+    for one, other in (
+        (workspace.pretrained(NAME, 0), own_workspace.pretrained(NAME, 0)),
+        (workspace.finetuned(row, 0), own_workspace.finetuned(row, 0)),
+    ):
+        for name in ("model/model.safetensors", "model/tokenizer.json"):
+            assert sha256_of(one / name) == sha256_of(other / name)
+    scores = [each.finetuned(row, 0) / "scores.parquet" for each in (workspace, own_workspace)]
+    assert sha256_of(scores[0]) == sha256_of(scores[1])
