@@ -145,6 +145,7 @@ def synthesize(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the pictures, pixels.")] = 128,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
+    broken: Annotated[bool, typer.Option(help="Add a few broken rows, as every real catalog has.")] = True,
     quiet: QuietOption = False,
 ) -> None:
     """Draw the embedded catalog: studio photographs and attribute texts of an invented shop."""
@@ -152,7 +153,7 @@ def synthesize(
     from mlim.versions import commit_data
 
     terminal = Terminal(quiet)
-    draw(out, items, seed, image_size, workers, terminal)
+    draw(out, items, seed, image_size, workers, terminal, broken)
     terminal.say(f"wrote {out / 'catalog.yaml'} and {items} items{commit_data(out)}")
 
 
@@ -382,7 +383,7 @@ def _table(workspace: Workspace) -> str:
 
 
 def _closing_words(session: Session) -> str:
-    from mlim.tracking import tracking_uri
+    from mlim.tracking import shown, tracking_uri
 
     return "\n".join(
         [
@@ -390,7 +391,7 @@ def _closing_words(session: Session) -> str:
             _table(session.workspace),
             "",
             f"report:  {(session.workspace.report / 'index.html').resolve()}",
-            f"runs:    mlflow ui --backend-store-uri {tracking_uri(session.recipe)} --workers 1",
+            f"runs:    mlflow ui --backend-store-uri {shown(tracking_uri(session.recipe))} --workers 1",
             "again:   dvc repro",
         ]
     )

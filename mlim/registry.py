@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import mlim
 from mlim.recipe import Recipe
+from mlim.serving import ARTIFACT
 from mlim.tracking import URI_VARIABLE, as_mlim_error, client, tracking_uri
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ STAGE_TAG = "stage"
 MODEL_SHA256 = "mlim.model_sha256"
 STORE_VARIABLES = (URI_VARIABLE, "MLFLOW_REGISTRY_URI")
 NAME = "matcher"
-ARTIFACT = "matcher"
 CODE = Path(mlim.__file__).parent / "serving.py"
 INPUTS = ("text_a", "image_a", "text_b", "image_b")
 # What the code beside the model imports; written as exact versions, so that MLflow guesses and looks up nothing.

@@ -20,10 +20,10 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import PositiveFloat, PositiveInt
 
-from mlim.catalog.images import ImageRules, Refusal, prepare_picture
+from mlim.catalog.images import ImageRules, Refusal, prepare_picture, to_rgb
 from mlim.config import Config, parse
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
@@ -36,6 +36,7 @@ from mlim.recipe import Modality
 ARTIFACT = "matcher"
 SETTINGS = "serving.json"
 MANIFEST = "manifest.json"
+SHARD_FORMAT = "JPEG"
 SIDES = ("a", "b")
 MODALITIES = ("both", "text", "image")
 
@@ -162,7 +163,11 @@ class SentItems:
 
 
 def _decode(text: str, where: str, rules: ImageRules) -> NDArray[np.uint8]:
-    """The picture in a base64 string, under the same limits as the catalog's pictures."""
+    """The picture in a base64 string, under the same limits as the catalog's pictures.
+
+    One that has the model's size already (an item's, out of the shards) is taken as it is: encoding it once more would
+    make the served scores differ from the evaluated ones.
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -173,8 +178,9 @@ def _decode(text: str, where: str, rules: ImageRules) -> NDArray[np.uint8]:
     path.unlink()
     if isinstance(picture, Refusal):
         _refuse(f"{picture.detail} ({picture.reason})")
-    with Image.open(io.BytesIO(picture.jpeg), formats=["JPEG"]) as square:
-        return np.asarray(square.convert("RGB"))
+    fits = (picture.width, picture.height) == (rules.size, rules.size)
+    with Image.open(io.BytesIO(data if fits else picture.jpeg), formats=[*rules.formats, SHARD_FORMAT]) as square:
+        return np.asarray(to_rgb(ImageOps.exif_transpose(square)))
 
 
 def _refuse(sentence: str) -> NoReturn:

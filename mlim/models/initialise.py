@@ -7,27 +7,31 @@ from torch import nn
 
 from mlim.models.image_embedder import ImageEmbedder
 
-BERT_STD = 0.02
+BERT_STD = 0.02  # at BERT-base's width
+BERT_WIDTH = 768
 RELU_GAIN = 2.0  # He et al. 2015: keeps the variance through layers with a rectifying activation
 
 
 @torch.no_grad()
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
+def initialise(module: nn.Module, hidden_size: int, generator: torch.Generator) -> None:
     """Draw every weight inside `module` anew: BERT's rule for the transformer, He's for (de)convolutions.
 
+    BERT's standard deviation grows as the width shrinks, so that attention scores start as large as in BERT-base: with
+    0.02 at a width of 128 all tokens attend to all others alike for hundreds of steps.
     The embedder's last layer is scaled down, so that a picture's cells start with the size of word vectors and do not
     drown their position vectors under the common LayerNorm (docs/paper-decisions.md has the figures).
     """
+    std = BERT_STD * math.sqrt(BERT_WIDTH / hidden_size)
     for part in module.modules():
-        _draw(part, generator)
+        _draw(part, std, generator)
     for part in module.modules():
         if isinstance(part, ImageEmbedder):
-            part.projection.weight.mul_(BERT_STD)
+            part.projection.weight.mul_(std)
 
 
-def _draw(part: nn.Module, generator: torch.Generator) -> None:
+def _draw(part: nn.Module, std: float, generator: torch.Generator) -> None:
     if isinstance(part, nn.Linear | nn.Embedding):
-        nn.init.normal_(part.weight, std=BERT_STD, generator=generator)
+        nn.init.normal_(part.weight, std=std, generator=generator)
     elif isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(part.weight, std=math.sqrt(RELU_GAIN / _inputs_per_output(part)), generator=generator)
     elif isinstance(part, nn.LayerNorm):

@@ -59,7 +59,7 @@ class Matcher(nn.Module):
         with torch.device("meta"):
             matcher = cls(MatcherConfig(backbone=mlim.config, head_dropout=head_dropout))
         matcher.to_empty(device="cpu")
-        initialise(matcher, torch.Generator().manual_seed(seed))
+        initialise(matcher, mlim.config.hidden_size, torch.Generator().manual_seed(seed))
         matcher.backbone.load_state_dict(mlim.backbone.state_dict())
         return matcher
 

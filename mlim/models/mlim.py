@@ -40,7 +40,7 @@ class Mlim(nn.Module):
         with torch.device("meta"):
             model = cls(config)
         model.to_empty(device="cpu")
-        initialise(model, torch.Generator().manual_seed(seed))
+        initialise(model, model.config.hidden_size, torch.Generator().manual_seed(seed))
         return model
 
     def forward_items(

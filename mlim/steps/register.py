@@ -17,8 +17,8 @@ from mlim.errors import InputError
 from mlim.evaluation.significance import paired_bootstrap
 from mlim.files import atomic_folder, read_json, write_json
 from mlim.recipe import Recipe
-from mlim.registry import MODEL_SHA256, Registry
-from mlim.serving import SETTINGS, ServingSettings, seal
+from mlim.registry import CHAMPION, MODEL_SHA256, Registry
+from mlim.serving import SETTINGS, SHARD_FORMAT, ServingSettings, seal
 from mlim.tracking import StageRun, recipe_sha256, run_tags, shown, stage_run
 from mlim.versions import UNKNOWN, Lineage, lineage
 from mlim.workspace import Workspace
@@ -106,7 +106,7 @@ def _settings(recipe: Recipe, metrics: dict[str, Any]) -> ServingSettings:
         modality=recipe.main_row.modality,
         max_tokens=recipe.text.max_tokens,
         image_size=recipe.image.size,
-        image_formats=recipe.ingest.formats,
+        image_formats=tuple(dict.fromkeys((*recipe.ingest.formats, SHARD_FORMAT))),
         image_megapixels=recipe.ingest.max_megapixels,
         jpeg_quality=recipe.image.jpeg_quality,
         batch_size=recipe.evaluate.batch_size,
@@ -119,14 +119,19 @@ def _tags(recipe: Recipe, workspace: Workspace, origin: Lineage, metrics: dict[s
     """What leads from a version back to code, data, recipe, validation, figures and runs."""
     figures = metrics["pr_auc"][recipe.main_row.modality]
     runs = _runs(recipe, workspace)
-    training = run_tags(recipe, runs["finetune"])  # the commit that trained the model may be older than the checkout
-    return {
-        "mlim.commit": training.get("mlim.commit", origin.commit),
-        "mlim.dirty": training.get("mlim.dirty", str(origin.dirty).lower()),
-        "mlim.registered_at_commit": origin.commit,
+    now = {
+        "mlim.commit": origin.commit,
+        "mlim.dirty": str(origin.dirty).lower(),
         "mlim.data_version": origin.data_version,
         "mlim.items_sha256": origin.items,
         "mlim.validation": origin.validation,
+    }
+    training = run_tags(
+        recipe, runs["finetune"]
+    )  # code and data that trained the model; the checkout may have moved on
+    return {
+        **{key: training.get(key, value) for key, value in now.items()},
+        "mlim.registered_at_commit": origin.commit,
         "mlim.recipe": recipe.name,
         "mlim.recipe_sha256": recipe_sha256(recipe),
         "mlim.pr_auc": f"{figures['value']:.6f}",
@@ -171,7 +176,7 @@ def _requests(workspace: Workspace, pairs: pd.DataFrame, size: int) -> Iterator[
 
 def _decide(recipe: Recipe, workspace: Workspace, registry: Registry, version: str) -> Verdict:
     """Champion when there is none, or when the PR-AUC on the same test pairs is higher beyond doubt."""
-    champion = registry.holder("champion")
+    champion = registry.holder(CHAMPION)
     if champion is None:
         return Verdict(True, "champion, the first of this model")
     if champion == version:

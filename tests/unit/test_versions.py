@@ -133,3 +133,18 @@ def test_repro_runs_one_stage_with_this_python():
 
 def test_a_folder_without_dvc_file_is_left_alone(tmp_path):
     assert commit_data(tmp_path / "data") == ""
+
+
+@pytest.mark.integration
+def test_data_made_again_are_recorded_by_dvc(repository):
+    (repository / "data").mkdir()
+    (repository / "data" / "catalog.yaml").write_text("source: synthetic\n")
+    (repository / ".gitignore").unlink()
+    for arguments in (["init", "--quiet"], ["add", "--quiet", "data"]):
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=repository, check=True)
+    recorded = (repository / "data.dvc").read_text()
+    assert commit_data(repository / "data") == ", as data.dvc has them"
+    assert (repository / "data.dvc").read_text() == recorded
+    (repository / "data" / "catalog.yaml").write_text("source: table\n")
+    assert commit_data(repository / "data") == "; data.dvc now names them"
+    assert (repository / "data.dvc").read_text() != recorded

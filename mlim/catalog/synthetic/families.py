@@ -20,8 +20,8 @@ PALETTE_SIZE = 3
 TRIM_COLOURS = ("cream", "navy", "brown", "red", "grey")
 # Shops sell more plain than patterned things, and more medium than others: common values make the task learnable
 # step by step (two plain products match more often than not) before the comparison itself is learned.
-PATTERN_SHARES: Mapping[str, float] = {"solid": 0.6, "stripes": 0.1, "dots": 0.1, "checks": 0.1, "block": 0.1}
-SIZE_SHARES: Mapping[str, float] = {"medium": 0.6, "small": 0.15, "large": 0.15, "giant": 0.1}
+PATTERN_SHARES: Mapping[str, float] = {"solid": 0.88, "stripes": 0.03, "dots": 0.03, "checks": 0.03, "block": 0.03}
+SIZE_SHARES: Mapping[str, float] = {"medium": 0.88, "small": 0.04, "large": 0.04, "giant": 0.04}
 BRANDS = (
     "alma", "borea", "corvo", "delfi", "estro", "fjell", "galea", "holm", "ilva", "junta", "kestrel", "lumo",
     "miro", "nadir", "orsa", "pavo", "quill", "rovere", "solvi", "talla", "umbra", "vento", "wilma", "zefir",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mlim.catalog.synthetic.broken import break_rows
 from mlim.catalog.synthetic.families import LARGEST_FAMILY, SMALLEST_FAMILY, Draw, Member, draw_members, generator_for
 from mlim.catalog.synthetic.look import Look, draw_look
 from mlim.catalog.synthetic.products import PRODUCTS
@@ -45,8 +46,12 @@ class _Order(NamedTuple):
     size: int
 
 
-def synthesize(out: Path, items: int, seed: int, image_size: int, workers: int, terminal: Terminal) -> None:
+def synthesize(
+    out: Path, items: int, seed: int, image_size: int, workers: int, terminal: Terminal, broken: bool = False
+) -> None:
     """Write the embedded catalog to the folder `out`: catalog.csv, images/, catalog.yaml (all or nothing).
+
+    `broken` appends one row per kind of fault, as a real catalog would have (`mlim.catalog.synthetic.broken`).
 
     Equal `items`, `seed` and `image_size` (pixels) give equal bytes, whatever the number of `workers` (processes).
     Raises `InputError` for impossible numbers and for a folder that holds something else.
@@ -54,11 +59,13 @@ def synthesize(out: Path, items: int, seed: int, image_size: int, workers: int, 
     _check(out, items, seed, image_size, workers)
     with atomic_folder(out) as folder:
         planned = plan_items(items, seed)
-        _write_table(folder / TABLE, [item.row for item in planned])
+        rows = [item.row for item in planned]
         orders = [_Order(folder / IMAGES / item.row["image"], item.look, image_size) for item in planned]
         with terminal.progress("drawing pictures", items) as bar:
             for _ in _drawn(orders, workers):
                 bar.advance()
+        faulty = break_rows(rows, folder / IMAGES) if broken else []
+        _write_table(folder / TABLE, [*rows, *faulty])
         (folder / DESCRIPTION).write_text(yaml.safe_dump(describe(), sort_keys=False), encoding="utf-8")
 
 
