@@ -23,6 +23,7 @@ GIT_SECONDS = 30.0
 DVC_SUFFIX = ".dvc"
 DVC_PIPELINE = "dvc.yaml"
 DVC_PARAMETERS = "params.yaml"
+DVC_LOCK = "dvc.lock"
 DVC_CATALOG = Path("data", "catalog.yaml")
 DVC_BUILD = Path("build")
 
@@ -57,7 +58,8 @@ def git_state(root: Path) -> tuple[str, bool]:
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return UNKNOWN, False
-    return commit, bool(_git(root, "status", "--porcelain"))
+    # dvc.lock is what the pipeline itself writes: a result, not code
+    return commit, bool(_git(root, "status", "--porcelain", "--", ".", f":(exclude,glob)**/{DVC_LOCK}"))
 
 
 def _git(root: Path, *arguments: str) -> str:

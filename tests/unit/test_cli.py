@@ -60,7 +60,7 @@ def test_the_resolved_recipe_lies_beside_the_results(catalog: SmallCatalog, monk
         (["ingest", "--set", "imge.size=3"], "did you mean `image`"),
         (["ingest", "--set", "image.sise=3"], "did you mean `size`"),
         (["ingest", "--set", "seed=many"], "`seed`"),
-        (["ingest", "--set", "image.size=65"], "image.grid 8 x the product 8"),
+        (["ingest", "--set", "image.size=65"], "image.grid 4 x the product 16"),
         (["ingest", "--catalog", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["pretrain", "--set", "tracking.uri=http://127.0.0.1:9"], "http://127.0.0.1:9"),
         (["pretrain", "recon-mlm-mum"], "did you mean `recon-mlm-mam`"),

@@ -63,7 +63,7 @@ def test_many_mistakes_are_told_at_once():
 
 def test_sizes_must_multiply_to_the_grid():
     [problem] = problems_of("image.size=100")
-    assert "image.size 100 must be image.grid 8 x the product 8 of model.embedder.strides (= 64)" in problem
+    assert "image.size 100 must be image.grid 4 x the product 16 of model.embedder.strides (= 64)" in problem
     assert "model.decoder.strides" in problem
 
 

@@ -52,6 +52,11 @@ def test_commit_and_dirtiness(repository):
     assert git_state(repository) == (commit, True)
 
 
+def test_what_the_pipeline_writes_itself_is_not_dirt(repository):
+    (repository / "dvc.lock").write_text("schema: '2.0'\n")
+    assert git_state(repository)[1] is False
+
+
 def test_outside_a_repository_the_commit_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_state(tmp_path) == (UNKNOWN, False)
