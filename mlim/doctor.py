@@ -13,7 +13,7 @@ from mlim.errors import MlimError
 from mlim.recipe import Recipe
 
 PACKAGES = ("torch", "transformers", "accelerate", "prefect", "mlflow", "dvc", "great-expectations", "pillow", "pandas")
-FASTAPI_LIMIT = (0, 155)  # Prefect's server does not start with this one or later (constraints.txt)
+FASTAPI_LIMIT = (0, 153)  # Prefect's server refuses deployments with this one or later (constraints.txt)
 PORT_OF_SCHEME = {"http": 80, "https": 443}
 LEAST_FREE_BYTES = 2 * 1024**3
 CONNECT_SECONDS = 2.0
@@ -44,7 +44,7 @@ def _fastapi() -> Finding:
     installed = version("fastapi")
     fine = tuple(int(part) for part in installed.split(".")[:2]) < FASTAPI_LIMIT
     return Finding(
-        "fastapi", fine, installed if fine else f"{installed} keeps Prefect's server from starting; use 0.154"
+        "fastapi", fine, installed if fine else f"{installed} keeps Prefect's server from working; use 0.149"
     )
 
 
