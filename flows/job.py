@@ -7,7 +7,7 @@ from pathlib import Path
 from mlim.files import atomic_file
 from mlim.recipe import Recipe, load_recipe
 from mlim.steps.plan import Stage, everything, stages_from
-from mlim.versions import repro_command, workspace_is_dvc
+from mlim.versions import everything_reproduced, repro_command, workspace_is_dvc
 from mlim.workspace import Workspace
 
 READ_THE_CATALOG = frozenset({"ingest", "validate", "pairs"})
@@ -22,6 +22,10 @@ class Job:
     workspace: Workspace
     dvc: bool
     todo: frozenset[Stage]
+
+    def is_done(self) -> bool:
+        """Whether DVC owns these results and finds all of them up to date."""
+        return self.dvc and everything_reproduced()
 
     def command(self, stage: Stage) -> list[str]:
         """The command line of a stage: exactly what a person would type."""

@@ -108,6 +108,12 @@ def _recorded(pointer: Path) -> str | None:
     return next((str(out["md5"]) for out in read_yaml(pointer).get("outs", ()) if "md5" in out), None)
 
 
+def everything_reproduced(root: Path | None = None) -> bool:
+    """Whether DVC finds every stage of the pipeline in `root` (default: current folder) up to date."""
+    command = [sys.executable, "-m", "dvc", "status", "--quiet"]
+    return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0  # noqa: S603
+
+
 def commit_data(folder: Path) -> str:
     """Record what `folder` holds in its DVC file, when it has one; gives the end of a sentence about it."""
     target = folder.absolute()

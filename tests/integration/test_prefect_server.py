@@ -1,8 +1,6 @@
 """`make serve-prefect` for real: server, pool, worker, and the deployment run that a person would start."""
 
 import json
-import os
-import signal
 import subprocess
 import time
 import urllib.request
@@ -19,6 +17,7 @@ pytestmark = pytest.mark.integration
 
 START_SECONDS = 120
 CANCEL_SECONDS = 90
+STOP_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +50,18 @@ def server(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         wait_until(lambda: "Prefect is ready" in (home / "serve.log").read_text(), START_SECONDS)
         yield client
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.terminate()
+        process.wait(timeout=STOP_SECONDS)
         log.close()
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(home) in environment_of(p).get("PREFECT_HOME", "")]
+    assert not left, "the script left processes behind"
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
 
 
 def wait_until(condition: object, seconds: float) -> None:
