@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -336,7 +337,7 @@ def run(
         name: read_json(folder / "summary.json")
         for name, folder in (("evaluate", session.workspace.evaluation), ("register", session.workspace.registration))
     }
-    session.show(outcome, _closing_words(session))
+    session.show(outcome, _closing_words(session, catalog))
 
 
 def _check_before_work(recipe: Recipe, catalog: Path) -> None:
@@ -382,17 +383,23 @@ def _table(workspace: Workspace) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _closing_words(session: Session) -> str:
+def _closing_words(session: Session, catalog: Path) -> str:
+    """The table, the report, and what to type next."""
     from mlim.tracking import shown, tracking_uri
+    from mlim.versions import workspace_is_dvc
 
+    known = shutil.which("mlim") == str(Path(sys.executable).parent / "mlim")
+    activate = [] if known else [f"first:   . {Path(sys.executable).parent / 'activate'}"]
+    again = "dvc repro" if workspace_is_dvc(session.recipe, catalog, session.workspace) else "mlim run ... --from STAGE"
     return "\n".join(
         [
             "",
             _table(session.workspace),
             "",
             f"report:  {(session.workspace.report / 'index.html').resolve()}",
+            *activate,
             f"runs:    mlflow ui --backend-store-uri {shown(tracking_uri(session.recipe))} --workers 1",
-            "again:   dvc repro",
+            f"again:   {again}",
         ]
     )
 
