@@ -1,5 +1,6 @@
 """What a flow is asked to do, resolved once: recipe, catalog, work folder, and who runs the stages."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,22 @@ from mlim.steps.plan import Stage, everything, stages_from
 from mlim.versions import everything_reproduced, repro_command, workspace_is_dvc
 from mlim.workspace import Workspace
 
+QUIET_VARIABLE = "MLIM_QUIET"
 READ_THE_CATALOG = frozenset({"ingest", "validate", "pairs"})
 
 
 @dataclass(frozen=True)
 class Job:
-    """One pipeline: `dvc` says that DVC owns these results, so stages go through `dvc repro`."""
+    """One pipeline: `dvc` says that DVC owns these results, so stages go through `dvc repro`.
+
+    A `quiet` job keeps what its stages say in their log files only.
+    """
 
     recipe: Recipe
     catalog: Path
     workspace: Workspace
     dvc: bool
+    quiet: bool
     todo: frozenset[Stage]
 
     def is_done(self) -> bool:
@@ -45,4 +51,4 @@ def prepare(recipe: str, catalog: str, work: str | None, overrides: list[str] | 
         temporary.write_text(resolved.to_yaml(), encoding="utf-8")
     dvc = workspace_is_dvc(resolved, Path(catalog), workspace)
     todo = frozenset(everything(resolved)) if dvc else stages_from(resolved, start)
-    return Job(resolved, Path(catalog), workspace, dvc, todo)
+    return Job(resolved, Path(catalog), workspace, dvc, bool(os.environ.get(QUIET_VARIABLE)), todo)

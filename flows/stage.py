@@ -33,15 +33,21 @@ def run_stage(job: Job, stage: Stage) -> None:
         return
     log = job.workspace.logs / f"{stage.target}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"[{stage.target}]", file=sys.stderr, flush=True)
-    with _slot(stage), log.open("wb") as target, _child(job.command(stage)) as child:
-        _copy_output(child, target)
+    if not job.quiet:
+        print(f"[{stage.target}]", file=sys.stderr, flush=True)
+    with _slot(stage), log.open("wb") as target, _child(job, stage) as child:
+        _copy_output(child, target, echo=not job.quiet)
         code = child.wait()
     if _has_server():
         create_link_artifact(key="log-file", link=log.resolve().as_uri(), link_text=f"log of {stage.target}")
     if code != 0:
         kind = InputError if code == InputError.exit_code else MlimError
-        raise kind(f"stage {stage.target} failed (exit {code}); what it said is above and in {log}")
+        raise kind(f"stage {stage.target} failed (exit {code}); what it said is in {_account(log)}")
+
+
+def _account(log: Path) -> str:
+    """Where to read what a stage said: on the terminal it was drawn there, and the file is empty."""
+    return str(log) if log.stat().st_size else "the lines above"
 
 
 def _has_server() -> bool:
@@ -54,12 +60,12 @@ def _slot(stage: Stage) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _child(command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start `command` in its own process group; the whole group is ended when the block is left early."""
-    live = sys.stderr.isatty()  # a person is watching: the child draws its progress bars itself
+def _child(job: Job, stage: Stage) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a stage in its own process group; the whole group is ended when the block is left early."""
+    live = sys.stderr.isatty() and not job.quiet  # a person is watching: the child draws its progress bars itself
     child = subprocess.Popen(  # noqa: S603 - our own command line
-        command,
-        stdout=None if live else subprocess.PIPE,
+        job.command(stage),
+        stdout=sys.stderr if live else subprocess.PIPE,  # standard output belongs to the summary
         stderr=None if live else subprocess.STDOUT,
         preexec_fn=die_with_parent,
         process_group=0,
@@ -78,13 +84,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **QUIET, "PATH": path, "MLIM_DIE_WITH_PARENT": "1"}
 
 
-def _copy_output(child: "subprocess.Popen[bytes]", log: IO[bytes]) -> None:
-    """Line by line into the log file and on to our own standard error (a worker keeps that)."""
+def _copy_output(child: "subprocess.Popen[bytes]", log: IO[bytes], echo: bool) -> None:
+    """Line by line into the log file and, with `echo`, on to our own standard error (a worker keeps that)."""
     for line in child.stdout or ():
         log.write(line)
         log.flush()
-        sys.stderr.write(line.decode(errors="replace"))
-        sys.stderr.flush()
+        if echo:
+            sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.flush()
 
 
 def _end_group(child: "subprocess.Popen[bytes]") -> None:

@@ -1,5 +1,6 @@
 """The `mlim` command: one subcommand per step, the same options meaning the same everywhere."""
 
+import errno
 import inspect
 import json
 import os
@@ -19,6 +20,7 @@ from mlim.recipe import Recipe, load_recipe
 from mlim.workspace import Workspace
 
 DEFAULT_CATALOG = Path("data/catalog.yaml")
+DISK_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 app = typer.Typer(
     name="mlim",
@@ -56,26 +58,35 @@ ResumeOption = Annotated[
 class Session:
     """What every step command has in common: recipe, work folder, terminal, and how to show a summary."""
 
-    def __init__(
-        self, recipe: str, set_: Sequence[str] | None, work: Path | None, quiet: bool, as_json: bool, tracked: bool
-    ) -> None:
+    def __init__(self, recipe: str, set_: Sequence[str] | None, work: Path | None, quiet: bool, as_json: bool) -> None:
         self.recipe: Recipe = load_recipe(recipe, set_ or [])
         self.workspace = Workspace(work or Path("build") / self.recipe.name)
         self.terminal = Terminal(quiet)
         self._as_json = as_json
+
+    def begin(self, command: str, tracked: bool) -> None:
+        """Say what starts (the libraries take seconds to load), check the tracking server, store the recipe."""
+        self.terminal.say(f"{command}: recipe {self.recipe.name}, results in {self.workspace.root}; loading ...")
         if tracked:
             from mlim.tracking import check_server
 
             check_server(self.recipe)
+        self._store_recipe()
 
-    def store_recipe(self) -> None:
+    def _store_recipe(self) -> None:
         """Keep the complete recipe beside the results."""
-        with atomic_file(self.workspace.recipe) as temporary:
-            temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
+        try:
+            with atomic_file(self.workspace.recipe) as temporary:
+                temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"--work {self.workspace.root}: results cannot be written there ({error.strerror}); choose another"
+            ) from None
 
     def with_seeds(self, count: int) -> None:
         """Replace the recipe's seeds by 0 to `count` - 1."""
         self.recipe = self.recipe.model_copy(update={"seeds": tuple(range(count))})
+        self._store_recipe()
 
     def seed(self, given: int | None) -> int:
         """The seed that was asked for, else the recipe's first."""
@@ -102,8 +113,8 @@ def step(example: str, tracked: bool = False) -> Callable[[Callable[..., None]],
     def register(body: Callable[..., None]) -> Callable[..., None]:
         def command(**options: Any) -> None:
             shared = {name: options.pop(name) for name in _COMMON}
-            session = Session(**shared, tracked=tracked)
-            session.store_recipe()
+            session = Session(**shared)
+            session.begin(body.__name__, tracked)
             body(session, **options)
 
         own = [parameter for name, parameter in inspect.signature(body).parameters.items() if name != "session"]
@@ -178,12 +189,14 @@ def _counts(quarantined: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(quarantined.items())) or "none"
 
 
-@step("mlim ingest --catalog data/catalog.yaml --recipe demo")
+@step("mlim ingest --catalog data/catalog.yaml --recipe demo", tracked=True)
 def ingest(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None:
     """Read the source, decode and resize the pictures, write shards; bad rows go to quarantine."""
     from mlim.steps.ingest import ingest as run_step
+    from mlim.steps.recorded import record
 
     summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
+    record(session.recipe, session.workspace, "ingest", session.workspace.items)
     bad = summary["quarantined"]
     session.show(
         summary,
@@ -192,12 +205,14 @@ def ingest(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None:
     )
 
 
-@step("mlim validate --set validation.min_image_side=200")
+@step("mlim validate --set validation.min_image_side=200", tracked=True)
 def validate(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None:
     """Check the ingested items with Great Expectations; refused rows go to quarantine."""
+    from mlim.steps.recorded import record
     from mlim.steps.validate import validate as run_step
 
     summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
+    record(session.recipe, session.workspace, "validate", session.workspace.valid)
     session.show(
         summary,
         f"{summary['checked']} items checked, {summary['accepted']} accepted, quarantined: "
@@ -205,13 +220,17 @@ def validate(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None
     )
 
 
-@step("mlim pairs --set pairs.test_share=0.3")
+@step("mlim pairs --set pairs.test_share=0.3", tracked=True)
 def pairs(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None:
     """Split the items by family and picture, and make the pairs for fine-tuning and testing."""
     from mlim.steps.pairs import make_pairs as run_step
+    from mlim.steps.recorded import record
 
     summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
-    session.show(summary, f"pairs: {summary['counts']}")
+    record(session.recipe, session.workspace, "pairs", session.workspace.pairs)
+    leaks = [entry["rule"] for entry in summary["leak_audit"] if entry["leaks"]]
+    audit = f"these simple rules give the answer away: {', '.join(leaks)}" if leaks else "no simple rule gives it away"
+    session.show(summary, f"wrote {session.workspace.pairs}; leak audit: {audit}")
 
 
 @step("mlim pretrain recon-mlm-naive --recipe small --set pretrain.steps=100", tracked=True)
@@ -330,9 +349,9 @@ def run(
 
     Where params.yaml and data/ describe this very run, stages go through `dvc repro`, which skips what is up to date.
     """
-    _check_before_work(session.recipe, catalog)
+    _check_before_work(session.recipe, catalog, start)
     session.terminal.say("starting the workflow engine (about ten seconds) ...")
-    _run_pipeline(session.workspace, catalog, start)
+    _run_pipeline(session.workspace, catalog, start, session.terminal.quiet)
     outcome = {
         name: read_json(folder / "summary.json")
         for name, folder in (("evaluate", session.workspace.evaluation), ("register", session.workspace.registration))
@@ -340,12 +359,14 @@ def run(
     session.show(outcome, _closing_words(session, catalog))
 
 
-def _check_before_work(recipe: Recipe, catalog: Path) -> None:
+def _check_before_work(recipe: Recipe, catalog: Path, start: str) -> None:
     """Everything that can be known to be wrong before work starts, listed at once."""
     from mlim.steps.ingest import check_catalog
+    from mlim.steps.plan import stages_from
     from mlim.tracking import check_server
 
     checks: Sequence[Callable[[], object]] = (
+        lambda: stages_from(recipe, start),
         lambda: check_catalog(catalog),
         lambda: _check_start(recipe),
         lambda: check_server(recipe),
@@ -367,11 +388,14 @@ def _check_start(recipe: Recipe) -> None:
         find_start(recipe.model.start)
 
 
-def _run_pipeline(workspace: Workspace, catalog: Path, start: str) -> None:
+def _run_pipeline(workspace: Workspace, catalog: Path, start: str, quiet: bool) -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # the stages speak for themselves
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    from flows.job import QUIET_VARIABLE
     from flows.pipeline import pipeline
 
+    if quiet:
+        os.environ[QUIET_VARIABLE] = "1"
     pipeline(recipe=str(workspace.recipe), catalog=str(catalog), work=str(workspace.root), start=start)
 
 
@@ -415,6 +439,7 @@ def results(
     """Write the results of the tracked runs into a document, so that no figure is typed by hand."""
     from mlim.report.results import write_results
 
+    Terminal().say("reading the tracked runs ...")
     write_results(load_recipe(recipe, set_ or []), out)
     Terminal().say(f"wrote {out}")
 
@@ -424,6 +449,7 @@ def doctor(recipe: RecipeOption = "demo", set_: SetOption = None, as_json: JsonO
     """What is installed, which devices there are, which servers answer, what is misconfigured."""
     from mlim.doctor import examine
 
+    Terminal(quiet=as_json).say("looking at packages, devices and servers ...")
     findings = examine(load_recipe(recipe, set_ or []))
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
@@ -444,4 +470,9 @@ def main() -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in DISK_TAKES_NO_MORE:
+            raise
+        print(f"error: {error}; make room on the disk and run the same command again", file=sys.stderr)
+        return MlimError.exit_code
     return 0

@@ -1,6 +1,6 @@
 """Pairs for fine-tuning (the paper's task CM): labelled by the type of variation, split without leaks.
 
-Pure functions of the accepted items: no files are written here. Items that belong together (one family, byte-identical
+Functions of the accepted items: no files are written here. Items that belong together (one family, byte-identical
 pictures, a labelled pair) form a component; components, never single items or pairs, are dealt to the splits.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import average_precision_score
 
+from mlim.catalog.table import column_names, read_table
 from mlim.errors import DataError, InputError
 from mlim.recipe import PairsConfig
 
@@ -108,6 +110,16 @@ def _kind(decided_by: Sequence[str], differs: Sequence[bool]) -> str:
     if not differing:
         return f"same {' and '.join(words)}"
     return f"{' and '.join(differing)} {'differs' if len(differing) == 1 else 'differ'}"
+
+
+def read_labelled(path: Path) -> pd.DataFrame:
+    """The user's own pairs as texts item_a, item_b, label; `InputError` when the table or a column is missing."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such table of labelled pairs; check pairs.labelled in the catalog's description")
+    missing = [column for column in LABELLED_COLUMNS if column not in column_names(path)]
+    if missing:
+        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; it needs {', '.join(LABELLED_COLUMNS)}")
+    return read_table(path, LABELLED_COLUMNS)
 
 
 def labelled_pairs(

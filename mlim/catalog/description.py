@@ -124,6 +124,16 @@ def load_description(path: Path) -> CatalogDescription:
     return _relative_to(path.parent, description)
 
 
+def check_pair_rules(description: CatalogDescription, where: str) -> None:
+    """`InputError` led by `where` unless the description tells which items make pairs."""
+    if description.pairs.labelled is None and not description.pairs.decided_by:
+        raise InputError(
+            f"{where}: nothing tells which items make pairs; add columns.family (the column that groups the "
+            "variations of a product) and pairs.decided_by (the columns that decide a match), or pairs.labelled (a "
+            "table with item_a, item_b, label)"
+        )
+
+
 def _with_drawn_columns(values: dict[str, Any]) -> dict[str, Any]:
     """The values; a synthetic source knows its own columns and pairs, so they may be left out."""
     if values.get("source") != "synthetic":

@@ -1,5 +1,6 @@
 """Writing Parquet row by row with flat memory and equal bytes for equal rows."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,11 @@ class RowWriter:
             self._flush()
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Let go of the file after an error, without what is pending; the error under way is the one that matters."""
+        with contextlib.suppress(OSError, pa.ArrowException):
+            self._writer.close()
+
     def _flush(self) -> None:
         self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema), ROWS_PER_GROUP)
         self._pending = []
@@ -47,4 +53,7 @@ class RowWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()

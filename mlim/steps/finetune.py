@@ -38,6 +38,7 @@ from mlim.steps.trained import (
     open_checkpoints,
     open_training_data,
     result_folder,
+    training_size,
     training_summary,
     write_training,
 )
@@ -62,6 +63,7 @@ def finetune(
     job = _Job(recipe, workspace, row, seed)
     place, out = workspace.checkpoints(STAGE, row, seed), workspace.finetuned(row, seed)
     with only_trainer(place):
+        terminal.say(f"{row}, seed {seed}: {job.size}")
         checkpoints = open_checkpoints(place, recipe.finetune, job.decisive, resume, terminal)
         with stage_run(recipe, workspace, STAGE, cell(row, seed), lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)
@@ -89,6 +91,11 @@ class _Job:
         mlim, self.tokenizer = _load_start(recipe, self._start, self._data, seed)
         self.model = Matcher.from_mlim(mlim, recipe.finetune.head_dropout, seed)
         self._collate = PairCollator(self._data.store, self.tokenizer, recipe.text.max_tokens)
+
+    @property
+    def size(self) -> str:
+        """What is trained on what, in a few words."""
+        return training_size(self.model, f"{len(self._data.pairs[TRAIN])} pairs")
 
     @property
     def decisive(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mlim.catalog.description import CatalogDescription, load_description
+from mlim.catalog.description import CatalogDescription, check_pair_rules, load_description
 from mlim.catalog.ingest import check_share, ingest_items, read_source
 from mlim.catalog.quarantine import QUARANTINE_FILE
 from mlim.console import Terminal
@@ -38,10 +38,16 @@ def ingest(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Termin
 
 
 def check_catalog(catalog: Path) -> None:
-    """`InputError` listing what is wrong with a description and its table, before any work."""
+    """`InputError` listing what is wrong with a description, its table and its labelled pairs, before any work."""
     description = load_description(catalog)
-    if description.source == "table":
-        read_source(description, str(catalog))
+    check_pair_rules(description, str(catalog))
+    if description.source != "table":
+        return
+    frame, labelled = read_source(description, str(catalog)), description.pairs.labelled
+    if labelled is not None:
+        from mlim.pairs import labelled_pairs, read_labelled  # only here: scipy takes a second to load
+
+        labelled_pairs(read_labelled(labelled), str(labelled), set(frame[description.columns.id]), set())
 
 
 def _drawn(

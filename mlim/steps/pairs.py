@@ -7,14 +7,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlim.catalog.description import CatalogDescription, load_description
+from mlim.catalog.description import CatalogDescription, check_pair_rules, load_description
 from mlim.catalog.quarantine import QUARANTINE_FILE, read_quarantine
-from mlim.catalog.table import column_names, read_table
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
 from mlim.files import atomic_folder, write_json
 from mlim.pairs import (
-    LABELLED_COLUMNS,
     TEST,
     SplitPairs,
     VariationRule,
@@ -22,6 +20,7 @@ from mlim.pairs import (
     count_pairs,
     labelled_pairs,
     pairs_sha256,
+    read_labelled,
     split_pairs,
     variation_pairs,
 )
@@ -81,27 +80,13 @@ def _accepted_items(workspace: Workspace) -> pd.DataFrame:
 def _candidates(
     description: CatalogDescription, catalog: Path, items: pd.DataFrame, workspace: Workspace
 ) -> tuple[pd.DataFrame, dict[str, int]]:
+    check_pair_rules(description, str(catalog))
     rules = description.pairs
     if rules.labelled is not None:
         quarantines = [folder / QUARANTINE_FILE for folder in (workspace.items, workspace.valid)]
         refused = {item for path in quarantines if path.is_file() for item in read_quarantine(path)["id"]}
-        return labelled_pairs(_read_labelled(rules.labelled), str(rules.labelled), set(items["id"]), refused)
-    if description.columns.family is None or not rules.decided_by:
-        raise InputError(
-            f"{catalog}: nothing tells which items make pairs; add columns.family (the column that groups the "
-            "variations of a product) and pairs.decided_by (the columns that decide a match), or pairs.labelled (a "
-            f"table with {', '.join(LABELLED_COLUMNS)})"
-        )
+        return labelled_pairs(read_labelled(rules.labelled), str(rules.labelled), set(items["id"]), refused)
     return variation_pairs(items, VariationRule(rules.decided_by, rules.same, rules.max_family_size))
-
-
-def _read_labelled(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path}: no such table of labelled pairs; check pairs.labelled in the catalog's description")
-    missing = [column for column in LABELLED_COLUMNS if column not in column_names(path)]
-    if missing:
-        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; it needs {', '.join(LABELLED_COLUMNS)}")
-    return read_table(path, LABELLED_COLUMNS)
 
 
 def _check(recipe: Recipe, made: SplitPairs, items: pd.DataFrame, data_docs: Path) -> list[Finding]:

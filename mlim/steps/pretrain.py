@@ -21,6 +21,7 @@ from mlim.steps.trained import (
     open_checkpoints,
     open_training_data,
     result_folder,
+    training_size,
     training_summary,
     write_training,
 )
@@ -47,6 +48,7 @@ def pretrain(
     job = _Job(recipe, workspace, name, seed, pretraining)
     place, out = workspace.checkpoints(STAGE, name, seed), workspace.pretrained(name, seed)
     with only_trainer(place):
+        terminal.say(f"{name}, seed {seed}: {job.size}")
         checkpoints = open_checkpoints(place, recipe.pretrain, job.decisive, resume, terminal)
         with stage_run(recipe, workspace, STAGE, cell(name, seed), lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)
@@ -70,6 +72,11 @@ class _Job:
             raise InputError(f"{workspace.pairs}: the validation split is empty; run `mlim pairs` with more items")
         self.tokenizer = make_tokenizer(recipe, self._data)
         self.model = build_mlim(recipe, self.tokenizer, seed)
+
+    @property
+    def size(self) -> str:
+        """What is trained on what, in a few words."""
+        return training_size(self.model, f"{len(self._data.items[TRAIN])} items")
 
     @property
     def decisive(self) -> dict[str, Any]:

@@ -111,15 +111,22 @@ def model_sections(recipe: Recipe) -> dict[str, Any]:
 
 def training_summary(result: TrainResult, model: nn.Module) -> dict[str, Any]:
     """What both steps say about a training."""
-    parameters = {
-        name: sum(parameter.numel() for parameter in child.parameters()) for name, child in model.named_children()
-    }
+    parameters = {name: _count_parameters(child) for name, child in model.named_children()}
     return {
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
         "samples_per_second": round(result.samples_per_second, 2),
-        "parameters": {"total": sum(parameter.numel() for parameter in model.parameters()), **parameters},
+        "parameters": {"total": _count_parameters(model), **parameters},
     }
+
+
+def training_size(model: nn.Module, examples: str) -> str:
+    """What is about to be trained on what, in a few words."""
+    return f"{_count_parameters(model):,} parameters, {examples} to train on"
+
+
+def _count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @contextmanager

@@ -42,6 +42,7 @@ def validate(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Term
     """
     description = load_description(catalog)
     items = read_items(workspace.items)
+    terminal.say(f"checking {len(items)} items with Great Expectations ...")
     with atomic_folder(workspace.valid) as folder:
         validation = Validation(folder / "data_docs")
         parameters = _parameters(recipe, workspace)

@@ -73,7 +73,10 @@ def test_every_loss_by_mode_reaches_the_tracked_run(trained, tiny_recipe):
     run = client(tiny_recipe).get_run(summaries["pretrain"]["run_id"])
     assert run.info.status == "FINISHED"
     wanted = {"train/recon", "validation/mlm/light", "validation/recon/heavy_image", "learning_rate", "grad_norm"}
+    wanted |= {"samples_per_second"}
     assert wanted <= run.data.metrics.keys()
+    stored = {entry.path for entry in client(tiny_recipe).list_artifacts(run.info.run_id)}
+    assert stored == {"history.csv", "recipe.yaml"}
     assert run.data.metrics["validation/mlm"] == pytest.approx(summaries["pretrain"]["final"]["mlm"])
 
 

@@ -217,6 +217,17 @@ def test_unbalanced_labels_stop_the_run(recipe, catalog, own_workspace, quiet):
         make_pairs(with_limits(recipe, min_label_share=0.4), catalog, own_workspace, quiet)
 
 
+def test_a_split_without_a_label_stops_the_run_and_leaves_the_last_pairs(recipe, catalog, own_workspace, quiet):
+    before = contents(own_workspace.pairs)
+    index = own_workspace.valid / "index.parquet"
+    items = pq.read_table(index).to_pandas()
+    items["facts"] = json.dumps({"pattern": "plain"})
+    pq.write_table(pa.Table.from_pandas(items, preserve_index=False), index)
+    with pytest.raises(DataError, match="the train split has no mismatching pairs; the validation split has no"):
+        make_pairs(recipe, catalog, own_workspace, quiet)
+    assert contents(own_workspace.pairs) == before
+
+
 def test_the_users_own_pairs(recipe, catalog, own_workspace, quiet, tmp_path):
     catalog.write_text(CATALOG.replace("decided_by: [pattern]", "labelled: mine.csv"), encoding="utf-8")
     rows = ["item_a,item_b,label", *(f"item-{n:03d},item-{39 - n:03d},{n % 2}" for n in range(20))]

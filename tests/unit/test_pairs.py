@@ -183,10 +183,29 @@ def test_the_same_seed_gives_the_same_split_whatever_the_order_of_the_rows():
     assert pairs_sha256(one.pairs) == pairs_sha256(two.pairs) != pairs_sha256(other.pairs)
 
 
-def test_a_split_without_a_label_is_refused():
-    items = make_items([(f"{n}{m}", f"f{n}", facts(), f"{n}{m}") for n in range(9) for m in range(2)])
-    with pytest.raises(DataError, match="the train split has no mismatching pairs"):
+@pytest.mark.parametrize(
+    ("varied", "label", "splits"),
+    [
+        (lambda family: False, "mismatching", SPLITS),
+        (lambda family: True, "matching", SPLITS),
+        (lambda family: family == 0, "mismatching", ("validation", "test")),
+        (lambda family: family != 0, "matching", ("validation", "test")),
+    ],
+    ids=["no mismatch", "no match", "one mismatch", "one match"],
+)
+def test_a_split_without_a_label_is_refused(varied, label, splits):
+    items = make_items(
+        [
+            (f"{family}{member}", f"f{family}", facts("ab"[member] if varied(family) else "a"), f"{family}{member}")
+            for family in range(9)
+            for member in range(2)
+        ]
+    )
+    with pytest.raises(DataError) as caught:
         split_pairs(items, variation_pairs(items, RULE)[0], CONFIG, 0)
+    named = "; ".join(f"the {split} split has no {label} pairs" for split in splits)
+    assert str(caught.value).startswith(f"{named} (9 pairs in all)")
+    assert caught.value.exit_code == 2
 
 
 @given(st.integers(2, 50), st.integers(0, 5))

@@ -75,6 +75,10 @@ def run_of(recipe, run_id):
     return mlflow.MlflowClient(recipe.tracking.uri).get_run(run_id)
 
 
+def artifacts_of(recipe, run_id):
+    return {entry.path for entry in mlflow.MlflowClient(recipe.tracking.uri).list_artifacts(run_id)}
+
+
 def test_evaluate_judges_the_main_row_and_the_baselines_on_the_same_pairs(recipe, trained, quiet):
     summary = evaluate(recipe, trained, quiet)
     folder = trained.evaluation
@@ -104,6 +108,7 @@ def test_evaluate_judges_the_main_row_and_the_baselines_on_the_same_pairs(recipe
     run = run_of(recipe, summary["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["pr_auc.both.value"] == pytest.approx(expected)
+    assert artifacts_of(recipe, summary["run_id"]) >= {"recipe.yaml", "curve.csv", "pr_curve.png", "metrics.json"}
 
 
 def test_evaluate_gives_the_same_bytes_again(recipe, trained, quiet, tmp_path):
@@ -232,6 +237,8 @@ def test_probe_draws_figure_2_and_says_what_it_shows(recipe, pretrained, quiet):
         summary["random_text_hurts_recon"] > summary["random_image_hurts_mlm"]
     )
     assert read_json(folder / "summary.json") == summary
+    stored = artifacts_of(recipe, summary["run_id"])
+    assert stored >= {"recipe.yaml", "figure2a.csv", "figure2a.png", "figure2b.svg", "reconstructions.png"}
 
 
 def test_probe_leaves_out_what_the_model_was_not_trained_for(recipe, pretrained, quiet):

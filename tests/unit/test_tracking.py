@@ -88,7 +88,7 @@ def test_parameters_are_the_recipe(recipe, workspace):
     child, parent = run_of(recipe, run.id).data.params, run_of(recipe, parent_of(workspace)).data.params
     assert parent["pretrain.masking.mam.heavy_image.image"] == "0.8"
     assert parent.items() >= flatten(recipe.model_dump(mode="json")).items()
-    assert child["finetune.optim.learning_rate"] == "0.0005"
+    assert child["finetune.optim.learning_rate"] == str(recipe.finetune.optim.learning_rate)
     assert (child["cell.mdo"], child["cell.pretraining"]) == ("false", "recon-mlm-mam")
     assert "pretrain.steps" not in child
     store = client(recipe)
