@@ -1,5 +1,6 @@
 """Pages that people look at, opened in a real headless browser."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -91,4 +92,4 @@ def test_the_report_needs_nothing_from_outside(reproduced: Path, tmp_path: Path)
     path = reproduced / "build/demo/report/index.html"
     page = rendered(path.as_uri(), tmp_path / "profile")
     assert "RECON + MLM + MAM" in page
-    assert "http://" not in path.read_text().replace("http://www.w3.org", "")
+    assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", path.read_text()) == []

@@ -295,5 +295,5 @@ def test_long_values_are_cut():
 
 def test_every_stage_has_parameters(recipe):
     names = {stage: stage_parameters(recipe, stage, stage) for stage in ("pretrain", "finetune", "evaluate", "report")}
-    assert names["pretrain"]["pretrain.steps"] == "300"
+    assert names["pretrain"]["pretrain.steps"] == str(recipe.pretrain.steps)
     assert names["report"] == {"main": recipe.main, "recipe": "demo"}
