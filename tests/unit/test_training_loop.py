@@ -134,6 +134,15 @@ def test_signal_handlers_come_back(recipe, store, tmp_path):
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as a terminal has it: shells start background jobs (a CI's, say) with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_is_not_caught():
     with stop_on_signals() as stop:
         signal.raise_signal(signal.SIGINT)
