@@ -35,15 +35,22 @@ def _pretraining(recipe: Recipe, gathered: Gathered, scores: dict[str, Score], m
     chance = formats.score((gathered.metrics or {}).get("prevalence"))
     numbers = (
         f"{reached}; {other.label}: {_interval(other.pr_auc)}; difference {_signed(gain)}. "
-        f"Scores without any knowledge would reach {chance}, the share of matches."
+        f"Scores without any knowledge would reach {chance}, the share of matches.{_caution(recipe)}"
     )
     sentences = {
-        "good": "Pre-training helps.",
-        "bad": "Pre-training does harm here.",
+        "good": "Pre-training helps in these runs.",
+        "bad": "Pre-training does harm in these runs.",
         "open": "These runs cannot tell whether pre-training helps: the interval of the difference holds zero.",
     }
     tone = _tone(gain)
     return Verdict(tone, sentences[tone], numbers)
+
+
+def _caution(recipe: Recipe) -> str:
+    """What the intervals cannot know: they cover the draw of test pairs, not the luck of a training."""
+    if len(recipe.seeds) > 1:
+        return ""
+    return " One seed: the interval covers the choice of test pairs, not the luck of a training; --set seeds=[0,1,2] runs more."
 
 
 def _boosted_trees(gathered: Gathered, main: Score) -> Verdict:

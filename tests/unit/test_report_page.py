@@ -100,7 +100,7 @@ def test_equal_results_give_equal_bytes(complete, tiny_recipe, tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
-        "Pre-training helps.",
+        "Pre-training helps in these runs.",
         "Gradient-boosted trees on simple features win",
         "Table 1: modality dropout",
         "Table 2: losses and masking",
@@ -159,8 +159,8 @@ def test_a_broken_result_is_named_in_one_sentence(filled, tiny_recipe):
 @pytest.mark.parametrize(
     ("score", "sentence"),
     [
-        (MAIN_SCORE - 0.05, "Pre-training helps."),
-        (MAIN_SCORE + 0.05, "Pre-training does harm here."),
+        (MAIN_SCORE - 0.05, "Pre-training helps in these runs."),
+        (MAIN_SCORE + 0.05, "Pre-training does harm in these runs."),
         (MAIN_SCORE - 0.001, "These runs cannot tell whether pre-training helps"),
     ],
 )
