@@ -50,7 +50,7 @@ def _caution(recipe: Recipe) -> str:
     """What the intervals cannot know: they cover the draw of test pairs, not the luck of a training."""
     if len(recipe.seeds) > 1:
         return ""
-    return " One seed: the interval covers the choice of test pairs, not the luck of a training; --set seeds=[0,1,2] runs more."
+    return " One seed: the interval covers the choice of pairs, not the luck of a training (--set seeds=[0,1,2])."
 
 
 def _boosted_trees(gathered: Gathered, main: Score) -> Verdict:
