@@ -228,6 +228,7 @@ class EvaluateConfig(Config):
     bootstrap_samples: PositiveInt
     confidence: float = Field(gt=0, lt=1)
     target_precision: float = Field(gt=0, lt=1, description="the threshold is the lowest one reaching it on validation")
+    min_recall: Share = _share("a threshold that finds a smaller share of the matches is luck: best F1 instead")
     hardest: PositiveInt = Field(description="right and wrong test pairs shown in the report, each")
 
 

@@ -42,15 +42,16 @@ class Calibration(NamedTuple):
 IDENTITY = Calibration(slope=1.0, intercept=0.0)
 
 
-def choose_threshold(labels: Labels, scores: Scores, target_precision: float) -> Threshold:
+def choose_threshold(labels: Labels, scores: Scores, target_precision: float, min_recall: float) -> Threshold:
     """The lowest threshold whose precision reaches the target: the most matches found at the promised precision.
 
-    Where no threshold reaches it, the one with the best F1; `rule` says which of the two it is.
+    Where none does while still finding `min_recall` of the matches, the one with the best F1; `rule` says which of the
+    two it is. (A precision that a handful of pairs at the very top reach is luck, and finds nothing elsewhere.)
     """
     check_scores(labels, scores)
     precision, recall, thresholds = precision_recall_curve(labels, scores)
     precision, recall = precision[:-1], recall[:-1]  # the last point is the empty decision, without a threshold
-    reaching = np.flatnonzero(precision >= target_precision)
+    reaching = np.flatnonzero((precision >= target_precision) & (recall >= min_recall))
     if reaching.size:
         return _threshold(thresholds, precision, recall, int(reaching[0]), "target-precision")
     together = precision + recall

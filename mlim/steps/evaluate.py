@@ -142,7 +142,7 @@ def _baseline_figures(recipe: Recipe, test: pd.DataFrame, baselines: pd.DataFram
 def _decision(recipe: Recipe, validation: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
     """Threshold and calibration from validation pairs, and what they are worth on the test pairs."""
     labels, scores = labels_of(validation), scores_of(validation)
-    threshold = choose_threshold(labels, scores, recipe.evaluate.target_precision)
+    threshold = choose_threshold(labels, scores, recipe.evaluate.target_precision, recipe.evaluate.min_recall)
     calibration = calibrate(labels, scores)
     reached = decide(labels_of(test), scores_of(test), threshold.value)
     probabilities = calibration.apply(scores_of(test))

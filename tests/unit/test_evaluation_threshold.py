@@ -21,7 +21,7 @@ def pairs(size=2000, seed=0, sharpness=4.0):
 @given(st.integers(0, 200), st.sampled_from([0.3, 0.5, 0.7, 0.9]))
 def test_the_threshold_is_the_lowest_that_keeps_the_promise(seed, target):
     labels, scores = pairs(60, seed)
-    chosen = choose_threshold(labels, scores, target)
+    chosen = choose_threshold(labels, scores, target, min_recall=0)
     lower = [value for value in scores if value < chosen.value]
     assert decide(labels, scores, chosen.value) == pytest.approx((chosen.precision, chosen.recall))
     if chosen.rule == "target-precision":
@@ -31,7 +31,7 @@ def test_the_threshold_is_the_lowest_that_keeps_the_promise(seed, target):
 
 def test_an_unreachable_target_falls_back_to_the_best_f1_and_says_so():
     labels, scores = np.array([0, 1, 1, 0]), np.array([0.9, 0.8, 0.7, 0.1])
-    chosen = choose_threshold(labels, scores, 0.95)
+    chosen = choose_threshold(labels, scores, 0.95, min_recall=0)
     assert chosen == (0.7, pytest.approx(2 / 3), 1.0, "best-f1")
 
 
@@ -64,3 +64,10 @@ def test_a_calibration_survives_json():
     labels, scores = pairs()
     fitted = calibrate(labels, scores)
     assert Calibration(**json.loads(json.dumps(fitted._asdict()))) == fitted
+
+
+def test_a_handful_of_lucky_pairs_sets_no_threshold():
+    labels = np.array([1] + [0, 1] * 20)
+    scores = np.linspace(1, 0.1, len(labels))  # only the topmost pair is pure
+    assert choose_threshold(labels, scores, 0.95, min_recall=0).rule == "target-precision"
+    assert choose_threshold(labels, scores, 0.95, min_recall=0.1).rule == "best-f1"
