@@ -37,11 +37,8 @@ test: .venv/installed-dev lint ## linters, then unit and integration tests
 test-slow: .venv/installed-dev ## the long tests too
 	@$(BIN)/python -m pytest
 
-lint: .venv/installed-dev ## ruff, mypy, import-linter
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+lint: .venv/installed-dev ## ruff, mypy, import-linter: the hooks of pre-commit, over all files
+	@$(BIN)/pre-commit run --all-files
 
 serve-prefect: .venv/installed ## server, work pool, GPU limit, deployments and worker on loopback
 	@PATH="$(CURDIR)/$(BIN):$$PATH" MLIM_ROOT="$(CURDIR)" PORT=$(PORT) bash scripts/serve-prefect.sh
