@@ -1,6 +1,7 @@
 """The `mlim` command: one subcommand per step, the same options meaning the same everywhere."""
 
 import errno
+import importlib.util
 import inspect
 import json
 import os
@@ -72,6 +73,9 @@ class Session:
 
             check_server(self.recipe)
         self._store_recipe()
+        if importlib.util.find_spec(f"mlim.steps.{command}"):
+            with self.terminal.waiting("loading libraries"):
+                importlib.import_module(f"mlim.steps.{command}")
 
     def _store_recipe(self) -> None:
         """Keep the complete recipe beside the results."""

@@ -62,6 +62,15 @@ class Terminal:
         self._console.print(f"warning: {message}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
     @contextmanager
+    def waiting(self, message: str) -> Iterator[None]:
+        """A spinner on a terminal while something of unknown length goes on; nothing elsewhere."""
+        if self.quiet or not self._console.is_terminal:
+            yield
+            return
+        with self._console.status(message):
+            yield
+
+    @contextmanager
     def progress(self, title: str, total: int) -> Iterator[ProgressBar]:
         """A progress bar over `total` units on a terminal, a few lines elsewhere, nothing when quiet."""
         if self.quiet:
