@@ -90,7 +90,7 @@ def test_a_checkpoint_without_a_head_gets_a_random_one(bert, tokenizer, tmp_path
 
 
 def test_a_shape_that_differs_says_which_values_to_set(tokenizer, folder):
-    recipe = load_recipe("demo", [f"model.start={folder}"])
+    recipe = load_recipe("demo", [f"model.start={folder}", "model.layers=5"])
     with pytest.raises(InputError) as caught:
         build_mlim(recipe, tokenizer, seed=0)
     told = str(caught.value)
