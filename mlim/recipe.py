@@ -23,8 +23,8 @@ LossName = Literal["mlm", "recon", "itm"]
 RANDOM_START = "random"
 
 
-def _share(default_doc: str) -> Any:
-    return Field(ge=0.0, le=1.0, description=default_doc)
+def _share(description: str) -> Any:
+    return Field(ge=0.0, le=1.0, description=description)
 
 
 class ImageConfig(Config):
