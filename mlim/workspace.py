@@ -12,8 +12,23 @@ class Workspace:
 
     @property
     def items(self) -> Path:
-        """`ingest`: part-*.parquet, manifest.json, quarantine.parquet, summary.json."""
+        """`ingest`: part-*.arrow, manifest.json, ledger.parquet, quarantine.parquet, summary.json."""
         return self.root / "items"
+
+    @property
+    def shards(self) -> Path:
+        """Finished shards by content; outside the results, so that a re-run makes only what changed."""
+        return self.root / "shards"
+
+    @property
+    def downloads(self) -> Path:
+        """Pictures that `ingest` fetched from the web, by content."""
+        return self.root / "downloads"
+
+    @property
+    def cache(self) -> Path:
+        """What training derives from items and texts (places, token ids) or fetches (shards); safe to delete."""
+        return self.root / "cache"
 
     @property
     def valid(self) -> Path:

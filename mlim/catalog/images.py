@@ -1,20 +1,18 @@
-"""One source picture -> one square RGB JPEG, or the reason why not. Every byte of a source is untrusted."""
+"""One picture's bytes -> one square RGB JPEG with its measures, or the reason why not. Every byte is untrusted."""
 
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from mlim.files import sha256_of
+from mlim.catalog.refusal import Refusal, RefusedError
+from mlim.files import sha256_of_bytes
 
-MISSING_IMAGE = "missing-image"
 NOT_AN_IMAGE = "not-an-image"
 IMAGE_BOMB = "image-bomb"
-EMPTY_IMAGE = "empty-image"
-OUTSIDE_FOLDER = "outside-folder"
+TOO_MUCH_MEMORY = "too-much-memory"
 
 PIXELS_PER_MEGAPIXEL = 1_000_000
 THUMBNAIL_SIDE = 96
@@ -23,13 +21,15 @@ SIDEWAYS_ORIENTATIONS = range(5, 9)  # EXIF orientations that swap width and hei
 HIGH_BYTE_SHIFT = 8
 # JPEGs are decoded at a reduced scale when that still leaves this many times the pixels that are needed
 DECODE_MARGIN = 2
+HASH_SIDE = 8  # the perceptual hash compares each of 8 x 8 grey cells with its neighbour to the right
+WHITE = 255.0
+DECIMALS = 4
 
 
 @dataclass(frozen=True)
 class ImageRules:
     """Which pictures may be opened, and what they become."""
 
-    folder: Path
     formats: tuple[str, ...]
     max_megapixels: float
     size: int
@@ -38,56 +38,47 @@ class ImageRules:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was accepted: its square JPEG, the hash of the source file, the upright source size in pixels."""
+    """A picture that was accepted: its square JPEG, the hash of the source bytes, the upright source size in pixels.
+
+    `hash` is perceptual (16 hexadecimal digits; few differing bits: nearly the same picture); `brightness` in [0, 1]
+    and `contrast` in [0, 0.5] are mean and standard deviation of its grey levels.
+    """
 
     jpeg: bytes
     sha256: str
     width: int
     height: int
+    hash: str
+    brightness: float
+    contrast: float
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why a row was set aside: a stable code and one sentence."""
+def prepare_picture(data: bytes, name: str, rules: ImageRules) -> Picture | Refusal:
+    """The picture in `data`, squashed to a square of rules.size as the paper does (section 4.1).
 
-    reason: str
-    detail: str
-
-
-class _RefusedError(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        self.refusal = Refusal(reason, detail)
-        super().__init__(reason)
-
-
-def prepare_picture(name: str, rules: ImageRules) -> Picture | Refusal:
-    """The picture `name` of the folder, squashed to a square of rules.size as the paper does (section 4.1)."""
+    `name` is how a refusal speaks of it.
+    """
     try:
-        path = _locate(name, rules.folder)
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoders chatter about odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _prepare(path, rules)
-    except _RefusedError as refused:
+            return _prepare(data, name, rules)
+    except RefusedError as refused:
         return refused.refusal
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as bomb:
         return Refusal(IMAGE_BOMB, f"{name} is too large to decode safely: {bomb}")
-    except OSError as error:
-        if error.errno is not None:  # Pillow's own complaints carry no errno
-            return Refusal(MISSING_IMAGE, f"{name} cannot be read ({error.strerror})")
-        return Refusal(NOT_AN_IMAGE, f"{name} cannot be decoded as one of {', '.join(rules.formats)}: {_brief(error)}")
     except MemoryError:
-        raise
+        return Refusal(TOO_MUCH_MEMORY, f"{name} needs more memory to decode than ingest.decode_memory_mb allows")
+    except OSError as error:
+        return Refusal(NOT_AN_IMAGE, f"{name} cannot be decoded as one of {', '.join(rules.formats)}: {_brief(error)}")
     except Exception as error:  # broken files make decoders raise anything (SyntaxError, struct.error, KeyError, ...)
         return Refusal(NOT_AN_IMAGE, f"{name} cannot be decoded: {_brief(error)}")
 
 
-def thumbnail(name: str, rules: ImageRules) -> bytes | None:
-    """A JPEG of at most 96 x 96 pixels of a picture that can be opened, else None."""
-    shown = prepare_picture(name, rules)
-    if isinstance(shown, Refusal):
-        return None
-    with Image.open(io.BytesIO(shown.jpeg), formats=["JPEG"]) as square:
-        return encode_thumbnail(square, shown.width, shown.height)
+def thumbnail_of(picture: Picture) -> bytes:
+    """A JPEG of at most 96 x 96 pixels with the proportions of the source."""
+    with Image.open(io.BytesIO(picture.jpeg), formats=["JPEG"]) as square:
+        return encode_thumbnail(square, picture.width, picture.height)
 
 
 def encode_thumbnail(square: Image.Image, width: int, height: int) -> bytes:
@@ -108,33 +99,47 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, layered).convert("RGB")
 
 
-def _locate(name: str, folder: Path) -> Path:
-    """The file `name` inside `folder`; links are followed first, so none of them leads out."""
-    try:
-        path = (folder / name).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL byte, a name too long
-        raise _RefusedError(MISSING_IMAGE, f"{name[:200]!r} is no usable path: {error}") from None
-    if not path.is_relative_to(folder.resolve()):
-        raise _RefusedError(OUTSIDE_FOLDER, f"{name} leads out of the images folder")
-    if not path.is_file():
-        raise _RefusedError(MISSING_IMAGE, f"{name} is not in the images folder")
-    if path.stat().st_size == 0:
-        raise _RefusedError(EMPTY_IMAGE, f"{name} is a file of 0 bytes")
-    return path
-
-
-def _prepare(path: Path, rules: ImageRules) -> Picture:
-    with Image.open(path, formats=rules.formats) as source:
+def _prepare(data: bytes, name: str, rules: ImageRules) -> Picture:
+    with Image.open(io.BytesIO(data), formats=rules.formats) as source:
         width, height = _upright_size(source)
         megapixels = width * height / PIXELS_PER_MEGAPIXEL
         if megapixels > rules.max_megapixels:
-            raise _RefusedError(
-                IMAGE_BOMB, f"{path.name} has {megapixels:.1f} megapixels; the limit is {rules.max_megapixels:g}"
+            raise RefusedError(
+                IMAGE_BOMB, f"{name} has {megapixels:.1f} megapixels; the limit is {rules.max_megapixels:g}"
             )
         source.draft(None, (DECODE_MARGIN * rules.size, DECODE_MARGIN * rules.size))
         upright = to_rgb(ImageOps.exif_transpose(source))
     square = upright.resize((rules.size, rules.size), Image.Resampling.LANCZOS, reducing_gap=DECODE_MARGIN)
-    return Picture(_jpeg(square, rules.quality), sha256_of(path), width, height)
+    grey = upright.convert("L")
+    brightness, contrast = _levels(grey)
+    return Picture(
+        jpeg=_jpeg(square, rules.quality),
+        sha256=sha256_of_bytes(data),
+        width=width,
+        height=height,
+        hash=_difference_hash(grey),
+        brightness=brightness,
+        contrast=contrast,
+    )
+
+
+def _levels(grey: Image.Image) -> tuple[float, float]:
+    """Mean and standard deviation of the grey levels over all pixels, as shares of white."""
+    counts = np.asarray(grey.histogram(), dtype=np.float64)
+    levels = np.arange(len(counts)) / WHITE
+    mean = float(np.average(levels, weights=counts))
+    variance = float(np.average((levels - mean) ** 2, weights=counts))
+    return round(mean, DECIMALS), round(variance**0.5, DECIMALS)
+
+
+def _difference_hash(grey: Image.Image) -> str:
+    """64 bits as hexadecimal: where a cell of an 8 x 9 grid is brighter than the one before it.
+
+    The difference hash of N. Krawetz ("Kind of like that", 2013), as imagehash's `dhash` but over box means, which
+    cost a third and see every pixel.
+    """
+    cells = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), dtype=np.int16)
+    return np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes().hex()
 
 
 def _upright_size(source: Image.Image) -> tuple[int, int]:

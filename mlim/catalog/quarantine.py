@@ -17,8 +17,9 @@ QUARANTINE_FILE = "quarantine.parquet"
 
 @dataclass(frozen=True)
 class Quarantined:
-    """One row that was set aside. `row` counts data rows of the source from 1."""
+    """One row that was set aside. `row` counts the data rows of the file `source` from 1."""
 
+    source: str
     row: int
     id: str
     stage: Literal["ingest", "validate"]

@@ -1,55 +1,113 @@
-"""Items on disk: a few large Parquet shards and a manifest whose hash is the version of the data."""
+"""Items on disk: a few large Arrow files and a manifest whose hash is the version of the data.
 
-from collections.abc import Mapping
+Arrow's file format, uncompressed, is read through a memory map: any item of any shard is reached without reading its
+neighbours, and memory holds only what is being looked at.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from mlim.catalog.item import ITEM_SCHEMA
-from mlim.catalog.rows import RowWriter
-from mlim.files import sha256_of, write_json
+from mlim.errors import InputError
+from mlim.files import read_json, sha256_of, write_json
 
 MANIFEST_FILE = "manifest.json"
+SUFFIX = ".arrow"
 
 
-class ShardWriter:
-    """Writes items to part-00000.parquet, part-00001.parquet, ... of `rows_per_shard` rows; a context manager."""
+@dataclass(frozen=True)
+class ShardEntry:
+    """One line of the manifest."""
 
-    def __init__(self, folder: Path, rows_per_shard: int) -> None:
-        self._folder, self._rows_per_shard = folder, rows_per_shard
-        self._writer: RowWriter | None = None
-        self._manifest = list[dict[str, Any]]()
-        self.rows = 0
+    file: str
+    items: int
+    bytes: int
+    sha256: str
 
-    def add(self, item: Mapping[str, Any]) -> None:
-        """Append one item (a value for every field of `ITEM_SCHEMA`)."""
-        if self._writer is None:
-            self._writer = RowWriter(self._folder / f"part-{len(self._manifest):05d}.parquet", ITEM_SCHEMA)
-        self._writer.add(item)
-        self.rows += 1
-        if self._writer.rows == self._rows_per_shard:
-            self._finish_shard()
 
-    def finish(self) -> str:
-        """Close the last shard, write the manifest and return its SHA-256: the data version."""
-        self._finish_shard()
-        path = self._folder / MANIFEST_FILE
-        write_json(path, self._manifest)
-        return sha256_of(path)
+def shard_name(number: int) -> str:
+    """The name of the shard at place `number` of the manifest: `part-00000.arrow`."""
+    return f"part-{number:05d}{SUFFIX}"
 
-    def _finish_shard(self) -> None:
-        if self._writer is None:
-            return
-        self._writer.close()
-        path, rows, self._writer = self._writer.path, self._writer.rows, None
-        size = path.stat().st_size
-        self._manifest.append({"file": path.name, "items": rows, "bytes": size, "sha256": sha256_of(path)})
 
-    def __enter__(self) -> Self:
-        return self
+def write_shard(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
+    """Write items (a value for every field of `ITEM_SCHEMA`) as one Arrow file; equal items give equal bytes."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, ITEM_SCHEMA) as writer:
+        writer.write_table(pa.Table.from_pylist(list(items), schema=ITEM_SCHEMA))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writer is not None:
-            self._writer.__exit__(kind, error, trace)
+
+def read_shard(path: Path, columns: Sequence[str] | None = None) -> Any:
+    """The shard as a table over a memory map (nothing is copied); all columns or the given ones.
+
+    `InputError` when the file is not a readable shard. Call `verify_shards` first: a flipped bit in a mapped picture is
+    not noticed here.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+    return table if columns is None else table.select(list(columns))
+
+
+def picture_spans(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First byte and length of every item's picture in the file, (items,) each.
+
+    `InputError` when the file is not a shard as `write_shard` makes it.
+    """
+    try:
+        file = pa.memory_map(str(path)).read_buffer()
+        reader = pa.ipc.open_file(file)
+        parts = [reader.get_batch(number)["image"] for number in range(reader.num_record_batches)]
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise _unreadable(path, error) from None
+    offsets, lengths = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for pictures in parts:
+        _, ends, data = pictures.buffers()
+        bounds = np.frombuffer(ends, np.int32)[pictures.offset :][: len(pictures) + 1].astype(np.int64)
+        start = data.address - file.address  # Arrow maps what is not compressed where it lies
+        if not 0 <= start <= file.size - data.size:
+            raise _unreadable(path, "its pictures are compressed")
+        offsets.append(start + bounds[:-1])
+        lengths.append(np.diff(bounds))
+    return np.concatenate(offsets), np.concatenate(lengths)
+
+
+def _unreadable(path: Path, why: object) -> InputError:
+    return InputError(f"{path}: is not a readable shard ({why}); run `mlim ingest` again")
+
+
+def write_manifest(folder: Path, entries: Sequence[ShardEntry]) -> str:
+    """Write the manifest of a folder's shards and return its SHA-256: the data version."""
+    path = folder / MANIFEST_FILE
+    write_json(path, [asdict(entry) for entry in entries])
+    return sha256_of(path)
+
+
+def read_manifest(folder: Path) -> list[ShardEntry]:
+    """The shards of a folder in order; `InputError` when there is no manifest."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run `mlim ingest` first")
+    return [ShardEntry(**entry) for entry in read_json(path)]
+
+
+def verify_shards(folder: Path, entries: Sequence[ShardEntry]) -> None:
+    """Hash every shard again; `InputError` names each one that is missing or not what the manifest says."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter lock
+        intact = list(pool.map(lambda entry: is_intact(folder / entry.file, entry), entries))
+    changed = [entry.file for entry, good in zip(entries, intact, strict=True) if not good]
+    if changed:
+        raise InputError(f"{folder}: {', '.join(changed)} changed since it was written; run `mlim ingest` again")
+
+
+def is_intact(path: Path, entry: ShardEntry) -> bool:
+    """Whether the file at `path` has the size and the hash of a line of the manifest."""
+    return path.is_file() and path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256

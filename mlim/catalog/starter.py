@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from mlim.catalog.table import column_names, read_table
+from mlim.catalog.sources.table import column_names, read_table
 
 SAMPLE_ROWS = 20_000
 SAMPLE_IMAGES = 50

@@ -1,0 +1,147 @@
+"""One task of the engine: a chunk of rows -> a shard, its refused rows and a record, all of it or nothing.
+
+Finished shards lie in a cache outside the results, each in a folder named by all that decides its bytes. A run that
+was killed, or one over a changed catalog, finds there what need not be made again.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import PIL
+import pyarrow as pa
+
+from mlim.catalog.engine import worker_sandbox
+from mlim.catalog.images import ImageRules, Picture
+from mlim.catalog.pictures.base import PictureStore
+from mlim.catalog.refusal import Refusal
+from mlim.catalog.rows import RowWriter
+from mlim.catalog.sandbox import Job, Outcome
+from mlim.catalog.screen import SourceRow
+from mlim.catalog.shards import write_shard
+from mlim.files import atomic_folder, read_json, sha256_of, sha256_of_bytes, write_json
+
+ITEMS_FILE = "items.arrow"
+REFUSED_FILE = "refused.parquet"
+RECORD_FILE = "shard.json"
+FORMAT = 1  # of the shards' content: count up when equal rows give other bytes
+
+REFUSED_SCHEMA: Any = pa.schema(
+    [
+        pa.field("position", pa.int64(), nullable=False),  # in the chunk
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("thumbnail", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """All that makes one shard: its rows, where their pictures lie, what pictures become, where the result goes."""
+
+    key: str
+    rows: Sequence[SourceRow]
+    store: PictureStore
+    rules: ImageRules
+    cache: Path
+
+    @classmethod
+    def of(cls, rows: Sequence[SourceRow], store: PictureStore, rules: ImageRules, cache: Path) -> Self:
+        """The plan of a chunk; its key changes when a row, a picture's size or time, a rule or a library does."""
+        deciding = {
+            "made by": [FORMAT, PIL.__version__, pa.__version__],
+            "rules": [rules.formats, rules.max_megapixels, rules.size, rules.quality],
+            "rows": [[*row.content(), store.fingerprint(row.image)] for row in rows],
+        }
+        text = json.dumps(deciding, ensure_ascii=False)
+        return cls(sha256_of_bytes(text.encode("utf-8", "surrogatepass")), rows, store, rules, cache)
+
+    @property
+    def folder(self) -> Path:
+        """Where the finished shard lies."""
+        return self.cache / self.key
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What became of a chunk: the shard's size and hash, and for every row in order its reason, None for an item."""
+
+    items: int
+    bytes: int
+    sha256: str
+    reasons: Sequence[str | None]
+
+
+def build_shard(plan: ShardPlan) -> ShardRecord:
+    """The record of a plan's shard, made now unless it is there and intact."""
+    found = _finished(plan.folder)
+    return _make(plan) if found is None else found
+
+
+def _finished(folder: Path) -> ShardRecord | None:
+    """The record of a shard that an earlier run finished; None when there is none or its bytes have changed."""
+    if not (folder / RECORD_FILE).is_file():
+        return None
+    record = ShardRecord(**read_json(folder / RECORD_FILE))
+    items = folder / ITEMS_FILE
+    intact = items.is_file() and items.stat().st_size == record.bytes and sha256_of(items) == record.sha256
+    return record if intact and (folder / REFUSED_FILE).is_file() else None
+
+
+def _make(plan: ShardPlan) -> ShardRecord:
+    plan.store.prefetch([row.image for row in plan.rows if row.image])
+    jobs = [Job(row.image, row.refusal) for row in plan.rows]
+    outcomes = worker_sandbox().decode(jobs, plan.store, plan.rules)
+    with atomic_folder(plan.folder) as folder:
+        return _write(folder, plan.rows, outcomes)
+
+
+def _write(folder: Path, rows: Sequence[SourceRow], outcomes: Sequence[Outcome]) -> ShardRecord:
+    items = [
+        _item(row, outcome.result)
+        for row, outcome in zip(rows, outcomes, strict=True)
+        if isinstance(outcome.result, Picture)
+    ]
+    write_shard(folder / ITEMS_FILE, items)
+    with RowWriter(folder / REFUSED_FILE, REFUSED_SCHEMA) as refused:
+        for position, outcome in enumerate(outcomes):
+            if isinstance(outcome.result, Refusal):
+                refused.add({"position": position, **_refused(outcome.result, outcome.thumbnail)})
+    path = folder / ITEMS_FILE
+    reasons = [outcome.result.reason if isinstance(outcome.result, Refusal) else None for outcome in outcomes]
+    record = ShardRecord(len(items), path.stat().st_size, sha256_of(path), reasons)
+    write_json(folder / RECORD_FILE, vars(record))
+    return record
+
+
+def _item(row: SourceRow, picture: Picture) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "family": row.family,
+        "category": row.category,
+        "text": row.text,
+        "attributes": row.attributes,
+        "facts": row.facts,
+        "image": picture.jpeg,
+        "image_sha256": picture.sha256,
+        "image_hash": picture.hash,
+        "image_width": picture.width,
+        "image_height": picture.height,
+        "image_brightness": picture.brightness,
+        "image_contrast": picture.contrast,
+    }
+
+
+def _refused(refusal: Refusal, thumbnail: bytes | None) -> dict[str, Any]:
+    return {"reason": refusal.reason, "detail": refusal.detail, "thumbnail": thumbnail}
+
+
+def forget_others(cache: Path, keys: set[str]) -> None:
+    """Remove the shards of the cache that the catalog no longer has."""
+    for folder in cache.iterdir() if cache.is_dir() else ():
+        if folder.name not in keys:
+            shutil.rmtree(folder, ignore_errors=True)

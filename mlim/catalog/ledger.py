@@ -1,0 +1,22 @@
+"""The ledger: one line for every source row, and what became of it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+LEDGER_FILE = "ledger.parquet"
+
+
+def read_ledger(folder: Path, columns: Sequence[str] | None = None) -> Any:
+    """The ledger of a folder of items as an Arrow table in the order of the source's rows.
+
+    The lines whose `reason` is null are the items, in the order of the manifest.
+    """
+    return pq.read_table(folder / LEDGER_FILE, columns=None if columns is None else list(columns))
+
+
+def iterate_ledger(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """The same as record batches, for catalogs too large to hold at once."""
+    yield from pq.ParquetFile(folder / LEDGER_FILE).iter_batches(columns=list(columns))

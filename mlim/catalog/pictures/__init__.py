@@ -1,0 +1,1 @@
+"""Where pictures lie: folders, archives, table cells, the web."""

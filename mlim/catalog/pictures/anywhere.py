@@ -1,0 +1,45 @@
+"""Pictures of a table whose image column may hold addresses and paths side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlim.catalog.pictures.base import MISSING_IMAGE, PictureStore
+from mlim.catalog.refusal import RefusedError
+
+SHOWN_CHARACTERS = 200
+ADDRESSES = ("http://", "https://")
+
+
+@dataclass(frozen=True)
+class AnywherePictures:
+    """Addresses lead to `web`, everything else to `local` (a folder or archives; None where none is described)."""
+
+    web: PictureStore
+    local: PictureStore | None
+
+    def read(self, reference: str) -> bytes:
+        """The bytes, from wherever the reference leads."""
+        return self._store(reference).read(reference)
+
+    def fingerprint(self, reference: str) -> str:
+        """The fingerprint of the store that the reference leads to."""
+        return (
+            "" if self.local is None and not _is_address(reference) else self._store(reference).fingerprint(reference)
+        )
+
+    def prefetch(self, references: Sequence[str]) -> None:
+        """Download what lies on the web."""
+        self.web.prefetch([reference for reference in references if _is_address(reference)])
+
+    def _store(self, reference: str) -> PictureStore:
+        if _is_address(reference):
+            return self.web
+        if self.local is None:
+            raise RefusedError(
+                MISSING_IMAGE, f"{reference[:200]} is no address, and `images` names no folder or archive"
+            )
+        return self.local
+
+
+def _is_address(reference: str) -> bool:
+    return reference.lower().startswith(ADDRESSES)

@@ -1,0 +1,54 @@
+"""Pictures as files of one folder, out of which no path leads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlim.catalog.pictures.base import EMPTY_IMAGE, MISSING_IMAGE, OUTSIDE_FOLDER, TOO_MANY_BYTES
+from mlim.catalog.refusal import RefusedError
+
+SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class FolderPictures:
+    """Files below `folder`, named by their path inside it; larger ones than `max_bytes` are not read."""
+
+    folder: Path
+    max_bytes: int
+
+    def read(self, reference: str) -> bytes:
+        """The bytes of a file; links are followed first, so none of them leads out of the folder."""
+        path = self._locate(reference)
+        size = path.stat().st_size
+        if size == 0:
+            raise RefusedError(EMPTY_IMAGE, f"{reference} is a file of 0 bytes")
+        if size > self.max_bytes:
+            raise RefusedError(TOO_MANY_BYTES, f"{reference} has {size} bytes; the limit is {self.max_bytes}")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise RefusedError(MISSING_IMAGE, f"{reference} cannot be read ({error.strerror})") from None
+
+    def fingerprint(self, reference: str) -> str:
+        """Size and time of change; "" for a file that is not there."""
+        try:
+            found = (self.folder / reference).stat()
+        except (OSError, ValueError):
+            return ""
+        return f"{found.st_size}:{found.st_mtime_ns}"
+
+    def prefetch(self, references: Sequence[str]) -> None:
+        """Nothing to do for files."""
+
+    def _locate(self, reference: str) -> Path:
+        shown = reference[:SHOWN_CHARACTERS]
+        try:
+            path = (self.folder / reference).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL byte, a name too long
+            raise RefusedError(MISSING_IMAGE, f"{shown!r} is no usable path: {error}") from None
+        if not path.is_relative_to(self.folder.resolve()):
+            raise RefusedError(OUTSIDE_FOLDER, f"{shown} leads out of the images folder")
+        if not path.is_file():
+            raise RefusedError(MISSING_IMAGE, f"{shown} is not in the images folder")
+        return path

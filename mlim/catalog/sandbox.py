@@ -1,0 +1,145 @@
+"""Decoding in processes that may die: a picture that hangs, crashes or eats memory costs itself, nothing else.
+
+Pebble's pool kills a process at its time limit and starts another. Pictures are decoded a few at a time; when such a
+batch is lost, each of its pictures gets a process for itself, and the one that is to blame is refused.
+"""
+
+import multiprocessing
+import pickle
+import resource
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as OutOfTimeError
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import psutil
+from pebble import ProcessExpired, ProcessPool
+
+from mlim.catalog.images import TOO_MUCH_MEMORY, ImageRules, Picture, prepare_picture, thumbnail_of
+from mlim.catalog.pictures.base import PictureStore
+from mlim.catalog.refusal import Refusal, RefusedError
+from mlim.errors import MlimError
+from mlim.processes import die_with_parent
+
+DECODE_TIMEOUT = "decode-timeout"
+DECODER_DIED = "decoder-died"
+
+PICTURES_PER_BATCH = 16  # enough to hide the cost of a message, few enough to decode again when one is lost
+BYTES_PER_MB = 1 << 20
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What one picture may take: seconds, and megabytes of memory beyond what its process has before."""
+
+    seconds: float
+    memory_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A picture to open. A row that is refused already only gets a thumbnail, for the person who mends it."""
+
+    reference: str
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job: a picture, or a refusal with a thumbnail where one can be made."""
+
+    result: Picture | Refusal
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A running pool of decoding processes; `decode` may be called from several threads."""
+
+    pool: ProcessPool
+    limits: DecodeLimits
+
+    def decode(self, jobs: Sequence[Job], store: PictureStore, rules: ImageRules) -> list[Outcome]:
+        """The outcome of every job, in order. `MlimError` when the pool itself is gone."""
+        parts = [jobs[start : start + PICTURES_PER_BATCH] for start in range(0, len(jobs), PICTURES_PER_BATCH)]
+        packed = pickle.dumps((store, rules))
+        started = [self._start(part, packed) for part in parts]
+        return [
+            outcome
+            for part, future in zip(parts, started, strict=True)
+            for outcome in self._finish(part, future, packed)
+        ]
+
+    def _start(self, jobs: Sequence[Job], packed: bytes) -> "Future[list[Outcome]]":
+        try:
+            future: Future[list[Outcome]] = self.pool.schedule(
+                _decode, args=(list(jobs), packed), timeout=self.limits.seconds
+            )
+        except RuntimeError as error:
+            raise MlimError(f"the decoding processes are gone ({error}); run the same command again") from None
+        return future
+
+    def _finish(self, jobs: Sequence[Job], future: "Future[list[Outcome]]", packed: bytes) -> list[Outcome]:
+        try:
+            return future.result()
+        except OutOfTimeError:
+            lost = Refusal(DECODE_TIMEOUT, f"takes more than ingest.decode_seconds {self.limits.seconds:g} to decode")
+        except ProcessExpired as expired:
+            lost = Refusal(DECODER_DIED, f"ends the process that decodes it (exit code {expired.exitcode})")
+        if len(jobs) == 1:
+            return [Outcome(Refusal(lost.reason, f"{jobs[0].reference} {lost.detail}"))]
+        alone = [(job, self._start([job], packed)) for job in jobs]
+        return [outcome for job, again in alone for outcome in self._finish([job], again, packed)]
+
+
+@contextmanager
+def open_sandbox(processes: int, limits: DecodeLimits) -> Iterator[Sandbox]:
+    """A sandbox of so many processes; they are ended when the block is left, at once when it is left by an error."""
+    # spawn: a forked copy of a process that has started threads (torch, arrow) can hang
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPool(max_workers=processes, initializer=_confine, initargs=(limits.memory_mb,), context=context)
+    try:
+        yield Sandbox(pool, limits)
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _confine(memory_mb: int) -> None:
+    """Runs in a decoding process as it starts."""
+    die_with_parent()
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = psutil.Process().memory_info().vms + memory_mb * BYTES_PER_MB
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+
+
+def _decode(jobs: Sequence[Job], packed: bytes) -> list[Outcome]:
+    """Runs in a decoding process."""
+    store, rules = _unpacked(packed)
+    return [_decode_one(job, store, rules) for job in jobs]
+
+
+@cache
+def _unpacked(packed: bytes) -> tuple[PictureStore, ImageRules]:
+    """Store and rules, unpacked once in each process: a store keeps its archives open."""
+    unpacked: Any = pickle.loads(packed)  # noqa: S301 - our own bytes, made in `decode`
+    return unpacked[0], unpacked[1]
+
+
+def _decode_one(job: Job, store: PictureStore, rules: ImageRules) -> Outcome:
+    result = _open(job.reference, store, rules)
+    if job.refusal is None:
+        return Outcome(result)
+    return Outcome(job.refusal, None if isinstance(result, Refusal) else thumbnail_of(result))
+
+
+def _open(reference: str, store: PictureStore, rules: ImageRules) -> Picture | Refusal:
+    try:
+        return prepare_picture(store.read(reference), reference, rules)
+    except RefusedError as refused:
+        return refused.refusal
+    except MemoryError:
+        return Refusal(TOO_MUCH_MEMORY, f"{reference} needs more memory than ingest.decode_memory_mb allows")

@@ -1,0 +1,1 @@
+"""The sources of a catalog, all behind one interface (`base.Source`)."""

@@ -1,0 +1,84 @@
+"""Real decoding processes, with stores whose pictures hang, kill and swell."""
+
+import io
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from PIL import Image
+
+from mlim.catalog.images import ImageRules, Picture
+from mlim.catalog.refusal import Refusal, RefusedError
+from mlim.catalog.sandbox import DecodeLimits, Job, open_sandbox
+
+RULES = ImageRules(("PNG",), max_megapixels=30, size=16, quality=90)
+LIMITS = DecodeLimits(seconds=2, memory_mb=200)
+GIGABYTE = 1 << 30
+
+
+@dataclass(frozen=True)
+class Dangerous:
+    """A picture store where the reference says what happens."""
+
+    def read(self, reference: str) -> bytes:
+        if reference.startswith("hang"):
+            time.sleep(60)
+        if reference.startswith("kill"):
+            os._exit(9)
+        if reference.startswith("swell"):
+            bytearray(GIGABYTE)
+        if reference.startswith("missing"):
+            raise RefusedError("missing-image", f"{reference} is missing")
+        target = io.BytesIO()
+        Image.new("RGB", (20, 10), reference.partition("-")[0]).save(target, "PNG")
+        return target.getvalue()
+
+    def fingerprint(self, reference: str) -> str:
+        return ""
+
+    def prefetch(self, references: Sequence[str]) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with open_sandbox(2, LIMITS) as opened:
+        yield opened
+
+
+def reasons(sandbox, references):
+    outcomes = sandbox.decode([Job(reference, None) for reference in references], Dangerous(), RULES)
+    return [outcome.result.reason if isinstance(outcome.result, Refusal) else None for outcome in outcomes]
+
+
+def test_pictures_come_back_in_order(sandbox):
+    colours = ["red", "lime", "blue"] * 20
+    outcomes = sandbox.decode([Job(colour, None) for colour in colours], Dangerous(), RULES)
+    assert all(isinstance(outcome.result, Picture) for outcome in outcomes)
+    hashes = [outcome.result.sha256 for outcome in outcomes]
+    assert hashes[:3] * 20 == hashes
+    assert len(set(hashes)) == 3
+
+
+def test_one_bad_picture_costs_itself_and_nothing_else(sandbox):
+    references = ["red"] * 40
+    references[3], references[17], references[39] = "hang", "kill", "missing"
+    found = reasons(sandbox, references)
+    assert (found[3], found[17]) == ("decode-timeout", "decoder-died")
+    assert found[39] == "missing-image"
+    assert [reason for place, reason in enumerate(found) if place not in (3, 17, 39)] == [None] * 37
+
+
+def test_a_picture_that_eats_memory_is_refused(sandbox):
+    assert reasons(sandbox, ["red", "swell", "red"]) == [None, "too-much-memory", None]
+
+
+def test_a_refused_row_gets_a_thumbnail_where_there_is_a_picture(sandbox):
+    refusal = Refusal("no-text", "every text column is empty")
+    shown, hidden = sandbox.decode([Job("red", refusal), Job("missing", refusal)], Dangerous(), RULES)
+    assert shown.result == hidden.result == refusal
+    assert hidden.thumbnail is None
+    with Image.open(io.BytesIO(shown.thumbnail)) as small:
+        assert small.width == 2 * small.height

@@ -1,0 +1,267 @@
+import csv
+import gzip
+import io
+import json
+import pickle
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlim.catalog.pictures.folder import FolderPictures
+from mlim.catalog.refusal import RefusedError
+from mlim.catalog.sources.table import TableSource, column_names, read_table
+from mlim.catalog.sources.text import as_text
+from mlim.errors import InputError
+
+
+def written(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def cells(path):
+    return read_table(path, column_names(path)).to_dict("list")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "id,b\n007,NA\n010,\n"),
+        ("t.csv", b"\xef\xbb\xbfid,b\r\n007,NA\r\n010,\r\n"),
+        ("t.csv", 'id,b\n"007","NA"\n\n010\n'),
+        ("t.tsv", "id\tb\n007\tNA\n010\t\n"),
+        ("t.jsonl", '{"id": "007", "b": "NA"}\n{"id": "010", "b": null}\n'),
+        ("t.ndjson", b'\xef\xbb\xbf{"id": "007", "b": "NA"}\n\n{"id": "010"}\n'),
+    ],
+)
+def test_every_format_reads_as_the_same_text(tmp_path, name, content):
+    assert cells(written(tmp_path, name, content)) == {"id": ["007", "010"], "b": ["NA", ""]}
+
+
+def test_parquet_reads_as_text(tmp_path):
+    frame = pd.DataFrame({"id": ["007", "NA"], "n": [1, 2], "f": [3.0, None], "b": [True, False]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert cells(tmp_path / "t.parquet") == {
+        "id": ["007", "NA"], "n": ["1", "2"], "f": ["3", ""], "b": ["true", "false"],
+    }  # fmt: skip
+
+
+def test_json_numbers_stay_as_written(tmp_path):
+    path = written(tmp_path, "t.jsonl", '{"a": 1.10, "b": 12345678901234567890, "c": ["x", 2], "d": false}\n')
+    assert cells(path) == {"a": ["1.10"], "b": ["12345678901234567890"], "c": ["x, 2"], "d": ["false"]}
+
+
+def test_only_the_wanted_columns_and_rows_in_the_wanted_order(tmp_path):
+    path = written(tmp_path, "t.csv", "a,b,c\n1,2,3\n4,5,6\n")
+    frame = read_table(path, ["c", "a"], rows=1)
+    assert frame.to_dict("list") == {"c": ["3"], "a": ["1"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("t.csv", "", "is empty"),
+        ("t.csv", "a,b\n", "no rows"),
+        ("t.jsonl", "\n", "is empty"),
+        ("t.csv", b"a,b\n1,\xe9\n", "line 2 has bytes that are not utf-8"),
+        ("t.csv", b"\xe9,b\n1,2\n", "the header has bytes that are not utf-8"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16"), "`encoding: utf-16`"),
+        ("t.csv", "a,b\n1,2\n3,4,5\n", "line 3 has 3 cells, the header 2"),
+        ("t.csv", 'a,b\n"1,2\n', "a quote that is open in or before line 2 is never closed"),
+        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-6], "broken gzip"),
+        ("t.csv.gz", b"a,b\n1,2\n", "broken gzip"),
+        ("t.csv", "a,b,a\n1,2,3\n", "`a` more than once"),
+        ("t.jsonl", '{"a": 1}\n{"a"\n', "line 2 is not JSON"),
+        ("t.jsonl", '[1]\n{"a": 1}\n', "line 1 is not a JSON object"),
+        ("t.parquet", "PAR?", "cannot be read as .parquet"),
+        ("t.xlsx", "x", "must end in .csv"),
+    ],
+)
+def test_an_unusable_table_is_one_sentence(tmp_path, name, content, told):
+    path = written(tmp_path, name, content)
+    with pytest.raises(InputError) as caught:
+        cells(path)
+    assert str(caught.value).startswith(str(path))
+    assert told in str(caught.value)
+
+
+def test_a_missing_table(tmp_path):
+    with pytest.raises(InputError, match="no such table"):
+        column_names(tmp_path / "t.csv")
+
+
+def test_half_a_surrogate_pair_can_still_be_stored(tmp_path):
+    path = written(tmp_path, "t.jsonl", '{"a": "x\\ud800"}\n')
+    assert cells(path) == {"a": ["x?"]}
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=6,
+    )
+)
+def test_any_value_becomes_storable_text(value):
+    as_text(value).encode("utf-8")
+
+
+def source(place, encoding="utf-8", image="image", images=None):
+    return TableSource.open(place, encoding, image, FolderPictures(images or place.parent, 10_000), 10_000)
+
+
+def read(opened, columns):
+    return [(row.source, row.row, dict(row.cells), row.problem and row.problem.reason) for row in opened.rows(columns)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reasons"),
+    [
+        ("t.csv", b"a,b\n1,2\n3,4,5\n6\n", [None, "too-many-cells", None]),
+        ("t.csv", b"a,b\n1,\xfc\n3,\xc3\xbc\n", ["not-in-encoding", None]),
+        ("t.csv", b"a,b\n1,x\x00y\n3,4\n", ["nul-byte", None]),
+        ("t.csv", b'a,b\n"1"x,2\n3,4\n', ["broken-line", None]),
+        ("t.jsonl", b'{"a": 1}\n{"a": \n{"a": 3}\n{"a"', [None, "broken-line", None, "broken-line"]),
+        ("t.jsonl", b'[1]\n{"a": "x\\u0000"}\n{"a": "\\\\u0000"}\n', ["broken-line", "nul-byte", None]),
+        ("t.jsonl", b'{"a": "\xfc"}\n{"a": "\xc3\xbc"}\n', ["not-in-encoding", None]),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_row_that_cannot_be_read_is_refused_and_the_next_is_read(tmp_path, name, content, reasons, zipped):
+    path = written(tmp_path, f"{name}.gz" if zipped else name, gzip.compress(content) if zipped else content)
+    found = read(source(path), ["a"])
+    assert [reason for *_, reason in found] == reasons
+    assert [(name, row) for name, row, *_ in found] == [(path.name, row) for row in range(1, len(reasons) + 1)]
+
+
+def test_a_windows_1252_table_is_read_when_the_description_says_so(tmp_path):
+    path = written(tmp_path, "t.csv", "a,b\n1,Größe\n".encode("windows-1252"))
+    [(*_, reason)] = read(source(path), ["b"])
+    assert reason == "not-in-encoding"
+    assert read(source(path, "windows-1252"), ["b"]) == [("t.csv", 1, {"b": "Größe"}, None)]
+    with pytest.raises(InputError, match="name another `encoding`"):
+        read(source(path, "klingon"), ["b"])
+
+
+def test_a_cell_of_ten_megabytes_does_not_break_the_reader(tmp_path):
+    path = written(tmp_path, "t.csv", "a,b\n1," + "x" * 10_000_000 + "\n2,y\n")
+    assert [len(cells["b"]) for _, _, cells, _ in read(source(path), ["b"])] == [10_000_000, 1]
+
+
+def test_a_damaged_parquet_stops_the_run(tmp_path):
+    path = tmp_path / "t.parquet"
+    pd.DataFrame({"a": [str(n) for n in range(5000)]}).to_parquet(path)
+    data = bytearray(path.read_bytes())
+    data[4:4000] = bytes(3996)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"t\.parquet: cannot be read as \.parquet"):
+        read(source(path), ["a"])
+
+
+def test_files_of_one_table_need_the_same_columns(tmp_path):
+    written(tmp_path, "1.csv", "a,b\n1,2\n")
+    written(tmp_path, "2.csv", "a\n1\n")
+    with pytest.raises(InputError, match=r"2\.csv: lacks the column `b` that 1\.csv has"):
+        source(tmp_path / "*.csv").columns()
+    with pytest.raises(InputError, match="no file matches"):
+        source(tmp_path / "*.tsv")
+
+
+def test_the_state_changes_with_the_files(tmp_path):
+    path = written(tmp_path, "1.csv", "a\n1\n")
+    opened = source(tmp_path / "*.csv")
+    before = opened.state()
+    assert opened.state() == before
+    written(tmp_path, "1.csv", "a\n1\n2\n")
+    assert path.exists()
+    assert opened.state() != before
+
+
+NAMES = ("id", "b", "c")
+TEXT = st.text(st.characters(exclude_characters="\0\r\n", exclude_categories=("Cs",)), max_size=12)
+ROWS = st.lists(st.tuples(TEXT.filter(bool), TEXT, TEXT), min_size=1, max_size=9)
+
+
+def encode(rows, kind):
+    target = io.StringIO()
+    if kind == "csv":
+        writer = csv.writer(target, lineterminator="\n")
+        writer.writerows([NAMES, *rows])
+    else:
+        target.writelines(json.dumps(dict(zip(NAMES, row, strict=True))) + "\n" for row in rows)
+    return target.getvalue().encode()
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=ROWS, kind=st.sampled_from(["csv", "jsonl", "parquet"]), zipped=st.booleans(), parts=st.integers(1, 3))
+def test_whatever_is_written_in_any_format_and_number_of_files_is_read_back(
+    tmp_path_factory, rows, kind, zipped, parts
+):
+    folder = tmp_path_factory.mktemp("table")
+    suffix = ".gz" if zipped and kind != "parquet" else ""
+    expected = []
+    for number in range(parts):
+        part = rows[number::parts]
+        name = f"{number}.{kind}{suffix}"
+        expected += [(name, row, dict(zip(NAMES, cells, strict=True)), None) for row, cells in enumerate(part, 1)]
+        if kind == "parquet":
+            pd.DataFrame(part, columns=list(NAMES), dtype="str").to_parquet(folder / name)
+        elif part:
+            written(folder, name, gzip.compress(encode(part, kind)) if suffix else encode(part, kind))
+    assert read(source(folder / f"*.{kind}{suffix}"), NAMES) == expected
+
+
+# ---- pictures in the cells of a Parquet table ----
+
+
+def parquet(path, values, kind, rows_per_group=3):
+    table = pa.table({"id": [str(n) for n in range(len(values))], "image": pa.array(values, kind)})
+    pq.write_table(table, path, row_group_size=rows_per_group)
+    return path
+
+
+PLAIN = pa.binary()
+HUGGING_FACE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize("kind", [PLAIN, HUGGING_FACE])
+def test_pictures_are_read_from_the_cells_they_stand_in(tmp_path, kind):
+    data = [f"picture {number}".encode() for number in range(10)]
+    parquet(tmp_path / "t.parquet", data if kind == PLAIN else [{"bytes": one, "path": None} for one in data], kind)
+    opened = source(tmp_path / "t.parquet")
+    store = pickle.loads(pickle.dumps(opened.pictures()))
+    references = [row.cells["image"] for row in opened.rows(["id", "image"])]
+    assert [store.read(reference) for reference in references] == data
+    assert [row.cells["image"] for row in opened.rows(["image"])] == references
+    assert store.read(references[7]) == data[7]
+    assert store.fingerprint(references[0])
+
+
+def test_cells_without_a_picture_are_refused(tmp_path):
+    store = source(parquet(tmp_path / "t.parquet", [None, b"", b"x" * 10_001], PLAIN)).pictures()
+    reasons = []
+    for row in (1, 2, 3):
+        with pytest.raises(RefusedError) as caught:
+            store.read(f"t.parquet#{row}")
+        reasons.append(caught.value.refusal.reason)
+    assert reasons == ["missing-image", "empty-image", "too-many-bytes"]
+
+
+def test_a_cell_with_a_path_instead_of_bytes_leads_to_the_folder(tmp_path):
+    written(tmp_path, "a.png", "a picture")
+    parquet(tmp_path / "t.parquet", [{"bytes": None, "path": "a.png"}], HUGGING_FACE)
+    assert source(tmp_path / "t.parquet").pictures().read("t.parquet#1") == b"a picture"
+
+
+def test_no_cell_of_a_text_table_can_name_a_parquet_file(tmp_path):
+    parquet(tmp_path / "secret.parquet", [b"secret"], PLAIN)
+    store = source(written(tmp_path, "t.csv", "id,image\n1,secret.parquet#1\n")).pictures()
+    with pytest.raises(RefusedError) as caught:
+        store.read("secret.parquet#1")
+    assert caught.value.refusal.reason == "missing-image"
