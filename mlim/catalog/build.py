@@ -6,7 +6,7 @@ was killed, or one over a changed catalog, finds there what need not be made aga
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,8 +14,10 @@ from typing import Any, Self
 import PIL
 import pyarrow as pa
 
+from mlim.catalog import sandbox
 from mlim.catalog.engine import worker_sandbox
-from mlim.catalog.images import ImageRules, Picture
+from mlim.catalog.images import Picture
+from mlim.catalog.pictures import web_reasons
 from mlim.catalog.pictures.base import PictureStore
 from mlim.catalog.refusal import Refusal
 from mlim.catalog.rows import RowWriter
@@ -29,6 +31,8 @@ REFUSED_FILE = "refused.parquet"
 RECORD_FILE = "shard.json"
 FORMAT = 1  # of the shards' content: count up when equal rows give other bytes
 
+MAY_PASS = sandbox.MAY_PASS | web_reasons.MAY_PASS
+
 REFUSED_SCHEMA: Any = pa.schema(
     [
         pa.field("position", pa.int64(), nullable=False),  # in the chunk
@@ -41,24 +45,23 @@ REFUSED_SCHEMA: Any = pa.schema(
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """All that makes one shard: its rows, where their pictures lie, what pictures become, where the result goes."""
+    """All that makes one shard: its rows, where their pictures lie, where the result goes."""
 
     key: str
     rows: Sequence[SourceRow]
     store: PictureStore
-    rules: ImageRules
     cache: Path
 
     @classmethod
-    def of(cls, rows: Sequence[SourceRow], store: PictureStore, rules: ImageRules, cache: Path) -> Self:
-        """The plan of a chunk; its key changes when a row, a picture's size or time, a rule or a library does."""
+    def of(cls, rows: Sequence[SourceRow], store: PictureStore, settings: Mapping[str, Any], cache: Path) -> Self:
+        """The plan of a chunk; its key changes when a row, a picture's size or time, a setting or a library does."""
         deciding = {
             "made by": [FORMAT, PIL.__version__, pa.__version__],
-            "rules": [rules.formats, rules.max_megapixels, rules.size, rules.quality],
+            "settings": settings,
             "rows": [[*row.content(), store.fingerprint(row.image)] for row in rows],
         }
         text = json.dumps(deciding, ensure_ascii=False)
-        return cls(sha256_of_bytes(text.encode("utf-8", "surrogatepass")), rows, store, rules, cache)
+        return cls(sha256_of_bytes(text.encode("utf-8", "surrogatepass")), rows, store, cache)
 
     @property
     def folder(self) -> Path:
@@ -83,10 +86,15 @@ def build_shard(plan: ShardPlan) -> ShardRecord:
 
 
 def _finished(folder: Path) -> ShardRecord | None:
-    """The record of a shard that an earlier run finished; None when there is none or its bytes have changed."""
+    """The record of a shard that an earlier run finished; None when it must be made.
+
+    There may be none, its bytes may have changed, or a picture may have been refused for a reason that can pass.
+    """
     if not (folder / RECORD_FILE).is_file():
         return None
     record = ShardRecord(**read_json(folder / RECORD_FILE))
+    if MAY_PASS.intersection(record.reasons):
+        return None
     items = folder / ITEMS_FILE
     intact = items.is_file() and items.stat().st_size == record.bytes and sha256_of(items) == record.sha256
     return record if intact and (folder / REFUSED_FILE).is_file() else None
@@ -95,7 +103,7 @@ def _finished(folder: Path) -> ShardRecord | None:
 def _make(plan: ShardPlan) -> ShardRecord:
     plan.store.prefetch([row.image for row in plan.rows if row.image])
     jobs = [Job(row.image, row.refusal) for row in plan.rows]
-    outcomes = worker_sandbox().decode(jobs, plan.store, plan.rules)
+    outcomes = worker_sandbox().decode(jobs)
     with atomic_folder(plan.folder) as folder:
         return _write(folder, plan.rows, outcomes)
 

@@ -18,6 +18,8 @@ from typing import Any, Protocol, TypeVar
 from distributed import Client, Future, LocalCluster, WorkerPlugin, get_worker
 from distributed.scheduler import KilledWorker
 
+from mlim.catalog.images import ImageRules
+from mlim.catalog.pictures.base import PictureStore
 from mlim.catalog.sandbox import DecodeLimits, Sandbox, open_sandbox
 from mlim.errors import InputError, MlimError
 
@@ -87,7 +89,9 @@ def _landed(work: Work, future: Future) -> tuple[Work, Any]:
 
 
 @contextmanager
-def open_engine(address: str | None, processes: int, limits: DecodeLimits) -> Iterator[Engine]:
+def open_engine(
+    address: str | None, processes: int, limits: DecodeLimits, store: PictureStore, rules: ImageRules
+) -> Iterator[Engine]:
     """An engine of this machine with so many decoding processes, or the Dask cluster at `address` with all it has.
 
     `InputError` when no scheduler answers there, `MlimError` when its workers cannot start processes.
@@ -95,7 +99,7 @@ def open_engine(address: str | None, processes: int, limits: DecodeLimits) -> It
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is raised, in our words
     with ExitStack() as stack:
         client = stack.enter_context(_connect(address)) if address else stack.enter_context(_here(processes))
-        _prepare_workers(client, _SandboxPlugin(None if address else processes, limits))
+        _prepare_workers(client, _SandboxPlugin(None if address else processes, limits, store, rules))
         yield Engine(client, AHEAD * max(1, sum(client.nthreads().values())))
 
 
@@ -145,15 +149,17 @@ def _prepare_workers(client: Client, plugin: "_SandboxPlugin") -> None:
 class _SandboxPlugin(WorkerPlugin):  # type: ignore[misc]
     """Gives every worker its decoding processes: as many as told, else one for each of its threads."""
 
-    def __init__(self, processes: int | None, limits: DecodeLimits) -> None:
-        self._processes, self._limits = processes, limits
+    def __init__(self, processes: int | None, limits: DecodeLimits, store: PictureStore, rules: ImageRules) -> None:
+        self._processes, self._limits, self._store, self._rules = processes, limits, store, rules
 
     def setup(self, worker: Any) -> None:
         """Start the processes when the worker joins."""
         if multiprocessing.current_process().daemon:
             raise AssertionError("it is a daemonic process")
         self._open = ExitStack()
-        self.sandbox = self._open.enter_context(open_sandbox(self._processes or worker.state.nthreads, self._limits))
+        processes = self._processes or worker.state.nthreads
+        sandbox = open_sandbox(processes, self._limits, self._store, self._rules)
+        self.sandbox = self._open.enter_context(sandbox)
 
     def teardown(self, worker: Any) -> None:
         """End them when it leaves."""

@@ -80,9 +80,10 @@ def ingest_items(
     """
     settings, store, rules = recipe.ingest, source.pictures(), image_rules(recipe)
     limits = DecodeLimits(settings.decode_seconds, settings.decode_memory_mb)
-    plans = (ShardPlan.of(chunk, store, rules, cache) for chunk in cut_chunks(rows, settings.rows_per_shard))
+    deciding = {**vars(rules), "limits": [settings.max_picture_mb, vars(limits)]}
+    plans = (ShardPlan.of(chunk, store, deciding, cache) for chunk in cut_chunks(rows, settings.rows_per_shard))
     with (
-        open_engine(settings.cluster, settings.workers or cores(), limits) as engine,
+        open_engine(settings.cluster, settings.workers or cores(), limits, store, rules) as engine,
         _open_results(folder) as results,
         terminal.progress("ingest", total=None) as bar,
     ):

@@ -26,6 +26,7 @@ from mlim.processes import die_with_parent
 
 DECODE_TIMEOUT = "decode-timeout"
 DECODER_DIED = "decoder-died"
+MAY_PASS = frozenset({DECODE_TIMEOUT, DECODER_DIED})  # on a machine that is less busy
 
 PICTURES_PER_BATCH = 16  # enough to hide the cost of a message, few enough to decode again when one is lost
 BYTES_PER_MB = 1 << 20
@@ -57,32 +58,28 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A running pool of decoding processes; `decode` may be called from several threads."""
+    """A running pool of decoding processes for one store; `decode` may be called from several threads."""
 
     pool: ProcessPool
     limits: DecodeLimits
+    packed: bytes  # store and rules, as the processes get them
 
-    def decode(self, jobs: Sequence[Job], store: PictureStore, rules: ImageRules) -> list[Outcome]:
+    def decode(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcome of every job, in order. `MlimError` when the pool itself is gone."""
         parts = [jobs[start : start + PICTURES_PER_BATCH] for start in range(0, len(jobs), PICTURES_PER_BATCH)]
-        packed = pickle.dumps((store, rules))
-        started = [self._start(part, packed) for part in parts]
-        return [
-            outcome
-            for part, future in zip(parts, started, strict=True)
-            for outcome in self._finish(part, future, packed)
-        ]
+        started = [self._start(part) for part in parts]
+        return [outcome for part, future in zip(parts, started, strict=True) for outcome in self._finish(part, future)]
 
-    def _start(self, jobs: Sequence[Job], packed: bytes) -> "Future[list[Outcome]]":
+    def _start(self, jobs: Sequence[Job]) -> "Future[list[Outcome]]":
         try:
             future: Future[list[Outcome]] = self.pool.schedule(
-                _decode, args=(list(jobs), packed), timeout=self.limits.seconds
+                _decode, args=(list(jobs), self.packed), timeout=self.limits.seconds
             )
         except RuntimeError as error:
             raise MlimError(f"the decoding processes are gone ({error}); run the same command again") from None
         return future
 
-    def _finish(self, jobs: Sequence[Job], future: "Future[list[Outcome]]", packed: bytes) -> list[Outcome]:
+    def _finish(self, jobs: Sequence[Job], future: "Future[list[Outcome]]") -> list[Outcome]:
         try:
             return future.result()
         except OutOfTimeError:
@@ -91,26 +88,29 @@ class Sandbox:
             lost = Refusal(DECODER_DIED, f"ends the process that decodes it (exit code {expired.exitcode})")
         if len(jobs) == 1:
             return [Outcome(Refusal(lost.reason, f"{jobs[0].reference} {lost.detail}"))]
-        alone = [(job, self._start([job], packed)) for job in jobs]
-        return [outcome for job, again in alone for outcome in self._finish([job], again, packed)]
+        alone = [(job, self._start([job])) for job in jobs]
+        return [outcome for job, again in alone for outcome in self._finish([job], again)]
 
 
 @contextmanager
-def open_sandbox(processes: int, limits: DecodeLimits) -> Iterator[Sandbox]:
-    """A sandbox of so many processes; they are ended when the block is left, at once when it is left by an error."""
+def open_sandbox(processes: int, limits: DecodeLimits, store: PictureStore, rules: ImageRules) -> Iterator[Sandbox]:
+    """A sandbox of so many processes for the pictures of `store`; they are ended when the block is left."""
+    packed = pickle.dumps((store, rules))
     # spawn: a forked copy of a process that has started threads (torch, arrow) can hang
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max_workers=processes, initializer=_confine, initargs=(limits.memory_mb,), context=context)
+    pool = ProcessPool(processes, initializer=_confine, initargs=(limits.memory_mb, packed), context=context)
     try:
-        yield Sandbox(pool, limits)
+        yield Sandbox(pool, limits, packed)
     finally:
         pool.stop()
         pool.join()
 
 
-def _confine(memory_mb: int) -> None:
-    """Runs in a decoding process as it starts."""
+def _confine(memory_mb: int, packed: bytes) -> None:
+    """Runs in a decoding process as it starts: what the store needs comes before the limits, not out of them."""
     die_with_parent()
+    store, _ = _unpacked(packed)
+    store.prefetch(())
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     wanted = psutil.Process().memory_info().vms + memory_mb * BYTES_PER_MB
     resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
@@ -125,7 +125,7 @@ def _decode(jobs: Sequence[Job], packed: bytes) -> list[Outcome]:
 @cache
 def _unpacked(packed: bytes) -> tuple[PictureStore, ImageRules]:
     """Store and rules, unpacked once in each process: a store keeps its archives open."""
-    unpacked: Any = pickle.loads(packed)  # noqa: S301 - our own bytes, made in `decode`
+    unpacked: Any = pickle.loads(packed)  # noqa: S301 - our own bytes, made in `open_sandbox`
     return unpacked[0], unpacked[1]
 
 

@@ -44,18 +44,18 @@ class Dangerous:
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with open_sandbox(2, LIMITS) as opened:
+    with open_sandbox(2, LIMITS, Dangerous(), RULES) as opened:
         yield opened
 
 
 def reasons(sandbox, references):
-    outcomes = sandbox.decode([Job(reference, None) for reference in references], Dangerous(), RULES)
+    outcomes = sandbox.decode([Job(reference, None) for reference in references])
     return [outcome.result.reason if isinstance(outcome.result, Refusal) else None for outcome in outcomes]
 
 
 def test_pictures_come_back_in_order(sandbox):
     colours = ["red", "lime", "blue"] * 20
-    outcomes = sandbox.decode([Job(colour, None) for colour in colours], Dangerous(), RULES)
+    outcomes = sandbox.decode([Job(colour, None) for colour in colours])
     assert all(isinstance(outcome.result, Picture) for outcome in outcomes)
     hashes = [outcome.result.sha256 for outcome in outcomes]
     assert hashes[:3] * 20 == hashes
@@ -77,7 +77,7 @@ def test_a_picture_that_eats_memory_is_refused(sandbox):
 
 def test_a_refused_row_gets_a_thumbnail_where_there_is_a_picture(sandbox):
     refusal = Refusal("no-text", "every text column is empty")
-    shown, hidden = sandbox.decode([Job("red", refusal), Job("missing", refusal)], Dangerous(), RULES)
+    shown, hidden = sandbox.decode([Job("red", refusal), Job("missing", refusal)])
     assert shown.result == hidden.result == refusal
     assert hidden.thumbnail is None
     with Image.open(io.BytesIO(shown.thumbnail)) as small:

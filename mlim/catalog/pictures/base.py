@@ -19,4 +19,4 @@ class PictureStore(Protocol):
         """Cheap text that changes when the bytes may have changed (size and time); "" where nothing can be told."""
 
     def prefetch(self, references: Sequence[str]) -> None:
-        """Fetch what is slow to fetch, many at a time, so that `read` is quick; does nothing for local files."""
+        """Do what is slow, so that `read` is quick: download, or index an archive (also for no references at all)."""

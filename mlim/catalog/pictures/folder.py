@@ -1,5 +1,6 @@
 """Pictures as files of one folder, out of which no path leads."""
 
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,7 @@ class FolderPictures:
 
     def read(self, reference: str) -> bytes:
         """The bytes of a file; links are followed first, so none of them leads out of the folder."""
-        path = self._locate(reference)
-        size = path.stat().st_size
+        path, size = self._locate(reference)
         if size == 0:
             raise RefusedError(EMPTY_IMAGE, f"{reference} is a file of 0 bytes")
         if size > self.max_bytes:
@@ -41,14 +41,17 @@ class FolderPictures:
     def prefetch(self, references: Sequence[str]) -> None:
         """Nothing to do for files."""
 
-    def _locate(self, reference: str) -> Path:
+    def _locate(self, reference: str) -> tuple[Path, int]:
+        """The real path of a file in the folder, and its size in bytes."""
         shown = reference[:SHOWN_CHARACTERS]
         try:
             path = (self.folder / reference).resolve()
-        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL byte, a name too long
-            raise RefusedError(MISSING_IMAGE, f"{shown!r} is no usable path: {error}") from None
-        if not path.is_relative_to(self.folder.resolve()):
+            inside = path.is_relative_to(self.folder.resolve())
+            found = path.stat() if inside else None
+        except (OSError, RuntimeError, ValueError):  # not there, a loop of links, a NUL byte, a name too long
+            raise RefusedError(MISSING_IMAGE, f"{shown!r} is not in the images folder") from None
+        if found is None:
             raise RefusedError(OUTSIDE_FOLDER, f"{shown} leads out of the images folder")
-        if not path.is_file():
-            raise RefusedError(MISSING_IMAGE, f"{shown} is not in the images folder")
-        return path
+        if not stat.S_ISREG(found.st_mode):
+            raise RefusedError(MISSING_IMAGE, f"{shown!r} is no file of the images folder")
+        return path, found.st_size

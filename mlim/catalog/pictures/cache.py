@@ -1,0 +1,152 @@
+"""Downloaded pictures on the disk, by content: equal pictures are stored once.
+
+    objects/<first two digits>/<sha256>     the bytes
+    addresses/<sha256 of the address>.json  {"sha256", "status", "url"}, or {"detail", "reason", "run", "url"}
+    partial/                                downloads under way
+    hosts/                                  locks: who has a turn at a host
+
+Files are complete before they get their name, so many processes may share a cache and a crash leaves no half of one.
+Bytes are hashed again when they are read: a damaged object counts as not there and is downloaded again.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from mlim.catalog.refusal import Refusal
+from mlim.files import sha256_of_bytes
+
+SHA256 = re.compile("[0-9a-f]{64}")
+PREFIX_DIGITS = 2
+STALE_SECONDS = 24 * 3600  # a partial download this old belongs to a process that was killed
+
+
+@dataclass
+class Incoming:
+    """Bytes on their way into the cache: how many, how they begin, what they hash to."""
+
+    file: IO[bytes]
+    size: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, chunk: bytes) -> None:
+        """Append bytes; `OSError` when the disk is full."""
+        self.file.write(chunk)
+        self.digest.update(chunk)
+        self.size += len(chunk)
+
+
+@dataclass(frozen=True)
+class DownloadCache:
+    """The cache below `folder`, which need not exist yet."""
+
+    folder: Path
+
+    def find(self, url: str) -> str:
+        """The SHA-256 of what the address gave; "" when it is not in the cache."""
+        sha256 = str(self._entry(url).get("sha256", ""))
+        return sha256 if SHA256.fullmatch(sha256) and self._object(sha256).is_file() else ""
+
+    def failure(self, url: str, run: str) -> Refusal | None:
+        """Why the address failed in this run; None when it did not. Failures of other runs do not count."""
+        entry = self._entry(url)
+        if "reason" not in entry or entry.get("run") != run:
+            return None
+        return Refusal(str(entry["reason"]), str(entry.get("detail", "")))
+
+    def size(self, url: str) -> int | None:
+        """How many bytes the address gave; None when it is not in the cache."""
+        sha256 = self.find(url)
+        try:
+            return self._object(sha256).stat().st_size if sha256 else None
+        except OSError:
+            return None
+
+    def read(self, url: str) -> bytes | None:
+        """What the address gave; None when it is not in the cache, or damaged there."""
+        sha256 = self.find(url)
+        try:
+            data = self._object(sha256).read_bytes() if sha256 else None
+        except OSError:
+            return None
+        return data if data is not None and sha256_of_bytes(data) == sha256 else None
+
+    @contextmanager
+    def receive(self, url: str, status: int) -> Iterator[Incoming]:
+        """Yield a place for the bytes of `url`; they are kept when the block ends well, and removed when it does not.
+
+        `OSError` when they cannot be written (a full disk): then nothing is kept.
+        """
+        with self._temporary() as path:
+            with path.open("wb") as file:
+                incoming = Incoming(file)
+                yield incoming
+            sha256 = incoming.digest.hexdigest()
+            _publish(path, self._object(sha256))
+        self._note(url, {"sha256": sha256, "status": status})
+
+    def fail(self, url: str, refusal: Refusal, run: str) -> None:
+        """Note why the address failed in this run, for every process that takes part in it."""
+        self._note(url, {"reason": refusal.reason, "detail": refusal.detail, "run": run})
+
+    def sweep(self) -> None:
+        """Remove partial downloads that a killed process left behind a day ago or earlier."""
+        oldest = time.time() - STALE_SECONDS
+        for path in self._partial.glob("*"):
+            try:
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+            except FileNotFoundError:  # another process was quicker
+                continue
+
+    @property
+    def hosts(self) -> Path:
+        """Where the locks lie that say who has a turn at a host."""
+        return self.folder / "hosts"
+
+    @property
+    def _partial(self) -> Path:
+        return self.folder / "partial"
+
+    def _entry(self, url: str) -> dict[str, Any]:
+        """What is noted of the address; nothing where the note is absent or damaged."""
+        try:
+            entry = json.loads(self._address(url).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return entry if isinstance(entry, dict) else {}
+
+    def _note(self, url: str, facts: dict[str, Any]) -> None:
+        with self._temporary() as path:
+            path.write_text(json.dumps({**facts, "url": url}, sort_keys=True) + "\n", encoding="utf-8")
+            _publish(path, self._address(url))
+
+    def _address(self, url: str) -> Path:
+        return self.folder / "addresses" / f"{sha256_of_bytes(url.encode('utf-8', 'surrogatepass'))}.json"
+
+    def _object(self, sha256: str) -> Path:
+        return self.folder / "objects" / sha256[:PREFIX_DIGITS] / sha256
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Yield the path of a new empty file, unlike any other thread's or process's; removed if still there."""
+        self._partial.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=self._partial)
+        os.close(descriptor)
+        try:
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.replace(path)
