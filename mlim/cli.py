@@ -173,20 +173,58 @@ def synthesize(
     terminal.say(f"wrote {out / 'catalog.yaml'} and {items} items{commit_data(out)}")
 
 
-@catalog_app.command("show", epilog="Example: `mlim catalog show --catalog data/catalog.yaml --sheet sheet.png`")
+@catalog_app.command(
+    "show", epilog="Example: `mlim catalog show --catalog data/catalog.yaml --work build/demo --out sheet.html`"
+)
 def show_catalog(
-    catalog: CatalogOption = DEFAULT_CATALOG,
-    sheet: Annotated[Path | None, typer.Option(help="Also draw a contact sheet of sampled items (PNG).")] = None,
-    items: Annotated[int, typer.Option(min=1, help="How many items to sample.")] = 24,
+    catalog: Annotated[
+        Path | None,
+        typer.Option(
+            "--catalog", metavar="FILE", help="Default: data/catalog.yaml, if it is there."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: contact.html in the work folder.")] = None,
+    items: Annotated[int, typer.Option(min=1, help="How many items to sample.")] = 48,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed shows other items, families and pairs.")] = 0,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    work: WorkOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Say what a catalog holds before anything is trained on it."""
-    from mlim.catalog.show import contact_sheet, describe
+    """Look at a catalog before anything is trained on it: numbers here, a contact sheet as one HTML page."""
+    from mlim.report.contact.gather import gather
+    from mlim.report.contact.lines import describe
+    from mlim.report.contact.page import write_page
+    from mlim.report.contact.settings import settings_for
 
-    for line in describe(catalog):
+    chosen, terminal = load_recipe(recipe, set_ or []), Terminal(quiet)
+    workspace = Workspace(work or Path("build") / chosen.name)
+    source = catalog or (DEFAULT_CATALOG if DEFAULT_CATALOG.is_file() else None)
+    with terminal.waiting("looking at the catalog"):
+        look = gather(source, workspace, settings_for(chosen, items=items, seed=seed))
+    for line in describe(look):
         typer.echo(line)
-    if sheet is not None:
-        contact_sheet(catalog, sheet, items)
-        typer.echo(f"wrote {sheet}")
+    summary = write_page(look, out or workspace.root / "contact.html")
+    terminal.say(f"wrote {summary['page']}")
+
+
+@catalog_app.command(epilog="Example: `mlim catalog fetch abo abo`, then catalogs/abo.yaml with MLIM_ABO=abo")
+def fetch(
+    name: Annotated[Literal["abo"], typer.Argument(help="`abo`: Amazon Berkeley Objects.")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Will hold listings/ and images/.")],
+    accept_licence: Annotated[bool, typer.Option("--accept-licence", help="Do not ask; you have read it.")] = False,
+    settings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML with another address, archives, checksums, timeouts.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A=B", help="Change one setting; may be given more than once.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Download and unpack a public catalog; an interrupted download goes on where it was."""
+    from mlim.catalog.fetch import fetch_abo, load_download
+
+    fetch_abo(out, load_download(settings, set_ or []), Terminal(quiet), accept_licence)
 
 
 def _counts(quarantined: Mapping[str, int]) -> str:
@@ -210,12 +248,22 @@ def ingest(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None:
 
 
 @step("mlim validate --set validation.min_image_side=200", tracked=True)
-def validate(session: Session, catalog: CatalogOption = DEFAULT_CATALOG) -> None:
+def validate(
+    session: Session,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    accept: Annotated[
+        str | None,
+        typer.Option(metavar="WHY", help="Accept this data version in spite of its complaints, and say why."),
+    ] = None,
+) -> None:
     """Check the ingested items with Great Expectations; refused rows go to quarantine."""
+    from mlim.quality.acceptance import Acceptance
     from mlim.steps.recorded import record
     from mlim.steps.validate import validate as run_step
+    from mlim.versions import person
 
-    summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
+    accepted = None if accept is None else Acceptance(person(), accept)
+    summary = run_step(session.recipe, catalog, session.workspace, session.terminal, accepted)
     record(session.recipe, session.workspace, "validate", session.workspace.valid)
     session.show(
         summary,
@@ -353,7 +401,7 @@ def run(
 
     Where params.yaml and data/ describe this very run, stages go through `dvc repro`, which skips what is up to date.
     """
-    _check_before_work(session.recipe, catalog, start)
+    _check_before_work(session.recipe, catalog, session.workspace, start)
     session.terminal.say("starting the workflow engine (about ten seconds) ...")
     _run_pipeline(session.workspace, catalog, start, session.terminal.quiet)
     outcome = {
@@ -363,7 +411,7 @@ def run(
     session.show(outcome, _closing_words(session, catalog))
 
 
-def _check_before_work(recipe: Recipe, catalog: Path, start: str) -> None:
+def _check_before_work(recipe: Recipe, catalog: Path, workspace: Workspace, start: str) -> None:
     """Everything that can be known to be wrong before work starts, listed at once."""
     from mlim.steps.ingest import check_catalog
     from mlim.steps.plan import stages_from
@@ -371,7 +419,7 @@ def _check_before_work(recipe: Recipe, catalog: Path, start: str) -> None:
 
     checks: Sequence[Callable[[], object]] = (
         lambda: stages_from(recipe, start),
-        lambda: check_catalog(catalog),
+        lambda: check_catalog(recipe, catalog, workspace),
         lambda: _check_start(recipe),
         lambda: check_server(recipe),
     )

@@ -108,6 +108,7 @@ class PretrainObjective:
 
     def losses(self, prepared: PreparedItems) -> ObjectiveOutput:
         """The losses of a prepared batch; `prepared` lies on the model's device."""
+        prepared = prepared._replace(batch=prepared.batch.with_floats())
         batch, plan = prepared.batch, prepared.plan
         output = self.model.forward_items(
             batch.input_ids, batch.text_attention, batch.pixels, text_mask=plan.text, image_mask=plan.image
@@ -160,7 +161,7 @@ class MatchObjective:
 
     def losses(self, prepared: PreparedPairs) -> ObjectiveOutput:
         """The loss of a prepared batch; `prepared` lies on the model's device."""
-        batch = prepared.batch
+        batch = prepared.batch.with_floats()
         logits = self.model(batch.first, batch.second, prepared.modality)
         return ObjectiveOutput((Weighted(MATCH, match_loss(logits, batch.labels), 1.0),), prepared.modality)
 

@@ -21,6 +21,7 @@ Modality = Literal["both", "text", "image"]
 LossName = Literal["mlm", "recon", "itm"]
 
 RANDOM_START = "random"
+MAX_NEAR_BITS = 4  # beyond, near copies are no longer found fast (mlim.quality.near_duplicates)
 
 
 def _share(description: str) -> Any:
@@ -49,18 +50,50 @@ class IngestConfig(Config):
 
     formats: tuple[str, ...] = Field(min_length=1, description="image formats that may be opened (Pillow's names)")
     max_megapixels: PositiveFloat
-    rows_per_shard: PositiveInt
+    max_picture_mb: PositiveFloat = Field(description="largest picture file that is read, megabytes")
+    max_cell_characters: PositiveInt = Field(description="a row with a longer cell is set aside")
+    rows_per_shard: PositiveInt = Field(description="most rows of a shard; their number varies below it")
     max_quarantined_share: Share = _share("stop the run when a larger share of the rows is bad")
-    workers: PositiveInt = Field(description="processes that decode pictures")
+    workers: PositiveInt | None = Field(description="processes that decode pictures; null: one for each core")
+    decode_seconds: PositiveFloat = Field(description="a picture that takes longer to decode is set aside")
+    decode_memory_mb: PositiveInt = Field(description="memory that decoding one picture may take, megabytes")
+    cluster: str | None = Field(description="a Dask scheduler (`tcp://HOST:PORT`); null: this machine alone")
+
+
+class DriftConfig(Config):
+    """How far a data version may move from the last accepted one: Jensen-Shannon divergences in bits, 0 to 1.
+
+    What two samples of one distribution would differ by is taken off first (`mlim.quality.drift`).
+    """
+
+    max_category_divergence: Share = _share("of the shares of the categories")
+    max_text_divergence: Share = _share("of the lengths of the texts")
+    max_image_divergence: Share = _share("of brightness, contrast and aspect of the pictures, each")
 
 
 class ValidationConfig(Config):
     """Limits that Great Expectations' suites read (as suite parameters)."""
 
     min_image_side: PositiveInt = Field(description="shortest side of a source picture, pixels")
+    max_aspect_ratio: float = Field(ge=1, description="longest side of a source picture through its shortest")
+    min_contrast: Share = _share("a picture whose grey levels vary less (standard deviation, white is 1) is blank")
+    max_picture_uses: PositiveInt = Field(description="a picture that more items share byte by byte is boilerplate")
+    max_copied_share: Share = _share("largest share of items whose picture is an exact copy of another item's")
+    decoded_pictures: NonNegativeInt = Field(description="stored pictures that are decoded again; all are hashed")
     max_text_characters: PositiveInt
+    max_text_uses: PositiveInt = Field(description="a text that more items share word for word is boilerplate")
+    languages: tuple[str, ...] = Field(description="ISO 639-1 codes of the languages expected; none: not checked")
+    min_language_share: Share = _share("smallest share of the sampled texts in one of the languages")
+    language_sample: PositiveInt = Field(description="texts whose language is guessed")
+    min_language_characters: PositiveInt = Field(description="the language of a shorter text is not guessed")
+    min_family_share: Share = _share("smallest share of items with a family, where the catalog describes families")
+    min_varied_share: Share = _share("smallest share of items that share their family with another item")
+    max_family_items: PositiveInt = Field(description="a larger family is a wrong column, not one product")
     min_label_share: Share = _share("smallest share of either label among the pairs of a split")
     max_quarantined_share: Share = _share("stop the run when validation refuses a larger share of the items")
+    chunk_rows: PositiveInt = Field(description="items that are judged at a time; bounds the memory")
+    max_thumbnails: NonNegativeInt = Field(description="refused items that keep a small picture in quarantine")
+    drift: DriftConfig
 
 
 class PairsConfig(Config):
@@ -71,9 +104,15 @@ class PairsConfig(Config):
     max_train: PositiveInt
     max_validation: PositiveInt
     max_test: PositiveInt
+    near_duplicate_bits: int | None = Field(
+        ge=0,
+        le=MAX_NEAR_BITS,
+        description="pictures whose hashes differ in at most so many of 64 bits stay in one split; null: only copies",
+    )
     leak_limit: Share = _share(
         "a trivial rule whose accuracy gain over the majority reaches this share of the rest leaks"
     )
+    audit_pairs: PositiveInt = Field(description="the leak audit's classifiers learn from at most so many train pairs")
 
     @model_validator(mode="after")
     def _room_for_training(self) -> Self:
@@ -185,6 +224,19 @@ class CheckpointConfig(Config):
     keep: PositiveInt
 
 
+class LoaderConfig(Config):
+    """From shards to batches."""
+
+    workers: NonNegativeInt = Field(description="processes that decode; 0: threads of the training process itself")
+    batches_ahead: PositiveInt = Field(
+        description="batches that are ready or in the making: for each worker, or, with none, how many threads decode"
+    )
+    items: str | None = Field(
+        description="where the shards are read from: a folder or an fsspec URL (`s3://BUCKET/FOLDER`, fetched once into "
+        "the work folder's cache); null: the work folder's own items"
+    )
+
+
 class PretrainConfig(Config):
     """Pre-training; the same budget for every pre-training that is compared."""
 
@@ -280,6 +332,7 @@ class Recipe(Config):
     validation: ValidationConfig
     pairs: PairsConfig
     model: ModelConfig
+    loader: LoaderConfig
     pretrain: PretrainConfig
     finetune: FinetuneConfig
     evaluate: EvaluateConfig

@@ -9,12 +9,12 @@ import binascii
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import send_to_device
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import PositiveFloat, PositiveInt
 
-from mlim.catalog.images import ImageRules, Refusal, prepare_picture, to_rgb
+from mlim.catalog.images import ImageRules, prepare_picture, to_rgb
+from mlim.catalog.refusal import Refusal
 from mlim.config import Config, parse
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
@@ -112,10 +113,10 @@ class MatcherModel(PythonModel):
     def _scores(self, frame: pd.DataFrame, start: int, modality: Modality) -> NDArray[np.float64]:
         source = SentItems(frame, start, modality, self._settings)
         collate = PairCollator(source, self._tokenizer, self._settings.max_tokens)
-        batch = collate([Pair(f"a{row}", f"b{row}", 0) for row in range(len(frame))])
-        first, second = (type(side)(*(part.to(self._device) for part in side)) for side in (batch.first, batch.second))
+        batch = send_to_device(collate([Pair(f"a{row}", f"b{row}", 0) for row in range(len(frame))]), self._device)
+        shown = batch.with_floats()
         with torch.inference_mode():
-            logits = self._matcher(first, second, modality)
+            logits = self._matcher(shown.first, shown.second, modality)
         return np.asarray(torch.sigmoid(logits.float()).double().cpu())
 
 
@@ -127,15 +128,14 @@ class SentItems:
         self._texts: dict[str, str] = {}
         self._pictures: dict[str, NDArray[np.uint8]] = {}
         blank = np.zeros((settings.image_size, settings.image_size, 3), dtype=np.uint8)
-        with TemporaryDirectory() as folder:
-            rules = self._rules(Path(folder))
-            for side in SIDES:
-                texts = self._column(frame, f"text_{side}", modality != "image")
-                images = self._column(frame, f"image_{side}", modality != "text")
-                for row, (text, image) in enumerate(zip(texts, images, strict=True)):
-                    self._texts[f"{side}{row}"] = text or ""
-                    picture = blank if image is None else _decode(image, f"row {start + row + 1}, image_{side}", rules)
-                    self._pictures[f"{side}{row}"] = picture
+        rules = _rules(settings)
+        for side in SIDES:
+            texts = self._column(frame, f"text_{side}", modality != "image")
+            images = self._column(frame, f"image_{side}", modality != "text")
+            for row, (text, image) in enumerate(zip(texts, images, strict=True)):
+                self._texts[f"{side}{row}"] = text or ""
+                picture = blank if image is None else _decode(image, f"row {start + row + 1}, image_{side}", rules)
+                self._pictures[f"{side}{row}"] = picture
 
     def text(self, item: str) -> str:
         """The text of one item."""
@@ -144,10 +144,6 @@ class SentItems:
     def image(self, item: str) -> NDArray[np.uint8]:
         """The picture of one item (size, size, 3)."""
         return self._pictures[item]
-
-    def _rules(self, folder: Path) -> ImageRules:
-        given = self._settings
-        return ImageRules(folder, given.image_formats, given.image_megapixels, given.image_size, given.jpeg_quality)
 
     def _column(self, frame: pd.DataFrame, name: str, needed: bool) -> Sequence[str | None]:
         """The values of a column; None everywhere when this modality does not look at it."""
@@ -162,6 +158,12 @@ class SentItems:
         return values
 
 
+def _rules(settings: ServingSettings) -> ImageRules:
+    return ImageRules(
+        settings.image_formats, settings.image_megapixels, settings.image_size, settings.jpeg_quality
+    )
+
+
 def _decode(text: str, where: str, rules: ImageRules) -> NDArray[np.uint8]:
     """The picture in a base64 string, under the same limits as the catalog's pictures.
 
@@ -172,10 +174,7 @@ def _decode(text: str, where: str, rules: ImageRules) -> NDArray[np.uint8]:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         _refuse(f"{where} is not base64")
-    path = rules.folder / where
-    path.write_bytes(data)
-    picture = prepare_picture(where, rules)
-    path.unlink()
+    picture = prepare_picture(data, where, rules)
     if isinstance(picture, Refusal):
         _refuse(f"{picture.detail} ({picture.reason})")
     fits = (picture.width, picture.height) == (rules.size, rules.size)

@@ -1,22 +1,31 @@
 """The room of Great Expectations: runs the committed suites of great_expectations/ over data frames.
 
-The suites are reviewed JSON and only read here; a run leaves the project folder as it was. Besides the library's own
-expectations there are two of ours, registered when this module is imported: one decodes the pictures of the shards,
-one finds values that appear on more than one side of a split.
+The suites are reviewed JSON and only read here; a run leaves the project folder as it was. A table of any size goes
+through a suite in chunks (`SuiteCheck`): expectations of single rows judge each chunk, expectations of the whole table
+judge one compact frame, and the pages show one result for each. Besides the library's own expectations there are two
+of ours, registered when this module is imported: one decodes the pictures of the shards, one finds values that appear
+on more than one side of a split.
 """
 
 import io
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
+import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
+from great_expectations.core.run_identifier import RunIdentifier
+from great_expectations.data_context.types.resource_identifiers import (
+    ExpectationSuiteIdentifier,
+    ValidationResultIdentifier,
+)
 from great_expectations.execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import (
     ColumnMapExpectation,
@@ -29,9 +38,13 @@ from great_expectations.expectations.metrics.map_metric_provider import (
     column_condition_partial,
     column_pair_condition_partial,
 )
-from great_expectations.expectations.registry import get_expectation_impl
+from great_expectations.expectations.registry import get_expectation_impl, get_metric_kwargs
+from great_expectations.validator.metric_configuration import MetricConfiguration
+from great_expectations.validator.validator import Validator
+from numpy.typing import NDArray
 from PIL import Image
 
+from mlim.catalog.shards import read_shard
 from mlim.errors import DataError, InputError, MlimError
 from mlim.files import read_json
 
@@ -41,7 +54,11 @@ PROJECT_FOLDER = "great_expectations"
 PROJECT_FILE = "great_expectations.yml"
 PLACE_SEPARATOR = ":"
 SHOWN_CHARACTERS = 60
+SHOWN_VALUES = 20  # of those that failed, on the pages
+PERCENT = 100.0
 ROW_LEVEL = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
+COUNTS = ("element_count", "unexpected_count", "missing_count")
+LIMITS = ("value", "min_value", "max_value")
 
 
 def project_root() -> Path:
@@ -65,7 +82,11 @@ def picture_place(shard: str, position: int) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one expectation found. `unexpected` counts rows; it is 0 or 1 for an expectation of the whole table."""
+    """What one expectation found. `unexpected` counts rows; it is 0 or 1 for an expectation of the whole table.
+
+    `code` is a stable short name; `shows` names the column whose value explains a refused row; `acceptable` says
+    whether a person may overrule the expectation.
+    """
 
     suite: str
     expectation: str
@@ -78,6 +99,9 @@ class Finding:
     problem: str
     advice: str
     id: str
+    code: str
+    shows: str | None
+    acceptable: bool
 
     def summary(self) -> dict[str, Any]:
         """The finding as one entry of a summary.json."""
@@ -92,18 +116,108 @@ class Finding:
     def complaint(self) -> str:
         """One sentence: what is wrong, which expectation says so, observed against its limits, what to do."""
         name = f"{self.suite}: {self.expectation}" + (f" of {self.column}" if self.column else "")
-        limits = ", ".join(f"{key} {value}" for key, value in self.limits.items())
+        limits = ", ".join(f"{key} {_shown(value)}" for key, value in self.limits.items())
         observed = f"{self.unexpected} rows differ" if self.row_level else f"observed {_shown(self.observed)}"
         return f"{self.problem} ({name}; {observed}{f'; expected {limits}' if limits else ''}); {self.advice}"
 
 
+@dataclass(frozen=True)
+class RefusedRows:
+    """The rows of a chunk, by position, that one expectation refuses."""
+
+    id: str
+    rows: NDArray[np.int64]
+
+
+class SuiteCheck:
+    """One suite over a table in chunks: `rows` for each chunk, `whole` once for the table, then `findings`."""
+
+    def __init__(self, context: Any, data: Any, committed: Sequence[Mapping[str, Any]], suite: Any) -> None:
+        """Prefer `Validation.start`; `committed` is the reviewed JSON, `suite` what the library made of it."""
+        self._context, self._data, self._committed, self._name = context, data, committed, suite.name
+        known = suite.expectation_configurations
+        self._parts = {
+            level: [entry for entry in known if _is_row_level(entry.type) is level] for level in (True, False)
+        }
+        self._results: dict[str, list[Any]] = defaultdict(list)
+
+    def rows(self, chunk: pd.DataFrame, parameters: Mapping[str, Any]) -> Iterator[RefusedRows]:
+        """Judge the rows of a chunk (labels 0, 1, 2, ...); yields what is refused, in the suite's order.
+
+        Results stay BASIC (a count and some examples); the rows come from the condition itself, and only where an
+        expectation failed: asking the library to list millions of bad rows takes minutes.
+        """
+        batch = self._data.get_batch(batch_parameters={"dataframe": chunk})
+        for result in self._run(batch, True, parameters):
+            if not result.success:
+                yield RefusedRows(result.expectation_config.id, self._refused(batch, result.expectation_config))
+
+    def whole(self, frame: pd.DataFrame, parameters: Mapping[str, Any]) -> None:
+        """Judge the table with the expectations that are not about single rows."""
+        self._run(self._data.get_batch(batch_parameters={"dataframe": frame}), False, parameters)
+
+    def findings(self) -> list[Finding]:
+        """One finding for each expectation, in the suite's order; the pages will show them.
+
+        `MlimError` when not every committed expectation gave a result: a check that did not run must not pass.
+        """
+        silent = [entry["type"] for entry in self._committed if entry["id"] not in self._results]
+        if silent or len(self._results) != len(self._committed):
+            raise MlimError(
+                f"suite `{self._name}` gave {len(self._results)} results for {len(self._committed)} committed "
+                f"expectations (none from: {', '.join(silent)}); nothing was accepted"
+            )
+        merged = [_merged(self._results[entry["id"]]) for entry in self._committed]
+        self._keep(merged)
+        return [_finding(self._name, result) for result in merged]
+
+    def _run(self, batch: Any, row_level: bool, parameters: Mapping[str, Any]) -> list[Any]:
+        if not self._parts[row_level]:
+            return []
+        part = gx.ExpectationSuite(name=self._name, expectations=self._parts[row_level])
+        done = batch.validate(part, result_format="BASIC", expectation_parameters=dict(parameters))
+        by_id = {result.expectation_config.id: result for result in done.results}
+        found = [by_id[entry["id"]] for entry in self._committed if entry["id"] in by_id]
+        for result in found:
+            _require_result(self._name, result)
+            self._results[result.expectation_config.id].append(result)
+        return found
+
+    def _refused(self, batch: Any, config: Any) -> NDArray[np.int64]:
+        metric = f"{get_expectation_impl(config.type).map_metric}.condition"
+        named = get_metric_kwargs(metric, config)
+        condition = MetricConfiguration(metric, named["metric_domain_kwargs"], named["metric_value_kwargs"])
+        engine = Validator(batch.data.execution_engine, batches=[batch], data_context=self._context)
+        refused = engine.get_metric(condition)[0]
+        return np.sort(refused.index.to_numpy()[refused.to_numpy(dtype=bool)])
+
+    def _keep(self, results: Sequence[Any]) -> None:
+        """Put the results where the pages are built from."""
+        successful = sum(bool(result.success) for result in results)
+        run = RunIdentifier(run_time=datetime.now(UTC))
+        suite = ExpectationSuiteValidationResult(
+            results=list(results),
+            success=successful == len(results),
+            suite_name=self._name,
+            statistics={
+                "evaluated_expectations": len(results),
+                "successful_expectations": successful,
+                "unsuccessful_expectations": len(results) - successful,
+                "success_percent": PERCENT * successful / max(len(results), 1),
+            },
+            meta={"run_id": run, "validation_time": run.run_time, "great_expectations_version": gx.__version__},
+        )
+        key = ValidationResultIdentifier(ExpectationSuiteIdentifier(self._name), run, batch_identifier=self._name)
+        self._context.validation_results_store.set(key, suite)
+
+
 class Validation:
-    """The committed suites, opened once; `check` runs them, `write_docs` turns what was found into pages."""
+    """The committed suites, opened once; `start` and `check` run them, `write_docs` makes pages of what was found."""
 
     def __init__(self, data_docs: Path) -> None:
         """Open the project; the pages will go to `data_docs`. `InputError` when the project is not found."""
         self._root = project_root()
-        # an expectation it does not know is only logged, with a traceback; `check` says it in one sentence
+        # an expectation it does not know is only logged, with a traceback; `findings` says it in one sentence
         logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
         self._context = gx.get_context(
             mode="file",
@@ -113,35 +227,21 @@ class Validation:
         source = self._context.data_sources.get("catalog")
         self._whole = source.get_asset("frame").get_batch_definition("whole")
 
+    def start(self, suite: str) -> SuiteCheck:
+        """Begin to check a table that comes in chunks."""
+        committed = self._committed(suite)
+        return SuiteCheck(self._context, self._whole, committed, self._context.suites.get(suite))
+
     def check(self, suite: str, frame: pd.DataFrame, parameters: Mapping[str, Any]) -> list[Finding]:
         """Run a suite over a frame (row labels 0, 1, 2, ...) with the suite parameters; findings in the suite's order.
 
         `MlimError` when not every committed expectation gave a result: a check that did not run must not pass.
         """
-        committed = self._committed(suite)
-        definition = gx.ValidationDefinition(name=suite, data=self._whole, suite=self._context.suites.get(suite))
-        outcome = definition.run(
-            batch_parameters={"dataframe": frame},
-            expectation_parameters=dict(parameters),
-            result_format="BASIC",
-        )
-        self._context.validation_definitions.delete(suite)  # `run` kept it (in memory) and would refuse to do so again
-        results = {result.expectation_config.id: result for result in outcome.results}
-        silent = [entry["type"] for entry in committed if entry["id"] not in results]
-        if silent or len(outcome.results) != len(committed):
-            raise MlimError(
-                f"suite `{suite}` gave {len(outcome.results)} results for {len(committed)} committed expectations "
-                f"(none from: {', '.join(silent)}); nothing was accepted"
-            )
-        return [_finding(suite, results[entry["id"]]) for entry in committed]
-
-    def failing_rows(self, finding: Finding, frame: pd.DataFrame, parameters: Mapping[str, Any]) -> list[int]:
-        """The row positions that a row-level expectation refuses, ascending; only this asks for complete results."""
-        suite = self._context.suites.get(finding.suite)
-        expectation = next(entry for entry in suite.expectations if entry.id == finding.id)
-        batch = self._whole.get_batch(batch_parameters={"dataframe": frame})
-        result = batch.validate(expectation, result_format="COMPLETE", expectation_parameters=dict(parameters))
-        return sorted(int(row) for row in result.result["unexpected_index_list"])
+        check = self.start(suite)
+        for _ in check.rows(frame, parameters):
+            pass
+        check.whole(frame, parameters)
+        return check.findings()
 
     def write_docs(self) -> None:
         """Build the Data Docs of everything checked so far (index.html and a page for each suite)."""
@@ -163,11 +263,42 @@ def require(findings: Sequence[Finding]) -> None:
         raise DataError("\n".join(complaints))
 
 
-def _finding(suite: str, result: Any) -> Finding:
-    config = result.expectation_config
-    row_level = issubclass(get_expectation_impl(config.type), ROW_LEVEL)
+def _is_row_level(expectation: str) -> bool:
+    return issubclass(get_expectation_impl(expectation), ROW_LEVEL)
+
+
+def _require_result(suite: str, result: Any) -> None:
+    """`MlimError` when the expectation could not be evaluated (an exception is only noted by the library)."""
     if "observed_value" not in result.result and "unexpected_count" not in result.result:
-        raise MlimError(f"{suite}: {config.type} could not be evaluated: {_raised(result.exception_info)}")
+        kind = result.expectation_config.type
+        raise MlimError(f"{suite}: {kind} could not be evaluated: {_raised(result.exception_info)}")
+
+
+def _merged(results: Sequence[Any]) -> Any:
+    """The results of one expectation over all chunks as one: counts added up, the first examples kept."""
+    first = results[0]
+    if len(results) == 1:
+        return first
+    counts = {key: sum(result.result[key] for result in results) for key in COUNTS}
+    present = counts["element_count"] - counts["missing_count"]
+    examples = [value for result in results for value in result.result.get("partial_unexpected_list", ())]
+    first.success = all(result.success for result in results)
+    first.result = counts | {
+        "partial_unexpected_list": examples[:SHOWN_VALUES],
+        "missing_percent": _percent(counts["missing_count"], counts["element_count"]),
+        "unexpected_percent": _percent(counts["unexpected_count"], present),
+        "unexpected_percent_nonmissing": _percent(counts["unexpected_count"], present),
+        "unexpected_percent_total": _percent(counts["unexpected_count"], counts["element_count"]),
+    }
+    return first
+
+
+def _percent(part: int, whole: int) -> float | None:
+    return PERCENT * part / whole if whole else None
+
+
+def _finding(suite: str, result: Any) -> Finding:
+    config, row_level = result.expectation_config, _is_row_level(result.expectation_config.type)
     return Finding(
         suite=suite,
         expectation=config.type,
@@ -176,10 +307,13 @@ def _finding(suite: str, result: Any) -> Finding:
         unexpected=int(result.result["unexpected_count"]) if row_level else int(not result.success),
         row_level=row_level,
         observed=result.result.get("observed_value"),
-        limits={key: config.kwargs[key] for key in ("min_value", "max_value") if config.kwargs.get(key) is not None},
+        limits={key: config.kwargs[key] for key in LIMITS if config.kwargs.get(key) is not None},
         problem=config.meta["problem"],
         advice=config.meta["advice"],
         id=config.id,
+        code=config.meta.get("code", config.type),
+        shows=config.meta.get("shows", config.kwargs.get("column")),
+        acceptable=config.meta.get("acceptable", True),
     )
 
 
@@ -203,14 +337,14 @@ def _shown(value: Any) -> str:
 
 
 def decodable(places: pd.Series, folder: Path, side: int) -> pd.Series:
-    """Whether each place (`picture_place`) holds an RGB JPEG of side x side pixels; one shard in memory at a time."""
+    """Whether each place (`picture_place`) holds an RGB JPEG of side x side pixels; read through a memory map."""
     by_shard: dict[str, list[tuple[Any, int]]] = defaultdict(list)
     for row, place in places.items():
         shard, _, position = place.rpartition(PLACE_SEPARATOR)
         by_shard[shard].append((row, int(position)))
     decoded: dict[Any, bool] = {}
     for shard, members in by_shard.items():
-        pictures = pq.read_table(folder / shard, columns=["image"])["image"]
+        pictures = read_shard(folder / shard, ["image"])["image"]
         decoded |= {row: _is_picture(pictures[position].as_py(), side) for row, position in members}
     return pd.Series(decoded, dtype=bool).reindex(places.index)
 

@@ -4,6 +4,7 @@ Both are optional. Outside a git repository, or where git is not installed, the 
 file tracks are named by the SHA-256 of the shards' manifest.
 """
 
+import getpass
 import os
 import subprocess
 import sys
@@ -33,7 +34,8 @@ class Lineage:
     """Where a result came from.
 
     `data_version` is the hash that DVC recorded for the tracked folder of the catalog, else `items`; `items` is the
-    SHA-256 of the shards' manifest, which is what training really read; `validation` is passed, failed or unknown.
+    SHA-256 of the shards' manifest, which is what training really read; `validation` is passed, failed or unknown, or
+    says who accepted the data in spite of a complaint, and why.
     """
 
     commit: str
@@ -62,6 +64,11 @@ def git_state(root: Path) -> tuple[str, bool]:
     return commit, bool(_git(root, "status", "--porcelain", "--", ".", f":(exclude,glob)**/{DVC_LOCK}"))
 
 
+def person() -> str:
+    """Who sits here: the name that git knows, else the login name."""
+    return _git(Path.cwd(), "config", "user.name") or getpass.getuser()
+
+
 def _git(root: Path, *arguments: str) -> str:
     """What git prints; empty where git is absent, fails or hangs, because lineage must never stop a run."""
     command = ["git", "-C", str(root), *arguments]
@@ -80,10 +87,12 @@ def _ingested(workspace: Workspace) -> tuple[str, str]:
 
 
 def _validation(workspace: Workspace) -> str:
-    success = _summary(workspace.valid).get("success")
-    if success is None:
+    summary = _summary(workspace.valid)
+    if "success" not in summary:
         return UNKNOWN
-    return "passed" if success else "failed"
+    if acceptance := summary.get("acceptance"):
+        return f"accepted by {acceptance['by']}: {acceptance['why']}"
+    return "passed" if summary["success"] else "failed"
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mlim.catalog.item import ITEM_SCHEMA, LEDGER_SCHEMA, QUARANTINE_SCHEMA
+from mlim.catalog.shards import ShardEntry, shard_name, write_manifest, write_shard
 from mlim.console import Terminal
 from mlim.files import sha256_of, write_json
 from mlim.recipe import Recipe, load_recipe
@@ -105,14 +107,17 @@ def _item(number: int, size: int) -> dict[str, Any]:
     return {
         "id": f"item-{number:03d}",
         "family": f"family-{family}",
+        "category": kind,
         "text": f"kind: {kind}, colour: {colour}",
         "attributes": json.dumps({"kind": kind, "colour": colour}),
         "facts": json.dumps({"pattern": pattern, "colour": colour}),
         "image": jpeg,
         "image_sha256": hashlib.sha256(jpeg).hexdigest(),
+        "image_hash": hashlib.sha256(jpeg).hexdigest()[:16],
         "image_width": size,
         "image_height": size,
-        "row": number + 1,
+        "image_brightness": 0.5,
+        "image_contrast": 0.2,
     }
 
 
@@ -127,11 +132,6 @@ def _jpeg(colour: str, pattern: str, number: int, size: int) -> bytes:
     return target.getvalue()
 
 
-ITEM_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("id", "family", "text", "attributes", "facts")]
-    + [("image", pa.binary()), ("image_sha256", pa.string())]
-    + [("image_width", pa.int32()), ("image_height", pa.int32()), ("row", pa.int64())]
-)
 PAIR_TYPES = {
     "item_a": pa.string(),
     "item_b": pa.string(),
@@ -140,16 +140,18 @@ PAIR_TYPES = {
     "component": pa.int64(),
     "kind": pa.string(),
 }
-QUARANTINE_SCHEMA = pa.schema(
-    [("row", pa.int64())]
-    + [(name, pa.string()) for name in ("id", "stage", "reason", "detail")]
-    + [("thumbnail", pa.binary())]
-)
-
-
 def _shards(items: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for start in range(0, len(items), ROWS_PER_SHARD):
-        yield f"part-{start // ROWS_PER_SHARD:05d}.parquet", items[start : start + ROWS_PER_SHARD]
+    for number, start in enumerate(range(0, len(items), ROWS_PER_SHARD)):
+        yield shard_name(number), items[start : start + ROWS_PER_SHARD]
+
+
+def _placed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every item with the shard and position it is stored at."""
+    return [
+        {"shard": name, "position": position, **item}
+        for name, shard in _shards(items)
+        for position, item in enumerate(shard)
+    ]
 
 
 def _write_items(workspace: Workspace, items: list[dict[str, Any]]) -> None:
@@ -157,15 +159,20 @@ def _write_items(workspace: Workspace, items: list[dict[str, Any]]) -> None:
     manifest = []
     for name, shard in _shards(items):
         path = workspace.items / name
-        pq.write_table(pa.Table.from_pylist(shard, schema=ITEM_SCHEMA), path)
-        manifest.append({"file": name, "items": len(shard), "bytes": path.stat().st_size, "sha256": sha256_of(path)})
-    write_json(workspace.items / "manifest.json", manifest)
+        write_shard(path, shard)
+        manifest.append(ShardEntry(name, len(shard), path.stat().st_size, sha256_of(path)))
+    version = write_manifest(workspace.items, manifest)
     pq.write_table(pa.Table.from_pylist([], schema=QUARANTINE_SCHEMA), workspace.items / "quarantine.parquet")
+    ledger = [
+        {"source": "tiny.csv", "row": row, **{key: item[key] for key in ("id", "shard", "position")}, "reason": None}
+        for row, item in enumerate(_placed(items), start=1)
+    ]
+    pq.write_table(pa.Table.from_pylist(ledger, schema=LEDGER_SCHEMA), workspace.items / "ledger.parquet")
     summary = {
         "rows_in": len(items),
         "ingested": len(items),
         "quarantined": {},
-        "data_version": sha256_of(workspace.items / "manifest.json"),
+        "data_version": version,
         "catalog": "tiny",
     }
     write_json(workspace.items / "summary.json", summary)
@@ -173,14 +180,14 @@ def _write_items(workspace: Workspace, items: list[dict[str, Any]]) -> None:
 
 def _write_valid(workspace: Workspace, items: list[dict[str, Any]]) -> None:
     workspace.valid.mkdir()
-    placed = [
-        {"shard": name, "position": position, **{key: item[key] for key in item if key not in ("image", "row")}}
-        for name, shard in _shards(items)
-        for position, item in enumerate(shard)
-    ]
-    kept = [field for field in ITEM_SCHEMA if field.name not in ("image", "row")]
-    schema = pa.schema([*kept, pa.field("shard", pa.string()), pa.field("position", pa.int64())])
-    pq.write_table(pa.Table.from_pylist(placed, schema=schema), workspace.valid / "index.parquet")
+    schema = pa.schema(
+        [
+            *(field for field in ITEM_SCHEMA if field.name != "image"),
+            pa.field("shard", pa.string()),
+            pa.field("position", pa.int64()),
+        ]
+    )
+    pq.write_table(pa.Table.from_pylist(_placed(items), schema=schema), workspace.valid / "index.parquet")
     pq.write_table(pa.Table.from_pylist([], schema=QUARANTINE_SCHEMA), workspace.valid / "quarantine.parquet")
     summary = {"checked": len(items), "accepted": len(items), "quarantined": {}, "expectations": [], "success": True}
     write_json(workspace.valid / "summary.json", summary)

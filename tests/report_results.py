@@ -61,8 +61,8 @@ def read_hardest(workspace: Workspace) -> pd.DataFrame:
 
 def _quarantine(workspace: Workspace) -> None:
     rows = [
-        Quarantined(3, "item-x", "ingest", "missing-image", "images/x.jpg is not there"),
-        Quarantined(9, HOSTILE_TEXT, "ingest", "no-text", f"the text is {HOSTILE_TEXT}", _thumbnail()),
+        Quarantined("tiny.csv", 3, "item-x", "ingest", "missing-image", "images/x.jpg is not there"),
+        Quarantined("tiny.csv", 9, HOSTILE_TEXT, "ingest", "no-text", f"the text is {HOSTILE_TEXT}", _thumbnail()),
     ]
     counts = write_quarantine(workspace.items / "quarantine.parquet", rows)
     summary = read_json(workspace.items / "summary.json")
@@ -74,8 +74,12 @@ def _quarantine(workspace: Workspace) -> None:
     checks = [{**expectation, "success": True, "unexpected": 0}]
     valid = read_json(workspace.valid / "summary.json")
     write_json(workspace.valid / "summary.json", {**valid, "expectations": checks})
-    rule = {"rule": "same text", "pr_auc": 0.68, "accuracy": 0.66, "majority": 0.669, "leaks": False}
-    write_json(workspace.pairs / "summary.json", {**read_json(workspace.pairs / "summary.json"), "leak_audit": [rule]})
+    common = {"prevalence": PREVALENCE, "majority": PREVALENCE, "leaks": False}
+    audit = [
+        {"rule": "text is equal", "method": "rule", "pr_auc": 0.68, "accuracy": 0.66, **common},
+        {"rule": "bag of words", "method": "learned", "pr_auc": 0.71, "accuracy": 0.7, **common},
+    ]
+    write_json(workspace.pairs / "summary.json", {**read_json(workspace.pairs / "summary.json"), "leak_audit": audit})
 
 
 def _thumbnail() -> bytes:

@@ -3,17 +3,18 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from mlim.catalog.pair_rules import PairRules
 from mlim.config import Config, parse, read_yaml
 from mlim.errors import InputError
 
 ENVIRONMENT_VARIABLE = re.compile(r"\$\{(\w+)\}")
-PATH_KEYS = ("table", "images")
+PLACES = ("table", "images", "abo.folder", "huggingface.dataset", "pairs.labelled")  # may be relative to the file
+NAMES_OR_PLACES = ("huggingface.dataset",)
 
 
 class TextColumn(Config):
@@ -32,18 +33,10 @@ class Columns(Config):
     """What the columns of the table mean."""
 
     id: str = Field(description="names an item; unique, read as text (leading zeros stay)")
-    image: str = Field(description="the picture's path inside the images folder")
+    image: str = Field(description="the picture: a path in the images folder or archive, a URL, or its bytes (Parquet)")
     family: str | None = Field(default=None, description="items with the same value are variations of one product")
+    category: str | None = Field(default=None, description="the shop's own grouping; drift and samples look at it")
     text: tuple[TextColumn, ...] = Field(min_length=1, description="what the model reads, in this order")
-
-
-class PairRules(Config):
-    """How pairs are labelled: by the type of variation inside a family, or by a table of the user's own."""
-
-    decided_by: tuple[str, ...] = Field(default=(), description="match when all of these columns are equal")
-    same: tuple[str, ...] = Field(default=(), description="only items equal in these columns are compared")
-    max_family_size: int = Field(default=8, ge=2, description="larger families would swamp the pairs; left out")
-    labelled: Path | None = Field(default=None, description="the user's own pairs instead of the rule")
 
 
 class SyntheticSource(Config):
@@ -54,42 +47,79 @@ class SyntheticSource(Config):
     image_size: PositiveInt = Field(default=96, description="side of the drawn pictures, pixels")
 
 
+class Download(Config):
+    """How pictures are fetched where the image column holds http(s) addresses."""
+
+    allow_private: bool = Field(default=False, description="also fetch from private, loopback and link-local addresses")
+    timeout_seconds: PositiveFloat = Field(default=20.0, description="for a connection, and for the whole picture")
+    retries: NonNegativeInt = Field(default=3, description="after a lost connection, 429 or 5xx")
+    backoff_seconds: NonNegativeFloat = Field(default=0.5, description="before the first retry; doubles each time")
+    per_host: PositiveInt = Field(default=8, description="downloads from one host at a time")
+    redirects: NonNegativeInt = Field(default=5, description="how many to follow; each is checked like the first")
+
+
+class AboSource(Config):
+    """Amazon Berkeley Objects in its published layout."""
+
+    folder: Path = Field(description="holds listings/ and images/")
+    languages: tuple[str, ...] = Field(
+        default=("en_US", "en_*", "*"), min_length=1, description="which texts to take, the best first; * is any"
+    )
+    pictures: Literal["main", "all"] = Field(default="main", description="one item per listing, or one per picture")
+    size: Literal["small", "original"] = "small"
+    max_picture_uses: PositiveInt = Field(
+        default=500, description="a picture on more listings than this is boilerplate, not a photo of the product"
+    )
+    family_by: tuple[str, ...] = Field(
+        default=("brand", "model_name", "product_type"),
+        min_length=1,
+        description="listings equal in these are one family",
+    )
+
+
+class HuggingFaceSource(Config):
+    """A data set of Hugging Face: a folder saved by `datasets`, or a name on the hub."""
+
+    dataset: str = Field(description="a local folder or the name on the hub")
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = Field(default=None, description="commit or tag on the hub; without it the newest")
+
+
 class CatalogDescription(Config):
     """The whole catalog.yaml. A synthetic catalog is drawn first, then read as a table is."""
 
-    source: Literal["table", "synthetic"] = "table"
-    table: Path | None = Field(default=None, description=".csv, .tsv, .jsonl, .ndjson or .parquet")
-    images: Path | None = Field(default=None, description="the folder that holds every picture")
+    source: Literal["table", "synthetic", "abo", "huggingface"] = "table"
+    table: Path | None = Field(
+        default=None,
+        description="one file or a pattern (`items/*.csv.gz`): .csv, .tsv, .jsonl, .ndjson, .parquet, + .gz",
+    )
+    encoding: str = Field(default="utf-8", description="of text tables; a byte-order mark is fine")
+    images: Path | None = Field(
+        default=None, description="the folder of the pictures, or one or more .tar/.zip archives (`photos/*.tar`)"
+    )
+    download: Download = Download()
+    abo: AboSource | None = None
+    huggingface: HuggingFaceSource | None = None
     synthetic: SyntheticSource | None = None
     columns: Columns
     pairs: PairRules = PairRules()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems = [*self._source_problems(), *self._text_problems(), *self._pair_problems()]
+        pairs = self.pairs.problems(self.text_columns, self.columns.family)
+        problems = [*self._source_problems(), *self._text_problems(), *pairs]
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
     def _source_problems(self) -> list[str]:
-        needed = ("table", "images") if self.source == "table" else ("synthetic",)
-        return [f"missing key `{key}` (source is {self.source})" for key in needed if getattr(self, key) is None]
+        missing = getattr(self, self.source) is None
+        return [f"missing key `{self.source}` (source is {self.source})"] if missing else []
 
     def _text_problems(self) -> list[str]:
         counts = Counter(text.column for text in self.columns.text)
         return [f"columns.text names `{column}` twice" for column, count in counts.items() if count > 1]
-
-    def _pair_problems(self) -> list[str]:
-        readable = {text.column for text in self.columns.text}
-        problems = [
-            f"`{column}` decides which pairs match (pairs.decided_by), so the model must not read it: "
-            "take it out of columns.text"
-            for column in self.pairs.decided_by
-            if column in readable
-        ]
-        if self.pairs.decided_by and self.columns.family is None:
-            problems.append("pairs.decided_by compares items of one family: name the column in columns.family")
-        return problems
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -98,30 +128,30 @@ class CatalogDescription(Config):
 
     @property
     def fact_columns(self) -> tuple[str, ...]:
-        """The columns that only the pair rules read, in order and once each."""
-        return tuple(dict.fromkeys((*self.pairs.decided_by, *self.pairs.same)))
+        """The columns that the pair rules read, in order and once each."""
+        return self.pairs.columns
 
     @property
     def needed_columns(self) -> tuple[str, ...]:
         """Every column of the table that is read, once each."""
-        family = () if self.columns.family is None else (self.columns.family,)
-        names = (self.columns.id, self.columns.image, *family, *self.text_columns, *self.fact_columns)
+        grouping = [name for name in (self.columns.family, self.columns.category) if name is not None]
+        names = (self.columns.id, self.columns.image, *grouping, *self.text_columns, *self.fact_columns)
         return tuple(dict.fromkeys(names))
 
 
 def load_description(path: Path) -> CatalogDescription:
-    """The catalog.yaml at `path`; its paths may be relative to it, `table` and `images` may use ${VARIABLES}.
+    """The catalog.yaml at `path`; its places may be relative to it and use ${VARIABLES}.
 
     `InputError` lists every problem at once.
     """
-    values, problems = _expand(_with_drawn_columns(read_yaml(path)), str(path))
+    values, problems = _with_places(_with_known_columns(read_yaml(path)), path)
     try:
         description = parse(CatalogDescription, values, str(path))
     except InputError as error:
         raise InputError(*problems, *error.problems) from None
     if problems:
         raise InputError(*problems)
-    return _relative_to(path.parent, description)
+    return description
 
 
 def check_pair_rules(description: CatalogDescription, where: str) -> None:
@@ -134,37 +164,44 @@ def check_pair_rules(description: CatalogDescription, where: str) -> None:
         )
 
 
-def _with_drawn_columns(values: dict[str, Any]) -> dict[str, Any]:
-    """The values; a synthetic source knows its own columns and pairs, so they may be left out."""
-    if values.get("source") != "synthetic":
-        return values
-    from mlim.catalog.synthetic.generate import describe  # only here: a table needs none of the drawing code
-
-    drawn = describe()
-    return {"columns": drawn["columns"], "pairs": drawn["pairs"], **values}
+def _with_known_columns(values: dict[str, Any]) -> dict[str, Any]:
+    """The values; a source whose columns are known brings them and its pairs, so they may be left out."""
+    known = _known_columns(values.get("source"))
+    return {**{key: known[key] for key in ("columns", "pairs") if key in known}, **values}
 
 
-def _expand(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """The values with environment variables filled in, and a problem for each that is unset."""
-    expanded, problems = dict(values), []
-    for key in PATH_KEYS:
-        if not isinstance(values.get(key), str):
+def _known_columns(source: Any) -> dict[str, Any]:
+    """What a source tells of itself; the modules are loaded only here: a table needs none of them."""
+    if source == "synthetic":
+        from mlim.catalog.synthetic import generate
+
+        return generate.describe()
+    if source == "abo":
+        from mlim.catalog.sources import abo
+
+        return abo.describe()
+    return {}
+
+
+def _with_places(values: dict[str, Any], file: Path) -> tuple[dict[str, Any], list[str]]:
+    """The values with every place made a path from here, and a problem for each environment variable that is unset."""
+    placed, problems = dict(values), []
+    for key in PLACES:
+        section, _, name = key.rpartition(".")
+        node = placed.get(section) if section else placed
+        if not isinstance(node, dict) or not isinstance(node.get(name), str):
             continue
-        expanded[key] = ENVIRONMENT_VARIABLE.sub(lambda match: os.environ.get(match[1], ""), values[key])
+        unset = [found for found in ENVIRONMENT_VARIABLE.findall(node[name]) if not os.environ.get(found)]
         problems += [
-            f"{where}: `{key}` needs the environment variable {name}, which is not set; export {name}=FOLDER"
-            for name in ENVIRONMENT_VARIABLE.findall(values[key])
-            if not os.environ.get(name)
+            f"{file}: `{key}` needs the environment variable {found}, which is not set; export {found}=FOLDER"
+            for found in unset
         ]
-    return expanded, problems
+        changed = {**node, name: _place(node[name], key, file.parent)}
+        placed = {**placed, section: changed} if section else changed
+    return placed, problems
 
 
-def _relative_to(folder: Path, description: CatalogDescription) -> CatalogDescription:
-    """The description with every path resolved against the folder of its YAML file (absolute paths stay)."""
-
-    def place(path: Path | None) -> Path | None:
-        return None if path is None else folder / path.expanduser()
-
-    pairs = description.pairs.model_copy(update={"labelled": place(description.pairs.labelled)})
-    paths = {key: place(getattr(description, key)) for key in PATH_KEYS}
-    return description.model_copy(update={**paths, "pairs": pairs})
+def _place(text: str, key: str, folder: Path) -> str:
+    """A place as a path from here: relative ones stand beside the YAML file. A hub's name stays a name."""
+    path = folder / Path(ENVIRONMENT_VARIABLE.sub(lambda match: os.environ.get(match[1], ""), text)).expanduser()
+    return text if key in NAMES_OR_PLACES and not path.exists() else str(path)

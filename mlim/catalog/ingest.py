@@ -48,14 +48,18 @@ def check_source(source: Source, description: CatalogDescription, where: str) ->
 
 
 def read_rows(source: Source, description: CatalogDescription, recipe: Recipe, where: str) -> Iterator[SourceRow]:
-    """All rows, screened; after the last one `InputError` when the source changed meanwhile or has too few families."""
-    before = source.state()
-    families = set[str]()
+    """All rows, screened.
+
+    After the last one `InputError` when there was none, when the source changed meanwhile or has too few families.
+    """
+    before, families, row = source.state(), set[str](), None
     raw = source.rows(description.needed_columns)
     for row in screen_rows(raw, description, recipe.ingest.max_cell_characters):
         if row.family and len(families) < FEWEST_FAMILIES:
             families.add(row.family)
         yield row
+    if row is None:
+        raise InputError(f"{where}: the source has no rows; it needs at least one")
     if source.state() != before:
         raise InputError(f"{where}: the source changed while it was read; run `mlim ingest` again when it is complete")
     if description.columns.family is not None and len(families) < FEWEST_FAMILIES:

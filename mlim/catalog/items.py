@@ -1,61 +1,147 @@
-"""Random access to accepted items: texts from the index, pictures from the shards."""
+"""Random access to accepted items: texts and pictures by id, from files that are mapped or read in place."""
 
 import io
+import json
+import os
+from bisect import bisect_left
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlim.errors import InputError
+from mlim.catalog.mapped import MappedTable, Strings
+from mlim.catalog.places import FILES_KEY, open_places
+from mlim.catalog.remote import SCHEME, fetch_shards
+from mlim.catalog.shards import MANIFEST_FILE, Shards, read_manifest, verify_shards
+from mlim.errors import InputError, MlimError
+from mlim.files import sha256_of
+from mlim.recipe import Recipe
+from mlim.workspace import Workspace
+
+RGB = "RGB"
 
 
 class ItemStore:
-    """The items of an index by id. JPEG bytes stay in memory (a shard is read when it is first needed)."""
+    """The items of an index by id; memory holds only what is being looked at.
 
-    def __init__(self, items_dir: Path, index: Any) -> None:
-        """Prefer `ItemStore.open`; `index` is a table with the columns id, text, shard and position."""
-        self._folder = items_dir
-        self.ids: list[str] = index["id"].to_pylist()
-        self._texts: list[str] = index["text"].to_pylist()
-        self._shards: list[str] = index["shard"].to_pylist()
-        self._positions: list[int] = index["position"].to_pylist()
-        self._places = {item: place for place, item in enumerate(self.ids)}
-        self._pictures: dict[str, Any] = {}
+    It travels to another process as three paths: nothing is read, and no shard is verified, again.
+    """
+
+    def __init__(self, folder: Path, places: Path, version: str) -> None:
+        """Prefer `ItemStore.open`; `places` is a file of mlim.catalog.places, its shards lie in `folder`."""
+        self._folder, self._places = folder, MappedTable(places)
+        self.version = version
+
+    def __reduce__(self) -> tuple[type["ItemStore"], tuple[Path, Path, str]]:
+        return ItemStore, (self._folder, self._places.path, self.version)
 
     @classmethod
-    def open(cls, items_dir: Path, index: Path) -> Self:
-        """The accepted items listed in `index` (valid/index.parquet), with pictures from `items_dir`."""
+    def open(cls, items: Path | str, index: Path, cache: Path | None = None) -> Self:
+        """The accepted items listed in `index` (valid/index.parquet), with pictures from the shards of `items`.
+
+        `items` is a folder or an fsspec URL; `cache` keeps what is derived or fetched (null: `cache` beside the index's
+        folder). Every shard is hashed: `InputError` names each one that is not what the manifest says, and says when
+        the index does not belong to the shards.
+        """
         if not index.is_file():
             raise InputError(f"{index} is missing; run `mlim validate` first")
-        if not items_dir.is_dir():
-            raise InputError(f"{items_dir} is missing; run `mlim ingest` first")
-        return cls(items_dir, pq.read_table(index, columns=["id", "text", "shard", "position"]))
+        cache = cache or index.parent.with_name("cache")
+        shards = fetch_shards(str(items), cache / "shards") if SCHEME in str(items) else _local_shards(Path(items))
+        return cls(shards.folder, open_places(index, shards, cache), shards.version)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the items, their order and their texts: equal for equal indexes of equal shards."""
+        return self._places.path.stem
+
+    @property
+    def ids(self) -> Strings:
+        """The ids in the order of the index."""
+        return Strings(self._table["id"])
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._table)
 
     def __contains__(self, item: object) -> bool:
-        return item in self._places
+        return isinstance(item, str) and self._find(item) is not None
+
+    def missing(self, ids: Any) -> Any:
+        """Those of `ids` (an Arrow array of strings) that are not in the index."""
+        return ids.filter(pc.invert(pc.is_in(ids, value_set=self._table["id"])))
+
+    def place(self, item: str) -> int:
+        """The row of an item in the index; `KeyError` for an id that is not there."""
+        place = self._find(item)
+        if place is None:
+            raise KeyError(item)
+        return place
 
     def text(self, item: str) -> str:
         """What the model reads of an item; `KeyError` for an id that is not in the index."""
-        return self._texts[self._places[item]]
+        text: str = self._table["text"][self.place(item)].as_py()
+        return text
+
+    def texts(self) -> Iterator[list[str]]:
+        """All texts in the order of the index, some thousands at a time."""
+        for batch in self._table.select(["text"]).to_batches():
+            yield batch["text"].to_pylist()
 
     def jpeg(self, item: str) -> bytes:
-        """The square picture of an item as JPEG bytes."""
-        place = self._places[item]
-        data: bytes = self._shard(self._shards[place])[self._positions[place]].as_py()
+        """The square picture of an item as JPEG bytes; `MlimError` when its shard is gone or was cut."""
+        place = self.place(item)
+        number, offset, length = (self._table[name][place].as_py() for name in ("file", "offset", "length"))
+        path = self._folder / self._files[number]
+        try:
+            with path.open("rb", buffering=0) as shard:  # not a map: a cut file is an error here, not a dead process
+                data = os.pread(shard.fileno(), length, offset)
+        except OSError as error:
+            raise MlimError(f"{path}: cannot be read ({error.strerror}); run `mlim ingest` again") from None
+        if len(data) != length:
+            raise MlimError(f"{path}: was cut while it was in use; run `mlim ingest` again")
         return data
 
     def image(self, item: str) -> NDArray[np.uint8]:
         """The picture of an item as a (size, size, 3) uint8 array, decoded now."""
         with Image.open(io.BytesIO(self.jpeg(item)), formats=["JPEG"]) as picture:
-            return np.asarray(picture.convert("RGB"))
+            return np.asarray(picture if picture.mode == RGB else picture.convert(RGB))
 
-    def _shard(self, name: str) -> Any:
-        if name not in self._pictures:
-            self._pictures[name] = pq.read_table(self._folder / name, columns=["image"])["image"]
-        return self._pictures[name]
+    @cached_property
+    def _table(self) -> Any:
+        try:
+            return self._places.table
+        except (pa.ArrowException, OSError) as error:
+            raise MlimError(f"{self._places.path}: cannot be read ({error}); delete it, it is made again") from None
+
+    @cached_property
+    def _files(self) -> list[str]:
+        names: list[str] = json.loads(self._table.schema.metadata[FILES_KEY])
+        return names
+
+    def _find(self, item: str) -> int | None:
+        """The row of an item, by bisection over the sorted ids: no dictionary of millions in every process."""
+        ids, by_id = self._table["id"], self._table["by_id"]
+        rank = bisect_left(range(len(ids)), item, key=lambda at: ids[by_id[at].as_py()].as_py())
+        if rank == len(ids):
+            return None
+        place: int = by_id[rank].as_py()
+        return place if ids[place].as_py() == item else None
+
+
+def open_items(recipe: Recipe, workspace: Workspace) -> ItemStore:
+    """The accepted items of a work folder, with pictures from where the recipe says; errors as `ItemStore.open`."""
+    items = recipe.loader.items or workspace.items
+    return ItemStore.open(items, workspace.valid / "index.parquet", workspace.cache)
+
+
+def _local_shards(folder: Path) -> Shards:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing; run `mlim ingest` first")
+    entries = read_manifest(folder)
+    verify_shards(folder, entries)
+    return Shards(folder, entries, sha256_of(folder / MANIFEST_FILE))

@@ -33,6 +33,23 @@ class ShardEntry:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Shards:
+    """Verified shards in a local folder; `version` is the data version (the manifest's SHA-256).
+
+    `by_content` when each lies there under its own hash (fetched from elsewhere) and not under the manifest's name.
+    """
+
+    folder: Path
+    entries: Sequence[ShardEntry]
+    version: str
+    by_content: bool = False
+
+    def stored_name(self, entry: ShardEntry) -> str:
+        """The name of a shard's file in the folder."""
+        return f"{entry.sha256}{SUFFIX}" if self.by_content else entry.file
+
+
 def shard_name(number: int) -> str:
     """The name of the shard at place `number` of the manifest: `part-00000.arrow`."""
     return f"part-{number:05d}{SUFFIX}"

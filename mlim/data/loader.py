@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Self, TypeVar
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlim.data.seeds import numpy_generator
-from mlim.errors import InputError
+from mlim.data.workers import fetch_in_workers
+from mlim.errors import InputError, MlimError
 
 BATCHES_AHEAD = 2  # one being decoded, one ready; Pillow decodes outside the interpreter lock
 
@@ -24,12 +25,14 @@ def chunks(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]
         yield examples[start : start + size]
 
 
-def fetch_ahead(collate: Callable[[Example], Batch], parts: Iterable[Example]) -> Iterator[Batch]:
-    """`collate` of every part, in order, computed in threads a few parts ahead of the reader."""
+def fetch_ahead(
+    collate: Callable[[Example], Batch], parts: Iterable[Example], ahead: int = BATCHES_AHEAD
+) -> Generator[Batch, None, None]:
+    """`collate` of every part, in order, computed in `ahead` threads as many parts ahead of the reader."""
     waiting: deque[Future[Batch]] = deque()
     source = iter(parts)
-    with ThreadPoolExecutor(BATCHES_AHEAD, thread_name_prefix="mlim-loader") as pool:
-        waiting.extend(pool.submit(collate, part) for part in itertools.islice(source, BATCHES_AHEAD))
+    with ThreadPoolExecutor(ahead, thread_name_prefix="mlim-loader") as pool:
+        waiting.extend(pool.submit(collate, part) for part in itertools.islice(source, ahead))
         try:
             while waiting:
                 batch = waiting.popleft().result()
@@ -39,59 +42,98 @@ def fetch_ahead(collate: Callable[[Example], Batch], parts: Iterable[Example]) -
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-class BatchLoader(Generic[Example, Batch]):
-    """Endless shuffled batches; every epoch has its own order and drops its last short batch.
+class ShuffledStream:
+    """The numbers below `count` in an endless order: permutation after permutation, one for each epoch.
 
-    Fewer examples than one batch: each epoch is one batch in which examples repeat. `state_dict` names the next batch
-    the reader will get, whatever was fetched ahead. Raises `InputError` when there is nothing to read.
+    Every epoch's order is a pure function of (seed, epoch); memory holds one of them.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._seed = count, seed
+        self._kept: tuple[int, NDArray[np.int64]] = (0, self.order(0))
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """One epoch's permutation (count,)."""
+        return numpy_generator("order", self._seed, epoch).permutation(self._count)
+
+    def take(self, position: int, size: int) -> NDArray[np.int64]:
+        """The `size` numbers from `position` of the stream on; they may straddle epochs."""
+        parts = []
+        while size > 0:
+            epoch, start = divmod(position, self._count)
+            if self._kept[0] != epoch:
+                self._kept = (epoch, self.order(epoch))
+            parts.append(self._kept[1][start : start + size])
+            position, size = position + len(parts[-1]), size - len(parts[-1])
+        return np.concatenate(parts)
+
+
+class BatchLoader(Generic[Example, Batch]):
+    """Endless shuffled batches for one of `world_size` ranks; every batch is full and no example is left out.
+
+    All ranks read one stream: a global batch is its next world_size * batch_size examples, rank r takes the r-th part.
+    The order does not depend on `workers` (0: threads of this process). `state_dict` names the next batch the reader
+    will get, whatever was fetched ahead, and can be loaded on another number of ranks. Raises `InputError` when there
+    is nothing to read.
     """
 
     def __init__(
-        self, examples: Sequence[Example], batch_size: int, seed: int, collate: Callable[[Sequence[Example]], Batch]
+        self,
+        examples: Sequence[Example],
+        batch_size: int,
+        seed: int,
+        collate: Callable[[Sequence[Example]], Batch],
+        *,
+        workers: int = 0,
+        batches_ahead: int = BATCHES_AHEAD,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        if not examples:
+        if not len(examples):
             raise InputError("nothing to train on: the train split is empty; check `mlim pairs` and the catalog")
-        self._examples, self._batch_size, self._seed, self._collate = examples, batch_size, seed, collate
-        self._batches = max(1, len(examples) // batch_size)  # per epoch
-        self._served = 0
-        self._order: tuple[int, NDArray[np.int64]] = (0, self.order(0))
-        self._stream: Iterator[Batch] | None = None
-
-    def order(self, epoch: int) -> NDArray[np.int64]:
-        """The positions of the examples in the order of one epoch; at least one batch long."""
-        order = numpy_generator("order", self._seed, epoch).permutation(len(self._examples))
-        return np.resize(order, max(len(order), self._batch_size))
+        self._examples, self._batch_size, self._collate = examples, batch_size, collate
+        self._workers, self._ahead = workers, batches_ahead
+        self._rank, self._world_size = rank, world_size
+        self._stream = ShuffledStream(len(examples), seed)
+        self._position = 0
+        self._batches: Generator[Batch, None, None] | None = None
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
-        if self._stream is None:
-            self._stream = fetch_ahead(self._collate, self._parts(self._served))
-        batch = next(self._stream)
-        self._served += 1
+        if self._batches is None:
+            self._batches = self._fetch(self._parts(self._position))
+        batch = next(self._batches)
+        self._position += self._global_batch
         return batch
 
-    def _parts(self, first: int) -> Iterator[Sequence[Example]]:
-        for number in itertools.count(first):
-            epoch, batch = divmod(number, self._batches)
-            if self._order[0] != epoch:
-                self._order = (epoch, self.order(epoch))
-            start = batch * self._batch_size
-            yield [self._examples[place] for place in self._order[1][start : start + self._batch_size]]
+    @property
+    def _global_batch(self) -> int:
+        return self._world_size * self._batch_size
+
+    def _fetch(self, parts: Iterator[list[Example]]) -> Generator[Batch, None, None]:
+        if self._workers:
+            return fetch_in_workers(self._collate, parts, self._workers, self._ahead)
+        return fetch_ahead(self._collate, parts, self._ahead)
+
+    def _parts(self, position: int) -> Iterator[list[Example]]:
+        for first in itertools.count(position + self._rank * self._batch_size, self._global_batch):
+            yield [self._examples[int(place)] for place in self._stream.take(first, self._batch_size)]
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next batch is: epoch and batch."""
-        epoch, batch = divmod(self._served, self._batches)
-        return {"epoch": epoch, "batch": batch}
+        """Where the next global batch starts in the stream, counted in examples."""
+        return {"position": self._position}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue with the batch that `state_dict` named."""
+        """Continue with the batch that `state_dict` named; `MlimError` for the state of an older version."""
+        if "position" not in state:
+            raise MlimError("the checkpoint is from an older version of mlim; start with --resume never")
         self.close()
-        self._served = state["epoch"] * self._batches + state["batch"]
+        self._position = state["position"]
 
     def close(self) -> None:
         """Stop fetching ahead."""
-        if self._stream is not None:
-            self._stream.close()  # type: ignore[attr-defined]
-            self._stream = None
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None

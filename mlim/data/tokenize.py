@@ -2,14 +2,22 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    __version__ as library_version,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 from mlim.errors import InputError
-from mlim.files import atomic_file
+from mlim.files import atomic_file, sha256_of_bytes
 
 TOKENIZER_FILE = "tokenizer.json"
 VOCABULARY_FILE = "vocab.txt"
@@ -46,6 +54,9 @@ class TextTokenizer:
         numbers = [number for number in special.values() if number is not None]  # all of them, as just checked
         self.pad, self.unknown, self.cls, self.sep, self.mask = numbers
 
+    def __reduce__(self) -> tuple[Callable[[str], "TextTokenizer"], tuple[str]]:
+        return _from_json, (self._tokenizer.to_str(),)  # the library's own pickling forgets `encode_special_tokens`
+
     @classmethod
     def learn(cls, texts: Iterable[str], vocabulary_size: int) -> Self:
         """Learn at most `vocabulary_size` pieces; the same texts give the same vocabulary in every process."""
@@ -77,14 +88,27 @@ class TextTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids[:max_tokens]
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of all pieces of every text, as `encode` gives them without a limit."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The piece behind every id (`##` marks one that continues a word)."""
         return [str(self._tokenizer.id_to_token(int(index))) for index in ids]
 
     @property
+    def fingerprint(self) -> str:
+        """Names what a text becomes: equal for tokenizers that give equal ids."""
+        return sha256_of_bytes(f"{library_version} {self._tokenizer.to_str()}".encode())
+
+    @property
     def vocabulary_size(self) -> int:
         """Number of ids, special tokens included."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+
+def _from_json(text: str) -> TextTokenizer:
+    return TextTokenizer(Tokenizer.from_str(text))
 
 
 def _wordpiece(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:

@@ -9,9 +9,7 @@ They read what the model reads: the text, the attributes it was made from and th
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,30 +18,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mlim.catalog.items import ItemStore
 from mlim.console import ProgressBar
-from mlim.errors import DataError
-from mlim.evaluation.pr_auc import Labels, Scores, average_precision
+from mlim.pairs.labels import TEST, TRAIN, VALIDATION
+from mlim.pairs.learned import boosted_trees
+from mlim.pairs.similarities import Places, Vector, attribute_similarities, text_similarities
 
 TFIDF: Final = "tfidf-cosine"
 HASH: Final = "image-hash"
 TREES: Final = "boosted-trees"
 BASELINES: Final = (TFIDF, HASH, TREES)
-JUDGED: Final = ("validation", "test")  # splits that are scored
+JUDGED: Final = (VALIDATION, TEST)  # splits that are scored
 
-WORD: Final = r"(?u)\b\w+\b"  # one-letter words too: sizes
 PICTURE_SIDE: Final = 64  # pixels at which colours and edges are measured, whatever the recipe's size
 COLOUR_LEVELS: Final = 4  # per channel; the histogram has this number cubed
 ORIENTATIONS: Final = 8  # of edges, in the half circle
 EDGE_SCALES: Final = (1, 2, 4)  # pixels from one sample to the next
-TREE_SETTINGS: Final = {"max_iter": 200, "learning_rate": 0.05, "max_leaf_nodes": 15, "early_stopping": False}
 PIXEL_MAXIMUM: Final = 255
-
-Vector = NDArray[np.float32]
 
 
 class Picture(NamedTuple):
@@ -111,10 +103,10 @@ def similarities(
     place = {item: number for number, item in enumerate(ids)}
     first, second = (pairs[column].map(place).to_numpy() for column in ("item_a", "item_b"))
     groups = (
-        _text_similarities(
+        text_similarities(
             [store.text(item) for item in ids], [store.text(item) for item in training_items], first, second
         ),
-        _attribute_similarities([attributes[item] for item in ids], first, second),
+        attribute_similarities([attributes[item] for item in ids], first, second),
         _picture_similarities(list(_pictures(store, ids, bar)), first, second),
     )
     return pd.DataFrame({name: values for group in groups for name, values in group.items()}, index=pairs.index)
@@ -124,35 +116,6 @@ def _pictures(store: ItemStore, ids: Sequence[str], bar: ProgressBar) -> Iterato
     for item in ids:
         yield picture_of(store.image(item))
         bar.advance()
-
-
-Places = NDArray[np.int64]
-Chosen = NDArray[np.bool_]
-
-
-def _text_similarities(
-    texts: Sequence[str], training_texts: Sequence[str], first: Places, second: Places
-) -> dict[str, Vector]:
-    vectors = TfidfVectorizer(token_pattern=WORD).fit(training_texts).transform(texts)
-    cosine = np.asarray(vectors[first].multiply(vectors[second]).sum(axis=1)).ravel()
-    words = [frozenset(re.findall(WORD, text.lower())) for text in texts]
-    jaccard = [len(words[a] & words[b]) / max(len(words[a] | words[b]), 1) for a, b in zip(first, second, strict=True)]
-    return {"text_cosine": cosine.astype(np.float32), "text_jaccard": np.array(jaccard, dtype=np.float32)}
-
-
-def _attribute_similarities(
-    attributes: Sequence[Mapping[str, str]], first: Places, second: Places
-) -> dict[str, Vector]:
-    """For each attribute: 1 equal, 0 different, NaN where an item has none; and how many of the two have none."""
-    columns: dict[str, Vector] = {}
-    for name in dict.fromkeys(name for one in attributes for name in one):
-        values = np.array([one.get(name) or "" for one in attributes], dtype=object)
-        missing = (values == "").astype(np.float32)
-        lacking = missing[first] + missing[second]
-        equal = (values[first] == values[second]).astype(np.float32)
-        columns[f"equal:{name}"] = np.where(lacking > 0, np.float32(np.nan), equal)
-        columns[f"missing:{name}"] = lacking
-    return columns
 
 
 def _picture_similarities(pictures: Sequence[Picture], first: Places, second: Places) -> dict[str, Vector]:
@@ -175,31 +138,13 @@ def score_baselines(pairs: pd.DataFrame, features: pd.DataFrame, seed: int) -> p
     `pairs` has the columns item_a, item_b, label, split; `features` comes from `similarities` for the same rows. The
     result has those columns, baseline and score. `DataError` when the training pairs have only one label.
     """
+    labels, split = pairs["label"].to_numpy().astype(np.int64), pairs["split"].to_numpy(dtype=object)
     scores = {
         TFIDF: features["text_cosine"].to_numpy(),
         HASH: 1 - features[["hash:perceptual", "hash:difference", "hash:colour"]].to_numpy().mean(axis=1),
-        TREES: _boosted_trees(pairs, features, seed),
+        TREES: boosted_trees(features.to_numpy(), labels, split == TRAIN, split == VALIDATION, seed),
     }
     judged = pairs["split"].isin(JUDGED)
     shown = pairs.loc[judged, ["item_a", "item_b", "label", "split"]]
     tables = [shown.assign(baseline=name, score=values[judged].astype(np.float64)) for name, values in scores.items()]
     return pd.concat(tables, ignore_index=True)
-
-
-def _boosted_trees(pairs: pd.DataFrame, features: pd.DataFrame, seed: int) -> Scores:
-    """Probability of a match for every pair, with as many trees as score best on the validation pairs."""
-    labels, values = pairs["label"].to_numpy().astype(np.int64), features.to_numpy()
-    training, validation = (np.asarray(pairs["split"] == split) for split in ("train", "validation"))
-    if np.unique(labels[training]).size < 2:
-        raise DataError(f"all {int(training.sum())} training pairs have one label; check the rule in `pairs`")
-    # One thread: on a busy machine scikit-learn's threads spin for each other, thirty times slower than one alone.
-    with threadpool_limits(limits=1):
-        return _grow(values, labels, training, validation, seed)
-
-
-def _grow(values: Vector, labels: Labels, training: Chosen, validation: Chosen, seed: int) -> Scores:
-    trees = HistGradientBoostingClassifier(**TREE_SETTINGS, random_state=seed)
-    trees.fit(values[training], labels[training])
-    stages = [staged[:, 1] for staged in trees.staged_predict_proba(values[validation])]
-    best = int(np.argmax([average_precision(labels[validation], stage) for stage in stages]))
-    return np.asarray(next(islice(trees.staged_predict_proba(values), best, None))[:, 1])

@@ -155,7 +155,7 @@ class Prober:
     def _batch(self, source: ItemSource, items: Sequence[str]) -> ItemBatch:
         batch = ItemCollator(source, self._tokenizer, self._max_tokens)(items)
         tensors = {name: getattr(batch, name).to(self._device) for name in TENSORS}
-        return batch._replace(**tensors)
+        return batch._replace(**tensors).with_floats()
 
     @torch.inference_mode()
     def _mlm(self, batch: ItemBatch, place: slice, probability: float) -> ItemLosses:

@@ -30,13 +30,19 @@ def pair_logits(
     matcher.eval()
     try:
         found = [
-            matcher(*send_to_device((batch.first, batch.second), device), modality)
+            _logits(matcher, send_to_device(batch, device), modality)
             for batch in fetch_ahead(collate, chunks(pairs, batch_size))
         ]
     finally:
         matcher.train(training)
     logits = torch.cat(found) if found else torch.zeros(0)
     return np.asarray(logits.cpu().double().numpy(), dtype=np.float64)
+
+
+def _logits(matcher: Matcher, batch: PairBatch, modality: Modality) -> torch.Tensor:
+    shown = batch.with_floats()
+    logits: torch.Tensor = matcher(shown.first, shown.second, modality)
+    return logits
 
 
 def scores_of(logits: NDArray[np.float64]) -> NDArray[np.float64]:

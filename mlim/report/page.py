@@ -54,7 +54,7 @@ def all_sections(
         sections.hardest_section(gathered, workspace),
         sections.probes_section(gathered),
         sections.losses_section(recipe, gathered),
-        sections.data_section(gathered),
+        sections.data_section(recipe, gathered),
         sections.lineage_section(recipe, gathered, lineage),
     )
 

@@ -14,11 +14,12 @@ from mlim.report import figures, formats, tables
 from mlim.report.blocks import Block, Folded, Gallery, PairCard, Pairs, Picture, Section, Table, Thumbnail
 from mlim.report.gather import Gathered, Training
 from mlim.report.pictures import JPEG, PNG, data_uri, plot
-from mlim.report.scores import BASELINE_LABELS, baseline_scores, row_scores, unpretrained_row
+from mlim.report.scores import BASELINE_LABELS, Estimate, baseline_scores, judged_score, row_scores, unpretrained_row
 from mlim.workspace import Workspace
 
 EXAMPLES_PER_REASON: Final = 2
 EXAMPLES: Final = 12
+SHOWN_WAYS: Final = 8  # of the leak audit, as bars
 FIGURES: Final = {
     "figure2a": ("Text loss by its picture (Figure 2a)", "MLM loss per masked token", "picture"),
     "figure2b": ("Picture loss by its text (Figure 2b)", "RECON loss per pixel", "text"),
@@ -30,7 +31,7 @@ def filled(blocks: Iterable[Block]) -> tuple[Block, ...]:
     return tuple(block for block in blocks if not isinstance(block, Table) or block.rows)
 
 
-def data_section(gathered: Gathered) -> Section:
+def data_section(recipe: Recipe, gathered: Gathered) -> Section:
     """What came in, what was set aside and why."""
     title = "Data and validation"
     ingest, validation = gathered.ingest, gathered.validation
@@ -39,17 +40,30 @@ def data_section(gathered: Gathered) -> Section:
     lead = f"{formats.count(ingest['rows_in'])} rows came in, {formats.count(ingest['ingested'])} became items"
     if validation is not None:
         lead += f", {formats.count(validation['accepted'])} of them passed validation"
-    return Section("data", title, f"{lead}.", _data_blocks(gathered), _data_missing(gathered))
+    return Section("data", title, f"{lead}.", _data_blocks(recipe, gathered), _data_missing(gathered))
 
 
-def _data_blocks(gathered: Gathered) -> tuple[Block, ...]:
+def _data_blocks(recipe: Recipe, gathered: Gathered) -> tuple[Block, ...]:
     blocks: list[Block] = [tables.reasons_table(gathered)]
     if len(gathered.quarantine):
         blocks.append(Gallery("Examples of quarantined rows", _examples(gathered.quarantine)))
     blocks.append(tables.expectations_table(gathered))
     if gathered.pairs is not None:
-        blocks += [tables.pairs_table(gathered.pairs), tables.leaks_table(gathered.pairs)]
+        blocks += [tables.pairs_table(gathered.pairs), tables.leaks_table(recipe, gathered), *_bar(recipe, gathered)]
     return filled(blocks)
+
+
+def _bar(recipe: Recipe, gathered: Gathered) -> list[Block]:
+    """The model and the best of the simple ways as bars; nothing before the pairs are audited."""
+    audit = tables.leak_audit(gathered.pairs)[:SHOWN_WAYS]
+    if not audit:
+        return []
+    main = judged_score(recipe, gathered.metrics)
+    ways = [(str(entry["rule"]), Estimate(*[entry["pr_auc"]] * 3)) for entry in audit]
+    shown = [*([(main.label, main.pr_auc)] if main else []), *ways]
+    rows = pd.DataFrame([{"label": label, "pr_auc": each.value, **asdict(each)} for label, each in shown])
+    draw = partial(figures.draw_table_bars, rows, prevalence=(gathered.pairs or {}).get("prevalence"))
+    return [plot("bar", "The bar the model must beat", draw)]
 
 
 def _data_missing(gathered: Gathered) -> str:

@@ -37,6 +37,7 @@ from mlim.steps.trained import (
     named,
     open_checkpoints,
     open_training_data,
+    prepare_collating,
     result_folder,
     training_size,
     training_summary,
@@ -90,7 +91,7 @@ class _Job:
         _check_pairs(self._data, workspace)
         mlim, self.tokenizer = _load_start(recipe, self._start, self._data, seed)
         self.model = Matcher.from_mlim(mlim, recipe.finetune.head_dropout, seed)
-        self._collate = PairCollator(self._data.store, self.tokenizer, recipe.text.max_tokens)
+        self._collate = PairCollator(*prepare_collating(recipe, self._data, self.tokenizer, workspace))
 
     @property
     def size(self) -> str:
@@ -112,7 +113,14 @@ class _Job:
         config = self._recipe.finetune
         trainer = Trainer(
             MatchObjective(self.model, self._recipe, self._row, self._seed),
-            BatchLoader(self._data.pairs[TRAIN], config.batch_size, self._seed, self._collate),
+            BatchLoader(
+                self._data.pairs[TRAIN],
+                config.batch_size,
+                self._seed,
+                self._collate,
+                workers=self._recipe.loader.workers,
+                batches_ahead=self._recipe.loader.batches_ahead,
+            ),
             config,
             self._seed,
             self._validate,

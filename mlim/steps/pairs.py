@@ -1,33 +1,43 @@
-"""`mlim pairs`: make the labelled pairs and the splits, prove them safe, and say what a trivial rule could solve."""
+"""`mlim pairs`: make the labelled pairs and the splits, prove them safe, and say what simple ways could solve."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlim.catalog.description import CatalogDescription, check_pair_rules, load_description
+from mlim.catalog.pair_rules import FAMILY
 from mlim.catalog.quarantine import QUARANTINE_FILE, read_quarantine
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
 from mlim.files import atomic_folder, write_json
 from mlim.pairs import (
+    LEARNED,
+    READ_COLUMNS,
     TEST,
     SplitPairs,
-    VariationRule,
     audit_leaks,
     count_pairs,
+    directed,
+    item_columns,
     labelled_pairs,
     pairs_sha256,
     read_labelled,
+    rule_of,
     split_pairs,
     variation_pairs,
 )
+from mlim.quality.near_duplicates import near_duplicate_links
 from mlim.recipe import Recipe
 from mlim.validation import Finding, Validation, require
 from mlim.workspace import Workspace
 
+GIANT_SHARE = 0.1  # of the items: a component that holds more makes lopsided splits
 ITEMS_SCHEMA: Any = pa.schema([("id", pa.string()), ("component", pa.int64()), ("split", pa.string())])
 PAIRS_SCHEMA: Any = pa.schema(
     [
@@ -41,52 +51,73 @@ PAIRS_SCHEMA: Any = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What the pairs are made from."""
+
+    recipe: Recipe
+    catalog: Path
+    description: CatalogDescription
+    workspace: Workspace
+
+
 def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
     """Write items.parquet, pairs.parquet, data_docs/ and summary.json; return the summary.
 
     `InputError` for a description or a labelled file that gives no pairs, `DataError` when the pairs cannot be split
     with both labels everywhere or fail an expectation.
     """
-    description = load_description(catalog)
-    items = _accepted_items(workspace)
-    candidates, skipped = _candidates(description, catalog, items, workspace)
+    inputs = _Inputs(recipe, catalog, load_description(catalog), workspace)
+    check_pair_rules(inputs.description, str(catalog))
+    items = _accepted_items(inputs)
+    candidates, skipped = _candidates(inputs, items)
     if candidates.empty:
         raise DataError(
             f"no pairs can be made (items or pairs left out: {_counted(skipped)}); see `pairs` in {catalog}"
         )
-    made = split_pairs(items, candidates, recipe.pairs, recipe.seed)
+    rules = inputs.description.pairs
+    made = split_pairs(items, candidates, recipe.pairs, recipe.seed, rules, _near_links(recipe, items))
     with atomic_folder(workspace.pairs) as folder:
         findings = _check(recipe, made, items, folder / "data_docs")
-        summary = _summary(recipe, made, candidates, items) | {
-            "skipped": skipped,
+        written = directed(made.pairs, rules.directions)
+        summary = _summary(inputs, made, written) | {
+            "candidates": len(candidates),
+            "skipped": {**skipped, **made.skipped},
             "expectations": [finding.summary() for finding in findings],
         }
         _write(made.items, ITEMS_SCHEMA, folder / "items.parquet")
-        _write(made.pairs, PAIRS_SCHEMA, folder / "pairs.parquet")
+        _write(written, PAIRS_SCHEMA, folder / "pairs.parquet")
         write_json(folder / "summary.json", summary)
     _tell(summary, terminal)
     return summary
 
 
-def _accepted_items(workspace: Workspace) -> pd.DataFrame:
-    index = workspace.valid / "index.parquet"
+def _accepted_items(inputs: _Inputs) -> pd.DataFrame:
+    """The columns that the rules need of all accepted items; texts are read for neighbours in text only."""
+    index = inputs.workspace.valid / "index.parquet"
     if not index.is_file():
         raise InputError(f"{index} is missing; run `mlim validate` first")
-    columns = ["id", "family", "text", "attributes", "facts", "image_sha256"]
-    items: pd.DataFrame = pq.read_table(index, columns=columns).to_pandas()
+    rules = inputs.description.pairs
+    needed = [*item_columns(rules), "facts"]
+    needed += ["attributes"] if rules.must_agree(inputs.description.text_columns) else []
+    needed += ["image_hash"] if inputs.recipe.pairs.near_duplicate_bits is not None else []
+    items: pd.DataFrame = pq.read_table(index, columns=list(dict.fromkeys(needed))).to_pandas()
     return items
 
 
-def _candidates(
-    description: CatalogDescription, catalog: Path, items: pd.DataFrame, workspace: Workspace
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    check_pair_rules(description, str(catalog))
-    rules = description.pairs
+def _candidates(inputs: _Inputs, items: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    rules, workspace = inputs.description.pairs, inputs.workspace
     if rules.labelled is not None:
         quarantines = [folder / QUARANTINE_FILE for folder in (workspace.items, workspace.valid)]
         refused = {item for path in quarantines if path.is_file() for item in read_quarantine(path)["id"]}
         return labelled_pairs(read_labelled(rules.labelled), str(rules.labelled), set(items["id"]), refused)
-    return variation_pairs(items, VariationRule(rules.decided_by, rules.same, rules.max_family_size))
+    return variation_pairs(items, rule_of(rules, inputs.description.text_columns), inputs.recipe.seed)
+
+
+def _near_links(recipe: Recipe, items: pd.DataFrame) -> Any:
+    """Positions of items with nearly the same picture (n, 2); None when the recipe does not ask for them."""
+    bits = recipe.pairs.near_duplicate_bits
+    return None if bits is None else near_duplicate_links(items["image_hash"].tolist(), bits)
 
 
 def _check(recipe: Recipe, made: SplitPairs, items: pd.DataFrame, data_docs: Path) -> list[Finding]:
@@ -105,19 +136,32 @@ def _check(recipe: Recipe, made: SplitPairs, items: pd.DataFrame, data_docs: Pat
     return findings
 
 
-def _summary(recipe: Recipe, made: SplitPairs, candidates: pd.DataFrame, items: pd.DataFrame) -> dict[str, Any]:
-    test = made.pairs[made.pairs["split"] == TEST]
+def _summary(inputs: _Inputs, made: SplitPairs, written: pd.DataFrame) -> dict[str, Any]:
+    test = written[written["split"] == TEST]
+    settings, paired = inputs.recipe.pairs, _paired_items(inputs.workspace, made.pairs)
     return {
-        "pairs": len(made.pairs),
-        "candidates": len(candidates),
-        "counts": count_pairs(made.pairs),
+        "pairs": len(written),
+        "directions": inputs.description.pairs.directions,
+        "counts": count_pairs(written),
         "prevalence": float(test["label"].mean()),
-        "kinds": made.pairs["kind"].value_counts().to_dict(),
+        "kinds": written["kind"].value_counts().to_dict(),
+        "mismatches": made.mismatches,
         "items": made.items["split"].value_counts().to_dict(),
         "components": made.items.groupby("split")["component"].nunique().to_dict(),
-        "leak_audit": audit_leaks(made.pairs, items, recipe.pairs.leak_limit),
-        "test_pairs_sha256": pairs_sha256(made.pairs),
+        "largest_component": int(made.items["component"].value_counts().max()),
+        "leak_audit": audit_leaks(made.pairs, paired, settings, inputs.recipe.seed),
+        "test_pairs_sha256": pairs_sha256(written),
     }
+
+
+def _paired_items(workspace: Workspace, pairs: pd.DataFrame) -> pd.DataFrame:
+    """What the audit reads of the items that are in pairs."""
+    ids = pa.array(sorted({*pairs["item_a"], *pairs["item_b"]}), pa.string())
+    chosen = pc.field("id").isin(ids)
+    items: pd.DataFrame = pq.read_table(
+        workspace.valid / "index.parquet", columns=READ_COLUMNS, filters=chosen
+    ).to_pandas()
+    return items
 
 
 def _write(frame: pd.DataFrame, schema: Any, path: Path) -> None:
@@ -125,16 +169,50 @@ def _write(frame: pd.DataFrame, schema: Any, path: Path) -> None:
     pq.write_table(table.replace_schema_metadata(None), path)
 
 
-def _tell(summary: dict[str, Any], terminal: Terminal) -> None:
+def _tell(summary: Mapping[str, Any], terminal: Terminal) -> None:
     counts = "; ".join(f"{split} {n['1']} match, {n['0']} mismatch" for split, n in summary["counts"].items())
     terminal.say(f"{summary['pairs']} pairs: {counts} (left out: {_counted(summary['skipped'])})")
-    for rule in summary["leak_audit"]:
-        if rule["leaks"]:
-            terminal.warn(
-                f'the pairs leak: the rule "{rule["rule"]}" alone is right in {rule["accuracy"]:.1%} of them; '
-                "take that column out of columns.text or choose other pairs"
-            )
+    best = max(summary["leak_audit"], key=lambda entry: float(entry["pr_auc"]))
+    terminal.say(
+        f"the bar to beat on the test pairs: PR-AUC {best['pr_auc']:.3f} ({best['rule']}); chance is "
+        f"{best['prevalence']:.3f}"
+    )
+    for warning in (*_leaks(summary), *_missing_mismatches(summary), *_giant(summary)):
+        terminal.warn(warning)
 
 
-def _counted(skipped: dict[str, int]) -> str:
+def _leaks(summary: Mapping[str, Any]) -> list[str]:
+    found = [entry for entry in summary["leak_audit"] if entry["leaks"]]
+    return [
+        f"the pairs leak: {entry['rule']}, which sees no picture, is right in {entry['accuracy']:.1%} of the test "
+        "pairs; choose other pairs"
+        if entry["method"] == LEARNED
+        else f'the pairs leak: the rule "{entry["rule"]}" alone is right in {entry["accuracy"]:.1%} of them; '
+        "take that column out of columns.text or choose other pairs"
+        for entry in found
+    ]
+
+
+def _missing_mismatches(summary: Mapping[str, Any]) -> list[str]:
+    """Where there are fewer mismatches of a kind than the ratio and the shares ask for."""
+    return [
+        f"the {split} split has {count['made']} of {count['wanted']} wanted mismatches from "
+        f"{'families' if kind == FAMILY else kind}: there are no more; see pairs.mismatches_per_match"
+        for split, kinds in summary["mismatches"].items()
+        for kind, count in kinds.items()
+        if count["made"] < count["wanted"]
+    ]
+
+
+def _giant(summary: Mapping[str, Any]) -> list[str]:
+    items, largest = sum(summary["items"].values()), summary["largest_component"]
+    if largest <= GIANT_SHARE * items:
+        return []
+    return [
+        f"{largest} of {items} items are tied together by family, picture or pair and fall into one split; "
+        "lower pairs.near_duplicate_bits if that is too many"
+    ]
+
+
+def _counted(skipped: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count) or "none"

@@ -20,6 +20,7 @@ from mlim.steps.trained import (
     named,
     open_checkpoints,
     open_training_data,
+    prepare_collating,
     result_folder,
     training_size,
     training_summary,
@@ -72,6 +73,7 @@ class _Job:
             raise InputError(f"{workspace.pairs}: the validation split is empty; run `mlim pairs` with more items")
         self.tokenizer = make_tokenizer(recipe, self._data)
         self.model = build_mlim(recipe, self.tokenizer, seed)
+        self._collate = ItemCollator(*prepare_collating(recipe, self._data, self.tokenizer, workspace))
 
     @property
     def size(self) -> str:
@@ -90,17 +92,23 @@ class _Job:
 
     def train(self, checkpoints: Checkpoints, sink: MetricSink, terminal: Terminal) -> TrainResult:
         recipe, config = self._recipe, self._recipe.pretrain
-        collate = ItemCollator(self._data.store, self.tokenizer, recipe.text.max_tokens)
         held_out = HeldOutLosses(
             PretrainObjective(self.model, recipe, self._pretraining, VALIDATION_SEED),
-            collate,
+            self._collate,
             choose_items(self._data.items[VALIDATION], config.validation_items),
             config.batch_size,
             self._device,
         )
         trainer = Trainer(
             PretrainObjective(self.model, recipe, self._pretraining, self._seed),
-            BatchLoader(self._data.items[TRAIN], config.batch_size, self._seed, collate),
+            BatchLoader(
+                self._data.items[TRAIN],
+                config.batch_size,
+                self._seed,
+                self._collate,
+                workers=recipe.loader.workers,
+                batches_ahead=recipe.loader.batches_ahead,
+            ),
             config,
             self._seed,
             held_out,

@@ -1,21 +1,24 @@
 """What the two training steps have in common: the data they read, their checkpoints, and the folder they leave."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from torch import nn
 
-from mlim.catalog.items import ItemStore
+from mlim.catalog.items import ItemStore, open_items
+from mlim.catalog.mapped import Strings
 from mlim.config import nearest
 from mlim.console import Terminal
 from mlim.data.collate import Pair
 from mlim.data.images import check_size
 from mlim.data.tokenize import TextTokenizer
+from mlim.data.tokens import PreparedTokens, prepare_tokens
 from mlim.errors import InputError, MlimError
 from mlim.files import atomic_folder, sha256_of, write_csv, write_json
 from mlim.models.hub import RANDOM, load_tokenizer
@@ -25,12 +28,13 @@ from mlim.training.loop import HISTORY_COLUMNS, TrainResult
 from mlim.workspace import Workspace
 
 Resume = Literal["auto", "never"]
+Collating = tuple[ItemStore, TextTokenizer, int, PreparedTokens]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MODEL_FOLDER = "model"
 HISTORY_FILE = "history.csv"
 SUMMARY_FILE = "summary.json"
-READ_BY_TRAINING = ("items/manifest.json", "valid/index.parquet", "pairs/items.parquet", "pairs/pairs.parquet")
+READ_BY_TRAINING = ("valid/index.parquet", "pairs/items.parquet", "pairs/pairs.parquet")
 
 
 @dataclass(frozen=True)
@@ -38,38 +42,53 @@ class TrainingData:
     """The accepted items and which split each belongs to; `hashes` tell whether they are still the same."""
 
     store: ItemStore
-    items: Mapping[str, list[str]]
+    items: Mapping[str, Sequence[str]]
     pairs: Mapping[str, list[Pair]]
     hashes: Mapping[str, str]
 
 
 def open_training_data(recipe: Recipe, workspace: Workspace) -> TrainingData:
     """What `ingest`, `validate` and `pairs` left; `InputError` when it is missing or does not belong together."""
-    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
+    store = open_items(recipe, workspace)
     tables = {name: workspace.pairs / name for name in ("items.parquet", "pairs.parquet")}
     missing = [f"{path} is missing; run `mlim pairs` first" for path in tables.values() if not path.is_file()]
     if missing:
         raise InputError(*missing)
-    items = {str(name): list(part["id"]) for name, part in pd.read_parquet(tables["items.parquet"]).groupby("split")}
-    unknown = [item for part in items.values() for item in part if item not in store]
-    if unknown:
-        raise InputError(
-            f"{tables['items.parquet']} names {len(unknown)} items that are not in {workspace.valid} "
-            f"(the first: {unknown[0]}); run `mlim pairs` again"
-        )
+    items = _read_items(tables["items.parquet"], store, workspace)
     if not items.get(TRAIN):
         raise InputError(f"{tables['items.parquet']}: the train split is empty; run `mlim pairs` again with more items")
     check_size(store.image(items[TRAIN][0]), recipe.image.size)
-    hashes = {name: sha256_of(workspace.root / name) for name in READ_BY_TRAINING}
+    hashes = {"items": store.version, **{name: sha256_of(workspace.root / name) for name in READ_BY_TRAINING}}
     return TrainingData(store, items, _read_pairs(tables["pairs.parquet"]), hashes)
 
 
-def _read_pairs(path: Path) -> dict[str, list[Pair]]:
-    frame = pd.read_parquet(path, columns=["item_a", "item_b", "label", "split"])
+def _read_items(path: Path, store: ItemStore, workspace: Workspace) -> dict[str, Strings]:
+    """The ids of every split; millions of them stay Arrow strings."""
+    table = pq.read_table(path, columns=["id", "split"])
+    unknown = store.missing(table["id"])
+    if len(unknown):
+        raise InputError(
+            f"{path} names {len(unknown)} items that are not in {workspace.valid} "
+            f"(the first: {unknown[0].as_py()}); run `mlim pairs` again"
+        )
     return {
-        str(split): [Pair(a, b, int(label)) for a, b, label in zip(part.item_a, part.item_b, part.label, strict=True)]
-        for split, part in frame.groupby("split")
+        split: Strings(table["id"].filter(pc.equal(table["split"], split)).combine_chunks())
+        for split in pc.unique(table["split"]).to_pylist()
     }
+
+
+def _read_pairs(path: Path) -> dict[str, list[Pair]]:
+    columns = pq.read_table(path, columns=["item_a", "item_b", "label", "split"]).to_pydict()
+    pairs: dict[str, list[Pair]] = {}
+    for split, *pair in zip(columns["split"], columns["item_a"], columns["item_b"], columns["label"], strict=True):
+        pairs.setdefault(split, []).append(Pair(*pair))
+    return pairs
+
+
+def prepare_collating(recipe: Recipe, data: TrainingData, tokenizer: TextTokenizer, workspace: Workspace) -> Collating:
+    """What a collator of training is made of; the texts are tokenised now unless the work folder's cache has them."""
+    tokens = prepare_tokens(data.store, tokenizer, workspace.cache)
+    return data.store, tokenizer, recipe.text.max_tokens, tokens
 
 
 def make_tokenizer(recipe: Recipe, data: TrainingData) -> TextTokenizer:

@@ -1,166 +1,347 @@
-"""`mlim validate`: check the ingested items with Great Expectations and set the bad ones aside."""
+"""`mlim validate`: check the ingested items with Great Expectations, set the bad ones aside, compare with last time.
 
-import io
-import json
-from collections.abc import Iterator, Sequence
+Expectations of single items send an item to quarantine. Expectations of the whole table close the door, unless a person
+accepts what they say (`Acceptance`); then the version is the one that the next delivery is compared with.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
+from numpy.typing import NDArray
 
 from mlim.catalog.description import CatalogDescription, load_description
-from mlim.catalog.images import encode_thumbnail
-from mlim.catalog.item import ITEM_SCHEMA
-from mlim.catalog.quarantine import QUARANTINE_FILE, Quarantined, describe_reasons, write_quarantine
+from mlim.catalog.quarantine import QUARANTINE_FILE, describe_reasons
+from mlim.catalog.shards import MANIFEST_FILE, read_manifest, verify_shards
 from mlim.console import Terminal
-from mlim.errors import DataError, InputError
-from mlim.files import atomic_folder, read_json, sha256_of, write_json
-from mlim.recipe import Recipe
-from mlim.validation import Finding, Validation, picture_place
+from mlim.errors import DataError
+from mlim.files import atomic_folder, sha256_of, write_json
+from mlim.quality.acceptance import (
+    Acceptance,
+    Complaint,
+    History,
+    Overruled,
+    Version,
+    history_file,
+    overrule,
+    read_history,
+    write_history,
+)
+from mlim.quality.drift import Divergence
+from mlim.quality.languages import check_languages, guess_languages
+from mlim.quality.measures import Chunk, Measures, chunks_of, measure_items, read_values, sample_places, shard_places
+from mlim.quality.outcome import Outcome, Verdict, write_outcome
+from mlim.quality.profile import CATEGORY, EDGES, Profile, compare
+from mlim.recipe import Recipe, ValidationConfig
+from mlim.validation import Finding, SuiteCheck, Validation, picture_place
 from mlim.workspace import Workspace
 
-SHOWN_CHARACTERS = 80
-INDEX_COLUMNS = ("id", "family", "text", "attributes", "facts", "image_sha256", "image_width", "image_height")
-INDEX_SCHEMA: Any = pa.schema(
-    [
-        *(ITEM_SCHEMA.field(name) for name in INDEX_COLUMNS),
-        pa.field("shard", pa.string()),
-        pa.field("position", pa.int64()),
-    ]
+INDEX_FILE = "index.parquet"
+PROFILE_FILE = "profile.json"
+DATA_DOCS = "data_docs"
+ROWS, KEYS, IMAGES, TEXTS, FAMILIES, LANGUAGES, DRIFT = (
+    "rows",
+    "keys",
+    "images",
+    "texts",
+    "families",
+    "languages",
+    "drift",
 )
+# what the suites read of each row; whole numbers and fractions are given in the library's fast types
+ROW_MEASURES = (
+    "in_ledger",
+    "id_characters",
+    "id_tidy",
+    "id_uses",
+    "picture_named",
+    "image_width",
+    "image_height",
+    "aspect_ratio",
+    "image_contrast",
+    "picture_uses",
+    "text_characters",
+    "text_readable",
+    "text_uses",
+    "family_named",
+)
+FAST_TYPES: Mapping[str, Any] = {"i": np.int64, "f": np.float64, "b": np.bool_}
+SHOWN_FINDINGS = 5
+SHOWN_DIVERGENCES = 5
+TOO_MANY_REFUSED = "max_quarantined_share"
 
 
-def validate(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
-    """Write index.parquet of the accepted items, quarantine.parquet, data_docs/ and summary.json; return the summary.
+@dataclass(frozen=True)
+class _Delivery:
+    """The items to be judged and where they come from."""
 
-    `DataError` when an expectation of the whole table fails or too many items are refused; then everything but the
-    index is written, so that the pages tell why and no later step takes the items.
+    recipe: Recipe
+    folder: Path
+    chunks: Sequence[Chunk]
+    measures: Measures
+    version: str
+
+    @property
+    def limits(self) -> ValidationConfig:
+        return self.recipe.validation
+
+    @property
+    def sample_seed(self) -> int:
+        """Samples depend on the data alone: equal data, equal samples."""
+        return int(self.version[:16], 16)
+
+    def parameters(self) -> dict[str, Any]:
+        """What the suites' `$PARAMETER`s stand for."""
+        flat = {name: value for name, value in (*self.limits, *self.limits.drift) if isinstance(value, int | float)}
+        own = {"image_size": self.recipe.image.size, "folder": str(self.folder)}
+        return flat | own | {"ledger_items": self.measures.ledger_items}
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """Everything that was found out about a delivery."""
+
+    verdict: Verdict
+    findings: Sequence[Finding]
+    profile: Profile
+    drift: Mapping[str, Any]
+    complaints: Sequence[Complaint]
+
+
+def validate(
+    recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal, accept: Acceptance | None = None
+) -> dict[str, Any]:
+    """Write index.parquet of the accepted items, quarantine.parquet, profile.json, data_docs/ and summary.json.
+
+    Returns the summary. `DataError` when an expectation of the whole table fails or too many items are refused, unless
+    `accept` overrules it now or a person did so before for this very data version; then everything but the index is
+    written, so that the pages tell why and no later step takes the items. What single items fail is never overruled.
     """
     description = load_description(catalog)
-    items = read_items(workspace.items)
-    terminal.say(f"checking {len(items)} items with Great Expectations ...")
+    check_languages(recipe.validation.languages)
+    path = history_file(workspace.root, catalog)
+    history = read_history(path)
+    delivery = _open(recipe, workspace.items)
+    terminal.say(f"checking {len(delivery.measures)} items with Great Expectations ...")
     with atomic_folder(workspace.valid) as folder:
-        validation = Validation(folder / "data_docs")
-        parameters = _parameters(recipe, workspace)
-        findings = [finding for suite in _suites(description) for finding in validation.check(suite, items, parameters)]
-        refused = _refuse(validation, findings, items, parameters)
+        validation = Validation(folder / DATA_DOCS)
+        judged = _judge(validation, delivery, description, history)
         validation.write_docs()
-        quarantined = write_quarantine(folder / QUARANTINE_FILE, _set_aside(workspace.items, items, refused))
-        complaints = _complaints(recipe, findings, len(items), quarantined)
-        if not complaints:
-            _write_index(items.drop(index=list(refused)), folder / "index.parquet")
-        summary = {
-            "checked": len(items),
-            "accepted": 0 if complaints else len(items) - len(refused),
-            "quarantined": quarantined,
-            "expectations": [finding.summary() for finding in findings],
-            "success": not complaints,
-        }
-        write_json(folder / "summary.json", summary)
-    if complaints:
-        raise DataError("\n".join([*complaints, f"see {workspace.valid / 'data_docs' / 'index.html'}"]))
-    aside = f"; set aside: {describe_reasons(quarantined)}" if quarantined else ""
-    terminal.say(f"{summary['accepted']} of {len(items)} items accepted{aside}")
+        overruled = _overruled(delivery.version, history, judged.complaints, accept)
+        closed = bool(judged.complaints) and overruled is None
+        summary = _summary(delivery, judged, overruled, closed)
+        _write(folder, delivery, judged, summary, closed)
+    if not closed:
+        write_history(path, _remembered(history, delivery.version, judged.profile, overruled))
+    _tell(terminal, summary, judged)
+    if closed:
+        pages = f"see {workspace.valid / DATA_DOCS / 'index.html'}"
+        raise DataError("\n".join([*(complaint.sentence for complaint in judged.complaints), pages]))
     return summary
 
 
-def read_items(folder: Path) -> pd.DataFrame:
-    """All ingested items without their pictures, with shard, position and the picture's place.
-
-    `InputError` when the shards are not those of the manifest, `DataError` when there are none.
-    """
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise InputError(f"{manifest} is missing; run `mlim ingest` first")
-    entries = read_json(manifest)
-    changed = [entry["file"] for entry in entries if not _is_intact(folder / entry["file"], entry["sha256"])]
-    if changed:
-        raise InputError(f"{folder}: {', '.join(changed)} changed since it was written; run `mlim ingest` again")
+def _open(recipe: Recipe, folder: Path) -> _Delivery:
+    """Measure the items; `InputError` when the shards are not the manifest's, `DataError` when there are none."""
+    entries = read_manifest(folder)
+    verify_shards(folder, entries)
     if not entries:
         raise DataError(f"{folder} holds no items; its {QUARANTINE_FILE} says why each row was set aside")
-    return pd.concat([_read_shard(folder, entry["file"]) for entry in entries], ignore_index=True)
+    chunks = list(chunks_of(entries, recipe.validation.chunk_rows))
+    return _Delivery(recipe, folder, chunks, measure_items(folder, chunks), sha256_of(folder / MANIFEST_FILE))
 
 
-def _read_shard(folder: Path, name: str) -> pd.DataFrame:
-    columns = [column for column in ITEM_SCHEMA.names if column != "image"]
-    shard: pd.DataFrame = pq.read_table(folder / name, columns=columns).to_pandas()
-    places = pd.Series([picture_place(name, position) for position in range(len(shard))], dtype="str")
-    return shard.assign(shard=name, position=np.arange(len(shard)), picture=places)
+def _judge(
+    validation: Validation, delivery: _Delivery, description: CatalogDescription, history: History
+) -> _Judgement:
+    described = description.columns.family is not None
+    checks = {name: validation.start(name) for name in (ROWS, KEYS, IMAGES, TEXTS, *([FAMILIES] if described else []))}
+    refused = _judge_rows(checks, delivery)
+    accepted = np.array([identifier is None for identifier in refused.names])[refused.codes]
+    frames = _frames(delivery, accepted)
+    for name, check in checks.items():
+        check.whole(frames[name], delivery.parameters())
+    findings = [finding for check in checks.values() for finding in check.findings()]
+    if delivery.limits.languages:
+        findings += validation.check(LANGUAGES, _languages(delivery, accepted), delivery.parameters())
+    profile = Profile.of(delivery.measures, accepted)
+    drift_findings, drift = _drift(validation, delivery, profile, history)
+    findings += drift_findings
+    verdict = _verdict(refused, findings)
+    return _Judgement(verdict, findings, profile, drift, _complaints(delivery, findings, verdict))
 
 
-def _is_intact(path: Path, sha256: str) -> bool:
-    return path.is_file() and sha256_of(path) == sha256
+@dataclass(frozen=True)
+class _Refused:
+    """For each item the number of the expectation that refuses it; `names` are their ids, None: accepted."""
+
+    codes: NDArray[np.int16]
+    names: Sequence[str | None]
 
 
-def _suites(description: CatalogDescription) -> Sequence[str]:
-    return ("items",) if description.columns.family is None else ("items", "families")
+def _judge_rows(checks: Mapping[str, SuiteCheck], delivery: _Delivery) -> _Refused:
+    """Run the expectations of single items, a chunk at a time; the first that refuses an item counts."""
+    codes = np.zeros(len(delivery.measures), dtype=np.int16)
+    names: dict[str | None, int] = {None: 0}
+    sampled = sample_places(np.arange(len(codes)), delivery.limits.decoded_pictures, delivery.sample_seed)
+    for chunk in delivery.chunks:
+        frame, own = _row_frame(delivery, chunk, sampled), codes[chunk.places]
+        for check in checks.values():
+            for refusal in check.rows(frame, delivery.parameters()):
+                number = names.setdefault(refusal.id, len(names))
+                own[refusal.rows[own[refusal.rows] == 0]] = number
+    return _Refused(codes, list(names))
 
 
-def _parameters(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
+def _row_frame(delivery: _Delivery, chunk: Chunk, sampled: NDArray[np.int64]) -> pd.DataFrame:
+    columns = {name: delivery.measures.columns[name][chunk.places] for name in ROW_MEASURES}
+    frame = {name: values.astype(FAST_TYPES[values.dtype.kind], copy=False) for name, values in columns.items()}
+    return pd.DataFrame({**frame, "picture": _picture_places(chunk, sampled)})
+
+
+def _picture_places(chunk: Chunk, sampled: NDArray[np.int64]) -> NDArray[Any]:
+    """Where the sampled pictures of a chunk lie; null for the others, which no expectation then looks at."""
+    places = np.full(chunk.stop - chunk.start, None, dtype=object)
+    wanted = sampled[(sampled >= chunk.start) & (sampled < chunk.stop)] - chunk.start
+    if len(wanted):
+        shards, positions = shard_places(chunk)
+        for place in wanted.tolist():
+            places[place] = picture_place(shards[place].as_py(), positions[place])
+    return places
+
+
+def _frames(delivery: _Delivery, accepted: NDArray[np.bool_]) -> dict[str, pd.DataFrame]:
+    """What the expectations of the whole table look at: all items for the ledger's count, else those left over."""
+    columns = delivery.measures.columns
+
+    def left(name: str) -> NDArray[Any]:
+        values: NDArray[Any] = columns[name][accepted]
+        return values
+
+    copied, varied = left("picture_uses") > 1, left("family_uses") > 1
     return {
-        "max_text_characters": recipe.validation.max_text_characters,
-        "min_image_side": recipe.validation.min_image_side,
-        "image_size": recipe.image.size,
-        "folder": str(workspace.items),
+        ROWS: pd.DataFrame({"in_ledger": columns["in_ledger"]}),
+        KEYS: pd.DataFrame(),
+        TEXTS: pd.DataFrame(),
+        IMAGES: pd.DataFrame({"picture_copied": copied.astype(np.int8)}),
+        FAMILIES: pd.DataFrame(
+            {
+                "has_family": left("has_family").astype(np.int8),
+                "in_varied_family": varied.astype(np.int8),
+                "family_uses": left("family_uses"),
+            }
+        ),
     }
 
 
-def _refuse(
-    validation: Validation, findings: Sequence[Finding], items: pd.DataFrame, parameters: dict[str, Any]
-) -> dict[int, Finding]:
-    """The refused rows by position in order, each with the first expectation that refuses it."""
-    refused: dict[int, Finding] = {}
-    for finding in findings:
-        if finding.row_level and not finding.success:
-            for row in validation.failing_rows(finding, items, parameters):
-                refused.setdefault(row, finding)
-    return dict(sorted(refused.items()))
+def _languages(delivery: _Delivery, accepted: NDArray[np.bool_]) -> pd.DataFrame:
+    """Whether each sampled text is in an expected language (1) or not (0)."""
+    long_enough = delivery.measures.columns["text_characters"] >= delivery.limits.min_language_characters
+    candidates = np.flatnonzero(accepted & long_enough)
+    places = sample_places(candidates, delivery.limits.language_sample, delivery.sample_seed)
+    guessed = guess_languages(read_values(delivery.folder, delivery.chunks, places, "text"))
+    expected = [int(language in delivery.limits.languages) for language in guessed]
+    return pd.DataFrame({"in_language": np.array(expected, dtype=np.int8)})
 
 
-def _set_aside(folder: Path, items: pd.DataFrame, refused: dict[int, Finding]) -> Iterator[Quarantined]:
-    """The refused rows with a small picture each; one shard in memory at a time."""
-    for shard, rows in items.loc[list(refused)].groupby("shard"):
-        pictures = pq.read_table(folder / str(shard), columns=["image"])["image"]
-        for place, item in zip(rows.index.tolist(), rows.to_dict("records"), strict=True):
-            yield Quarantined(
-                row=item["row"],
-                id=item["id"],
-                stage="validate",
-                reason=refused[place].expectation,
-                detail=_detail(refused[place], item),
-                thumbnail=_thumbnail(pictures[item["position"]].as_py(), item["image_width"], item["image_height"]),
-            )
+def _drift(
+    validation: Validation, delivery: _Delivery, profile: Profile, history: History
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Compare with the last accepted version; the first version has nothing to be compared with."""
+    reference = history.reference(delivery.version)
+    if reference is None:
+        return [], {"reference": None, "divergences": [], "note": "first version: nothing to compare with"}
+    moved = compare(reference.profile, profile)
+    excess = {f"{name}_divergence": [0.0] for name in (CATEGORY, *EDGES)}
+    excess |= {f"{entry.measure}_divergence": [entry.excess] for entry in moved}
+    findings = validation.check(DRIFT, pd.DataFrame(excess), delivery.parameters())
+    return findings, {
+        "reference": reference.data_version,
+        "divergences": [asdict(entry) for entry in moved],
+        "note": "",
+    }
 
 
-def _detail(finding: Finding, item: dict[Any, Any]) -> str:
-    found = json.dumps(item.get(finding.column), ensure_ascii=False, default=str)
-    shown = found if len(found) <= SHOWN_CHARACTERS else f"{found[:SHOWN_CHARACTERS]}... ({len(found)} characters)"
-    return f"{finding.problem} ({finding.column}: {shown}); {finding.advice}"
+def _verdict(refused: _Refused, findings: Sequence[Finding]) -> Verdict:
+    by_id = {finding.id: finding for finding in findings}
+    return Verdict(refused.codes, [by_id[identifier] for identifier in refused.names if identifier is not None])
 
 
-def _thumbnail(data: bytes, width: int, height: int) -> bytes | None:
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
-            return encode_thumbnail(picture, max(width, 1), max(height, 1))
-    except (OSError, ValueError, SyntaxError):  # what Pillow raises for broken bytes
-        return None
-
-
-def _complaints(recipe: Recipe, findings: Sequence[Finding], checked: int, quarantined: dict[str, int]) -> list[str]:
-    complaints = [finding.complaint() for finding in findings if not finding.row_level and not finding.success]
-    refused, limit = sum(quarantined.values()), recipe.validation.max_quarantined_share
+def _complaints(delivery: _Delivery, findings: Sequence[Finding], verdict: Verdict) -> list[Complaint]:
+    """Why the door stays closed. When no item is left, what the rest of the table looks like is not worth saying."""
+    checked, counts, limit = len(verdict.refused), verdict.counts(), delivery.limits.max_quarantined_share
+    refused = sum(counts.values())
+    failed = [finding for finding in findings if not finding.row_level and not finding.success]
+    complaints = [
+        Complaint(finding.id, finding.complaint(), finding.acceptable)
+        for finding in failed
+        if refused < checked or not finding.acceptable
+    ]
     if checked and (refused > limit * checked or refused == checked):
-        complaints.append(
-            f"{refused} of {checked} items were refused ({describe_reasons(quarantined)}), more than "
-            f"validation.max_quarantined_share {limit:g} allows; correct the catalog or raise the limit"
+        sentence = (
+            f"{refused} of {checked} items were refused ({describe_reasons(counts)}), more than "
+            f"validation.{TOO_MANY_REFUSED} {limit:g} allows; correct the catalog or raise the limit"
         )
+        complaints.append(Complaint(TOO_MANY_REFUSED, sentence, acceptable=refused < checked))
     return complaints
 
 
-def _write_index(items: pd.DataFrame, path: Path) -> None:
-    table = pa.Table.from_pandas(items, schema=INDEX_SCHEMA, preserve_index=False)
-    pq.write_table(table.replace_schema_metadata(None), path)
+def _overruled(
+    version: str, history: History, complaints: Sequence[Complaint], accept: Acceptance | None
+) -> Overruled | None:
+    """What overrules the complaints: the acceptance of now, or an earlier one of this version; None if nothing does."""
+    if not complaints or not all(complaint.acceptable for complaint in complaints):
+        return None
+    return overrule(version, complaints, accept) if accept else history.granted(version, complaints)
+
+
+def _remembered(history: History, version: str, profile: Profile, overruled: Overruled | None) -> History:
+    """The history after this run; an acceptance of an earlier run is in it already."""
+    known = history.with_version(Version(data_version=version, profile=profile))
+    return known if overruled is None or overruled in history.overruled else known.with_overruled(overruled)
+
+
+def _summary(delivery: _Delivery, judged: _Judgement, overruled: Overruled | None, closed: bool) -> dict[str, Any]:
+    quarantined = judged.verdict.counts()
+    checked = len(judged.verdict.refused)
+    return {
+        "data_version": delivery.version,
+        "checked": checked,
+        "accepted": 0 if closed else checked - sum(quarantined.values()),
+        "quarantined": quarantined,
+        "expectations": [finding.summary() for finding in judged.findings],
+        "complaints": [complaint.sentence for complaint in judged.complaints],
+        "acceptance": overruled and {"by": overruled.by, "why": overruled.why, "accepted": list(overruled.complaints)},
+        "drift": dict(judged.drift),
+        "success": not closed,
+    }
+
+
+def _write(folder: Path, delivery: _Delivery, judged: _Judgement, summary: dict[str, Any], closed: bool) -> None:
+    index = None if closed else folder / INDEX_FILE
+    outcome = Outcome(delivery.folder, folder / QUARANTINE_FILE, index, delivery.limits.max_thumbnails)
+    write_outcome(outcome, delivery.chunks, delivery.measures, judged.verdict)
+    write_json(folder / PROFILE_FILE, judged.profile.model_dump(mode="json"))
+    write_json(folder / "summary.json", summary)
+
+
+def _tell(terminal: Terminal, summary: Mapping[str, Any], judged: _Judgement) -> None:
+    aside = f"; set aside: {describe_reasons(summary['quarantined'])}" if summary["quarantined"] else ""
+    terminal.say(f"{summary['accepted']} of {summary['checked']} items accepted{aside}")
+    rowwise = [finding for finding in judged.findings if finding.row_level and finding.unexpected]
+    for finding in sorted(rowwise, key=lambda finding: -finding.unexpected)[:SHOWN_FINDINGS]:
+        terminal.say(f"  {finding.unexpected} {finding.code}: {finding.problem}")
+    terminal.say(f"drift: {_describe_drift(summary['drift'])}")
+    if acceptance := summary["acceptance"]:
+        for sentence in acceptance["accepted"]:
+            terminal.warn(f"accepted by {acceptance['by']} ({acceptance['why']}): {sentence}")
+
+
+def _describe_drift(drift: Mapping[str, Any]) -> str:
+    if drift["note"]:
+        return str(drift["note"])
+    moved = [Divergence(**entry) for entry in drift["divergences"]]
+    shown = ", ".join(f"{entry.measure} {entry.excess:.3f}" for entry in moved[:SHOWN_DIVERGENCES])
+    return f"{shown} bits beyond chance, against version {drift['reference'][:8]}"

@@ -254,7 +254,7 @@ def test_served_scores_are_those_of_the_network(registered, loaded):
     frame = pq.read_table(workspace.pairs / "pairs.parquet").to_pandas().query("split == 'test'").head(8)
     store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
     collate = PairCollator(store, TextTokenizer.from_folder(folder), recipe.text.max_tokens)
-    batch = collate([Pair(row.item_a, row.item_b, row.label) for row in frame.itertuples()])
+    batch = collate([Pair(row.item_a, row.item_b, row.label) for row in frame.itertuples()]).with_floats()
     with torch.inference_mode():
         direct = torch.sigmoid(Matcher.from_pretrained(folder)(batch.first, batch.second, "both"))
     served = loaded.predict(request(workspace, frame))["probability"]

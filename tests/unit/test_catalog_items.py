@@ -1,53 +1,248 @@
+"""Items by id: from a work folder, from another process, from an object store."""
+
+import json
+import os
+import pickle
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
-from small_catalog import small_catalog
+from conftest import COLOURS, FAMILIES, FAMILY_SIZE
 
 from mlim.catalog.item import join_text
-from mlim.catalog.items import ItemStore
+from mlim.catalog.items import ItemStore, open_items
+from mlim.catalog.mapped import Strings
 from mlim.catalog.quarantine import Quarantined, describe_reasons, read_quarantine, write_quarantine
-from mlim.errors import InputError
+from mlim.errors import InputError, MlimError
+
+ITEMS = FAMILIES * FAMILY_SIZE
+SHARD = "part-00001.arrow"
 
 
 @pytest.fixture
-def store(tmp_path):
-    catalog = small_catalog(tmp_path, rows=5)
-    catalog.ingest("ingest.rows_per_shard=2")
-    rows = [
-        pd.read_parquet(path).assign(shard=path.name, position=lambda frame: range(len(frame)))
-        for path in sorted(catalog.work().items.glob("part-*.parquet"))
-    ]
-    index = tmp_path / "index.parquet"
-    pd.concat(rows).drop(columns="image").query("id != '001'").to_parquet(index)  # one was refused by validation
-    return ItemStore.open(catalog.work().items, index)
+def workspace(own_workspace):
+    """One item was refused by validation, and the index is in an order of its own."""
+    path = own_workspace.valid / "index.parquet"
+    table = pq.read_table(path)
+    table = table.filter(pc.not_equal(table["id"], "item-001"))
+    pq.write_table(table.take(np.random.default_rng(0).permutation(len(table))), path)
+    return own_workspace
 
 
-def test_items_by_id(store):
-    assert store.ids == ["000", "002", "003", "004"]
-    assert len(store) == 4
-    assert store.text("003") == "thing 3; colour: red"
-    assert store.jpeg("003").startswith(b"\xff\xd8")
+def index_of(workspace) -> Path:
+    return workspace.valid / "index.parquet"
+
+
+@pytest.fixture
+def store(workspace):
+    return ItemStore.open(workspace.items, index_of(workspace))
+
+
+def as_stored(workspace) -> dict[str, dict]:
+    """Every item with its picture, read the plain way."""
+    shards = [pa.ipc.open_file(path.read_bytes()).read_all() for path in sorted(workspace.items.glob("part-*.arrow"))]
+    return {row["id"]: row for row in pa.concat_tables(shards).to_pylist()}
+
+
+def test_every_item_has_its_own_text_and_picture(store, workspace):
+    listed = pq.read_table(index_of(workspace))["id"].to_pylist()
+    assert list(store.ids) == listed
+    assert len(store) == ITEMS - 1
+    items = as_stored(workspace)
+    for item in listed:
+        assert store.text(item) == items[item]["text"]
+        assert store.jpeg(item) == items[item]["image"]
+        assert store.place(item) == listed.index(item)
+    assert [text for part in store.texts() for text in part] == [items[item]["text"] for item in listed]
 
 
 def test_pictures_are_decoded_on_demand(store):
-    expected = {"000": (255, 0, 0), "002": (0, 0, 255), "004": (0, 128, 0)}
-    for item, colour in expected.items():
-        image = store.image(item)
-        assert image.shape == (64, 64, 3)
+    for number in range(2, 6):
+        family, member = divmod(number, FAMILY_SIZE)
+        image = store.image(f"item-{number:03d}")
+        assert image.shape == (16, 16, 3)
         assert image.dtype == np.uint8
-        assert np.abs(image[32, 32].astype(int) - colour).max() < 6
+        colour = list(COLOURS.values())[(family + member) % len(COLOURS)]
+        assert np.abs(image[2:4].reshape(-1, 3).mean(axis=0) - colour).max() < 50
 
 
-def test_an_item_that_was_refused_is_not_there(store):
-    assert "000" in store
-    assert "001" not in store
-    with pytest.raises(KeyError):
-        store.text("001")
+@pytest.mark.parametrize("item", ["item-001", "", "item", "item-0000", "zzz", "\U0001f45f", None, 3])
+def test_an_item_that_is_not_in_the_index_is_not_there(store, item):
+    assert "item-000" in store
+    assert item not in store
+    if isinstance(item, str):
+        with pytest.raises(KeyError):
+            store.text(item)
 
 
-def test_missing_steps_are_named(tmp_path):
+def test_items_that_are_missing_are_told_apart(store):
+    asked = pa.array(["item-003", "item-001", "item-099"])
+    assert store.missing(asked).to_pylist() == ["item-001", "item-099"]
+
+
+def test_strings_stay_in_arrow_and_behave_like_a_list():
+    strings = Strings(pa.chunked_array([["a", "b"], ["c"]]))
+    assert (strings[0], strings[-1], strings[1:], len(strings)) == ("a", "c", ["b", "c"], 3)
+    assert list(strings) == ["a", "b", "c"]
+    with pytest.raises(IndexError):
+        strings[3]
+
+
+def test_a_store_travels_to_another_process_as_its_paths(store):
+    sent = pickle.dumps(store)
+    assert len(sent) < 1000
+    again = pickle.loads(sent)
+    assert again.jpeg("item-003") == store.jpeg("item-003")
+    assert (again.version, again.fingerprint) == (store.version, store.fingerprint)
+
+
+def test_what_was_derived_is_reused_and_follows_the_index(store, workspace):
+    derived = list(workspace.cache.glob("places-*"))
+    assert ItemStore.open(workspace.items, index_of(workspace)).fingerprint == store.fingerprint
+    assert list(workspace.cache.glob("places-*")) == derived
+    pq.write_table(pq.read_table(index_of(workspace)).slice(1), index_of(workspace))
+    shorter = ItemStore.open(workspace.items, index_of(workspace))
+    assert len(shorter) == len(store) - 1
+    assert shorter.fingerprint != store.fingerprint
+
+
+def test_missing_steps_are_named(workspace, tmp_path):
     with pytest.raises(InputError, match="run `mlim validate` first"):
-        ItemStore.open(tmp_path / "items", tmp_path / "index.parquet")
+        ItemStore.open(workspace.items, tmp_path / "index.parquet")
+    with pytest.raises(InputError, match="run `mlim ingest` first"):
+        ItemStore.open(tmp_path / "items", index_of(workspace))
+
+
+def test_a_shard_that_changed_is_named_before_anything_is_read(workspace):
+    path = workspace.items / SHARD
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"{SHARD} changed since it was written"):
+        ItemStore.open(workspace.items, index_of(workspace))
+
+
+@pytest.mark.parametrize(("column", "value"), [("position", 999), ("position", -1), ("shard", "part-00009.arrow")])
+def test_an_index_of_other_shards_is_refused(workspace, column, value):
+    table = pq.read_table(index_of(workspace))
+    values = [*table[column].to_pylist()[:-1], value]
+    table = table.set_column(
+        table.schema.get_field_index(column), column, pa.array(values, table.schema.field(column).type)
+    )
+    pq.write_table(table, index_of(workspace))
+    last = table["id"].to_pylist()[-1]
+    with pytest.raises(InputError, match=rf"item {last} lies at .*{value}.*run `mlim validate` again"):
+        ItemStore.open(workspace.items, index_of(workspace))
+
+
+def test_a_shard_that_shrinks_while_it_is_read_is_an_error_and_no_crash(store, workspace):
+    for path in workspace.items.glob("part-*.arrow"):
+        os.truncate(path, 100)
+    with pytest.raises(MlimError, match="was cut while it was in use"):
+        store.jpeg("item-003")
+    shutil.rmtree(workspace.items)
+    with pytest.raises(MlimError, match="cannot be read"):
+        store.jpeg("item-003")
+
+
+# ---- shards elsewhere ----
+
+
+@pytest.fixture
+def served(workspace, tmp_path) -> Iterator[tuple[str, Path]]:
+    """The items folder moved behind a web server on loopback: its address and where it lies now."""
+    folder = tmp_path / "bucket" / "items"
+    shutil.move(workspace.items, folder)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/items", folder
+        server.shutdown()
+
+
+def test_shards_are_fetched_once_over_http(served, workspace):
+    url, folder = served
+    store = ItemStore.open(url, index_of(workspace))
+    expected = {path.name: path.read_bytes() for path in folder.glob("part-*.arrow")}
+    assert sorted(path.read_bytes() for path in (workspace.cache / "shards").iterdir()) == sorted(expected.values())
+    for path in folder.glob("part-*.arrow"):
+        path.unlink()  # the manifest is asked for again, the shards are not
+    again = ItemStore.open(url, index_of(workspace))
+    assert again.jpeg("item-003") == store.jpeg("item-003")
+    assert again.version == store.version
+
+
+@pytest.mark.parametrize("scheme", ["file://", "memory://"])
+def test_any_store_that_fsspec_knows_will_do(workspace, scheme):
+    here = ItemStore.open(workspace.items, index_of(workspace))
+    url = f"file://{workspace.items}"
+    if scheme == "memory://":
+        url = "memory://bucket/items"
+        fsspec.filesystem("memory").put(str(workspace.items), "/bucket/items", recursive=True)
+    store = ItemStore.open(url, index_of(workspace))
+    assert {item: store.jpeg(item) for item in store.ids} == {item: here.jpeg(item) for item in here.ids}
+    assert store.version == here.version
+
+
+def test_a_fetched_shard_that_rots_is_fetched_again(served, workspace):
+    url, _ = served
+    store = ItemStore.open(url, index_of(workspace))
+    expected = {item: store.jpeg(item) for item in store.ids}
+    for path in (workspace.cache / "shards").iterdir():
+        path.write_bytes(path.read_bytes()[::-1])
+    again = ItemStore.open(url, index_of(workspace))
+    assert {item: again.jpeg(item) for item in again.ids} == expected
+
+
+def test_what_is_wrong_on_the_other_side_is_named(served, workspace):
+    url, folder = served
+    (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[::-1])
+    with pytest.raises(InputError, match=f"{SHARD} is not what the manifest says"):
+        ItemStore.open(url, index_of(workspace))
+    (folder / SHARD).unlink()
+    with pytest.raises(InputError, match=f"{SHARD} is missing"):
+        ItemStore.open(url, index_of(workspace))
+    assert not list((workspace.cache / "shards").glob(".*"))  # nothing half-fetched stays
+
+
+def test_a_manifest_cannot_lead_out_of_the_cache(served, workspace):
+    url, folder = served
+    entries = json.loads((folder / "manifest.json").read_text())
+    for changes in ({"file": "../items/part-00000.arrow"}, {"sha256": "../../x"}, {"more": 1}):
+        (folder / "manifest.json").write_text(json.dumps([{**entries[0], **changes}]))
+        with pytest.raises(InputError, match="not a manifest of shards"):
+            ItemStore.open(url, index_of(workspace))
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "sentence"),
+    [
+        ("http://127.0.0.1:9/items", MlimError, "could not be fetched .*run the same command again"),
+        ("memory://nowhere", InputError, "has no manifest.json"),
+        ("nonsense://bucket", InputError, "cannot be opened"),
+    ],
+)
+def test_a_place_that_cannot_be_read_is_explained(workspace, url, error, sentence):
+    with pytest.raises(error, match=sentence):
+        ItemStore.open(url, index_of(workspace))
+
+
+def test_the_recipe_says_where_the_shards_are(tiny_recipe, served, workspace):
+    url, folder = served
+    for place in (url, str(folder)):
+        loader = tiny_recipe.loader.model_copy(update={"items": place})
+        assert "item-003" in open_items(tiny_recipe.model_copy(update={"loader": loader}), workspace)
+    with pytest.raises(InputError, match="run `mlim ingest` first"):
+        open_items(tiny_recipe, workspace)
 
 
 def test_labels_are_written_and_empty_values_left_out():
@@ -56,9 +251,9 @@ def test_labels_are_written_and_empty_values_left_out():
 
 def test_quarantine_round_trip(tmp_path):
     rows = [
-        Quarantined(3, "a", "ingest", "no-text", "every text column is empty", b"jpeg"),
-        Quarantined(1, "", "validate", "expect_x", "too small"),
-        Quarantined(9, "b", "ingest", "no-text", "every text column is empty"),
+        Quarantined("t.csv", 3, "a", "ingest", "no-text", "every text column is empty", b"jpeg"),
+        Quarantined("t.csv", 1, "", "validate", "expect_x", "too small"),
+        Quarantined("t.csv", 9, "b", "ingest", "no-text", "every text column is empty"),
     ]
     counts = write_quarantine(tmp_path / "quarantine.parquet", iter(rows))
     assert counts == {"expect_x": 1, "no-text": 2}

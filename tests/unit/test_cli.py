@@ -155,7 +155,7 @@ def paired(*lines: str) -> Callable[[SmallCatalog], Path]:
     [
         (without_table, "katalog.csv: no such table"),
         (without_column, "no column `skuu` (did you mean `sku`?)"),
-        (without_rows, "catalog.csv: has a header but no rows"),
+        (without_rows, "the source has no rows"),
         (of_one_family, "the family column `product` holds only one family"),
         (of_wrong_type, "`pairs.max_family_size`"),
         (without_pairs, "nothing tells which items make pairs"),
@@ -201,7 +201,8 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_exit_1(catalog: SmallCata
     [told] = done.stderr.splitlines()
     assert told.startswith("error: ")
     assert "make room on the disk" in told
-    assert [path.name for path in Path("build/demo").iterdir()] == ["recipe.yaml"]
+    assert sorted(path.name for path in Path("build/demo").iterdir()) == [".ingest.lock", "recipe.yaml", "shards"]
+    assert list(Path("build/demo/shards").iterdir()) == []
 
 
 def test_broken_yaml_names_the_line(
@@ -216,10 +217,10 @@ def test_broken_yaml_names_the_line(
 def test_catalog_show_says_what_it_holds(
     catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    words = ["catalog", "show", "--catalog", str(catalog.write()), "--sheet", "sheet.png"]
+    words = ["catalog", "show", "--catalog", str(catalog.write()), "--out", "sheet.html"]
     assert mlim(monkeypatch, *words) == 0
     assert "12 rows" in capsys.readouterr().out
-    assert Path("sheet.png").stat().st_size > 0
+    assert "<html" in Path("sheet.html").read_text()
 
 
 def test_doctor_finds_an_unreachable_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -12,7 +12,7 @@ from mlim.report.gather import gather
 from mlim.report.page import render
 from mlim.report.scores import BASELINE_LABELS
 from mlim.report.sections import results_section
-from mlim.report.tables import short_table
+from mlim.report.tables import leaks_table, short_table
 from mlim.report.verdicts import verdicts
 from mlim.workspace import Workspace
 
@@ -122,6 +122,18 @@ def test_equal_results_give_equal_bytes(complete, tiny_recipe, tmp_path):
 )
 def test_every_part_is_there(outline, words):
     assert words in outline.words
+
+
+def test_the_bar_stands_beside_the_model_the_best_way_first(filled, tiny_recipe):
+    table = leaks_table(tiny_recipe, gather(tiny_recipe, filled))
+    assert [row[:2] for row in table.rows] == [
+        (tiny_recipe.main_row.label, "0.822"),
+        ("chance: the share of matches", "0.333"),
+        ("bag of words", "0.710"),
+        ("text is equal", "0.680"),
+    ]
+    shutil.rmtree(filled.evaluation)
+    assert leaks_table(tiny_recipe, gather(tiny_recipe, filled)).rows == table.rows[1:]
 
 
 def test_a_page_is_possible_whatever_is_missing(filled, tiny_recipe):

@@ -1,6 +1,7 @@
 """The committed Great Expectations project, and how a check runs on small frames."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,11 @@ import pandas as pd
 import pytest
 
 from mlim.errors import DataError, InputError, MlimError
+from mlim.recipe import load_recipe
 from mlim.validation import ROOT_VARIABLE, Validation, decodable, project_root, require
 
 PROJECT = Path(__file__).resolve().parents[2] / "great_expectations"
-SUITES = ("items", "families", "splits", "pairs")
+SUITES = ("rows", "keys", "images", "texts", "languages", "families", "drift", "splits", "pairs")
 
 
 def committed(suite: str) -> list[dict]:
@@ -31,6 +33,45 @@ def test_every_expectation_says_what_is_wrong_and_what_to_do(suite):
     entries = committed(suite)
     assert len({entry["id"] for entry in entries}) == len(entries)
     assert all(entry["meta"]["problem"] and entry["meta"]["advice"] for entry in entries)
+
+
+def test_the_suites_are_all_known_and_every_id_is_used_once():
+    assert {path.stem for path in (PROJECT / "expectations").glob("*.json")} == set(SUITES)
+    ids = [entry["id"] for suite in SUITES for entry in committed(suite)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_limit_of_a_suite_is_a_setting_of_the_recipe():
+    limits = load_recipe("demo").validation
+    given = {name for name, _ in (*limits, *limits.drift)} | {"max_label_share", "ledger_items", "image_size", "folder"}
+    text = " ".join(path.read_text(encoding="utf-8") for path in (PROJECT / "expectations").glob("*.json"))
+    assert set(re.findall(r'"\$PARAMETER": "(\w+)"', text)) <= given
+    named = set(re.findall(r"validation\.(?:drift\.)?(\w+)", text))
+    assert named <= given
+
+
+def row_frame(rows: int) -> pd.DataFrame:
+    return pd.DataFrame({"text_characters": range(rows), "text_readable": True, "text_uses": 1})
+
+
+def test_a_suite_over_chunks_finds_what_it_finds_over_the_whole(tmp_path):
+    limits = {"max_text_characters": 60, "max_text_uses": 1}
+    frame, validation = row_frame(100), Validation(tmp_path)
+    whole = validation.check("texts", frame, limits)
+    check, refused = validation.start("texts"), []
+    for start in range(0, 100, 33):
+        chunk = frame.iloc[start : start + 33].reset_index(drop=True)
+        refused += [start + row for refusal in check.rows(chunk, limits) for row in refusal.rows.tolist()]
+    assert check.findings() == whole
+    assert refused == [0, *range(61, 100)]
+    assert [finding.unexpected for finding in whole] == [40, 0, 0]
+
+
+def test_a_suite_that_was_not_run_to_its_end_is_no_pass(tmp_path):
+    check = Validation(tmp_path).start("families")
+    list(check.rows(pd.DataFrame({"family_named": [True]}), {}))
+    with pytest.raises(MlimError, match="1 results for 4 committed expectations"):
+        check.findings()
 
 
 def test_nothing_is_sent_home():
@@ -119,6 +160,6 @@ def test_a_column_that_is_not_there_is_no_pass(tmp_path):
 
 
 def test_pictures_are_decoded_from_the_shards(tiny_workspace, tiny_recipe):
-    places = pd.Series(["part-00000.parquet:0", "part-00001.parquet:3", "part-00000.parquet:24"], index=[5, 6, 7])
+    places = pd.Series(["part-00000.arrow:0", "part-00001.arrow:3", "part-00000.arrow:24"], index=[5, 6, 7])
     assert decodable(places, tiny_workspace.items, tiny_recipe.image.size).tolist() == [True] * 3
     assert decodable(places, tiny_workspace.items, tiny_recipe.image.size + 1).tolist() == [False] * 3

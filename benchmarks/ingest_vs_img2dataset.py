@@ -1,0 +1,114 @@
+"""`mlim ingest` beside img2dataset on the same pictures, in turns.
+
+    python benchmarks/ingest_vs_img2dataset.py --images FOLDER --img2dataset PYTHON
+
+img2dataset reads addresses, so a server on loopback serves the folder to it, and to ingest as well; ingest also reads
+the folder as it is. `PYTHON` is the interpreter of an environment that has img2dataset. Both decode, resize
+to 384 x 384 and encode as JPEG 95; img2dataset writes WebDataset tars, ingest its shards, ledger and quarantine.
+"""
+
+import argparse
+import csv
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from ingest import QUALITY, SIDE, ingest, write_catalog, write_recipe
+from measure import Finished, cores, heading, median_ratio, run_watched, table
+
+PACKAGES = ("mlim", "pillow", "dask", "pebble", "aiohttp")
+THREADS = 32
+SERVER = """
+import functools, http.server, sys
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *arguments): pass
+handler = functools.partial(Quiet, directory=sys.argv[1])
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+IMG2DATASET = """
+import sys
+from img2dataset import download
+if __name__ == "__main__":
+    download(url_list=sys.argv[1], output_folder=sys.argv[2], processes_count=int(sys.argv[3]),
+             thread_count=int(sys.argv[4]), image_size=int(sys.argv[5]), encode_quality=int(sys.argv[6]),
+             resize_mode="border", resize_only_if_bigger=False,
+             input_format="txt", output_format="webdataset", number_sample_per_shard=500, retries=0)
+"""
+
+
+@contextmanager
+def served(images: Path) -> Iterator[str]:
+    """The address of a server of the folder, on loopback, in a process of its own."""
+    server = subprocess.Popen([sys.executable, "-c", SERVER, str(images)], stdout=subprocess.PIPE, text=True)
+    try:
+        port = (server.stdout.readline() if server.stdout else "").strip()  # bound before it is told
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def run_img2dataset(python: Path, addresses: Path, out: Path) -> Finished:
+    """One whole run, start-up included."""
+    script = addresses.with_name("img2dataset_run.py")
+    script.write_text(IMG2DATASET, encoding="utf-8")
+    options = [cores(), THREADS, SIDE, QUALITY]
+    return run_watched([str(python), str(script), str(addresses), str(out), *map(str, options)])
+
+
+def of_addresses(catalog: Path, address: str) -> Path:
+    """The catalog with addresses instead of paths."""
+    with (catalog.parent / "catalog.csv").open(encoding="utf-8", newline="") as source:
+        rows = list(csv.DictReader(source))
+    with (catalog.parent / "addresses.csv").open("w", encoding="utf-8", newline="") as target:
+        writer = csv.DictWriter(target, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "picture": f"{address}/{row['picture']}"} for row in rows)
+    description = yaml.safe_load(catalog.read_text(encoding="utf-8"))
+    description |= {"table": "addresses.csv", "download": {"allow_private": True, "per_host": THREADS}}
+    del description["images"]
+    path = catalog.with_name("addresses.yaml")
+    path.write_text(yaml.safe_dump(description), encoding="utf-8")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="a folder of JPEGs")
+    parser.add_argument("--img2dataset", type=Path, required=True, help="a Python that has it installed")
+    parser.add_argument("--limit", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    names = [path.name for path in sorted(options.images.glob("*.jpg"))[: options.limit]]
+    seconds: dict[str, list[float]] = {"img2dataset": [], "ingest, addresses": [], "ingest, folder": []}
+    with tempfile.TemporaryDirectory() as temporary, served(options.images) as address:
+        folder = Path(temporary)
+        (folder / "addresses.txt").write_text("\n".join(f"{address}/{name}" for name in names), encoding="utf-8")
+        recipe = write_recipe(folder, "paper", SIDE)
+        catalog = write_catalog(folder, names, options.images.resolve(), len(names))
+        web = of_addresses(catalog, address)
+        for turn in range(options.rounds):
+            run = run_img2dataset(options.img2dataset, folder / "addresses.txt", folder / f"tars-{turn}")
+            seconds["img2dataset"].append(run.seconds)
+            seconds["ingest, addresses"].append(ingest(folder, recipe, web, f"web-{turn}").seconds)
+            seconds["ingest, folder"].append(ingest(folder, recipe, catalog, f"folder-{turn}").seconds)
+    print(heading(PACKAGES))
+    print(f"{len(names)} pictures to {SIDE} x {SIDE}, start to end, {options.rounds} rounds in turn, medians\n")
+    base = seconds["img2dataset"]
+    rows = [
+        [name, f"{len(names) / statistics.median(taken):.0f}", f"{median_ratio(base, taken):.2f}"]
+        for name, taken in seconds.items()
+    ]
+    print(table(["", "images/s", "x img2dataset"], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Token ids of all accepted texts, made once for a tokenizer and an index and read through a memory map."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+
+from mlim.catalog.items import ItemStore
+from mlim.catalog.mapped import MappedTable
+from mlim.data.tokenize import TextTokenizer
+from mlim.errors import MlimError
+from mlim.files import atomic_file
+
+FORMAT = 1  # of the file; another one makes every file anew
+LARGEST_SHORT = np.iinfo(np.uint16).max  # vocabularies up to here take two bytes a token
+COLUMN = "tokens"
+
+
+class TokenSource(Protocol):
+    """Token ids by item."""
+
+    def ids(self, item: str, max_tokens: int, /) -> Sequence[int]:
+        """The first `max_tokens` ids of an item's text, without [CLS] and [SEP]."""
+
+
+class PreparedTokens:
+    """The token ids of an `ItemStore`'s texts; travels to another process as paths."""
+
+    def __init__(self, store: ItemStore, path: Path) -> None:
+        """Prefer `prepare_tokens`; row n of the file at `path` belongs to row n of the index."""
+        self._store, self._file = store, MappedTable(path)
+
+    def ids(self, item: str, max_tokens: int) -> Sequence[int]:
+        """The first `max_tokens` ids of an item's text, as `TextTokenizer.encode` gives them."""
+        ids: list[int] = self._file.table[COLUMN][self._store.place(item)].values[:max_tokens].to_pylist()
+        return ids
+
+
+def prepare_tokens(store: ItemStore, tokenizer: TextTokenizer, cache: Path) -> PreparedTokens:
+    """The token ids of all texts of `store`, tokenised now where `cache` does not hold them.
+
+    `MlimError` when the cache cannot be written.
+    """
+    named = f"{FORMAT} {tokenizer.fingerprint} {store.fingerprint}"
+    path = cache / f"tokens-{hashlib.sha256(named.encode()).hexdigest()}.arrow"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / ".tokens.lock"):
+            if not path.is_file():
+                _write(path, store.texts(), tokenizer)
+    except OSError as error:
+        raise MlimError(f"{cache} cannot be written ({error}); make room or mend its permissions") from error
+    return PreparedTokens(store, path)
+
+
+def _write(path: Path, texts: Iterable[list[str]], tokenizer: TextTokenizer) -> None:
+    kind = np.dtype(np.uint16 if tokenizer.vocabulary_size <= LARGEST_SHORT else np.uint32)
+    schema: Any = pa.schema([(COLUMN, pa.list_(pa.from_numpy_dtype(kind)))])
+    with atomic_file(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+        for rows in map(tokenizer.encode_all, texts):
+            ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+            flat = np.fromiter((number for row in rows for number in row), kind, count=int(ends[-1]))
+            out.write_batch(pa.record_batch([pa.ListArray.from_arrays(pa.array(ends), pa.array(flat))], schema=schema))

@@ -1,0 +1,138 @@
+"""The leak audit: how far simple ways get that know nothing of the product. They are the bar a model must beat.
+
+A rule compares two values: the texts, the bytes or the perceptual hashes of the pictures, one attribute. A learned
+classifier weighs words (`bag of words`) or similarities of text, attributes and image hash (`boosted trees`). All read
+only what the model reads, and only the index: no picture is opened.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+from mlim.pairs.labels import MATCH, TEST, TRAIN, VALIDATION
+from mlim.pairs.learned import Labels, Scores, bag_of_words, boosted_trees
+from mlim.pairs.similarities import attribute_similarities, hash_similarities, text_similarities
+from mlim.quality.near_duplicates import hash_numbers
+from mlim.recipe import PairsConfig
+
+AUDIT_DECIMALS = 6
+BAG_OF_WORDS, BOOSTED_TREES = "bag of words", "boosted trees"
+RULE, LEARNED = "rule", "learned"
+READ_COLUMNS = ["id", "text", "attributes", "image_sha256", "image_hash"]
+
+
+def audit_leaks(pairs: pd.DataFrame, items: pd.DataFrame, config: PairsConfig, seed: int) -> list[dict[str, Any]]:
+    """An entry for each rule and each learned classifier, the rules first.
+
+    `pairs` has item_a, item_b, label, split; `items` has READ_COLUMNS for each of their items. `rule` names the way,
+    `method` is rule or learned, `pr_auc` is its average precision on the test pairs and `prevalence` the share of
+    matches there, which chance would reach. `accuracy` and `majority` are of all pairs for a rule, of the test pairs
+    for a classifier, cut where the validation pairs say; it `leaks` when its accuracy gains config.leak_limit or more
+    of what lies between the majority's and 1. Of a rule and its negation the more accurate one is told. Classifiers
+    learn from at most config.audit_pairs training pairs, drawn with `seed`.
+    """
+    used = items.set_index("id").loc[sorted({*pairs["item_a"], *pairs["item_b"]})]
+    place = pd.Index(used.index)
+    first, second = (np.asarray(place.get_indexer(pairs[column]), dtype=np.int64) for column in ("item_a", "item_b"))
+    audit = _Audit(pairs, first, second, config)
+    attributes = [json.loads(text) for text in used["attributes"]]
+    return [*_rules(audit, used, attributes), *_classifiers(audit, used, attributes, seed)]
+
+
+class _Audit:
+    """The pairs as arrays, and how an entry is made of what a rule says or a classifier scores."""
+
+    def __init__(
+        self, pairs: pd.DataFrame, first: NDArray[np.int64], second: NDArray[np.int64], config: PairsConfig
+    ) -> None:
+        self.first, self.second, self.config = first, second, config
+        self.labels: Labels = (pairs["label"].to_numpy() == MATCH).astype(np.int64)
+        self.split = pairs["split"].to_numpy(dtype=object)
+
+    def of(self, split: str) -> NDArray[np.bool_]:
+        """Which pairs are of the split."""
+        return np.asarray(self.split == split)
+
+    def rule(self, name: str, values: NDArray[Any]) -> dict[str, Any]:
+        """The rule that compares one value of each item, or its negation."""
+        equal, match = values[self.first] == values[self.second], self.labels == MATCH
+        agreement = float((equal == match).mean())
+        said, word = (equal, "is equal") if agreement >= 1 - agreement else (~equal, "differs")
+        right = max(agreement, 1 - agreement)
+        return self._entry(f"{name} {word}", RULE, said.astype(np.float64), right, self.labels)
+
+    def classifier(self, name: str, scores: Scores) -> dict[str, Any]:
+        """A learned classifier by its probabilities of a match for all pairs."""
+        test, validation = self.of(TEST), self.of(VALIDATION)
+        said = scores[test] >= best_cut(self.labels[validation], scores[validation])
+        right = float((said == (self.labels[test] == MATCH)).mean())
+        return self._entry(name, LEARNED, scores, right, self.labels[test])
+
+    def _entry(self, name: str, method: str, scores: Scores, accuracy: float, judged: Labels) -> dict[str, Any]:
+        test, share = self.of(TEST), float(judged.mean())
+        majority = max(share, 1 - share)
+        gain, room = accuracy - majority, 1 - majority
+        figures = {
+            "pr_auc": float(average_precision_score(self.labels[test], scores[test])),
+            "prevalence": float(self.labels[test].mean()),
+            "accuracy": accuracy,
+            "majority": majority,
+        }
+        rounded = {key: round(value, AUDIT_DECIMALS) for key, value in figures.items()}
+        leaks = bool(gain >= self.config.leak_limit * room and gain > 0)
+        return {"rule": name, "method": method, **rounded, "leaks": leaks}
+
+
+def best_cut(labels: Labels, scores: Scores) -> float:
+    """The score from which on a pair is best called a match: the most right answers for 0/1 `labels`.
+
+    Not 0.5: a few trees put every match above every mismatch long before their probabilities reach it.
+    """
+    order = np.argsort(-scores, kind="stable")
+    gained = np.cumsum(np.where(labels[order] == MATCH, 1, -1))
+    last_of_ties = np.append(np.diff(scores[order]) != 0, True)
+    ends = np.flatnonzero(last_of_ties)
+    best = ends[np.argmax(gained[ends])]
+    return float(scores[order][best]) if gained[best] > 0 else float("inf")
+
+
+def _rules(audit: _Audit, used: pd.DataFrame, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    named = {
+        "text": used["text"].to_numpy(dtype=object),
+        "picture": used["image_sha256"].to_numpy(dtype=object),
+        "picture's hash": used["image_hash"].to_numpy(dtype=object),
+    }
+    for column in dict.fromkeys(name for one in attributes for name in one):
+        named[f"`{column}`"] = np.array([str(one.get(column) or "") for one in attributes], dtype=object)
+    return [audit.rule(name, values) for name, values in named.items()]
+
+
+def _classifiers(
+    audit: _Audit, used: pd.DataFrame, attributes: list[dict[str, Any]], seed: int
+) -> list[dict[str, Any]]:
+    texts, first, second = used["text"].tolist(), audit.first, audit.second
+    training, validation = _training(audit, seed), audit.of(VALIDATION)
+    read = [texts[place] for place in np.union1d(first[training], second[training])]
+    similar = {
+        **text_similarities(texts, read, first, second),
+        **attribute_similarities(attributes, first, second),
+        **hash_similarities(hash_numbers(used["image_hash"].tolist()), first, second),
+    }
+    features = np.column_stack(list(similar.values()))
+    words = bag_of_words(texts, first, second, audit.labels, training, validation)
+    trees = boosted_trees(features, audit.labels, training, validation, seed)
+    return [audit.classifier(BAG_OF_WORDS, words), audit.classifier(BOOSTED_TREES, trees)]
+
+
+def _training(audit: _Audit, seed: int) -> NDArray[np.bool_]:
+    """The training pairs that classifiers learn from."""
+    places = np.flatnonzero(audit.of(TRAIN))
+    if len(places) > audit.config.audit_pairs:
+        places = np.random.default_rng(seed).choice(places, audit.config.audit_pairs, replace=False)
+    chosen = np.zeros(len(audit.labels), dtype=bool)
+    chosen[places] = True
+    return chosen

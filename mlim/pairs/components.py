@@ -1,0 +1,33 @@
+"""What belongs together and therefore into one split."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+Places = NDArray[np.int64]
+
+
+def find_components(items: pd.DataFrame, pairs: pd.DataFrame, near_links: Places | None = None) -> Places:
+    """The component of each item: linked by family, picture, `near_links` and pairs; numbered from 0 in order.
+
+    `items` has unique ids, family (null: none) and image_sha256; every item of `pairs` is among them; `near_links`
+    (n, 2) are positions in `items` whose pictures are nearly the same.
+    """
+    position = pd.Index(items["id"])
+    links = [np.column_stack([position.get_indexer(pairs[column]) for column in ("item_a", "item_b")])]
+    links += [_to_first(items[column]) for column in ("family", "image_sha256")]
+    links += [] if near_links is None else [near_links]
+    rows, columns = np.concatenate(links).T
+    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(items), len(items)))
+    _, found = connected_components(graph, directed=False)
+    return np.asarray(pd.factorize(found)[0], dtype=np.int64)
+
+
+def _to_first(values: pd.Series) -> Places:
+    """Links (n, 2) from each position with a value to the first one with the same."""
+    number = pd.factorize(values)[0]
+    told = np.flatnonzero(number >= 0)
+    _, first = np.unique(number[told], return_index=True)
+    return np.column_stack([told, told[first][number[told]]])

@@ -1,0 +1,153 @@
+"""Splits without leaks: items that belong together form a component; components are dealt to the splits.
+
+Together belong the items of one family, byte-identical pictures, near copies of pictures, and the items of one pair.
+Only then are pairs chosen, inside each split: no pair ever crosses from one split to another.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlim.catalog.pair_rules import FAMILY, IMAGE, TEXT, PairRules
+from mlim.errors import DataError
+from mlim.pairs.choose import Quota, choose_given
+from mlim.pairs.components import Places, find_components
+from mlim.pairs.crossing import KINDS, cross_family_pairs
+from mlim.pairs.deal import deal_components
+from mlim.pairs.labels import (
+    LABEL_NAMES,
+    LABELLED_COLUMNS,
+    LABELS,
+    MISMATCH,
+    PAIR_COLUMNS,
+    SPLITS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+)
+from mlim.recipe import PairsConfig
+
+BEYOND_RATIO, BEYOND_CAP = "pair beyond mismatches_per_match", "pair beyond the size of its split"
+
+
+@dataclass(frozen=True)
+class SplitPairs:
+    """The pairs of all splits, unordered: item_a < item_b.
+
+    `items`: id, component, split. `pairs`: item_a, item_b, label, split, component (of item_a), kind; both sorted by
+    id. `skipped`: reason -> pairs left out. `mismatches`: split -> kind -> how many were wanted and how many made.
+    """
+
+    items: pd.DataFrame
+    pairs: pd.DataFrame
+    skipped: Mapping[str, int]
+    mismatches: Mapping[str, Mapping[str, Mapping[str, int]]]
+
+
+def split_pairs(
+    items: pd.DataFrame,
+    pairs: pd.DataFrame,
+    config: PairsConfig,
+    seed: int,
+    rules: PairRules | None = None,
+    near_links: Places | None = None,
+) -> SplitPairs:
+    """Deal components of `items` to the splits, then choose the pairs of each from `pairs` and from across families.
+
+    `items` has id, family, image_sha256 and what `item_columns(rules)` adds; `pairs` are candidates with item_a,
+    item_b, label, kind; `near_links` (n, 2) are positions in `items` of near copies. Deterministic for a seed, whatever
+    the order of the rows. `DataError` when a split lacks either label.
+    """
+    rules = PairRules() if rules is None else rules
+    ordered = items[item_columns(rules)].reset_index(drop=True).sort_values("id")
+    links = None if near_links is None else np.argsort(ordered.index.to_numpy())[near_links]
+    ordered = ordered.reset_index(drop=True)
+    ordered["component"] = find_components(ordered, pairs, links)
+    place = pd.Index(ordered["id"]).get_indexer(pairs["item_a"])
+    placed = pairs.assign(component=ordered["component"].to_numpy()[place])
+    ordered["split"] = _dealt(ordered["component"].to_numpy(), placed, config, rules, seed)
+    placed["split"] = ordered["split"].to_numpy()[place]
+    chosen = choose_given(placed, _caps(config, rules), rules, seed)
+    kept = chosen.pairs[list(PAIR_COLUMNS)]
+    if rules.negatives.cross_families:
+        crossing = cross_family_pairs(ordered, kept, chosen.quotas, rules, seed)
+        kept = pd.concat([kept, crossing], ignore_index=True).sort_values(["item_a", "item_b"], ignore_index=True)
+    _require_both_labels(kept)
+    skipped = {BEYOND_RATIO: chosen.beyond_ratio, BEYOND_CAP: chosen.beyond_cap}
+    return SplitPairs(ordered[["id", "component", "split"]], kept, skipped, _made(chosen.quotas, kept))
+
+
+def item_columns(rules: PairRules) -> list[str]:
+    """The columns of the items that `split_pairs` reads."""
+    shares = rules.negatives.shares
+    more = {"text": shares[TEXT] > 0, "image_hash": shares[IMAGE] > 0, "facts": bool(rules.negatives.same)}
+    return ["id", "family", "image_sha256", *(name for name, needed in more.items() if needed)]
+
+
+def _caps(config: PairsConfig, rules: PairRules) -> dict[str, int]:
+    """The most unordered pairs of each split; written in both directions they take twice the room."""
+    caps = {TRAIN: config.max_train, VALIDATION: config.max_validation, TEST: config.max_test}
+    return {split: cap // 2 if rules.directions == "both" else cap for split, cap in caps.items()}
+
+
+def _dealt(component: Places, placed: pd.DataFrame, config: PairsConfig, rules: PairRules, seed: int) -> NDArray[Any]:
+    """The name of each item's split. Mismatches across families can be made of any component."""
+    evidence = np.zeros((component.max(initial=-1) + 1, len(LABELS)), dtype=bool)
+    evidence[placed["component"], placed["label"]] = True
+    evidence[:, MISMATCH] |= rules.negatives.cross_families
+    shares = {VALIDATION: config.validation_share, TEST: config.test_share}
+    shares = {TRAIN: 1 - sum(shares.values()), **shares}
+    names = np.array(SPLITS, dtype=object)
+    return names[deal_components(evidence, [shares[name] for name in SPLITS], seed)][component]
+
+
+def _made(quotas: Mapping[str, Quota], pairs: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
+    kind_of = {name: kind for kind, name in KINDS.items()}
+    mismatches = pairs[pairs["label"] == MISMATCH]
+    named = zip(mismatches["split"], mismatches["kind"], strict=True)
+    made = Counter((split, kind_of.get(name, FAMILY)) for split, name in named)
+    return {
+        split: {
+            kind: {"wanted": wanted, "made": made[split, kind]}
+            for kind, wanted in {**quota.mismatches, FAMILY: quota.asked}.items()
+        }
+        for split, quota in quotas.items()
+    }
+
+
+def _require_both_labels(pairs: pd.DataFrame) -> None:
+    counts = Counter(zip(pairs["split"], pairs["label"], strict=True))
+    lacking = [(split, LABEL_NAMES[label]) for split in SPLITS for label in LABEL_NAMES if not counts[split, label]]
+    if lacking:
+        named = "; ".join(f"the {split} split has no {name} pairs" for split, name in lacking)
+        raise DataError(
+            f"{named} ({len(pairs)} pairs in all): the task needs both labels in every split; give more families whose "
+            "items vary in both ways, or other pairs.validation_share and pairs.test_share"
+        )
+
+
+def directed(pairs: pd.DataFrame, directions: str) -> pd.DataFrame:
+    """The pairs as they are (`one`), or each of them and the same turned (`both`), sorted by ids."""
+    if directions == "one":
+        return pairs
+    turned = pairs.rename(columns={"item_a": "item_b", "item_b": "item_a"})[pairs.columns]
+    return pd.concat([pairs, turned]).sort_values(["item_a", "item_b"], ignore_index=True)
+
+
+def count_pairs(pairs: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Pairs by split and label: `{"test": {"0": 120, "1": 230}, ...}`."""
+    counts = Counter(zip(pairs["split"], pairs["label"], strict=True))
+    return {split: {text: counts[split, label] for text, label in LABELS.items()} for split in SPLITS}
+
+
+def pairs_sha256(pairs: pd.DataFrame) -> str:
+    """A fingerprint of the test pairs and their labels: results are comparable only when it is the same."""
+    test = pairs[pairs["split"] == TEST].sort_values(["item_a", "item_b"])
+    lines = [f"{first}\t{second}\t{label}\n" for first, second, label in test[list(LABELLED_COLUMNS)].to_numpy()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

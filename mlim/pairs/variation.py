@@ -1,0 +1,152 @@
+"""Candidates by the rule: pairs inside families, labelled by the type of variation.
+
+Items are numbered in the order of their ids and values are numbered too, so that a million items are compared as
+integers: the facts of equal text are parsed once, and only pairs that are kept ever become text again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlim.catalog.pair_rules import PairRules
+from mlim.pairs.labels import MATCH, MISMATCH
+
+EMPTY = 0  # the number of the empty value in every column
+NO_FAMILY, TOO_LARGE, EMPTY_VALUE = "no family", "family too large", "empty value"
+OTHERWISE_DIFFERENT = "pair differs in what must agree"
+BEYOND_FAMILY_CAP = "pair beyond max_pairs_per_family"
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class VariationRule:
+    """A pair matches when all `decided_by` columns agree; only items that agree in `same` and `agree` are compared.
+
+    `decided_by` and `same` are facts; an item with an empty one is not compared. `agree` may be facts or attributes;
+    two empty values agree there. `max_pairs` is for each family (None: no limit).
+    """
+
+    decided_by: Sequence[str]
+    same: Sequence[str]
+    max_family_size: int
+    agree: Sequence[str] = ()
+    max_pairs: int | None = None
+
+
+def rule_of(rules: PairRules, text_columns: Sequence[str]) -> VariationRule:
+    """The rule that a catalog's description tells; `text_columns` are what the model reads."""
+    agree = rules.must_agree(text_columns)
+    return VariationRule(rules.decided_by, rules.same, rules.max_family_size, agree, rules.max_pairs_per_family)
+
+
+def variation_pairs(items: pd.DataFrame, rule: VariationRule, seed: int = 0) -> tuple[pd.DataFrame, dict[str, int]]:
+    """All unordered pairs inside families, and how many items or pairs were left out and why.
+
+    `items` has id, family (null: none), facts (JSON) and, where `rule.agree` names any, attributes (JSON). Returns
+    item_a, item_b, label, kind sorted by ids. `seed` draws the pairs of families that have more than `rule.max_pairs`.
+    """
+    ordered = items.sort_values("id", ignore_index=True)
+    compared = (*rule.decided_by, *rule.same)
+    values = value_numbers(ordered["facts"], compared)
+    family = np.asarray(pd.factorize(ordered["family"])[0], dtype=np.int64)
+    usable, skipped = _usable(family, values, rule.max_family_size)
+    keys = np.column_stack([family, values[:, len(rule.decided_by) :], *_agreeing(ordered, rule.agree)])
+    first, second = (usable[side] for side in pairs_within(row_numbers(keys[usable])))
+    possible = np.bincount(family[usable], minlength=1)
+    skipped[OTHERWISE_DIFFERENT] = int((possible * (possible - 1) // 2).sum()) - len(first)
+    differs = values[first, : len(rule.decided_by)] != values[second, : len(rule.decided_by)]
+    kept = _within_cap(family[first], differs.any(axis=1), rule.max_pairs, seed)
+    skipped[BEYOND_FAMILY_CAP] = len(first) - len(kept)
+    return _table(ordered["id"], first[kept], second[kept], differs[kept], rule.decided_by), skipped
+
+
+def value_numbers(texts: pd.Series, columns: Sequence[str]) -> Numbers:
+    """The values of JSON objects as numbers (n, columns): equal in a column when the values are; EMPTY for none."""
+    place, distinct = pd.factorize(texts)
+    known = [{"": EMPTY} for _ in columns]
+    rows = []
+    for text in distinct:
+        values = json.loads(text)
+        cells = (str(values.get(column) or "").strip() for column in columns)
+        rows.append([seen.setdefault(cell, len(seen)) for seen, cell in zip(known, cells, strict=True)])
+    return np.array(rows, dtype=np.int64).reshape(len(rows), len(columns))[place]
+
+
+def _agreeing(items: pd.DataFrame, columns: Sequence[str]) -> list[Numbers]:
+    """The values of `columns` wherever they stand; a column is missing, thus equal, in the facts or the attributes."""
+    return [value_numbers(items[place], columns) for place in ("facts", "attributes")] if columns else []
+
+
+def _usable(family: Numbers, values: Numbers, max_family_size: int) -> tuple[Numbers, dict[str, int]]:
+    """The positions of items that may be compared, and how many others there are and why."""
+    none = family < 0
+    sizes = np.bincount(family[~none], minlength=1)
+    too_large = ~none & (sizes[family] > max_family_size)
+    unknown = (values == EMPTY).any(axis=1) & ~none & ~too_large
+    skipped = {NO_FAMILY: int(none.sum()), TOO_LARGE: int(too_large.sum()), EMPTY_VALUE: int(unknown.sum())}
+    return np.flatnonzero(~none & ~too_large & ~unknown), skipped
+
+
+def row_numbers(keys: Numbers) -> Numbers:
+    """One number for each row, equal when the rows are."""
+    group = np.zeros(len(keys), dtype=np.int64)
+    for column in keys.T:
+        group = np.asarray(pd.factorize(group * (column.max(initial=0) + 1) + column)[0], dtype=np.int64)
+    return group
+
+
+def pairs_within(group: Numbers) -> tuple[Numbers, Numbers]:
+    """All positions i < j of equal group, sorted by i, then j."""
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group, minlength=1)
+    ends = np.cumsum(sizes)[group[order]]
+    following = ends - np.arange(len(group)) - 1  # members of the same group behind each member
+    first = np.repeat(np.arange(len(group)), following)
+    starts = np.cumsum(following) - following
+    second = first + 1 + np.arange(len(first)) - np.repeat(starts, following)
+    one, other = order[first], order[second]
+    by_position = np.lexsort((other, one))
+    return one[by_position], other[by_position]
+
+
+def _within_cap(family: Numbers, mismatch: NDArray[np.bool_], cap: int | None, seed: int) -> Numbers:
+    """Positions of at most `cap` pairs of each family, drawn with `seed` so that its share of matches about stays."""
+    if cap is None:
+        return np.arange(len(family))
+    drawn = np.random.default_rng(seed).permutation(len(family))
+    stratum = pd.Series(family[drawn] * 2 + mismatch[drawn])
+    grouped = stratum.groupby(stratum)
+    spread = (grouped.cumcount().to_numpy() + 0.5) / grouped.transform("size").to_numpy()
+    by_family = np.lexsort((spread, family[drawn]))
+    place = pd.Series(family[drawn][by_family])
+    return np.sort(drawn[by_family[place.groupby(place).cumcount().to_numpy() < cap]])
+
+
+def _table(
+    ids: pd.Series, first: Numbers, second: Numbers, differs: NDArray[np.bool_], decided_by: Sequence[str]
+) -> pd.DataFrame:
+    bits = 1 << np.arange(len(decided_by))
+    patterns, place = np.unique(differs @ bits, return_inverse=True)
+    kinds = np.array([_kind(decided_by, (pattern & bits) > 0) for pattern in patterns], dtype=object)
+    return pd.DataFrame(
+        {
+            "item_a": ids.take(first).reset_index(drop=True),
+            "item_b": ids.take(second).reset_index(drop=True),
+            "label": np.where(differs.any(axis=1), MISMATCH, MATCH).astype(np.int8),
+            "kind": pd.Series(kinds[place], dtype="str"),
+        }
+    )
+
+
+def _kind(decided_by: Sequence[str], differs: NDArray[np.bool_]) -> str:
+    """The type of variation in words: `same pattern`, `pattern and size differ`."""
+    words = [column.replace("_", " ") for column in decided_by]
+    differing = [word for word, differ in zip(words, differs, strict=True) if differ]
+    if not differing:
+        return f"same {' and '.join(words)}"
+    return f"{' and '.join(differing)} {'differs' if len(differing) == 1 else 'differ'}"

@@ -1,0 +1,84 @@
+"""The profile of a data version: its categories and a few histograms, small enough to keep for every version."""
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt
+
+from mlim.config import Config
+from mlim.quality.drift import Divergence, divergence
+from mlim.quality.measures import Measures
+
+CELLS = 20
+LONGEST_TEXT = 100_000
+EDGES: Mapping[str, NDArray[np.float64]] = {  # fixed, so that profiles of all versions can be compared
+    "text": np.geomspace(1, LONGEST_TEXT, CELLS + 1),  # characters
+    "brightness": np.linspace(0, 1, CELLS + 1),
+    "contrast": np.linspace(0, 0.5, CELLS + 1),
+    "aspect": np.linspace(-2, 2, CELLS + 1),  # binary logarithm of width through height
+}
+MAX_CATEGORIES = 1000
+OTHER_CATEGORIES = "(other categories)"
+CATEGORY = "category"
+DECIMALS = 6
+
+
+class Profile(Config):
+    """Counts of a data version; `categories` is ordered by count, then name (null: items without one)."""
+
+    items: NonNegativeInt
+    categories: tuple[tuple[str | None, NonNegativeInt], ...]
+    histograms: dict[str, tuple[NonNegativeInt, ...]]
+
+    @classmethod
+    def of(cls, measures: Measures, accepted: NDArray[np.bool_]) -> Self:
+        """The profile of the accepted items; `accepted` is (items,)."""
+        return cls(
+            items=int(accepted.sum()),
+            categories=_count_categories(measures, accepted),
+            histograms={name: _histogram(values[accepted], EDGES[name]) for name, values in _values(measures).items()},
+        )
+
+    @property
+    def has_categories(self) -> bool:
+        """Whether any item has a category."""
+        return any(name is not None for name, _ in self.categories)
+
+
+def compare(reference: Profile, present: Profile) -> list[Divergence]:
+    """How categories and each histogram moved; categories only where the reference has some."""
+    moved = [divergence(name, reference.histograms[name], present.histograms[name]) for name in EDGES]
+    if not reference.has_categories:
+        return moved
+    one, other = dict(reference.categories), dict(present.categories)
+    names = list(dict.fromkeys([*one, *other]))
+    return [divergence(CATEGORY, [one.get(n, 0) for n in names], [other.get(n, 0) for n in names]), *moved]
+
+
+def _values(measures: Measures) -> dict[str, NDArray[np.float64]]:
+    columns = measures.columns
+    sides = [np.maximum(columns[name], 1).astype(np.float32) for name in ("image_width", "image_height")]
+    return {
+        "text": columns["text_characters"],
+        "brightness": columns["image_brightness"],
+        "contrast": columns["image_contrast"],
+        "aspect": np.log2(sides[0] / sides[1]),
+    }
+
+
+def _histogram(values: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[int, ...]:
+    """Counts by cell; what lies outside counts in the first or last one."""
+    inner = edges[1:-1].astype(np.float32 if values.dtype == np.float32 else np.float64)
+    cells = np.searchsorted(inner, values, "right")
+    return tuple(np.bincount(cells, minlength=len(edges) - 1).tolist())
+
+
+def _count_categories(measures: Measures, accepted: NDArray[np.bool_]) -> Sequence[tuple[str | None, int]]:
+    """The most frequent categories; the rest, if there are very many, as one."""
+    counts = np.bincount(measures.columns["category"][accepted], minlength=len(measures.categories)).tolist()
+    named = [(name, count) for name, count in zip(measures.categories, counts, strict=True) if count]
+    named.sort(key=lambda entry: (-entry[1], entry[0] is None, entry[0] or ""))
+    rest = sum(count for _, count in named[MAX_CATEGORIES:])
+    return [*named[:MAX_CATEGORIES], *([(OTHER_CATEGORIES, rest)] if rest else [])]

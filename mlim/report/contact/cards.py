@@ -1,0 +1,169 @@
+"""Items, pairs and quarantined rows as the template draws them: pictures as data URIs, texts cut and marked."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mlim.catalog.images import Picture
+from mlim.report import formats
+from mlim.report.contact.gather import ShownFamily
+from mlim.report.contact.items import ShownItem
+from mlim.report.contact.pairs import Kind, ShownPair
+from mlim.report.contact.quarantine import Aside, Reason
+from mlim.report.contact.settings import ContactSettings
+from mlim.report.contact.source import SourceSample
+from mlim.report.contact.thumbnails import Thumbnails
+from mlim.report.contact.words import Words, clip, clip_words, compare
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A small value below a card; `differs`: the item beside it has another one."""
+
+    name: str
+    value: str
+    differs: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture (None: there is none to show) with a name, a text in stretches, and small facts below it."""
+
+    uri: str | None
+    name: str
+    words: tuple[Words, ...]
+    facts: tuple[Fact, ...] = ()
+    note: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class PairCard:
+    """Two cards side by side."""
+
+    first: Card
+    second: Card
+    split: str
+
+
+@dataclass(frozen=True)
+class KindCards:
+    """A kind of variation and examples of it."""
+
+    name: str
+    match: bool
+    total: str
+    pairs: tuple[PairCard, ...]
+
+
+@dataclass(frozen=True)
+class FamilyCards:
+    """A family: its name, how many items it has, why it is shown, and its members."""
+
+    name: str
+    title: str
+    cards: tuple[Card, ...]
+    left: int
+
+
+@dataclass(frozen=True)
+class ReasonCards:
+    """A reason for quarantine and rows that have it."""
+
+    reason: str
+    stage: str
+    count: str
+    cards: tuple[Card, ...]
+
+
+class CardMaker:
+    """Makes cards of what was gathered, all within one budget of picture bytes."""
+
+    def __init__(self, settings: ContactSettings) -> None:
+        self._characters = settings.characters
+        self.thumbnails = Thumbnails(settings)
+
+    def items(self, items: Iterable[ShownItem]) -> tuple[Card, ...]:
+        """Sampled items, with their category."""
+        return tuple(self._item(item, self._plain(item.text), item.category or "") for item in items)
+
+    def families(self, families: Iterable[ShownFamily]) -> tuple[FamilyCards, ...]:
+        """Families with their members; what differs from the first member is marked."""
+        return tuple(self._family(family) for family in families)
+
+    def kinds(self, kinds: Iterable[Kind]) -> tuple[KindCards, ...]:
+        """Kinds of pairs that have examples."""
+        return tuple(
+            KindCards(kind.name, kind.match, formats.count(kind.total), tuple(map(self._pair, kind.examples)))
+            for kind in kinds
+            if kind.examples
+        )
+
+    def reasons(self, reasons: Iterable[Reason]) -> tuple[ReasonCards, ...]:
+        """Reasons for quarantine that have examples."""
+        return tuple(
+            ReasonCards(each.reason, each.stage, _rows(each.count), tuple(map(self._aside, each.examples)))
+            for each in reasons
+            if each.examples
+        )
+
+    def samples(self, samples: Sequence[SourceSample]) -> tuple[Card, ...]:
+        """Sampled rows of a source, with why a row or its picture cannot be used."""
+        return tuple(map(self._sample, samples))
+
+    def _item(self, item: ShownItem, words: tuple[Words, ...], note: str = "", beside: ShownItem | None = None) -> Card:
+        uri = self.thumbnails.uri(item.image, item.width, item.height)
+        return Card(uri, item.id, words, self._facts(item, beside), note)
+
+    def _family(self, family: ShownFamily) -> FamilyCards:
+        first = family.members[0]
+        texts = [self._compare(first, member)[1] for member in family.members[1:]]
+        cards = [self._item(first, self._plain(first.text))]
+        cards += [
+            self._item(member, words, beside=first) for member, words in zip(family.members[1:], texts, strict=True)
+        ]
+        choice = family.choice
+        title = f"{formats.count(choice.size)} items, {choice.why}"
+        return FamilyCards(choice.name, title, tuple(cards), choice.size - len(cards))
+
+    def _pair(self, pair: ShownPair) -> PairCard:
+        left, right = self._compare(pair.first, pair.second)
+        first = self._item(pair.first, left, beside=pair.second)
+        return PairCard(first, self._item(pair.second, right, beside=pair.first), pair.split)
+
+    def _compare(self, first: ShownItem, second: ShownItem) -> tuple[tuple[Words, ...], tuple[Words, ...]]:
+        """Compared whole, then cut: a word is not marked because the other text was cut before it."""
+        left, right = compare(first.text, second.text)
+        return clip_words(left, self._characters), clip_words(right, self._characters)
+
+    def _aside(self, row: Aside) -> Card:
+        uri, name = self.thumbnails.uri(row.thumbnail), clip(row.id, self._characters)
+        return Card(uri, name, self._plain(row.detail), note=f"{row.source}, row {formats.count(row.row)}")
+
+    def _sample(self, sample: SourceSample) -> Card:
+        row, picture = sample.row, sample.picture
+        uri, problem = None, row.refusal
+        if isinstance(picture, Picture):
+            uri = self.thumbnails.uri(picture.jpeg, picture.width, picture.height)
+        else:
+            problem = problem or picture
+        told = "" if problem is None else clip(f"{problem.reason}: {problem.detail}", self._characters)
+        name, where = clip(row.id, self._characters), f"{row.source}, row {formats.count(row.row)}"
+        return Card(uri, name, self._plain(row.text), note=where, problem=told)
+
+    def _facts(self, item: ShownItem, beside: ShownItem | None) -> tuple[Fact, ...]:
+        other = item.facts if beside is None else beside.facts
+        return tuple(
+            Fact(
+                name=name.replace("_", " "),
+                value=clip(value, self._characters) or formats.MISSING,
+                differs=other.get(name) != value,
+            )
+            for name, value in item.facts.items()
+        )
+
+    def _plain(self, text: str) -> tuple[Words, ...]:
+        return (Words(clip(text, self._characters), False),)
+
+
+def _rows(count: int) -> str:
+    return f"{formats.count(count)} {'row' if count == 1 else 'rows'}"

@@ -1,0 +1,114 @@
+"""The contact sheet as one HTML file that loads nothing, runs no script and escapes every text of the catalog."""
+
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mlim.files import atomic_file
+from mlim.report import formats
+from mlim.report.contact.cards import CardMaker
+from mlim.report.contact.gather import Look, gather
+from mlim.report.contact.numbers import category_bars, family_chart, headline, shape_charts, tiles
+from mlim.report.contact.problems import find_problems
+from mlim.report.contact.settings import ContactSettings
+from mlim.report.contact.tables import (
+    column_rows,
+    drift_rows,
+    expectation_rows,
+    file_rows,
+    kind_rows,
+    leak_rows,
+    note_rows,
+    quarantine_rows,
+    split_rows,
+)
+from mlim.workspace import Workspace
+
+TEMPLATE = "contact.html"
+HOUSE_STYLE, OWN_STYLE = "style.css", "contact.css"
+
+
+def contact_sheet(catalog: Path | None, workspace: Workspace, out: Path, settings: ContactSettings) -> dict[str, Any]:
+    """Look at a catalog and its work folder and write the page to `out`; returns what `write_page` does."""
+    return write_page(gather(catalog, workspace, settings), out)
+
+
+def write_page(look: Look, out: Path) -> dict[str, Any]:
+    """Write the page; returns its path, its bytes, and how many pictures were left out to keep it small."""
+    cards = CardMaker(look.settings)
+    page = render(look, cards, _relative(look.data_docs, out))
+    with atomic_file(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return {"page": str(out), "bytes": out.stat().st_size, "pictures_left_out": cards.thumbnails.left_out}
+
+
+def render(look: Look, cards: CardMaker, data_docs: str | None) -> str:
+    """The page; equal looks give equal text. `data_docs` is the address of validation's pages, from the page."""
+    environment = Environment(
+        loader=PackageLoader("mlim.report", "contact"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(style=_style(), **view(look, cards), data_docs=data_docs)
+
+
+def view(look: Look, cards: CardMaker) -> dict[str, Any]:
+    """All that the template shows, ready to be drawn."""
+    return {
+        "look": look,
+        "headline": headline(look),
+        "tiles": tiles(look),
+        "problems": find_problems(look),
+        "items": cards.items(look.items),
+        "samples": cards.samples(look.source.samples) if look.source is not None else (),
+        "families": cards.families(look.families),
+        "family_chart": family_chart(look),
+        "shapes": shape_charts(look),
+        "categories": category_bars(look),
+        "kinds": cards.kinds(look.pairs.kinds) if look.pairs is not None else (),
+        "kind_rows": kind_rows(look.pairs),
+        "split_rows": split_rows(look.pairs),
+        "leak_rows": leak_rows(look.pairs),
+        "reasons": cards.reasons(look.reasons),
+        "file_rows": file_rows(look),
+        "reason_rows": quarantine_rows(look),
+        "drift_rows": drift_rows(look.validation),
+        "expectation_rows": expectation_rows(look.validation),
+        "column_rows": column_rows(look.source),
+        "note_rows": note_rows(look.source),
+        "left_out": formats.count(cards.thumbnails.left_out) if cards.thumbnails.left_out else "",
+        "sections": sections(look),
+    }
+
+
+def sections(look: Look) -> Sequence[tuple[str, str]]:
+    """Anchor and title of the sections that are on the page."""
+    shown = (
+        ("items", "Items", bool(look.items)),
+        ("samples", "Sampled rows", look.source is not None and bool(look.source.samples)),
+        ("families", "Families", bool(look.families)),
+        ("pairs", "Pairs", look.pairs is not None),
+        ("quarantine", "Quarantine", bool(look.reasons)),
+        ("validation", "Validation", look.validation is not None),
+        ("shapes", "Distributions", look.measures is not None and len(look.measures) > 0),
+        ("source", "Source columns", look.source is not None),
+    )
+    return tuple((anchor, title) for anchor, title, there in shown if there)
+
+
+def _style() -> Markup:
+    house = (resources.files("mlim.report") / HOUSE_STYLE).read_text("utf-8")
+    own = (resources.files("mlim.report.contact") / OWN_STYLE).read_text("utf-8")
+    return Markup(house + own)  # noqa: S704 (files of ours)
+
+
+def _relative(target: Path | None, page: Path) -> str | None:
+    """The way from the page to a file, so that the page names no folder of this machine."""
+    return None if target is None else Path(os.path.relpath(target, page.parent)).as_posix()

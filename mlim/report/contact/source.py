@@ -1,0 +1,139 @@
+"""A look at the source itself: rows, families, columns, and sampled rows with their pictures, before any ingest."""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlim.catalog.description import CatalogDescription, load_description
+from mlim.catalog.images import ImageRules, Picture
+from mlim.catalog.ingest import check_source
+from mlim.catalog.pictures.base import PictureStore
+from mlim.catalog.refusal import Refusal
+from mlim.catalog.sandbox import DecodeLimits, Job, open_sandbox
+from mlim.catalog.screen import SourceRow, screen_rows
+from mlim.catalog.sources.base import RawRow
+from mlim.catalog.sources.opening import open_source
+from mlim.errors import InputError
+from mlim.report.contact.settings import ContactSettings
+
+BYTES_PER_MB = 1_000_000
+DIGEST_BYTES = 8  # of a value, so that counting different long texts takes little memory
+EXAMPLE_ROWS = 3
+
+
+@dataclass
+class Column:
+    """How many rows have a value, and how many different values there are (`more`: at least)."""
+
+    filled: int = 0
+    digests: set[bytes] = field(default_factory=set)
+    more: bool = False
+
+    def add(self, value: str, limit: int) -> None:
+        """Count one cell."""
+        self.filled += 1
+        digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
+        if len(self.digests) < limit or digest in self.digests:
+            self.digests.add(digest)
+        else:
+            self.more = True
+
+
+@dataclass(frozen=True)
+class SourceSample:
+    """One sampled row and its picture, or why there is none."""
+
+    row: SourceRow
+    picture: Picture | Refusal
+
+
+@dataclass(frozen=True)
+class SourceLook:
+    """What a source holds. `problems`: rows by reason that the cells alone show, before any picture is opened;
+    `notes`: what the source tells of itself, in words -> counts.
+    """
+
+    description: CatalogDescription
+    rows: int
+    columns: dict[str, Column]
+    families: Counter[str]
+    problems: Counter[str]
+    notes: Mapping[str, int]
+    first: tuple[SourceRow, ...]
+    samples: tuple[SourceSample, ...]
+
+
+def read_source(catalog: Path, cache: Path, settings: ContactSettings, with_pictures: bool) -> SourceLook:
+    """Read all rows once, and the pictures of sampled rows if asked; `InputError` when the source is unusable."""
+    description = load_description(catalog)
+    if description.source == "synthetic":
+        raise InputError(f"{catalog}: is drawn when it is ingested; `mlim catalog synthesize` makes one to look at")
+    source = open_source(description, str(catalog), cache, round(settings.max_picture_mb * BYTES_PER_MB))
+    check_source(source, description, str(catalog))
+    tally = _Tally(description, settings)
+    tally.read(source.rows(description.needed_columns))
+    store = source.pictures() if with_pictures else None
+    return tally.finish(store, source.report())
+
+
+class _Tally:
+    """Counts as rows pass by; memory holds the sample, the families and a digest of what differs."""
+
+    def __init__(self, description: CatalogDescription, settings: ContactSettings) -> None:
+        self._description, self._settings = description, settings
+        self._columns = {name: Column() for name in (*description.text_columns, *description.fact_columns)}
+        self._families, self._problems = Counter[str](), Counter[str]()
+        self._rows, self._sample = 0, list[tuple[int, SourceRow]]()
+        self._first: list[SourceRow] = []
+        self._generator = random.Random(settings.seed)
+
+    def read(self, rows: Iterator[RawRow]) -> None:
+        """Count every row, and keep some of them."""
+        for row in screen_rows(self._watched(rows), self._description, self._settings.max_cell_characters):
+            if row.refusal is not None:
+                self._problems[row.refusal.reason] += 1
+            elif row.family is not None:
+                self._families[row.family] += 1
+            if len(self._first) < EXAMPLE_ROWS:
+                self._first.append(row)
+            self._keep(row)
+
+    def _watched(self, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+        limit = self._settings.distinct_limit
+        for raw in rows:
+            self._rows += 1
+            for name, column in self._columns.items():
+                if value := raw.cells.get(name, ""):
+                    column.add(value, limit)
+            yield raw
+
+    def _keep(self, row: SourceRow) -> None:
+        """Every row has the same chance to be in the sample (Vitter's algorithm R, 1985)."""
+        if len(self._sample) < self._settings.items:
+            self._sample.append((self._rows, row))
+            return
+        place = self._generator.randrange(self._rows)
+        if place < self._settings.items:
+            self._sample[place] = (self._rows, row)
+
+    def finish(self, store: PictureStore | None, notes: Mapping[str, int]) -> SourceLook:
+        """What was counted, with the pictures of the sample where there is a store to read them from."""
+        rows = [row for _, row in sorted(self._sample, key=lambda kept: kept[0])]
+        samples = _open_pictures(rows, store, self._settings) if store is not None else ()
+        counted = (self._rows, self._columns, self._families, self._problems, notes)
+        return SourceLook(self._description, *counted, tuple(self._first), tuple(samples))
+
+
+def _open_pictures(rows: Sequence[SourceRow], store: PictureStore, settings: ContactSettings) -> Iterator[SourceSample]:
+    """Pictures come from outside: they are opened in a process that may die, as ingest does."""
+    store.prefetch([row.image for row in rows if row.image])
+    rules = ImageRules(settings.formats, settings.max_megapixels, settings.thumbnail_side, settings.thumbnail_quality)
+    limits = DecodeLimits(settings.decode_seconds, settings.decode_memory_mb)
+    with open_sandbox(1, limits, store, rules) as sandbox:
+        outcomes = sandbox.decode([Job(row.image, None) for row in rows])
+    for row, outcome in zip(rows, outcomes, strict=True):
+        known = row.refusal if row.refusal is not None and not isinstance(outcome.result, Picture) else None
+        yield SourceSample(row, known or outcome.result)

@@ -1,0 +1,551 @@
+"""The contact sheet: what it shows, that it shows it safely and small, and that equal catalogs give equal pages."""
+
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from small_catalog import small_catalog
+
+from mlim.catalog.item import ITEM_SCHEMA, QUARANTINE_SCHEMA
+from mlim.catalog.shards import ShardEntry, read_shard, write_manifest, write_shard
+from mlim.errors import InputError
+from mlim.files import read_json, sha256_of, write_json
+from mlim.report.contact.charts import count_chart, histogram, share_bars
+from mlim.report.contact.gather import gather
+from mlim.report.contact.lines import describe, printable
+from mlim.report.contact.measures import Codes, Measures, read_measures
+from mlim.report.contact.page import contact_sheet, write_page
+from mlim.report.contact.problems import find_problems
+from mlim.report.contact.sampling import choose_families, sample_items
+from mlim.report.contact.settings import ContactSettings, settings_for
+from mlim.report.contact.thumbnails import Thumbnails
+from mlim.report.contact.words import clip_words, compare
+from mlim.workspace import Workspace
+
+HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x>"
+RIGHT_TO_LEFT = "\u0642\u0645\u064a\u0635 \u0623\u062d\u0645\u0631"
+EMOJI = "\U0001f455"
+SETTINGS = ContactSettings()
+VOID = {"meta", "img", "br"}
+
+
+class Outline(HTMLParser):
+    """Tags, addresses, ids and text of a page; checks the nesting."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.ids, self.text = [], [], [], [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attributes if name == "id"]
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href", "srcset")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+def page_of(workspace, out, settings=SETTINGS, catalog=None):
+    summary = contact_sheet(catalog, workspace, out, settings)
+    return out.read_text(encoding="utf-8"), summary
+
+
+def change_items(workspace, change):
+    """Rewrite the shards and the index with `change` applied to every item."""
+    entries, index = [], []
+    for entry in read_json(workspace.items / "manifest.json"):
+        path = workspace.items / entry["file"]
+        items = [change(item) for item in read_shard(path).to_pylist()]
+        path.unlink()
+        write_shard(path, items)
+        entries.append(ShardEntry(path.name, len(items), path.stat().st_size, sha256_of(path)))
+        index += [{**item, "shard": path.name, "position": place} for place, item in enumerate(items)]
+    write_manifest(workspace.items, entries)
+    fields = [field for field in ITEM_SCHEMA if field.name != "image"]
+    schema = pa.schema([*fields, pa.field("shard", pa.string()), pa.field("position", pa.int64())])
+    pq.write_table(pa.Table.from_pylist(index, schema=schema), workspace.valid / "index.parquet")
+
+
+def set_aside(workspace, rows, folder="items"):
+    path = workspace.root / folder
+    path.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA), path / "quarantine.parquet")
+    summary = read_json(workspace.items / "summary.json")
+    counts = {reason: sum(row["reason"] == reason for row in rows) for reason in {row["reason"] for row in rows}}
+    summary |= {"rows_in": summary["ingested"] + len(rows), "quarantined": counts}
+    write_json(path / "summary.json", summary)
+    ledger = workspace.items / "ledger.parquet"
+    lines = pq.read_table(ledger)
+    added = [{key: row[key] for key in ("source", "row", "id", "reason")} for row in rows]
+    pq.write_table(pa.concat_tables([lines, pa.Table.from_pylist(added, schema=lines.schema)]), ledger)
+
+
+def aside(reason, number, thumbnail=None, **changes):
+    detail = f"row {number} is bad: {HOSTILE}"
+    row = {"source": "a.csv", "row": number, "id": f"bad-{number}", "stage": "ingest", "reason": reason}
+    return {**row, "detail": detail, "thumbnail": thumbnail, **changes}
+
+
+def jpeg(colour="red", size=(40, 60)):
+    target = io.BytesIO()
+    Image.new("RGB", size, colour).save(target, "JPEG")
+    return target.getvalue()
+
+
+def test_the_page_needs_nothing_else_and_is_well_formed(tiny_workspace, tmp_path):
+    page, summary = page_of(tiny_workspace, tmp_path / "sheet.html")
+    outline = Outline(page)
+    assert outline.addresses
+    assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in outline.addresses)
+    assert not re.findall(r"url\(|@import|https?://", page)
+    anchors = {address[1:] for address in outline.addresses if address.startswith("#")}
+    assert anchors <= set(outline.ids)
+    assert len(outline.ids) == len(set(outline.ids))
+    assert summary["bytes"] == (tmp_path / "sheet.html").stat().st_size
+
+
+def test_the_numbers_on_top_are_those_of_the_steps(tiny_workspace, tmp_path):
+    words = Outline(page_of(tiny_workspace, tmp_path / "sheet.html")[0]).words
+    assert "40 of 40 rows are ready to train on" in words
+    assert "= 40 ingested + 0 quarantined" in words
+    assert "10 with more than one item" in words
+    assert "Pairs to train 36 33.3 % match" in words
+    assert "Nothing stands out" in words
+
+
+def test_hostile_texts_are_shown_and_not_run(own_workspace, tmp_path):
+    strange = f"{HOSTILE} {RIGHT_TO_LEFT} {EMOJI}"
+    facts = json.dumps({"pattern": HOSTILE})
+    change_items(own_workspace, lambda item: {**item, "text": strange, "category": HOSTILE, "facts": facts})
+    set_aside(own_workspace, [aside(f"reason {HOSTILE}", 1, source=HOSTILE), aside("other", 2)])
+    outline = Outline(page_of(own_workspace, tmp_path / "sheet.html")[0])
+    assert "script" not in outline.tags
+    assert outline.words.count(HOSTILE) > 40
+    assert RIGHT_TO_LEFT in outline.words
+    assert EMOJI in outline.words
+    assert not [address for address in outline.addresses if "evil" in address]
+
+
+def test_equal_catalogs_give_equal_pages_and_another_seed_another_sample(tiny_workspace, tmp_path):
+    settings = ContactSettings(items=10)
+    first, _ = page_of(tiny_workspace, tmp_path / "a.html", settings)
+    again, _ = page_of(tiny_workspace, tmp_path / "b.html", settings)
+    other, _ = page_of(tiny_workspace, tmp_path / "c.html", ContactSettings(items=10, seed=1))
+    assert first == again
+    assert first != other
+
+
+def test_pictures_stay_within_their_budget_and_the_page_says_what_is_missing(tiny_workspace, tmp_path):
+    _, whole = page_of(tiny_workspace, tmp_path / "whole.html")
+    page, summary = page_of(tiny_workspace, tmp_path / "small.html", ContactSettings(max_megabytes=0.01))
+    assert whole["pictures_left_out"] == 0
+    assert summary["pictures_left_out"] > 0
+    assert len("".join(re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page))) <= 10_000
+    assert f"{summary['pictures_left_out']} pictures were left out" in Outline(page).words
+
+
+def test_pictures_on_the_page_have_the_proportions_of_their_source():
+    made = Thumbnails(ContactSettings(thumbnail_side=32)).uri(jpeg(size=(64, 64)), 1000, 2000)
+    import base64
+
+    with Image.open(io.BytesIO(base64.b64decode(made.partition(",")[2]))) as picture:
+        assert picture.size == (16, 32)
+
+
+@pytest.mark.parametrize("broken", [b"", b"no jpeg", jpeg()[:200], None])
+def test_a_picture_that_cannot_be_opened_is_no_picture(broken):
+    assert Thumbnails(SETTINGS).uri(broken, 10, 10) is None
+
+
+def test_quarantined_rows_stand_by_reason_with_where_they_are_and_why(own_workspace, tmp_path):
+    rows = [aside("missing-image", number) for number in range(1, 31)]
+    rows += [aside("no-text", 31, jpeg(), source="b.csv")]
+    set_aside(own_workspace, rows)
+    settings = ContactSettings(rows_per_reason=4)
+    look = gather(None, own_workspace, settings)
+    assert [(each.reason, each.count, len(each.examples)) for each in look.reasons] == [
+        ("missing-image", 30, 4),
+        ("no-text", 1, 1),
+    ]
+    page, _ = page_of(own_workspace, tmp_path / "sheet.html", settings)
+    words = Outline(page).words
+    assert "b.csv, row 31" in words
+    assert "missing-image ingest 30" in words
+    assert "30 rows (42.3 %) set aside: missing-image." in words
+    assert "Files with most of these rows" in words
+
+
+def test_rows_that_vanished_are_the_worst_problem(own_workspace):
+    summary = read_json(own_workspace.items / "summary.json")
+    write_json(own_workspace.items / "summary.json", {**summary, "rows_in": 43})
+    worst = find_problems(gather(None, own_workspace, SETTINGS))[0]
+    assert worst.tone == "bad"
+    assert "43 came in, 40 were ingested, 0 set aside" in worst.sentence
+
+
+def test_a_refused_ingest_is_told_first_and_its_rows_are_shown(own_workspace, tmp_path):
+    set_aside(own_workspace, [aside("not-an-image", 7, jpeg())], folder="items.refused")
+    page, _ = page_of(own_workspace, tmp_path / "sheet.html")
+    words = Outline(page).words
+    assert "Ingest refused this catalog" in words
+    assert "a.csv, row 7" in words
+
+
+def test_refused_validation_shows_what_failed_and_the_ingested_items(own_workspace, tmp_path):
+    failed = {"suite": "items", "expectation": "expect_table_row_count_to_be_between", "column": None}
+    passed = {"suite": "items", "expectation": "expect_fine", "column": "id", "success": True, "unexpected": 0}
+    expectations = [{**failed, "success": False, "unexpected": 1, "observed": 3}, passed]
+    summary = read_json(own_workspace.valid / "summary.json")
+    complaint = "the table has 3 rows; deliver it again"
+    refused = {**summary, "accepted": 0, "success": False, "expectations": expectations, "complaints": [complaint]}
+    write_json(own_workspace.valid / "summary.json", refused)
+    (own_workspace.valid / "index.parquet").unlink()
+    shutil.rmtree(own_workspace.pairs)
+    page, _ = page_of(own_workspace, tmp_path / "sheet.html")
+    words = Outline(page).words
+    assert "Validation refused this catalog" in words
+    assert "Expectations that were not met" in words
+    assert words.count("expect_table_row_count_to_be_between") == 1
+    assert "Validation: the table has 3 rows; deliver it again" in words
+    assert "expect_fine" not in words
+    assert "40 of 40 ingested items" in words
+
+
+def test_what_a_person_overruled_is_told_with_who_and_why(own_workspace, tmp_path):
+    summary = read_json(own_workspace.valid / "summary.json")
+    acceptance = {"by": "Ada", "why": f"sale {HOSTILE}", "accepted": ["brightness moved"]}
+    measure = {"measure": "brightness", "excess": 0.31, "jensen_shannon": 0.32, "stability_index": 0.4, "chance": 0.01}
+    overruled = {"acceptance": acceptance, "complaints": ["brightness moved"], "drift": {"divergences": [measure]}}
+    write_json(own_workspace.valid / "summary.json", {**summary, **overruled})
+    words = Outline(page_of(own_workspace, tmp_path / "sheet.html")[0]).words
+    assert "Validation, overruled by a person: brightness moved" in words
+    assert re.search(r"Overruled by\s+Ada\s+:\s+sale <script>", words)
+    assert re.search(r"brightness\s+0.310\s+0.320\s+0.400", words)
+
+
+def test_validation_of_older_items_is_left_out_and_told(own_workspace, tmp_path):
+    summary = read_json(own_workspace.valid / "summary.json")
+    write_json(own_workspace.valid / "summary.json", {**summary, "data_version": "of yesterday"})
+    look = gather(None, own_workspace, SETTINGS)
+    assert look.validation is None
+    assert look.pairs is None
+    assert not look.measures.accepted
+    assert "run `mlim validate` and `mlim pairs` again" in find_problems(look)[0].sentence
+    now = read_json(own_workspace.items / "summary.json")["data_version"]
+    write_json(own_workspace.valid / "summary.json", {**summary, "data_version": now})
+    assert gather(None, own_workspace, SETTINGS).measures.accepted
+
+
+def test_the_link_to_data_docs_leads_there_from_the_page(own_workspace, tmp_path):
+    docs = own_workspace.valid / "data_docs" / "index.html"
+    docs.parent.mkdir()
+    docs.write_text("docs")
+    out = own_workspace.root / "contact" / "sheet.html"
+    page, _ = page_of(own_workspace, out)
+    (address,) = {address for address in Outline(page).addresses if "data_docs" in address}
+    assert address == "../valid/data_docs/index.html"
+    assert (out.parent / address).read_text() == "docs"
+
+
+def test_pairs_stand_by_kind_with_differing_words_marked(tiny_workspace, tmp_path):
+    look = gather(None, tiny_workspace, ContactSettings(pairs_per_kind=3))
+    assert [(kind.name, kind.match, kind.total, len(kind.examples)) for kind in look.pairs.kinds] == [
+        ("pattern differs", False, 40, 3),
+        ("same pattern", True, 20, 3),
+    ]
+    page, _ = page_of(tiny_workspace, tmp_path / "sheet.html")
+    marked = set(re.findall(r"<mark>([^<]+)</mark>", page))
+    assert marked <= {"red", "green", "blue", "yellow"}
+    assert marked
+
+
+def test_the_leak_audit_is_shown_best_rule_first_with_fields_it_does_not_know(own_workspace, tmp_path):
+    path = own_workspace.pairs / "summary.json"
+    audit = [
+        {"rule": "text is equal", "pr_auc": 0.41, "leaks": False},
+        {"rule": "boosted trees", "pr_auc": 0.98765, "leaks": True, "family": "model", "features": ["a", "b"]},
+        {"rule": "not scored", "pr_auc": None, "leaks": False},
+    ]
+    write_json(path, {**read_json(path), "leak_audit": audit})
+    words = Outline(page_of(own_workspace, tmp_path / "sheet.html")[0]).words
+    assert words.index("boosted trees family model") < words.index("text is equal") < words.index("not scored")
+    assert "The pairs leak: the rule \u201cboosted trees\u201d alone reaches PR-AUC 0.988." in words
+
+
+def test_items_that_are_out_of_the_ordinary_are_counted(own_workspace):
+    def change(item):
+        odd = item["id"] in ("item-000", "item-001", "item-002")
+        strange = {"image_contrast": 0.0, "text": "red", "image_width": 900, "image_height": 100, "family": None}
+        return {**item, **strange, "image_sha256": "f" * 64} if odd else item
+
+    change_items(own_workspace, change)
+    told = {problem.sentence for problem in find_problems(gather(None, own_workspace, SETTINGS))}
+    assert told == {
+        "3 items (7.5 %) with a picture that another item has too, byte for byte.",
+        "3 items (7.5 %) with a picture that looks blank.",
+        "3 items (7.5 %) with a picture more than 3 times as long as wide.",
+        "3 items (7.5 %) with a text under 10 characters.",
+        "3 items (7.5 %) without a family: they are in no pair.",
+    }
+
+
+def test_items_newer_than_validation_are_one_clear_error(own_workspace):
+    entry = read_json(own_workspace.items / "manifest.json")[0]["file"]
+    items = read_shard(own_workspace.items / entry).to_pylist()
+    (own_workspace.items / entry).unlink()
+    write_shard(own_workspace.items / entry, items[:2])
+    with pytest.raises(InputError, match="run `mlim validate` again"):
+        gather(None, own_workspace, SETTINGS)
+    write_shard(own_workspace.items / entry, items[::-1])
+    with pytest.raises(InputError, match="run `mlim validate` again"):
+        gather(None, own_workspace, SETTINGS)
+
+
+def test_an_empty_work_folder_without_a_catalog_is_one_clear_error(tmp_path):
+    with pytest.raises(InputError, match="name a catalog, or run `mlim ingest` first"):
+        gather(None, Workspace(tmp_path), SETTINGS)
+
+
+def test_before_validation_the_ingested_items_are_shown(own_workspace, tmp_path):
+    shutil.rmtree(own_workspace.valid)
+    shutil.rmtree(own_workspace.pairs)
+    words = Outline(page_of(own_workspace, tmp_path / "sheet.html")[0]).words
+    assert "40 of 40 rows became items" in words
+    assert "40 of 40 ingested items" in words
+
+
+def test_the_terminal_tells_the_same_numbers(own_workspace):
+    set_aside(own_workspace, [aside("missing-image", 1), aside("no-text\x1b[2J", 2)])
+    told = list(describe(gather(None, own_workspace, SETTINGS)))
+    assert told[0].startswith("ingest: 42 rows in = 40 ingested + 2 quarantined (missing-image 1, no-text")
+    assert told[1] == "validate: 40 of 40 items accepted"
+    assert told[2].startswith("pairs: 60: train 12 match, 24 mismatch; ")
+    assert "      40 mismatch: pattern differs" in told
+    assert not [line for line in told if "\x1b" in line]
+
+
+def test_a_source_is_shown_before_it_is_ingested(tmp_path):
+    catalog = small_catalog(tmp_path, rows=30)
+    catalog.rows[3]["title"] = catalog.rows[3]["colour"] = ""
+    (catalog.images / "5.png").write_bytes(b"no picture")
+    path, workspace = catalog.write(), catalog.work()
+    look = gather(path, workspace, ContactSettings(items=30, distinct_limit=3))
+    told = list(describe(look))
+    assert told[0].endswith(": 30 rows")
+    assert told[1] == "families: 15 in column `product`, 14 with more than one item"
+    assert "  title    96 % filled, over 3 values" in told
+    assert "  pattern 100 % filled, 1 values" in told
+    assert "a pair matches when equal: pattern" in told
+    assert any(line.startswith("  000: thing 0") for line in told)
+    write_page(look, tmp_path / "sheet.html")
+    outline = Outline((tmp_path / "sheet.html").read_text())
+    assert sum(address.startswith("data:image/jpeg") for address in outline.addresses) == 29
+    assert "30 rows, not ingested yet" in outline.words
+    assert "1 row (3.3 %): no-text." in outline.words
+    assert "not-an-image: 5.png" in outline.words
+    assert "hidden from the model" in outline.words
+
+
+def test_a_source_without_families_or_with_a_missing_column_is_told(tmp_path):
+    catalog = small_catalog(tmp_path)
+    for row in catalog.rows:
+        row["product"] = ""
+    worst = find_problems(gather(catalog.write(), catalog.work(), SETTINGS))[0]
+    assert (worst.tone, worst.sentence) == ("bad", "The family column `product` is empty: no split can be made.")
+    path = catalog.write(columns={"id": "sku", "image": "picture", "family": "product", "text": ["titel"]})
+    with pytest.raises(InputError, match=r"no column `titel`.*did you mean `title`"):
+        gather(path, catalog.work(), SETTINGS)
+
+
+def test_after_ingest_the_source_keeps_its_columns_and_its_pictures_are_left_alone(tmp_path):
+    catalog = small_catalog(tmp_path, rows=12)
+    catalog.rows[3]["picture"] = "nowhere.png"
+    catalog.ingest("ingest.max_quarantined_share=0.5")
+    shutil.rmtree(catalog.images)
+    catalog.images.mkdir()
+    look = gather(catalog.description, catalog.work(), SETTINGS)
+    assert look.source.samples == ()
+    assert len(look.items) == 11
+    (reason,) = look.reasons
+    assert (reason.reason, reason.examples[0].row) == ("missing-image", 4)
+    words = Outline(page_of(catalog.work(), tmp_path / "sheet.html", catalog=catalog.description)[0]).words
+    assert "11 of 12 rows became items" in words
+    assert "Source columns" in words
+
+
+def test_a_work_folder_of_another_catalog_is_told(tmp_path, tiny_workspace):
+    worst = find_problems(gather(small_catalog(tmp_path / "mine").write(), tiny_workspace, SETTINGS))[0]
+    assert "came from another catalog, tiny" in worst.sentence
+
+
+def test_a_sample_of_a_source_is_the_same_every_time_and_within_its_size(tmp_path):
+    catalog = small_catalog(tmp_path, rows=40)
+    path, settings = catalog.write(), ContactSettings(items=7)
+    first, again = (gather(path, catalog.work(), settings).source for _ in range(2))
+    numbers = [sample.row.row for sample in first.samples]
+    assert len(numbers) == 7
+    assert numbers == sorted(set(numbers))
+    assert numbers == [sample.row.row for sample in again.samples]
+    assert numbers != list(range(1, 8))
+
+
+def measures(categories, families=()):
+    count = len(categories)
+    names = tuple(sorted({*categories} - {None}))
+    codes = np.array([-1 if each is None else names.index(each) for each in categories], dtype=np.int32)
+    family_names = tuple(sorted({*families}))
+    family_codes = np.array([family_names.index(each) for each in families] or [-1] * count, dtype=np.int32)
+    numbers = {"characters": np.int64, "picture": np.uint64, "width": np.int32, "height": np.int32}
+    zeros = {name: np.zeros(count, dtype=kind) for name, kind in numbers.items()}
+    levels = {name: np.zeros(count, dtype=np.float32) for name in ("brightness", "contrast")}
+    shard = Codes(np.zeros(count, dtype=np.int32), ("part-00000.arrow",))
+    family = Codes(family_codes, family_names)
+    return Measures(True, shard, np.arange(count), family, Codes(codes, names), **zeros, **levels)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", None]), max_size=200), st.integers(1, 60), st.integers(0, 5))
+def test_a_sample_is_even_over_categories(categories, count, seed):
+    chosen = sample_items(measures(categories), count, seed)
+    assert len(chosen) == len(set(chosen)) == min(count, len(categories))
+    assert chosen == sorted(chosen)
+    taken = {name: sum(categories[item] == name for item in chosen) for name in set(categories)}
+    most = max(taken.values(), default=0)
+    assert all(number >= min(most - 1, categories.count(name)) for name, number in taken.items())
+
+
+@given(st.integers(1, 40), st.integers(41, 2000), st.integers(0, 5))
+def test_a_sample_is_spread_over_the_whole_catalog(count, total, seed):
+    chosen = np.array(sample_items(measures(["a"] * total), count, seed))
+    longest = -(-total // count)
+    assert chosen[0] < longest
+    assert chosen[-1] >= total - longest
+    assert (np.diff(chosen) < 2 * longest).all()
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=120))
+def test_the_largest_families_are_shown_and_none_of_a_single_item(families):
+    names = [f"f{number:02d}" for number in families]
+    settings = ContactSettings(largest_families=2, random_families=3, family_members=4)
+    chosen = choose_families(measures(["a"] * len(names), names), settings)
+    sizes = sorted((names.count(name) for name in set(names)), reverse=True)
+    assert [choice.size for choice in chosen[:2]] == [size for size in sizes[:2] if size > 1]
+    assert len({choice.name for choice in chosen}) == len(chosen) <= 5
+    for choice in chosen:
+        assert choice.size == names.count(choice.name) > 1
+        assert len(choice.members) == min(4, choice.size)
+        assert all(names[item] == choice.name for item in choice.members)
+
+
+@given(st.lists(st.floats(-1e6, 1e6) | st.integers(0, 100), min_size=1, max_size=300), st.integers(0, 2))
+def test_a_histogram_counts_every_value_once(values, decimals):
+    chart = histogram("t", np.array(values, dtype=np.float64), decimals=decimals)
+    assert sum(int(bar.value.replace(",", "")) for bar in chart.bars) == len(values)
+    assert max(bar.share for bar in chart.bars) == 1
+    assert len(chart.bars) <= 26
+
+
+def test_equal_values_are_told_in_words():
+    chart = histogram("t", np.array([171, 171]), " pixels")
+    assert chart.note == "the same for all: 171 pixels"
+    assert len(chart.bars) == 1
+
+
+def test_the_recipe_limits_what_is_opened(tiny_recipe):
+    settings = settings_for(tiny_recipe, items=3)
+    assert settings.items == 3
+    assert settings.formats == tiny_recipe.ingest.formats
+    assert settings.max_megapixels == tiny_recipe.ingest.max_megapixels
+
+
+def test_charts_without_values_are_none():
+    assert histogram("t", np.empty(0)) is None
+    assert count_chart("t", np.empty(0, dtype=np.int64), 5) is None
+
+
+def test_large_families_share_the_last_bar():
+    chart = count_chart("t", np.array([1, 1, 2, 7, 90]), 4)
+    assert [(bar.label, bar.value) for bar in chart.bars] == [("1", "2"), ("2", "1"), ("3", "0"), ("4+", "2")]
+
+
+def test_rare_categories_share_a_bar():
+    bars = share_bars({"a": 50, "b": 30, "c": 15, "d": 5}, 2, "{} more")
+    assert [(bar.label, bar.value, bar.note) for bar in bars] == [
+        ("a", "50", "50.0 %"),
+        ("b", "30", "30.0 %"),
+        ("2 more", "20", "20.0 %"),
+    ]
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_marked_texts_say_the_same_as_the_texts(first, second):
+    left, right = compare(first, second)
+    assert "".join(each.text for each in left) == first
+    assert "".join(each.text for each in right) == second
+
+
+@given(st.text(alphabet="ab ,", max_size=30))
+def test_equal_texts_have_no_marks(text):
+    assert not any(each.differs for side in compare(text, text.upper()) for each in side)
+
+
+@given(st.text(max_size=60), st.integers(1, 70))
+def test_marked_texts_are_cut_like_others(text, characters):
+    cut = "".join(each.text for each in clip_words(compare(text, "a b")[0], characters))
+    assert cut == text if len(text) <= characters else cut.endswith("\u2026")
+    assert text.startswith(cut.removesuffix("\u2026"))
+    assert len(cut) <= characters + 1
+
+
+def test_a_word_is_not_marked_because_the_other_text_is_cut_before_it(own_workspace, tmp_path):
+    change_items(own_workspace, lambda item: {**item, "text": "x" * (int(item["id"][-2:]) % 4) + " one two three"})
+    page, _ = page_of(own_workspace, tmp_path / "sheet.html", ContactSettings(characters=10))
+    assert {mark.strip() for mark in re.findall(r"<mark>([^<]+)</mark>", page)} == {"x", "xx", "xxx"}
+
+
+def test_only_the_words_that_differ_are_marked():
+    left, right = compare("red shirt; colour: dark red; cotton, M", "M Shirt; colour: blue, red; cotton")
+    assert [each.text for each in left if each.differs] == ["dark", "red"]  # the second red, and no M
+    assert [each.text for each in right if each.differs] == ["blue"]
+
+
+@given(st.text())
+def test_what_goes_to_the_terminal_cannot_steer_it(text):
+    assert all(letter.isprintable() or letter == "\u200d" for letter in printable(text))
+
+
+def test_measures_are_the_same_from_shards_and_from_the_index(own_workspace):
+    from_index = read_measures(own_workspace)
+    shutil.rmtree(own_workspace.valid)
+    from_shards = read_measures(own_workspace)
+    assert from_index.accepted
+    assert not from_shards.accepted
+    assert from_index.category.counts() == from_shards.category.counts() == dict.fromkeys(from_index.category.names, 8)
+    assert from_index.places(range(40)) == from_shards.places(range(40))
+    assert (from_index.characters == from_shards.characters).all()
+    assert (from_index.picture == from_shards.picture).all()

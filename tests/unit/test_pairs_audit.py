@@ -1,0 +1,137 @@
+"""The leak audit: rules and classifiers find what is planted for them, and nothing where nothing is."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pair_items import embedded
+
+from mlim.errors import DataError
+from mlim.pairs import BOOSTED_TREES, audit_leaks, rule_of, split_pairs, variation_pairs
+from mlim.pairs.audit import BAG_OF_WORDS, best_cut
+from mlim.pairs.learned import bag_of_words, boosted_trees
+from mlim.recipe import PairsConfig
+
+CONFIG = PairsConfig(
+    validation_share=0.2,
+    test_share=0.3,
+    max_train=5000,
+    max_validation=1000,
+    max_test=1000,
+    near_duplicate_bits=None,
+    leak_limit=0.9,
+    audit_pairs=2000,
+)
+RULES = {"decided_by": ["pattern"], "same": ["product_type"]}
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    description, items = embedded(RULES, 900)
+    pairs, _ = variation_pairs(items, rule_of(description.pairs, description.text_columns))
+    return items, split_pairs(items, pairs, CONFIG, 0).pairs
+
+
+def audit_of(pairs, items, config=CONFIG):
+    return {entry["rule"]: entry for entry in audit_leaks(pairs, items, config, 0)}
+
+
+def patterns(items):
+    return [json.loads(facts)["pattern"] for facts in items["facts"]]
+
+
+def test_an_honest_task_does_not_leak_and_every_way_tells_chance(catalog):
+    items, pairs = catalog
+    audit = audit_of(pairs, items)
+    test = pairs[pairs["split"] == "test"]["label"]
+    assert {entry["method"] for entry in audit.values()} == {"rule", "learned"}
+    assert all(entry["prevalence"] == pytest.approx(test.mean(), abs=1e-6) for entry in audit.values())
+    assert not any(entry["leaks"] for entry in audit.values())
+    assert any(rule.startswith("picture's hash") for rule in audit)
+    assert any(rule.startswith("`colour`") for rule in audit)
+
+
+def test_a_rule_that_solves_the_task_is_found_and_so_is_its_negation(catalog):
+    items, pairs = catalog
+    told = items.assign(attributes=[json.dumps({"tell": pattern}) for pattern in patterns(items)], text="all the same")
+    audit = audit_of(pairs, told)
+    assert audit["`tell` is equal"]["leaks"]
+    assert audit["`tell` is equal"]["pr_auc"] == audit["`tell` is equal"]["accuracy"] == 1
+    assert audit[BOOSTED_TREES]["leaks"]
+    assert not audit[BAG_OF_WORDS]["leaks"]
+    assert audit_of(pairs.assign(label=1 - pairs["label"]), told)["`tell` differs"]["leaks"]
+
+
+def test_a_word_in_a_long_text_is_found_by_the_bag_of_words_alone(catalog):
+    items, pairs = catalog
+    told = items.assign(
+        text=[f"{item} seen {pattern}" for item, pattern in zip(items["id"], patterns(items), strict=True)],
+        attributes="{}",
+    )
+    audit = audit_of(pairs, told)
+    assert audit[BAG_OF_WORDS]["leaks"]
+    assert audit[BAG_OF_WORDS]["pr_auc"] > 0.99
+    assert not any(entry["leaks"] for rule, entry in audit.items() if rule.startswith("text"))
+
+
+def test_near_hashes_are_found_by_the_trees_and_equal_ones_by_a_rule(catalog):
+    items, pairs = catalog
+    family = dict(zip(items["family"].unique(), range(items["family"].nunique()), strict=True))
+    generator = np.random.default_rng(0)
+    bases = [f"{family[f]} {p}" for f, p in zip(items["family"], patterns(items), strict=True)]
+    numbers = generator.integers(0, 2**32, len(items), dtype=np.uint64)
+    spread = {base: int(generator.integers(0, 2**63)) for base in bases}
+    near = [f"{spread[base] ^ (1 << int(number % 60)):016x}" for base, number in zip(bases, numbers, strict=True)]
+    audit = audit_of(pairs, items.assign(image_hash=near))
+    assert audit[BOOSTED_TREES]["leaks"]
+    assert not any(entry["leaks"] for entry in audit.values() if entry["method"] == "rule")
+    equal = audit_of(pairs, items.assign(image_hash=[f"{spread[base]:016x}" for base in bases]))
+    assert equal["picture's hash is equal"]["leaks"]
+
+
+def test_the_audit_repeats_exactly_and_does_not_care_which_item_comes_first(catalog):
+    items, pairs = catalog
+    turned = pairs.rename(columns={"item_a": "item_b", "item_b": "item_a"})
+    config = CONFIG.model_copy(update={"audit_pairs": 200})
+    first = audit_leaks(pairs, items, config, 3)
+    assert first == audit_leaks(pairs, items.sample(frac=1, random_state=0), config, 3)
+    assert first == audit_leaks(turned, items, config, 3)
+
+
+def test_texts_without_a_word_are_no_error(catalog):
+    items, pairs = catalog
+    audit = audit_of(pairs, items.assign(text="!?", attributes=json.dumps({"title": ""})))
+    assert audit[BAG_OF_WORDS]["pr_auc"] == pytest.approx(audit[BAG_OF_WORDS]["prevalence"], abs=1e-6)
+
+
+def test_training_pairs_of_one_label_are_refused():
+    labels, training, validation = np.array([1, 1, 0, 1]), np.array([1, 1, 0, 0]) > 0, np.array([0, 0, 1, 1]) > 0
+    places = np.arange(4)
+    with pytest.raises(DataError, match="all 2 training pairs have one label"):
+        bag_of_words(["a"] * 5, places, places + 1, labels, training, validation)
+    with pytest.raises(DataError, match="all 2 training pairs have one label"):
+        boosted_trees(np.zeros((4, 1)), labels, training, validation, 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=1, max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_no_other_cut_is_right_more_often(scored):
+    labels, scores = np.array([int(label) for label, _ in scored]), np.array([score / 4 for _, score in scored])
+    right = {cut: int(((scores >= cut) == (labels == 1)).sum()) for cut in (*scores, float("inf"))}
+    assert right[best_cut(labels, scores)] == max(right.values())
+
+
+@pytest.mark.slow
+def test_thirty_thousand_pairs_are_audited_in_seconds():
+    description, items = embedded(RULES, 40_000)
+    pairs, _ = variation_pairs(items, rule_of(description.pairs, description.text_columns))
+    config = CONFIG.model_copy(update={"max_train": 30_000, "max_test": 10_000, "audit_pairs": 10_000})
+    made = split_pairs(items, pairs, config, 0).pairs
+    assert pd.Series(made["split"]).value_counts()["train"] == 30_000
+    started = time.monotonic()
+    audit_leaks(made, items, config, 0)
+    assert time.monotonic() - started < 30
