@@ -24,7 +24,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -221,7 +221,8 @@ class Endless:
 def torch_workers(workers: int) -> dict[str, Any]:
     if not workers:
         return {"num_workers": 0}
-    return {"num_workers": workers, "prefetch_factor": AHEAD, "multiprocessing_context": "forkserver"}
+    how = {"persistent_workers": True, "multiprocessing_context": "forkserver"}
+    return {"num_workers": workers, "prefetch_factor": AHEAD, **how}
 
 
 def open_datasets(data: Path, workers: int) -> Loader:
@@ -287,36 +288,44 @@ GLOBAL_SHUFFLE = {
 # ---- one measurement, in a process of its own ----
 
 
+def family() -> list[psutil.Process]:
+    return [psutil.Process(), *psutil.Process().children(recursive=True)]
+
+
 def anonymous_bytes() -> int:
-    """Memory of this process and all below it that is neither file-backed nor shared."""
+    """Memory of this process and all below it that is neither file-backed nor shared; pages shared by fork count once."""
     total = 0
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-        total += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))
+    for process in family():
+        status = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+        total += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("Pss_Anon"))
     return total
+
+
+def cpu_seconds() -> float:
+    """What this process and all below it have worked."""
+    return sum(sum(process.cpu_times()[:2]) for process in family())
 
 
 def measure_loader(name: str, data: Path, workers: int, seconds: float) -> dict[str, Any]:
     loader = OPENERS[name](data, workers)
     for _ in range(WARM_BATCHES):
         next(loader)
-    before, started, samples = anonymous_bytes(), time.perf_counter(), 0
+    before, worked, started, samples = anonymous_bytes(), cpu_seconds(), time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         samples += len(next(loader))
     rate = samples / (time.perf_counter() - started)
-    found = {"rate": rate, "before": before, "after": anonymous_bytes()}
+    found = {"rate": rate, "per_cpu": samples / (cpu_seconds() - worked), "before": before, "after": anonymous_bytes()}
     loader.close()
     return found
 
 
 def decode_for(data: Path, seconds: float, results: Any) -> None:
     stored, order = pictures(data), np.random.default_rng(os.getpid())
-    results.put(0.0)  # ready
-    started, samples = time.perf_counter(), 0
+    started, worked, samples = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < seconds:
         np.stack([decode(stored[row]) for row in order.integers(len(stored), size=BATCH)])
         samples += BATCH
-    results.put(samples / (time.perf_counter() - started))
+    results.put((samples / (time.perf_counter() - started), samples, time.process_time() - worked))
 
 
 def measure_floor(data: Path, workers: int, seconds: float) -> dict[str, Any]:
@@ -324,8 +333,8 @@ def measure_floor(data: Path, workers: int, seconds: float) -> dict[str, Any]:
     processes = [multiprocessing.Process(target=decode_for, args=(data, seconds, results)) for _ in range(workers)]
     for process in processes:
         process.start()
-    rate = sum(results.get() for _ in range(2 * workers))
-    return {"rate": rate, "before": 0, "after": 0}
+    rates, samples, worked = zip(*(results.get() for _ in range(workers)), strict=True)
+    return {"rate": sum(rates), "per_cpu": sum(samples) / sum(worked), "before": 0, "after": 0}
 
 
 def check_resume(name: str, data: Path, workers: int) -> dict[str, Any]:
@@ -415,7 +424,15 @@ def speed(arguments: argparse.Namespace) -> None:
                 GLOBAL_SHUFFLE.get(name, ""),
             ]
         )
-    columns = ["loader", "processes", "samples/s", "of the floor", "anonymous MiB, start -> end", "resumes", "global shuffle"]
+    columns = [
+        "loader",
+        "processes",
+        "samples/s",
+        "of the floor",
+        "anonymous MiB, start -> end",
+        "resumes",
+        "global shuffle",
+    ]
     print(heading(["mlim", "pillow", "torch", "pyarrow", "numpy"]))
     print(f"{count} pictures of {SIDE} x {SIDE}, batches of {BATCH}, {arguments.rounds} rounds, medians.\n")
     print(table(columns, rows))
@@ -423,7 +440,9 @@ def speed(arguments: argparse.Namespace) -> None:
         print(f"\n{TITLES[name]}: not installed ({missing[name]})")
     most = max(arguments.workers)
     per_core = statistics.median(rates["mlim", most]) / most
-    print(f"\n{per_core:.0f} samples/s per core; {GPU_APPETITE} samples/s take {GPU_APPETITE / per_core:.1f} such cores.")
+    print(
+        f"\n{per_core:.0f} samples/s per core; {GPU_APPETITE} samples/s take {GPU_APPETITE / per_core:.1f} such cores."
+    )
 
 
 # ---- memory ----
@@ -454,8 +473,16 @@ def memory(arguments: argparse.Namespace) -> None:
         sizes = [f"{found[when] / MEBIBYTE:.0f}" for when in ("before", "after")]
         rows.append([f"{count:,}", *sizes, f"{found['rate']:.0f}", f"{first:.1f}"])
     print(heading(["mlim", "pillow", "torch", "pyarrow", "numpy"]))
-    print(f"Pictures of {SMALL_SIDE} x {SMALL_SIDE}, batches of {BATCH}, 2 workers; memory of all processes together.\n")
-    columns = ["items", "anonymous MiB, start", f"after {arguments.seconds:.0f} s", "samples/s", "s to open the first time"]
+    print(
+        f"Pictures of {SMALL_SIDE} x {SMALL_SIDE}, batches of {BATCH}, 2 workers; memory of all processes together.\n"
+    )
+    columns = [
+        "items",
+        "anonymous MiB, start",
+        f"after {arguments.seconds:.0f} s",
+        "samples/s",
+        "s to open the first time",
+    ]
     print(table(columns, rows))
 
 

@@ -179,9 +179,7 @@ def synthesize(
 def show_catalog(
     catalog: Annotated[
         Path | None,
-        typer.Option(
-            "--catalog", metavar="FILE", help="Default: data/catalog.yaml, if it is there."
-        ),
+        typer.Option("--catalog", metavar="FILE", help="Default: data/catalog.yaml, if it is there."),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: contact.html in the work folder.")] = None,
     items: Annotated[int, typer.Option(min=1, help="How many items to sample.")] = 48,

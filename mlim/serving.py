@@ -159,9 +159,7 @@ class SentItems:
 
 
 def _rules(settings: ServingSettings) -> ImageRules:
-    return ImageRules(
-        settings.image_formats, settings.image_megapixels, settings.image_size, settings.jpeg_quality
-    )
+    return ImageRules(settings.image_formats, settings.image_megapixels, settings.image_size, settings.jpeg_quality)
 
 
 def _decode(text: str, where: str, rules: ImageRules) -> NDArray[np.uint8]:

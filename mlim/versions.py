@@ -66,7 +66,10 @@ def git_state(root: Path) -> tuple[str, bool]:
 
 def person() -> str:
     """Who sits here: the name that git knows, else the login name."""
-    return _git(Path.cwd(), "config", "user.name") or getpass.getuser()
+    try:
+        return _git(Path.cwd(), "config", "user.name") or getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return UNKNOWN
 
 
 def _git(root: Path, *arguments: str) -> str:

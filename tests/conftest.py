@@ -140,6 +140,8 @@ PAIR_TYPES = {
     "component": pa.int64(),
     "kind": pa.string(),
 }
+
+
 def _shards(items: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     for number, start in enumerate(range(0, len(items), ROWS_PER_SHARD)):
         yield shard_name(number), items[start : start + ROWS_PER_SHARD]

@@ -3,8 +3,10 @@
 import io
 import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from mlim.catalog.refusal import Refusal, RefusedError
@@ -21,7 +23,7 @@ SIDEWAYS_ORIENTATIONS = range(5, 9)  # EXIF orientations that swap width and hei
 HIGH_BYTE_SHIFT = 8
 # JPEGs are decoded at a reduced scale when that still leaves this many times the pixels that are needed
 DECODE_MARGIN = 2
-HASH_SIDE = 8  # the perceptual hash compares each of 8 x 8 grey cells with its neighbour to the right
+HASH_CELLS, HASH_SIDE = 32, 8  # the perceptual hash: 8 x 8 frequencies of 32 x 32 grey cells
 WHITE = 255.0
 DECIMALS = 4
 
@@ -117,7 +119,7 @@ def _prepare(data: bytes, name: str, rules: ImageRules) -> Picture:
         sha256=sha256_of_bytes(data),
         width=width,
         height=height,
-        hash=_difference_hash(grey),
+        hash=_perceptual_hash(grey),
         brightness=brightness,
         contrast=contrast,
     )
@@ -132,14 +134,23 @@ def _levels(grey: Image.Image) -> tuple[float, float]:
     return round(mean, DECIMALS), round(variance**0.5, DECIMALS)
 
 
-def _difference_hash(grey: Image.Image) -> str:
-    """64 bits as hexadecimal: where a cell of an 8 x 9 grid is brighter than the one before it.
+def _perceptual_hash(grey: Image.Image) -> str:
+    """64 bits as hexadecimal: which of the 8 x 8 lowest frequencies lie above their median.
 
-    The difference hash of N. Krawetz ("Kind of like that", 2013), as imagehash's `dhash` but over box means, which
-    cost a third and see every pixel.
+    As imagehash's `phash` (C. Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010), but
+    over box means, which cost less than half and see every pixel.
     """
-    cells = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), dtype=np.int16)
-    return np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes().hex()
+    cells = np.asarray(grey.resize((HASH_CELLS, HASH_CELLS), Image.Resampling.BOX), dtype=np.float64)
+    basis = _cosines()
+    low = basis @ cells @ basis.T
+    return np.packbits(low > np.median(low)).tobytes().hex()
+
+
+@cache
+def _cosines() -> NDArray[np.float64]:
+    """The lowest basis vectors of the discrete cosine transform (HASH_SIDE, HASH_CELLS)."""
+    frequencies, places = np.arange(HASH_SIDE)[:, None], np.arange(HASH_CELLS)[None, :]
+    return np.cos(np.pi * frequencies * (2 * places + 1) / (2 * HASH_CELLS))
 
 
 def _upright_size(source: Image.Image) -> tuple[int, int]:

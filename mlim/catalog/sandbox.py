@@ -10,6 +10,7 @@ import resource
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as OutOfTimeError
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -84,6 +85,10 @@ class Sandbox:
             return future.result()
         except OutOfTimeError:
             lost = Refusal(DECODE_TIMEOUT, f"takes more than ingest.decode_seconds {self.limits.seconds:g} to decode")
+        except BrokenProcessPool as broken:
+            raise MlimError(
+                f"the decoding processes end as they start ({broken}); out of memory? Try --set ingest.workers=1"
+            ) from None
         except ProcessExpired as expired:
             lost = Refusal(DECODER_DIED, f"ends the process that decodes it (exit code {expired.exitcode})")
         if len(jobs) == 1:

@@ -5,14 +5,23 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import yaml
 
-from mlim.catalog.sources.table import column_names, read_table
+from mlim.catalog.description import Download
+from mlim.catalog.pictures.anywhere import is_address
+from mlim.catalog.refusal import Refusal
+from mlim.catalog.sources.readers import PARQUET, UTF8, WIDE_ENCODINGS, WIDE_MARKS, TableFile
+from mlim.catalog.sources.records import USUAL_OTHER_ENCODING
+from mlim.catalog.sources.table import fixed_parent, table_files
+from mlim.errors import InputError
 
 SAMPLE_ROWS = 20_000
+SAMPLE_BYTES = 1 << 22
 SAMPLE_IMAGES = 50
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGE_NAMES = ("image", "photo", "picture", "img")
@@ -29,6 +38,12 @@ HARDLY = 0.05  # a column that differs in fewer of the families is the same in a
 BALANCED = 0.5  # as many matches as mismatches
 LONG_TEXT = 60.0  # mean characters from which a text is a description, which goes last
 MOST_CANDIDATES = 5
+AFTER_PATH = r"[?#].*"  # of an address
+IMAGE_NOTES = {
+    "folder": "the picture's path inside the images folder",
+    "cells": "the pictures themselves, as bytes",
+    "web": "the picture's address",
+}
 PLAIN_YAML = re.compile(r"[\w./-][\w ./-]*")
 
 
@@ -42,6 +57,7 @@ class ColumnLook:
     distinct: int
     mean_length: float
     images: float
+    addresses: float
     numbers: float
     spaced: float
 
@@ -52,22 +68,40 @@ class ColumnLook:
 
     def named(self, hints: Sequence[str]) -> bool:
         """The name is one of the hints, or has one as a part."""
-        parts = re.split(r"[\W_]+", self.name.lower())
+        parts = _name_parts(self.name)
         return self.name.lower() in hints or any(hint in parts for hint in hints)
 
     @property
     def is_code(self) -> bool:
         """The name says that the values are keys, not words."""
-        return re.split(r"[\W_]+", self.name.lower())[-1] in CODE_ENDINGS
+        return _name_parts(self.name)[-1] in CODE_ENDINGS
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The first rows of a table as texts, and what was found out by reading them."""
+
+    frame: pd.DataFrame
+    encoding: str
+    bytes_columns: list[str]  # those of a Parquet file that hold pictures, it seems
+    refused: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the pictures are: in cells, behind addresses, or in the folder; how many of the first were found there."""
+
+    kind: Literal["cells", "web", "folder"]
+    folder: Path
+    found: int
+    tried: int
 
 
 @dataclass(frozen=True)
 class _Guess:
     id: str
     image: str
-    folder: Path
-    found: int  # of the first pictures, how many lie in the folder
-    tried: int
+    place: _Place
     family: str | None
     text: list[str]
     decided_by: list[tuple[str, float]]  # column, share of the families with several items in which it varies
@@ -75,18 +109,55 @@ class _Guess:
 
 
 def starter_yaml(table: Path, folder: Path | None = None) -> str:
-    """A commented catalog.yaml for `table`, to be written into `folder` (default: beside the table).
+    """A commented catalog.yaml for `table`, a file or a pattern, to be written into `folder` (default: beside it).
 
     `InputError` when the table cannot be read. Only the first rows are looked at.
     """
-    frame = read_table(table, column_names(table), rows=SAMPLE_ROWS)
-    return "\n".join(_render(_guess(frame, table), table, folder or table.parent, len(frame))) + "\n"
+    near = fixed_parent(table)
+    sample = _read_sample(table)
+    return "\n".join(_render(_guess(sample, near), sample, table, folder or near)) + "\n"
+
+
+def _read_sample(table: Path) -> _Sample:
+    """The first rows of a table's first files that can be read; rows that cannot are left out."""
+    encoding = _guess_encoding(table_files(table)[0])
+    files = table_files(table, encoding)
+    pictures = files[0].picture_columns()
+    columns = [name for name in files[0].columns() if name not in pictures]
+    records = list(islice(chain.from_iterable(file.records(columns) for file in files), SAMPLE_ROWS))
+    rows = [record for record in records if not isinstance(record, Refusal)]
+    if not rows:
+        details = [record.detail for record in records if isinstance(record, Refusal)]
+        raise InputError(f"{table}: {details[0] if details else 'has a header but no rows; it needs at least one'}")
+    frame = pd.DataFrame(rows, columns=columns, dtype="str")
+    return _Sample(frame, encoding, pictures, len(records) - len(rows))
+
+
+def _guess_encoding(file: TableFile) -> str:
+    """UTF-8 unless most of the first lines that tell (those with accents) are something else."""
+    if file.kind == PARQUET:
+        return UTF8
+    start = file.start(SAMPLE_BYTES)
+    if start.startswith(WIDE_MARKS):
+        return WIDE_ENCODINGS[0]
+    telling = [line for line in start.splitlines() if not line.isascii()]
+    readable = sum(map(_is_utf8, telling))
+    return UTF8 if readable >= MOST * len(telling) else USUAL_OTHER_ENCODING
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode(UTF8)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def look_at(name: str, values: pd.Series) -> ColumnLook:
     """The look of one column of texts."""
     filled = values[values.str.strip() != ""]
-    lower = filled.str.lower()
+    addresses = filled.map(is_address).astype(bool)
+    lower = filled.str.lower().where(~addresses, filled.str.lower().str.replace(AFTER_PATH, "", regex=True))
 
     def share(found: pd.Series) -> float:
         return float(found.mean()) if len(found) else 0.0
@@ -98,22 +169,42 @@ def look_at(name: str, values: pd.Series) -> ColumnLook:
         distinct=int(filled.nunique()),
         mean_length=float(filled.str.len().mean()) if len(filled) else 0.0,
         images=share(lower.str.endswith(IMAGE_SUFFIXES)),
+        addresses=share(addresses),
         numbers=share(filled.str.fullmatch(r"[\d.,\s-]+")),
         spaced=share(filled.str.contains(" ", regex=False)),
     )
 
 
-def _guess(frame: pd.DataFrame, table: Path) -> _Guess:
+def _guess(sample: _Sample, near: Path) -> _Guess:
+    frame = sample.frame
     looks = [look_at(str(name), frame[name]) for name in frame.columns]
-    image = max(looks, key=lambda look: (look.images > MOST, look.named(IMAGE_NAMES), look.images)).name
+    image, place = _guess_image(looks, sample, near)
     others = [look for look in looks if look.name != image]
     identity = _guess_id(others) or image
     family = _guess_family([look for look in others if look.name != identity])
     text = _guess_text([look for look in others if look.name not in (identity, family)])
-    names = frame[image].head(SAMPLE_IMAGES).tolist()
-    place, found = _guess_folder(names, table.parent)
     decided_by, same = _guess_pairs(frame, family, [look for look in looks if look.name in text])
-    return _Guess(identity, image, place, found, len(names), family, text or [identity], decided_by, same)
+    return _Guess(identity, image, place, family, text or [identity], decided_by, same)
+
+
+def _guess_image(looks: Sequence[ColumnLook], sample: _Sample, near: Path) -> tuple[str, _Place]:
+    """The column of the pictures, and where it leads."""
+    if sample.bytes_columns:
+        return _name_first(sample.bytes_columns), _Place("cells", near / "images", 0, 0)
+    best = max(looks, key=lambda look: (look.images > MOST, look.named(IMAGE_NAMES), look.images, look.addresses))
+    if best.addresses > MOST:
+        return best.name, _Place("web", near / "images", 0, 0)
+    names = sample.frame[best.name].head(SAMPLE_IMAGES).tolist()
+    return best.name, _Place("folder", *_guess_folder(names, near), len(names))
+
+
+def _name_first(columns: Sequence[str]) -> str:
+    """The column that is named like pictures, else the first."""
+    return next((name for name in columns if set(_name_parts(name)) & set(IMAGE_NAMES)), columns[0])
+
+
+def _name_parts(name: str) -> list[str]:
+    return re.split(r"[\W_]+", name.lower())
 
 
 def _guess_id(looks: Sequence[ColumnLook]) -> str | None:
@@ -136,7 +227,9 @@ def _guess_family(looks: Sequence[ColumnLook]) -> str | None:
 def _guess_text(looks: Sequence[ColumnLook]) -> list[str]:
     """Columns of words that differ between rows: titles first, long descriptions last."""
     words = [
-        look for look in looks if look.distinct > 1 and not look.is_code and look.numbers < MOST and look.images < MOST
+        look
+        for look in looks
+        if look.distinct > 1 and not look.is_code and max(look.numbers, look.images, look.addresses) < MOST
     ]
     ordered = sorted(words, key=lambda look: (look.mean_length >= LONG_TEXT, not _is_title(look)))
     return [look.name for look in ordered]
@@ -176,16 +269,21 @@ def _guess_pairs(
     return [(name, varies[name]) for name in deciding[:MOST_CANDIDATES]], same[:MOST_CANDIDATES]
 
 
-def _render(guess: _Guess, table: Path, folder: Path, rows: int) -> Iterator[str]:
+def _render(guess: _Guess, sample: _Sample, table: Path, folder: Path) -> Iterator[str]:
+    rows = len(sample.frame)
     yield f"# What is what in {table.name}. Guessed from its first {rows} rows: read every line, then `mlim ingest`."
+    if sample.refused:
+        yield f"# {sample.refused} more rows could not be read; `mlim ingest` sets such rows aside and says why."
     yield "# Paths are relative to this file; ${NAME} stands for an environment variable."
     yield "source: table"
     yield f"table: {_scalar(_relative(table, folder))}"
-    yield f"images: {_scalar(_relative(guess.folder, folder))}  # {_folder_note(guess)}"
+    if sample.encoding != UTF8:
+        yield f"encoding: {sample.encoding}  # the table is not UTF-8; look whether its accents and umlauts come right"
+    yield from _render_place(guess.place, folder)
     yield ""
     yield "columns:"
     yield f"  id: {_scalar(guess.id)}  # names an item: no two rows may have the same value"
-    yield f"  image: {_scalar(guess.image)}  # the picture's path inside the images folder"
+    yield f"  image: {_scalar(guess.image)}  # {IMAGE_NOTES[guess.place.kind]}"
     yield from _render_family(guess.family)
     yield "  # What the model reads, in this order (a long text is cut at the end). Take out prices, codes, dates, and"
     yield "  # whatever gives the answer away. For values that mean little alone, write {column: NAME, label: WORD}."
@@ -195,10 +293,22 @@ def _render(guess: _Guess, table: Path, folder: Path, rows: int) -> Iterator[str
     yield from _render_pairs(guess)
 
 
-def _folder_note(guess: _Guess) -> str:
-    if guess.found:
-        return f"{guess.found} of the first {guess.tried} pictures were found here"
-    return "NOT FOUND beside the table: write the folder that holds the pictures"
+def _render_place(place: _Place, folder: Path) -> Iterator[str]:
+    if place.kind == "folder":
+        yield f"images: {_scalar(_relative(place.folder, folder))}  # {_folder_note(place)}"
+    elif place.kind == "cells":
+        yield "# images: FOLDER  # only where a cell holds the path of a picture instead of its bytes"
+    else:
+        yield "# Pictures are downloaded once and kept in the work folder. What you do not write stands at its default:"
+        yield "# download:"
+        for name, field in Download.model_fields.items():
+            yield f"#   {name}: {json.dumps(field.default)}  # {field.description}"
+
+
+def _folder_note(place: _Place) -> str:
+    if place.found:
+        return f"{place.found} of the first {place.tried} pictures were found here"
+    return "NOT FOUND beside the table: write the folder, or the .tar or .zip archives, that hold the pictures"
 
 
 def _render_family(family: str | None) -> Iterator[str]:

@@ -89,7 +89,7 @@ class _Collator:
         return self.tokenizer.encode(self.source.text(item), self.max_tokens)
 
     def _pixels(self, items: Sequence[str]) -> torch.Tensor:
-        return to_pixels([self.source.image(item) for item in items])
+        return to_pixels((self.source.image(item) for item in items), len(items))
 
 
 class ItemCollator(_Collator):

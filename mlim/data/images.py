@@ -1,6 +1,6 @@
 """Pictures as tensors (paper section 4.1: pixel range [0, 1]; no augmentation)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -11,9 +11,19 @@ from mlim.errors import InputError
 BRIGHTEST = 255.0
 
 
-def to_pixels(pictures: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-    """Pictures (S, S, 3) as one uint8 tensor (B, 3, S, S): a quarter of the bytes of floats on the way to the device."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+def to_pixels(pictures: Iterable[NDArray[np.uint8]], count: int) -> torch.Tensor:
+    """`count` pictures (S, S, 3) as one uint8 tensor (B, 3, S, S): a quarter of the bytes of floats to the device.
+
+    Each picture is copied when it comes, while it is still in the processor's cache.
+    """
+    stacked: NDArray[np.uint8] | None = None
+    for place, picture in enumerate(pictures):
+        if stacked is None:
+            stacked = np.empty((count, *picture.shape), dtype=np.uint8)
+        stacked[place] = picture
+    if stacked is None:
+        raise ValueError("a batch needs at least one picture")
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
 
 def as_floats(pixels: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,14 @@ from typing import Self
 
 from tokenizers import (
     Tokenizer,
-    __version__ as library_version,
     decoders,
     models,
     normalizers,
     pre_tokenizers,
     trainers,
+)
+from tokenizers import (
+    __version__ as library_version,
 )
 
 from mlim.errors import InputError

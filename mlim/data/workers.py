@@ -1,27 +1,52 @@
-"""Batches made in other processes: pictures are decoded beside the training, on cores of their own."""
+"""Batches made in other processes: pictures are decoded beside the training, on cores of their own.
 
+A worker leaves a batch's tensors in memory that it shares with the training process, and uses that memory again once
+they have been copied out. (torch's DataLoader maps fresh memory for every batch: the kernel clears each of its pages,
+which took a third of a worker's time; docs/decisions/0002-loader.md.)
+"""
+
+import atexit
+import io
+import itertools
+import mmap
 import multiprocessing
 import os
+import pickle
 import signal
-import threading
+import tempfile
 import traceback
-import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
 
 from mlim.errors import MlimError
 
 # Workers are forked from a small server that has these loaded, never from the training process and its threads.
 START, PRELOADED = "forkserver", ["mlim.data.collate"]
-
-GRACE_SECONDS = 30  # for the training to take its last step after a signal to all processes
+SHARED_FOLDER = Path("/dev/shm")  # noqa: S108 - memory, where the system has it as a folder; else the temporary folder
+ROOM = 1.25  # a block is this many times larger than the first batch in it: texts differ in length
+PICKLE_PROTOCOL = 5  # hands large buffers out beside the pickle
+JOIN_SECONDS = 5.0
 
 Example = TypeVar("Example")
 Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A batch on its way: its pickle, and the sizes of the buffers that lie one after another in the block `path`."""
+
+    pickle: bytes
+    path: str
+    sizes: list[int]
 
 
 @dataclass(frozen=True)
@@ -32,21 +57,6 @@ class _Failure:
     trace: str
 
 
-class _Batches(Generic[Example, Batch]):
-    """`collate` as torch wants a data set: what it is asked for are the examples themselves."""
-
-    def __init__(self, collate: Callable[[Sequence[Example]], Batch]) -> None:
-        self._collate = collate
-
-    def __getitems__(self, examples: Sequence[Example]) -> Batch | _Failure:
-        try:
-            return self._collate(examples)
-        except MlimError as error:
-            return _Failure(error, "")
-        except Exception:  # raised again in the training process
-            return _Failure(None, traceback.format_exc())
-
-
 def fetch_in_workers(
     collate: Callable[[Sequence[Example]], Batch], parts: Iterable[Sequence[Example]], workers: int, ahead: int
 ) -> Generator[Batch, None, None]:
@@ -55,69 +65,171 @@ def fetch_in_workers(
     `collate` is pickled, so it should hold paths rather than data. An `MlimError` in a worker is raised here;
     `MlimError` also when a worker dies.
     """
-    ready = _start(collate, parts, workers, ahead)
-    batch = _next(ready)
-    while not isinstance(batch, _Failure | None):
-        yield batch
-        batch = _next(ready)
-    del ready  # the last reference, before a traceback can keep it: torch ends the workers now
-    if batch is not None:
-        raise batch.known or RuntimeError(f"a loader's process failed:\n{batch.trace}")
-
-
-def _next(ready: Iterator[Batch | _Failure]) -> Batch | _Failure | None:
-    """The next batch; None after the last."""
+    team = [_Worker(collate, ahead) for _ in range(workers)]
+    atexit.register(_close, team)
+    waiting: deque[_Worker[Example, Batch]] = deque()
+    source = iter(parts)
     try:
-        return next(ready, None)
-    except (RuntimeError, OSError, EOFError) as error:  # what torch and its pipes say of a dead process
-        return _Failure(_died(error), "")
+        for worker, part in zip(itertools.cycle(team), itertools.islice(source, workers * ahead), strict=False):
+            worker.ask(part)
+            waiting.append(worker)
+        while waiting:
+            worker = waiting.popleft()
+            batch = worker.take()
+            for part in itertools.islice(source, 1):
+                worker.ask(part)
+                waiting.append(worker)
+            yield batch
+    finally:
+        atexit.unregister(_close)
+        _close(team)
 
 
-def _start(collate: Callable[..., Batch], parts: Iterable[Any], workers: int, ahead: int) -> Iterator[Batch | _Failure]:
-    context = multiprocessing.get_context(START)
-    context.set_forkserver_preload(PRELOADED)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="This DataLoader will create"
-        )  # more workers than cores: as asked for
-        loader: Any = DataLoader(
-            _Batches(collate),  # type: ignore[arg-type]
-            batch_sampler=parts,
-            num_workers=workers,
-            prefetch_factor=ahead,
-            collate_fn=_as_it_is,
-            worker_init_fn=_live_with_the_training,
-            multiprocessing_context=context,
-            generator=torch.Generator(),  # torch seeds its workers from it, else from the generator that drops out
-        )
-        return iter(loader)
+def _close(team: "Sequence[_Worker[Any, Any]]") -> None:
+    for worker in team:
+        worker.connection.close()  # the end for a worker that waits; one that writes is told by the broken pipe
+    for worker in team:
+        worker.end()
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+class _Worker(Generic[Example, Batch]):
+    """The training's end of one process."""
+
+    def __init__(self, collate: Callable[[Sequence[Example]], Batch], ahead: int) -> None:
+        context = multiprocessing.get_context(START)
+        context.set_forkserver_preload(PRELOADED)
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, collate, ahead), name="mlim-loader", daemon=True)
+        self._process.start()
+        theirs.close()
+        self._blocks: dict[str, mmap.mmap] = {}
+
+    def ask(self, part: Sequence[Example]) -> None:
+        """Have a batch made; batches come back in the order in which they were asked for."""
+        with suppress(OSError):  # it died: `take` says so
+            self.connection.send(part)
+
+    def take(self) -> Batch:
+        """The oldest batch that was asked for."""
+        try:
+            found: _Message | _Failure = self.connection.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(JOIN_SECONDS)
+            raise _died(self._process.exitcode) from error
+        if isinstance(found, _Failure):
+            raise found.known or RuntimeError(f"a loader's process failed:\n{found.trace}")
+        batch: Batch = pickle.loads(found.pickle, buffers=self._copied(found))  # noqa: S301 - of our own process
+        return batch
+
+    def _copied(self, message: _Message) -> list[NDArray[np.uint8]]:
+        """The buffers of a batch, out of the block: the worker uses it again."""
+        ends = list(itertools.accumulate(message.sizes, initial=0))
+        if not ends[-1]:
+            return []
+        block = np.frombuffer(self._block(message.path), np.uint8)
+        return [block[start:end].copy() for start, end in itertools.pairwise(ends)]
+
+    def _block(self, path: str) -> mmap.mmap:
+        if path not in self._blocks:
+            with Path(path).open("r+b") as file:
+                self._blocks[path] = mmap.mmap(file.fileno(), 0)
+            Path(path).unlink()  # from here on it lives as long as the two processes use it
+        return self._blocks[path]
+
+    def end(self) -> None:
+        """Wait for the process, not for long."""
+        self._process.join(JOIN_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
 
 
-def _live_with_the_training(_: int) -> None:
-    """Outlive the signals that mean the training, and end with it even when it is killed.
-
-    Ctrl-C, a batch system or a service manager signal the whole group, but the training needs its workers until its
-    last checkpoint.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))  # an alarm that nobody handles is the end
-    threading.Thread(target=_end_after_the_training, daemon=True).start()
-
-
-def _end_after_the_training() -> None:
-    """Wait for the process that started this one (torch watches the parent, which here is the fork server)."""
-    training = multiprocessing.parent_process()
-    if training is not None:
-        training.join()
-        os._exit(1)
-
-
-def _died(error: BaseException) -> MlimError:
+def _died(exit_code: int | None) -> MlimError:
     return MlimError(
-        f"a process that decodes pictures died ({error}), most likely for want of memory or of shared memory "
-        "(/dev/shm); set loader.workers or loader.batches_ahead lower and run the same command again"
+        f"a process that decodes pictures died (exit code {exit_code}), most likely for want of memory; set "
+        "loader.workers or loader.batches_ahead lower and run the same command again"
     )
+
+
+# ---- in the worker ----
+
+
+def _serve(connection: Connection, collate: Callable[[Sequence[Any]], Any], ahead: int) -> None:
+    """Make batches until the training process closes its end or dies.
+
+    Ctrl-C, a batch system or a service manager signal the whole group; the training needs its workers until its last
+    checkpoint, so they leave signals to it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    # When the training takes a batch it asks for one more, and copies the batch out before it takes the next one: with
+    # one block more than `ahead` nothing is written over that is still to be read.
+    blocks = itertools.cycle([_Block() for _ in range(ahead + 1)])
+    with suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(_make(collate, connection.recv(), next(blocks)))
+
+
+def _make(collate: Callable[[Sequence[Any]], Any], part: Sequence[Any], block: "_Block") -> _Message | _Failure:
+    try:
+        return _pack(collate(part), block)
+    except MlimError as error:
+        return _Failure(error, "")
+    except Exception:  # raised again in the training process
+        return _Failure(None, traceback.format_exc())
+
+
+def _pack(batch: Any, block: "_Block") -> _Message:
+    target, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
+    _Pickler(target, PICKLE_PROTOCOL, buffer_callback=buffers.append).dump(batch)
+    views = [buffer.raw() for buffer in buffers]
+    return _Message(target.getvalue(), block.put(views), [view.nbytes for view in views])
+
+
+class _Pickler(pickle.Pickler):
+    """Tensors as arrays, whose numbers stay outside the pickle."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """How a tensor is pickled; everything else as always."""
+        if not isinstance(value, torch.Tensor):
+            return NotImplemented
+        order = sorted(range(value.dim()), key=value.stride, reverse=True)  # as it lies in memory
+        return _restored, (value.permute(order).contiguous().numpy(), [order.index(axis) for axis in range(len(order))])
+
+
+def _restored(numbers: Any, order: list[int]) -> torch.Tensor:
+    return torch.from_numpy(numbers).permute(order)
+
+
+class _Block:
+    """Memory that both processes map; it is made when it is first needed, and again when a batch outgrows it."""
+
+    def __init__(self) -> None:
+        self._path, self._memory = "", memoryview(b"")
+
+    def put(self, views: Sequence[memoryview]) -> str:
+        """Write the views one after another and give the block's name; `MlimError` when there is no room."""
+        needed = sum(view.nbytes for view in views)
+        if needed > self._memory.nbytes:
+            self._grow(int(needed * ROOM))
+        start = 0
+        for view in views:
+            self._memory[start : start + view.nbytes] = view
+            start += view.nbytes
+        return self._path
+
+    def _grow(self, size: int) -> None:
+        folder = SHARED_FOLDER if SHARED_FOLDER.is_dir() else None
+        number, self._path = tempfile.mkstemp(prefix="mlim-loader-", dir=folder)
+        try:
+            os.posix_fallocate(number, 0, size)  # now: a page that is missing later would kill the process
+            self._memory = memoryview(mmap.mmap(number, size))
+        except OSError as error:
+            Path(self._path).unlink()
+            raise MlimError(
+                f"no room for {size} bytes of shared memory in {Path(self._path).parent} ({error.strerror}); enlarge it, "
+                "or set loader.workers or loader.batches_ahead lower, or loader.workers to 0"
+            ) from error
+        finally:
+            os.close(number)

@@ -1,6 +1,7 @@
 """`mlim pairs`: make the labelled pairs and the splits, prove them safe, and say what simple ways could solve."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from mlim.validation import Finding, Validation, require
 from mlim.workspace import Workspace
 
 GIANT_SHARE = 0.1  # of the items: a component that holds more makes lopsided splits
+DATA_DOCS = "data_docs"
+NEAR_COLUMNS = ["image_hash", "image_brightness", "image_contrast"]  # what nearly the same pictures agree in
 ITEMS_SCHEMA: Any = pa.schema([("id", pa.string()), ("component", pa.int64()), ("split", pa.string())])
 PAIRS_SCHEMA: Any = pa.schema(
     [
@@ -78,7 +81,8 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
     rules = inputs.description.pairs
     made = split_pairs(items, candidates, recipe.pairs, recipe.seed, rules, _near_links(recipe, items))
     with atomic_folder(workspace.pairs) as folder:
-        findings = _check(recipe, made, items, folder / "data_docs")
+        findings = _check(recipe, made, items, folder / DATA_DOCS)
+        _require(findings, folder / DATA_DOCS, workspace)
         written = directed(made.pairs, rules.directions)
         summary = _summary(inputs, made, written) | {
             "candidates": len(candidates),
@@ -100,7 +104,7 @@ def _accepted_items(inputs: _Inputs) -> pd.DataFrame:
     rules = inputs.description.pairs
     needed = [*item_columns(rules), "facts"]
     needed += ["attributes"] if rules.must_agree(inputs.description.text_columns) else []
-    needed += ["image_hash"] if inputs.recipe.pairs.near_duplicate_bits is not None else []
+    needed += NEAR_COLUMNS if inputs.recipe.pairs.near_duplicate_bits is not None else []
     items: pd.DataFrame = pq.read_table(index, columns=list(dict.fromkeys(needed))).to_pandas()
     return items
 
@@ -117,11 +121,13 @@ def _candidates(inputs: _Inputs, items: pd.DataFrame) -> tuple[pd.DataFrame, dic
 def _near_links(recipe: Recipe, items: pd.DataFrame) -> Any:
     """Positions of items with nearly the same picture (n, 2); None when the recipe does not ask for them."""
     bits = recipe.pairs.near_duplicate_bits
-    return None if bits is None else near_duplicate_links(items["image_hash"].tolist(), bits)
+    if bits is None:
+        return None
+    return near_duplicate_links(items["image_hash"].tolist(), bits, items[NEAR_COLUMNS[1:]].to_numpy())
 
 
 def _check(recipe: Recipe, made: SplitPairs, items: pd.DataFrame, data_docs: Path) -> list[Finding]:
-    """Run the suites `splits` and `pairs`; `DataError` when an expectation fails."""
+    """What the suites `splits` and `pairs` find."""
     smallest = recipe.validation.min_label_share
     validation = Validation(data_docs)
     splits = made.items.merge(items[["id", "family", "image_sha256"]], on="id", how="left")
@@ -131,9 +137,19 @@ def _check(recipe: Recipe, made: SplitPairs, items: pd.DataFrame, data_docs: Pat
         *validation.check("splits", splits, {}),
         *validation.check("pairs", pairs, {"min_label_share": smallest, "max_label_share": 1 - smallest}),
     ]
-    require(findings)
     validation.write_docs()
     return findings
+
+
+def _require(findings: Sequence[Finding], data_docs: Path, workspace: Workspace) -> None:
+    """`DataError` when an expectation failed; the pages that tell why are kept in pairs.refused."""
+    refused = workspace.pairs.with_name(f"{workspace.pairs.name}.refused")
+    shutil.rmtree(refused, ignore_errors=True)
+    try:
+        require(findings)
+    except DataError as error:
+        shutil.copytree(data_docs, refused / DATA_DOCS)
+        raise DataError(f"{error}\nsee {refused / DATA_DOCS / 'index.html'}") from None
 
 
 def _summary(inputs: _Inputs, made: SplitPairs, written: pd.DataFrame) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A shop delivers again: more rows, some of them bad. A new version of the data flows through DVC, MLflow and Prefect."""
+"""A shop delivers again: more rows, some of them bad, as a new data version through DVC, MLflow and Prefect."""
 
 import csv
 import json

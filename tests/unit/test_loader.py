@@ -96,7 +96,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 def test_pixels_travel_as_bytes_and_become_the_same_floats():
     pictures = [np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8) for number in range(2)]
-    pixels = to_pixels(pictures)
+    pixels = to_pixels(pictures, 2)
     floats = as_floats(pixels)
     assert pixels.dtype == torch.uint8
     assert floats.is_contiguous()

@@ -23,23 +23,25 @@ class AnywherePictures:
 
     def fingerprint(self, reference: str) -> str:
         """The fingerprint of the store that the reference leads to."""
-        return (
-            "" if self.local is None and not _is_address(reference) else self._store(reference).fingerprint(reference)
-        )
+        unknown = self.local is None and not is_address(reference)
+        return "" if unknown else self._store(reference).fingerprint(reference)
 
     def prefetch(self, references: Sequence[str]) -> None:
-        """Download what lies on the web."""
-        self.web.prefetch([reference for reference in references if _is_address(reference)])
+        """Download what lies on the web; index the archives."""
+        self.web.prefetch([reference for reference in references if is_address(reference)])
+        if self.local is not None:
+            self.local.prefetch([reference for reference in references if not is_address(reference)])
 
     def _store(self, reference: str) -> PictureStore:
-        if _is_address(reference):
+        if is_address(reference):
             return self.web
         if self.local is None:
             raise RefusedError(
-                MISSING_IMAGE, f"{reference[:200]} is no address, and `images` names no folder or archive"
+                MISSING_IMAGE, f"{reference[:SHOWN_CHARACTERS]} is no address, and `images` names no folder or archive"
             )
         return self.local
 
 
-def _is_address(reference: str) -> bool:
+def is_address(reference: str) -> bool:
+    """Whether a reference is an http(s) address; whether it is a usable one is for the web to tell."""
     return reference.lower().startswith(ADDRESSES)

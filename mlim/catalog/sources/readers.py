@@ -4,6 +4,7 @@ A record that cannot be read is a `Refusal` in its place, and reading goes on be
 (a broken gzip, a quote that never ends, a damaged Parquet) is an `InputError`: what its rest would hold is unknown.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -16,16 +17,12 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mlim.catalog.refusal import Refusal
+from mlim.catalog.sources.parquet import parquet_columns, parquet_records, picture_columns
+from mlim.catalog.sources.records import BROKEN_LINE, TOO_MANY_CELLS, Record, holds_escapes, not_in_encoding, unusable
 from mlim.catalog.sources.text import as_text
 from mlim.errors import InputError
-
-BROKEN_LINE: Final = "broken-line"
-TOO_MANY_CELLS: Final = "too-many-cells"
-NUL_BYTE: Final = "nul-byte"
-NOT_IN_ENCODING: Final = "not-in-encoding"
 
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 JSON_LINES: Final = (".jsonl", ".ndjson")
@@ -35,12 +32,10 @@ KINDS: Final = (*DELIMITERS, *JSON_LINES, PARQUET)
 
 UTF8: Final = "utf-8"
 UTF8_WITH_OR_WITHOUT_MARK: Final = "utf-8-sig"
-UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
-USUAL_OTHER_ENCODING: Final = "windows-1252"
+WIDE_ENCODINGS: Final = ("utf-16", "utf-32")
+WIDE_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 LONGEST_CELL: Final = 1 << 26  # characters: a cell of megabytes is read (and then refused); a lost quote is told
-ROWS_PER_BATCH: Final = 4096
-
-Record = list[str] | Refusal
+LONGEST_LINE: Final = 1 << 27  # characters: a gzip file of a megabyte can hold a line that fills the memory
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,19 @@ class TableFile:
             raise InputError(f"{self.path}: the header names {', '.join(f'`{name}`' for name in twice)} more than once")
         return names
 
+    def picture_columns(self) -> list[str]:
+        """The columns that hold bytes, which only Parquet can; `InputError` when the file is unreadable."""
+        if self.kind != PARQUET:
+            return []
+        with _explained(self):
+            return picture_columns(self.path)
+
+    def start(self, size: int) -> bytes:
+        """At most `size` bytes of the unpacked file; `InputError` when it is unreadable."""
+        with _explained(self), _open_bytes(self) as source:
+            found: bytes = source.read(size)
+            return found
+
     def records(self, columns: Sequence[str], picture: str | None = None) -> Iterator[Record]:
         """The rows in order as texts in the order of `columns`; a column the file lacks is empty.
 
@@ -82,7 +90,7 @@ class TableFile:
         """
         with _explained(self):
             if self.kind == PARQUET:
-                yield from _parquet_records(self, columns, picture)
+                yield from parquet_records(self.path, self.name, columns, picture)
             elif self.kind in JSON_LINES:
                 yield from _json_records(self, columns)
             else:
@@ -94,29 +102,12 @@ def _kind(path: Path) -> str:
     return stem.suffix.lower()
 
 
-def picture_cell(file: str, row: int) -> str:
-    """How a cell that holds a picture's bytes is named: the file and the row in it, from 1."""
-    return f"{file}#{row}"
-
-
-def picture_columns(path: Path) -> list[str]:
-    """The columns of a Parquet file that hold bytes, plain or as Hugging Face writes pictures (`{bytes, path}`)."""
-    return [field.name for field in pq.read_schema(path) if holds_bytes(field.type)]
-
-
-def holds_bytes(kind: Any) -> bool:
-    """Whether values of an Arrow type are bytes, or structs with a field `bytes`."""
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
 @contextmanager
 def _explained(file: TableFile) -> Iterator[None]:
     """What the readers raise, as one sentence with the file's name."""
     try:
         yield
-    except (UnicodeError, LookupError) as error:
+    except UnicodeError as error:
         told = f"{file.path}: cannot be read as {file.encoding} text ({error}); name another `encoding`"
         raise InputError(told) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -125,83 +116,110 @@ def _explained(file: TableFile) -> Iterator[None]:
         raise InputError(f"{file.path}: cannot be read as {file.kind}: {error}") from None
 
 
-@contextmanager
-def _open_text(file: TableFile) -> Iterator[TextIO]:
-    """The file as text; bytes that the encoding does not know come as lone surrogates, to be refused with their row."""
-    opener: Callable[..., Any] = gzip.open if file.path.suffix.lower() == GZIP else open
-    with opener(file.path, "rb") as source:
-        buffered = io.BufferedReader(source)
-        if file.encoding.lower() == UTF8 and buffered.peek(2)[:2] in UTF16_MARKS:
-            raise InputError(f"{file.path}: is UTF-16 text; save it as UTF-8 or say `encoding: utf-16` in catalog.yaml")
-        encoding = UTF8_WITH_OR_WITHOUT_MARK if file.encoding.lower() == UTF8 else file.encoding
-        yield io.TextIOWrapper(buffered, encoding, errors="surrogateescape", newline="")
-
-
-def _not_in_encoding(file: TableFile, where: str) -> Refusal:
-    return Refusal(
-        NOT_IN_ENCODING,
-        f"{where} has bytes that are not {file.encoding}; save the table as UTF-8 or name its `encoding` in "
-        f"catalog.yaml (often {USUAL_OTHER_ENCODING})",
-    )
-
-
-def _escaped(text: str) -> bool:
-    """Whether a text holds bytes that could not be decoded."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
 def _columns_of(file: TableFile) -> list[str]:
     if file.kind == PARQUET:
-        return list(pq.read_schema(file.path).names)
+        return parquet_columns(file.path)
     if file.kind in JSON_LINES:
         objects = (found for _, found in _json_objects(file) if not isinstance(found, Refusal))
         return list(dict.fromkeys(name for found in objects for name in found))
-    with _open_text(file) as source:
-        names: list[str] = next((cells for cells in _reader(file, source) if cells), [])
-    if any(map(_escaped, names)):
-        raise InputError(f"{file.path}: {_not_in_encoding(file, 'the header').detail}")
+    with _open_lines(file) as lines:
+        names = _header(_reader(file, lines))
+    if any(map(holds_escapes, names)):
+        raise InputError(f"{file.path}: {not_in_encoding('the header', file.encoding).detail}")
     return names
+
+
+# ---- text ----
+
+
+def _open_bytes(file: TableFile) -> Any:
+    """The file's bytes, unpacked."""
+    opener: Callable[..., Any] = gzip.open if file.path.suffix.lower() == GZIP else open
+    return opener(file.path, "rb")
+
+
+@contextmanager
+def _open_lines(file: TableFile) -> Iterator[Iterator[str]]:
+    """The lines of a text file; bytes that the encoding does not know come as lone surrogates."""
+    with _open_bytes(file) as source:
+        buffered = io.BufferedReader(source)
+        with _as_text(file, buffered, _codec(file, buffered.peek(2)[:2])) as text:
+            yield _bounded(file, text)
+
+
+def _codec(file: TableFile, start: bytes) -> str:
+    """The codec for a file that starts so; `InputError` when there is none of that name, or the start is UTF-16."""
+    try:
+        codec = codecs.lookup(file.encoding).name
+    except (LookupError, ValueError):  # the latter for a name with a NUL
+        raise InputError(
+            f"{file.path}: there is no encoding `{file.encoding}`; most tables are {UTF8} or windows-1252"
+        ) from None
+    if start in WIDE_MARKS and not codec.startswith(WIDE_ENCODINGS):
+        raise InputError(f"{file.path}: is UTF-16 text; save it as UTF-8 or say `encoding: utf-16` in catalog.yaml")
+    return UTF8_WITH_OR_WITHOUT_MARK if codec == UTF8 else codec
+
+
+def _as_text(file: TableFile, source: io.BufferedReader, codec: str) -> TextIO:
+    try:
+        return io.TextIOWrapper(source, codec, errors="surrogateescape", newline="")
+    except LookupError:  # Python's codecs are not all of text: `hex`, `zlib`
+        raise InputError(f"{file.path}: `{file.encoding}` is no encoding of text; name another `encoding`") from None
+
+
+def _bounded(file: TableFile, text: TextIO) -> Iterator[str]:
+    """The lines with their ends; `InputError` at one that is too long to be a line of a table."""
+    for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE), ""), start=1):
+        if len(line) == LONGEST_LINE:
+            raise InputError(f"{file.path}: line {number} has more than {LONGEST_LINE} characters; that is no table")
+        yield line
 
 
 # ---- CSV and TSV ----
 
 
-def _reader(file: TableFile, source: TextIO) -> Any:
+def _reader(file: TableFile, lines: Iterator[str]) -> Any:
     """A reader of lines as cells. The limit on a cell is the csv module's only one, for the whole process."""
     csv.field_size_limit(LONGEST_CELL)
-    return csv.reader(source, delimiter=DELIMITERS[file.kind], strict=True)
+    return csv.reader(lines, delimiter=DELIMITERS[file.kind], strict=True)
+
+
+def _header(reader: Any) -> list[str]:
+    """The first line that is not blank."""
+    return next((cells for cells in reader if cells), [])
 
 
 def _delimited_records(file: TableFile, columns: Sequence[str]) -> Iterator[Record]:
-    with _open_text(file) as source:
-        reader = _reader(file, source)
-        names: list[str] = next((cells for cells in reader if cells), [])
+    with _open_lines(file) as lines:
+        reader = _reader(file, lines)
+        names = _header(reader)
         places = [names.index(name) if name in names else None for name in columns]
-        for cells in _lines(file, reader):
+        for start, cells in _rows(file, reader):
             if isinstance(cells, Refusal):
                 yield cells
             elif cells:
-                yield _screened(file, cells, len(names), reader.line_num) or _picked(cells, places)
+                yield _screened(file, cells, len(names), start, reader.line_num) or _picked(cells, places)
 
 
-def _lines(file: TableFile, reader: Any) -> Iterator[Record]:
-    """Every line, or why it is none; `InputError` when a quote swallows the rest of the file."""
+def _rows(file: TableFile, reader: Any) -> Iterator[tuple[int, Record]]:
+    """Every row with the number of its first line, or why it is none; `InputError` when a quote swallows the rest."""
     while True:
+        start = reader.line_num + 1
         try:
-            yield next(reader)
+            yield start, next(reader)
         except StopIteration:
             return
         except csv.Error as error:
+            where = _lines(start, reader.line_num)
             if _is_lost(error):
-                raise InputError(
-                    f"{file.path}: a quote that is open in or before line {reader.line_num} is never closed ({error}); "
-                    "mend that line"
-                ) from None
-            yield Refusal(BROKEN_LINE, f"line {reader.line_num} is no line of {file.kind[1:].upper()} ({error})")
+                told = f"{file.path}: a quote that opens in {where} is never closed ({error}); mend it"
+                raise InputError(told) from None
+            yield start, Refusal(BROKEN_LINE, f"{where}: no row can be read ({error}); check the double quotes")
+
+
+def _lines(start: int, end: int) -> str:
+    """A quoted cell may hold line ends, so that a row can stand in several lines."""
+    return f"line {start}" if start >= end else f"lines {start} to {end}"
 
 
 def _is_lost(error: csv.Error) -> bool:
@@ -209,26 +227,15 @@ def _is_lost(error: csv.Error) -> bool:
     return "unexpected end of data" in str(error) or "field larger" in str(error)
 
 
-def _screened(file: TableFile, cells: list[str], width: int, line: int) -> Refusal | None:
-    """Why a line's cells cannot be used, None when they can."""
+def _screened(file: TableFile, cells: list[str], width: int, start: int, end: int) -> Refusal | None:
+    """Why a row's cells cannot be used, None when they can."""
     if len(cells) > width:  # a comma that is not quoted has moved every cell behind it
         return Refusal(
             TOO_MANY_CELLS,
-            f"line {line} has {len(cells)} cells, the header {width}; "
+            f"{_lines(start, end)}: {len(cells)} cells, but the header has {width}; "
             "put cells that hold the delimiter in double quotes",
         )
-    if _has_nul(cells):
-        return _with_nul(f"line {line}")
-    whole = "".join(cells)
-    return _not_in_encoding(file, f"line {line}") if not whole.isascii() and _escaped(whole) else None
-
-
-def _has_nul(cells: Sequence[str]) -> bool:
-    return any("\0" in cell for cell in cells)
-
-
-def _with_nul(where: str) -> Refusal:
-    return Refusal(NUL_BYTE, f"{where} holds a NUL character; write the table again without it")
+    return unusable(cells, _lines(start, end), file.encoding)
 
 
 def _picked(cells: list[str], places: Sequence[int | None]) -> list[str]:
@@ -240,26 +247,31 @@ def _picked(cells: list[str], places: Sequence[int | None]) -> list[str]:
 
 
 def _json_records(file: TableFile, columns: Sequence[str]) -> Iterator[Record]:
-    for number, found in _json_objects(file):
-        if isinstance(found, Refusal):
-            yield found
-            continue
+    for where, found in _json_objects(file):
+        yield found if isinstance(found, Refusal) else _json_record(found, columns, where, file.encoding)
+
+
+def _json_record(found: dict[str, Any], columns: Sequence[str], where: str, encoding: str) -> Record:
+    try:
         cells = [as_text(found.get(name)) for name in columns]
-        yield _with_nul(f"line {number}") if _has_nul(cells) else cells
+    except RecursionError:
+        return Refusal(BROKEN_LINE, f"{where} holds lists in lists in lists, too deep to be text")
+    return unusable(cells, where, encoding) or cells
 
 
-def _json_objects(file: TableFile) -> Iterator[tuple[int, dict[str, Any] | Refusal]]:
-    """(line number, object or why there is none) of every line that is not blank."""
-    with _open_text(file) as source:
-        for number, line in enumerate(source, start=1):
+def _json_objects(file: TableFile) -> Iterator[tuple[str, dict[str, Any] | Refusal]]:
+    """(place, object or why there is none) of every line that is not blank."""
+    with _open_lines(file) as lines:
+        for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield number, _json_object(file, line, f"line {number}")
+                where = f"line {number}"
+                yield where, _json_object(file, line, where)
 
 
 def _json_object(file: TableFile, line: str, where: str) -> dict[str, Any] | Refusal:
     """One line's object; numbers stay the text they were written as."""
-    if not line.isascii() and _escaped(line):
-        return _not_in_encoding(file, where)
+    if holds_escapes(line):
+        return not_in_encoding(where, file.encoding)
     try:
         found = json.loads(line, parse_int=str, parse_float=str, parse_constant=lambda name: None)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -267,40 +279,3 @@ def _json_object(file: TableFile, line: str, where: str) -> dict[str, Any] | Ref
     if not isinstance(found, dict):
         return Refusal(BROKEN_LINE, f"{where} is not a JSON object; write one object per line")
     return found
-
-
-# ---- Parquet ----
-
-
-def _parquet_records(file: TableFile, columns: Sequence[str], picture: str | None) -> Iterator[Record]:
-    with pq.ParquetFile(file.path) as source:
-        known = source.schema_arrow.names
-        read = [name for name in columns if name in known and name != picture]
-        if not read:
-            yield from ([_unread(file, name, picture, row) for name in columns] for row in _row_numbers(source))
-            return
-        row = 0
-        for batch in source.iter_batches(batch_size=ROWS_PER_BATCH, columns=read):
-            texts = {name: _texts(batch.column(name)) for name in read}
-            for position in range(batch.num_rows):
-                row += 1
-                cells = [
-                    texts[name][position] if name in texts else _unread(file, name, picture, row) for name in columns
-                ]
-                yield _with_nul(f"row {row}") if _has_nul(cells) else cells
-
-
-def _row_numbers(source: Any) -> range:
-    return range(1, source.metadata.num_rows + 1)
-
-
-def _unread(file: TableFile, name: str, picture: str | None, row: int) -> str:
-    """The text of a cell whose column was not read: a picture is named, a column that is not there is empty."""
-    return picture_cell(file.name, row) if name == picture else ""
-
-
-def _texts(column: Any) -> list[str]:
-    values = column.to_pylist()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return ["" if value is None else value for value in values]
-    return [as_text(value) for value in values]

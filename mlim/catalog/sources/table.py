@@ -13,8 +13,11 @@ from mlim.catalog.pictures.base import PictureStore
 from mlim.catalog.pictures.cells import CellPictures
 from mlim.catalog.refusal import Refusal
 from mlim.catalog.sources.base import RawRow
-from mlim.catalog.sources.readers import JSON_LINES, PARQUET, UTF8, TableFile, picture_columns
+from mlim.catalog.sources.readers import JSON_LINES, UTF8, TableFile
+from mlim.config import nearest
 from mlim.errors import InputError
+
+SHOWN_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -34,22 +37,15 @@ class TableSource:
         return cls(table_files(place, encoding), image_column, elsewhere, max_picture_bytes)
 
     def columns(self) -> Sequence[str]:
-        """The columns of all files; `InputError` when a file has others than the first.
-
-        The objects of JSON lines may leave keys out, so their files may differ.
-        """
-        first, *others = [file.columns() for file in self.files]
-        for file, names in zip(self.files[1:], others, strict=True):
-            unlike = [name for name in first if name not in names] if file.kind not in JSON_LINES else []
-            if unlike:
-                raise InputError(
-                    f"{file.path}: lacks the column `{unlike[0]}` that {self.files[0].name} has; "
-                    "all files of a table need the same columns"
-                )
-        return list(dict.fromkeys(name for names in (first, *others) for name in names))
+        """The columns of all files, each once, in the order in which they first come; `InputError` as `TableFile`'s."""
+        return list(dict.fromkeys(name for file in self.files for name in file.columns()))
 
     def rows(self, columns: Sequence[str]) -> Iterator[RawRow]:
-        """All rows, file by file in the order of their names; `InputError` when a file cannot be read to its end."""
+        """All rows, file by file in the order of their names.
+
+        `InputError` before the first row when a file lacks a column, and where a file cannot be read on.
+        """
+        self._check_columns(columns)
         for file in self.files:
             picture = self.image_column if file.name in self._picture_files else None
             for row, record in enumerate(file.records(columns, picture), start=1):
@@ -58,16 +54,32 @@ class TableSource:
                 else:
                     yield RawRow(file.name, row, dict(zip(columns, record, strict=True)))
 
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        """The objects of JSON lines may leave keys out, all other files need every column."""
+        known = {file: file.columns() for file in self.files if file.kind not in JSON_LINES}
+        problems = [
+            f"{file.path}: has no column `{name}`{nearest(name, names)}"
+            for file, names in known.items()
+            for name in columns
+            if name not in names
+        ]
+        if problems:
+            raise InputError(*problems[:SHOWN_PROBLEMS])
+
     def pictures(self) -> PictureStore:
-        """Cells of a Parquet file where the image column holds bytes, else folder, archives or the web."""
+        """Cells of a Parquet file where the image column holds bytes, else folder, archives or the web.
+
+        `InputError` when a Parquet file holds its pictures in a way that cannot be read row by row.
+        """
         if not self._picture_files:
             return self.elsewhere
-        return CellPictures(self._picture_files, self.image_column, self.elsewhere, self.max_picture_bytes)
+        pictures = CellPictures(self._picture_files, self.image_column, self.elsewhere, self.max_picture_bytes)
+        pictures.check()
+        return pictures
 
     def state(self) -> str:
-        """Names, sizes and times of the files."""
-        found = [(file.name, file.path.stat()) for file in self.files]
-        return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found)
+        """Names, sizes and times of the files, in one line each."""
+        return "\n".join(f"{file.name} {_stamp(file.path)}" for file in self.files)
 
     def report(self) -> Mapping[str, int]:
         """Nothing: rows are taken as they stand."""
@@ -76,11 +88,7 @@ class TableSource:
     @cached_property
     def _picture_files(self) -> Mapping[str, Path]:
         """The Parquet files whose image column holds bytes, by name."""
-        return {
-            file.name: file.path.absolute()
-            for file in self.files
-            if file.kind == PARQUET and self.image_column in picture_columns(file.path)
-        }
+        return {file.name: file.path.absolute() for file in self.files if self.image_column in file.picture_columns()}
 
 
 def table_files(place: Path, encoding: str = UTF8) -> list[TableFile]:
@@ -89,7 +97,7 @@ def table_files(place: Path, encoding: str = UTF8) -> list[TableFile]:
         file = TableFile(place, place.name, encoding)
         file.check()
         return [file]
-    parent = _fixed_parent(place)
+    parent = fixed_parent(place)
     matches = sorted(path for path in parent.glob(str(place.relative_to(parent))) if path.is_file())
     if not matches:
         raise InputError(f"{place}: no file matches this pattern; check `table` in the catalog's description")
@@ -99,9 +107,20 @@ def table_files(place: Path, encoding: str = UTF8) -> list[TableFile]:
     return files
 
 
-def _fixed_parent(pattern: Path) -> Path:
-    """The deepest folder of a pattern above its first wildcard: file names are told from there."""
-    return next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
+def fixed_parent(place: Path) -> Path:
+    """The folder of a file, or the deepest folder that a pattern names in full: file names are told from there.
+
+    A folder that exists is no wildcard, whatever its name looks like (`shoes [2024]`).
+    """
+    return next(parent for parent in place.parents if parent.is_dir() or not glob.has_magic(str(parent)))
+
+
+def _stamp(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:
+        return "is gone"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def column_names(place: Path) -> list[str]:
