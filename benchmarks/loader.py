@@ -3,7 +3,7 @@
     python benchmarks/loader.py speed --images FOLDER [--python NAME INTERPRETER ...]
     python benchmarks/loader.py memory --items 10000,100000,1000000
 
-`speed` makes the same pictures (384 x 384, JPEG 95) into every loader's own files, then lets the loaders take turns, each
+`speed` makes the same pictures (384 x 384, JPEG 95) into every loader's own files, then they take turns, each
 in a fresh process, reading shuffled batches of 32. The floor decodes and stacks batches in as many processes and does
 nothing else: no shuffle, no files, no way to the training process. A loader that cannot be imported is left out;
 `--python` gives one an interpreter of its own. `memory` reads catalogs of growing size with two workers.
@@ -293,7 +293,7 @@ def family() -> list[psutil.Process]:
 
 
 def anonymous_bytes() -> int:
-    """Memory of this process and all below it that is neither file-backed nor shared; pages shared by fork count once."""
+    """Memory of this process and all below it that is neither file-backed nor shared; forked pages count once."""
     total = 0
     for process in family():
         status = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")

@@ -138,14 +138,18 @@ def step(example: str, tracked: bool = False) -> Callable[[Callable[..., None]],
 
 @app.command(epilog="Example: `mlim init catalog.csv`, edit catalog.yaml, `mlim run --catalog catalog.yaml`")
 def init(
-    table: Annotated[Path, typer.Argument(help="The catalog's table: CSV, TSV, JSON lines or Parquet.")],
+    table: Annotated[
+        Path,
+        typer.Argument(help="The table: CSV, TSV, JSON lines (also .gz) or Parquet; one file or a quoted pattern."),
+    ],
     out: Annotated[Path | None, typer.Option(help="Default: catalog.yaml beside the table.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented catalog.yaml from what the table looks like."""
+    from mlim.catalog.sources.table import fixed_parent
     from mlim.catalog.starter import starter_yaml
 
-    target = out or table.with_name("catalog.yaml")
+    target = out or fixed_parent(table) / "catalog.yaml"
     if target.exists() and not force:
         raise InputError(f"{target} exists already; choose another --out or add --force")
     text = starter_yaml(table, target.parent)

@@ -232,8 +232,8 @@ class LoaderConfig(Config):
         description="batches that are ready or in the making: for each worker, or, with none, how many threads decode"
     )
     items: str | None = Field(
-        description="where the shards are read from: a folder or an fsspec URL (`s3://BUCKET/FOLDER`, fetched once into "
-        "the work folder's cache); null: the work folder's own items"
+        description="where the shards are read from: a folder or an fsspec URL (`s3://BUCKET/FOLDER`, fetched once "
+        "into the work folder's cache); null: the work folder's own items"
     )
 
 

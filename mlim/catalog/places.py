@@ -97,7 +97,8 @@ def _check_positions(
 
 def _foreign(index: Path, item: str, where: str) -> InputError:
     return InputError(
-        f"{index}: item {item} lies at {where}, which the manifest of the shards does not have; run `mlim validate` again"
+        f"{index}: item {item} lies at {where}, which the manifest of the shards does not have; "
+        "run `mlim validate` again"
     )
 
 

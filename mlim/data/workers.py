@@ -6,17 +6,18 @@ which took a third of a worker's time; docs/decisions/0002-loader.md.)
 """
 
 import atexit
+import functools
 import io
 import itertools
 import mmap
 import multiprocessing
-import os
 import pickle
+import shutil
 import signal
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from mlim.errors import MlimError
 
 # Workers are forked from a small server that has these loaded, never from the training process and its threads.
-START, PRELOADED = "forkserver", ["mlim.data.collate"]
+PRELOADED = ["mlim.data.collate"]
 SHARED_FOLDER = Path("/dev/shm")  # noqa: S108 - memory, where the system has it as a folder; else the temporary folder
 ROOM = 1.25  # a block is this many times larger than the first batch in it: texts differ in length
 PICKLE_PROTOCOL = 5  # hands large buffers out beside the pickle
@@ -42,10 +43,12 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class _Message:
-    """A batch on its way: its pickle, and the sizes of the buffers that lie one after another in the block `path`."""
+    """A batch on its way: the sizes of its parts, one after another in the file `path`; the last one is its pickle.
 
-    pickle: bytes
-    path: str
+    It stays small, so that a worker never waits for the training to read it.
+    """
+
+    path: Path
     sizes: list[int]
 
 
@@ -65,44 +68,53 @@ def fetch_in_workers(
     `collate` is pickled, so it should hold paths rather than data. An `MlimError` in a worker is raised here;
     `MlimError` also when a worker dies.
     """
-    team = [_Worker(collate, ahead) for _ in range(workers)]
-    atexit.register(_close, team)
-    waiting: deque[_Worker[Example, Batch]] = deque()
-    source = iter(parts)
+    shared = Path(tempfile.mkdtemp(prefix="mlim-loader-", dir=SHARED_FOLDER if SHARED_FOLDER.is_dir() else None))
+    team: list[_Worker[Example, Batch]] = []
+    close = functools.partial(_close, team, shared)
+    atexit.register(close)  # for whoever leaves the batches without closing them
     try:
-        for worker, part in zip(itertools.cycle(team), itertools.islice(source, workers * ahead), strict=False):
+        team.extend(_Worker(collate, shared, ahead) for _ in range(workers))
+        yield from _in_turn(team, iter(parts), ahead)
+    finally:
+        atexit.unregister(close)
+        close()
+
+
+def _in_turn(
+    team: "Sequence[_Worker[Example, Batch]]", parts: Iterator[Sequence[Example]], ahead: int
+) -> Iterator[Batch]:
+    waiting: deque[_Worker[Example, Batch]] = deque()
+    for worker, part in zip(itertools.cycle(team), itertools.islice(parts, len(team) * ahead), strict=False):
+        worker.ask(part)
+        waiting.append(worker)
+    while waiting:
+        worker = waiting.popleft()
+        batch = worker.take()
+        for part in itertools.islice(parts, 1):
             worker.ask(part)
             waiting.append(worker)
-        while waiting:
-            worker = waiting.popleft()
-            batch = worker.take()
-            for part in itertools.islice(source, 1):
-                worker.ask(part)
-                waiting.append(worker)
-            yield batch
-    finally:
-        atexit.unregister(_close)
-        _close(team)
+        yield batch
 
 
-def _close(team: "Sequence[_Worker[Any, Any]]") -> None:
+def _close(team: "Sequence[_Worker[Any, Any]]", shared: Path) -> None:
     for worker in team:
-        worker.connection.close()  # the end for a worker that waits; one that writes is told by the broken pipe
+        worker.connection.close()  # tells the worker to end
     for worker in team:
         worker.end()
+    shutil.rmtree(shared, ignore_errors=True)
 
 
 class _Worker(Generic[Example, Batch]):
     """The training's end of one process."""
 
-    def __init__(self, collate: Callable[[Sequence[Example]], Batch], ahead: int) -> None:
-        context = multiprocessing.get_context(START)
+    def __init__(self, collate: Callable[[Sequence[Example]], Batch], shared: Path, ahead: int) -> None:
+        context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, collate, ahead), name="mlim-loader", daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, collate, shared, ahead), daemon=True)
         self._process.start()
         theirs.close()
-        self._blocks: dict[str, mmap.mmap] = {}
+        self._blocks: dict[Path, mmap.mmap] = {}
 
     def ask(self, part: Sequence[Example]) -> None:
         """Have a batch made; batches come back in the order in which they were asked for."""
@@ -110,7 +122,7 @@ class _Worker(Generic[Example, Batch]):
             self.connection.send(part)
 
     def take(self) -> Batch:
-        """The oldest batch that was asked for."""
+        """The oldest batch that was asked for; `MlimError` when the process died or found something wrong."""
         try:
             found: _Message | _Failure = self.connection.recv()
         except (EOFError, OSError) as error:
@@ -118,22 +130,20 @@ class _Worker(Generic[Example, Batch]):
             raise _died(self._process.exitcode) from error
         if isinstance(found, _Failure):
             raise found.known or RuntimeError(f"a loader's process failed:\n{found.trace}")
-        batch: Batch = pickle.loads(found.pickle, buffers=self._copied(found))  # noqa: S301 - of our own process
+        *buffers, pickled = self._copied(found)
+        batch: Batch = pickle.loads(pickled.data, buffers=buffers)  # noqa: S301 - made by our own process
         return batch
 
     def _copied(self, message: _Message) -> list[NDArray[np.uint8]]:
-        """The buffers of a batch, out of the block: the worker uses it again."""
-        ends = list(itertools.accumulate(message.sizes, initial=0))
-        if not ends[-1]:
-            return []
+        """The parts of a batch, out of the block: the worker uses it again."""
         block = np.frombuffer(self._block(message.path), np.uint8)
+        ends = itertools.accumulate(message.sizes, initial=0)
         return [block[start:end].copy() for start, end in itertools.pairwise(ends)]
 
-    def _block(self, path: str) -> mmap.mmap:
+    def _block(self, path: Path) -> mmap.mmap:
         if path not in self._blocks:
-            with Path(path).open("r+b") as file:
+            with path.open("r+b") as file:
                 self._blocks[path] = mmap.mmap(file.fileno(), 0)
-            Path(path).unlink()  # from here on it lives as long as the two processes use it
         return self._blocks[path]
 
     def end(self) -> None:
@@ -154,7 +164,7 @@ def _died(exit_code: int | None) -> MlimError:
 # ---- in the worker ----
 
 
-def _serve(connection: Connection, collate: Callable[[Sequence[Any]], Any], ahead: int) -> None:
+def _serve(connection: Connection, collate: Callable[[Sequence[Any]], Any], shared: Path, ahead: int) -> None:
     """Make batches until the training process closes its end or dies.
 
     Ctrl-C, a batch system or a service manager signal the whole group; the training needs its workers until its last
@@ -163,12 +173,13 @@ def _serve(connection: Connection, collate: Callable[[Sequence[Any]], Any], ahea
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
-    # When the training takes a batch it asks for one more, and copies the batch out before it takes the next one: with
-    # one block more than `ahead` nothing is written over that is still to be read.
-    blocks = itertools.cycle([_Block() for _ in range(ahead + 1)])
+    # The training asks for one more batch when it has copied one out. So of `ahead` blocks, the one whose turn it is
+    # has always been read.
+    blocks = itertools.cycle([_Block(shared) for _ in range(ahead)])
     with suppress(EOFError, ConnectionError):
         while True:
             connection.send(_make(collate, connection.recv(), next(blocks)))
+    shutil.rmtree(shared, ignore_errors=True)  # a training that was killed cannot do it
 
 
 def _make(collate: Callable[[Sequence[Any]], Any], part: Sequence[Any], block: "_Block") -> _Message | _Failure:
@@ -183,8 +194,8 @@ def _make(collate: Callable[[Sequence[Any]], Any], part: Sequence[Any], block: "
 def _pack(batch: Any, block: "_Block") -> _Message:
     target, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
     _Pickler(target, PICKLE_PROTOCOL, buffer_callback=buffers.append).dump(batch)
-    views = [buffer.raw() for buffer in buffers]
-    return _Message(target.getvalue(), block.put(views), [view.nbytes for view in views])
+    views = [*(buffer.raw() for buffer in buffers), target.getbuffer()]
+    return _Message(block.put(views), [view.nbytes for view in views])
 
 
 class _Pickler(pickle.Pickler):
@@ -205,11 +216,11 @@ def _restored(numbers: Any, order: list[int]) -> torch.Tensor:
 class _Block:
     """Memory that both processes map; it is made when it is first needed, and again when a batch outgrows it."""
 
-    def __init__(self) -> None:
-        self._path, self._memory = "", memoryview(b"")
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path, self._memory = folder, folder, memoryview(b"")
 
-    def put(self, views: Sequence[memoryview]) -> str:
-        """Write the views one after another and give the block's name; `MlimError` when there is no room."""
+    def put(self, views: Sequence[memoryview]) -> Path:
+        """Write the views one after another and give the block's file; `MlimError` when there is no room."""
         needed = sum(view.nbytes for view in views)
         if needed > self._memory.nbytes:
             self._grow(int(needed * ROOM))
@@ -220,16 +231,16 @@ class _Block:
         return self._path
 
     def _grow(self, size: int) -> None:
-        folder = SHARED_FOLDER if SHARED_FOLDER.is_dir() else None
-        number, self._path = tempfile.mkstemp(prefix="mlim-loader-", dir=folder)
+        number, name = tempfile.mkstemp(dir=self._folder)
+        self._path = Path(name)
         try:
-            os.posix_fallocate(number, 0, size)  # now: a page that is missing later would kill the process
-            self._memory = memoryview(mmap.mmap(number, size))
+            with open(number, "r+b") as file:  # noqa: PTH123 - a descriptor
+                file.write(bytes(size))  # now: a page that is missing later would kill the process
+                file.flush()
+                self._memory = memoryview(mmap.mmap(number, size))
         except OSError as error:
-            Path(self._path).unlink()
+            self._path.unlink()
             raise MlimError(
-                f"no room for {size} bytes of shared memory in {Path(self._path).parent} ({error.strerror}); enlarge it, "
-                "or set loader.workers or loader.batches_ahead lower, or loader.workers to 0"
+                f"no room for {size} bytes of shared memory in {self._folder.parent} ({error.strerror}); enlarge it, "
+                "set loader.workers or loader.batches_ahead lower, or set loader.workers to 0"
             ) from error
-        finally:
-            os.close(number)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from mlim.data.collate import ItemCollator, Pair, PairCollator
 from mlim.data.loader import BatchLoader
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import prepare_tokens
+from mlim.data.workers import fetch_in_workers
 from mlim.errors import DataError, MlimError
 from mlim.files import read_json, sha256_of
 
@@ -91,7 +93,7 @@ def test_ranks_with_workers_share_one_stream(store, collate):
     assert found == [batch.ids for batch in take(BatchLoader(store.ids, 6, 0, collate), 15)]
 
 
-def test_closing_ends_the_processes(store, collate):
+def test_closing_ends_the_processes(store, collate, shared_files):
     source = BatchLoader(store.ids, 4, 0, collate, workers=2)
     next(source)
     assert len(forked()) == 2
@@ -99,15 +101,78 @@ def test_closing_ends_the_processes(store, collate):
     wait_until(lambda: not forked())
 
 
-def test_a_process_that_is_killed_is_an_error_that_says_what_to_do(store, collate):
+def test_a_process_that_is_killed_is_an_error_that_says_what_to_do(store, collate, shared_files):
     source = BatchLoader(store.ids, 4, 0, collate, workers=2)
     next(source)
     forked()[0].kill()
     with pytest.raises(MlimError, match=r"a process that decodes pictures died .*loader\.workers"):
-        for _ in range(50):
-            next(source)
+        take(source, 50)
     source.close()
     wait_until(lambda: not forked())
+
+
+def of_growing_size(examples: Sequence[int]) -> tuple:
+    """Tensors that are dense, turned, cut, without numbers and without axes."""
+    size = 10 ** (examples[0] % 7)
+    numbers = torch.arange(2 * size, dtype=torch.float64).reshape(2, -1)
+    return numbers.T, numbers[:, ::2], torch.zeros(0, 3), torch.tensor(7, dtype=torch.int16), list(examples), None
+
+
+def test_any_tensors_arrive_as_they_were(shared_files):
+    for workers in (1, 3):
+        found = take(BatchLoader(range(40), 3, 0, of_growing_size, workers=workers, batches_ahead=3), 40)
+        expected = take(BatchLoader(range(40), 3, 0, of_growing_size), 40)
+        for (*tensors, examples, nothing), (*others, same, _) in zip(found, expected, strict=True):
+            assert (examples, nothing) == (same, None)
+            assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(tensors, others, strict=True))
+            assert tensors[0].is_contiguous() == others[0].is_contiguous()
+
+
+@pytest.fixture
+def shared_files():
+    """Nothing of what the test shared is left."""
+
+    def left() -> list[Path]:
+        return [*Path("/dev/shm").glob("mlim-loader-*"), *Path(tempfile.gettempdir()).glob("mlim-loader-*")]
+
+    before = left()
+    yield
+    wait_until(lambda: left() == before)
+
+
+def test_a_batch_is_never_written_over_while_somebody_holds_it(store, collate):
+    expected = take(BatchLoader(store.ids, 4, 0, collate), 40)
+    source = BatchLoader(store.ids, 4, 0, collate, workers=2, batches_ahead=1)
+    held = list(itertools.islice(source, 40))
+    source.close()
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(held, expected, strict=True))
+
+
+def test_parts_that_end_give_batches_that_end(shared_files):
+    parts = [[1], [2, 3], [4]]
+    assert list(fetch_in_workers(list, parts, workers=2, ahead=2)) == parts
+    assert list(fetch_in_workers(list, [], workers=2, ahead=2)) == []
+
+
+def test_large_parts_do_not_block_each_other():
+    parts = [[number] * 500_000 for number in range(6)]
+    assert [batch[0] for batch in fetch_in_workers(list, parts, workers=1, ahead=3)] == list(range(6))
+
+
+FORGETS = """
+import sys
+from mlim.data.loader import BatchLoader
+if __name__ == "__main__":
+    loader = BatchLoader(range(9), 2, 0, list, workers=2)
+    print(len(next(loader)))
+"""
+
+
+def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path, shared_files):
+    (tmp_path / "forgets.py").write_text(FORGETS, encoding="utf-8")
+    words = [sys.executable, str(tmp_path / "forgets.py")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert (done.stdout, done.stderr) == ("2\n", "")
 
 
 def refuse(examples: Sequence[int]) -> list[int]:
@@ -120,10 +185,10 @@ def stumble(examples: Sequence[int]) -> list[int]:
     return [1 // example for example in examples]
 
 
-def test_what_a_worker_finds_wrong_is_told_as_it_was_said():
+def test_what_a_worker_finds_wrong_is_told_as_it_was_said(shared_files):
     with pytest.raises(DataError, match=r"^row 5 is not right; mend it$"):
         take(BatchLoader(range(9), 2, 0, refuse, workers=2), 9)
-    with pytest.raises(RuntimeError, match="(?s)Traceback.*ZeroDivisionError"):
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*ZeroDivisionError"):
         take(BatchLoader(range(9), 2, 0, stumble, workers=2), 9)
     assert not forked()
 
@@ -132,11 +197,12 @@ def test_ctrl_c_and_sigterm_leave_the_workers_to_their_training(store, collate):
     """Both reach the whole process group; the last step and the checkpoint still need batches."""
     source = BatchLoader(store.ids, 4, 0, collate, workers=2)
     assert len(list(itertools.islice(source, 4))) == 4  # both have started
-    for process in forked():
+    for process in running():
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
     assert len(list(itertools.islice(source, 30))) == 30
     source.close()
+    assert len(take(BatchLoader(store.ids, 4, 0, collate, workers=1), 3)) == 3
 
 
 def command(workspace, workers: int, *words: str) -> list[str]:
@@ -179,7 +245,7 @@ def test_trainings_with_threads_and_with_workers_give_the_same_model(tiny_recipe
     assert results[0] == results[1]
 
 
-def test_a_training_that_is_killed_takes_its_workers_along(tiny_recipe, own_workspace):
+def test_a_training_that_is_killed_takes_its_workers_along(tiny_recipe, own_workspace, shared_files):
     longer = tiny_recipe.pretrain.model_copy(update={"steps": 100_000, "validate_every": 100_000})
     given(own_workspace, tiny_recipe.model_copy(update={"pretrain": longer}))
     training = psutil.Popen(command(own_workspace, 2, "pretrain", "recon-mlm-mam"), stdout=subprocess.DEVNULL)

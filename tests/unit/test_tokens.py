@@ -88,5 +88,5 @@ def test_a_token_takes_two_bytes(store, tokenizer, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_explained(store, tokenizer, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(MlimError, match="cannot be written .*make room"):
+    with pytest.raises(MlimError, match=r"cannot be written .*make room"):
         prepare_tokens(store, tokenizer, tmp_path / "file" / "cache")
