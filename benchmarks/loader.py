@@ -41,7 +41,6 @@ WARM_BATCHES = 6
 RESUME_AFTER, RESUME_CHECKED = 7, 5
 SHUFFLE_BUFFER = 1000  # WebDataset's, in samples
 MEBIBYTE = 2**20
-TARGET = 0.9
 GPU_APPETITE = 1600  # samples/s at 384 x 384 that one GPU eats (issue 3)
 WORDS = ("red", "green", "blue", "shirt", "skirt", "dress", "striped", "plain")
 
@@ -271,7 +270,8 @@ PREPARERS = {
     "mosaic": prepare_mosaic,
 }
 TITLES = {
-    "floor": "floor: bare decode loop",
+    "floor": "floor: decode, stack",
+    "floor-in-place": "decode into the batch",
     "mlim": "mlim",
     "datasets": "datasets + StatefulDataLoader",
     "webdataset": "WebDataset",
@@ -319,18 +319,36 @@ def measure_loader(name: str, data: Path, workers: int, seconds: float) -> dict[
     return found
 
 
-def decode_for(data: Path, seconds: float, results: Any) -> None:
+def stack(jpegs: Sequence[bytes]) -> np.ndarray:
+    """The floor: decode, then stack."""
+    return np.stack([decode(jpeg) for jpeg in jpegs])
+
+
+def stack_in_place(jpegs: Sequence[bytes]) -> np.ndarray:
+    """A lower floor: every picture is copied into the batch while the processor still has it at hand."""
+    batch = np.empty((len(jpegs), SIDE, SIDE, 3), np.uint8)
+    for place, jpeg in enumerate(jpegs):
+        batch[place] = decode(jpeg)
+    return batch
+
+
+FLOORS = {"floor": stack, "floor-in-place": stack_in_place}
+
+
+def decode_for(name: str, data: Path, seconds: float, results: Any) -> None:
     stored, order = pictures(data), np.random.default_rng(os.getpid())
     started, worked, samples = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < seconds:
-        np.stack([decode(stored[row]) for row in order.integers(len(stored), size=BATCH)])
+        FLOORS[name]([stored[row] for row in order.integers(len(stored), size=BATCH)])
         samples += BATCH
     results.put((samples / (time.perf_counter() - started), samples, time.process_time() - worked))
 
 
-def measure_floor(data: Path, workers: int, seconds: float) -> dict[str, Any]:
+def measure_floor(name: str, data: Path, workers: int, seconds: float) -> dict[str, Any]:
     results: Any = multiprocessing.SimpleQueue()
-    processes = [multiprocessing.Process(target=decode_for, args=(data, seconds, results)) for _ in range(workers)]
+    processes = [
+        multiprocessing.Process(target=decode_for, args=(name, data, seconds, results)) for _ in range(workers)
+    ]
     for process in processes:
         process.start()
     rates, samples, worked = zip(*(results.get() for _ in range(workers)), strict=True)
@@ -360,8 +378,8 @@ def child(job: str, name: str, data: Path, workers: int, seconds: float) -> None
             PREPARERS[name](data)
         elif job == "resume":
             found = check_resume(name, data, workers)
-        elif name == "floor":
-            found = measure_floor(data, workers, seconds)
+        elif name in FLOORS:
+            found = measure_floor(name, data, workers, seconds)
         else:
             found = measure_loader(name, data, workers, seconds)
     except ImportError as error:
@@ -401,7 +419,7 @@ def speed(arguments: argparse.Namespace) -> None:
         count = prepare_pictures(arguments.images, arguments.limit, Path(scratch))
         missing = {name: runner.run("prepare", name).get("missing") for name in PREPARERS}
         names = [name for name, why in missing.items() if why is None]
-        runs = [(name, workers) for workers in arguments.workers for name in ("floor", *names)]
+        runs = [(name, workers) for workers in arguments.workers for name in (*FLOORS, *names)]
         runs += [("mlim", 0)]
         found: dict[tuple[str, int], list[dict[str, Any]]] = {run: [] for run in runs}
         for _ in range(arguments.rounds):
@@ -409,40 +427,37 @@ def speed(arguments: argparse.Namespace) -> None:
                 found[run].append(runner.run("measure", *run))
         resumes = {name: runner.run("resume", name, max(arguments.workers))["resumes"] for name in names}
     rates = {run: [one["rate"] for one in several] for run, several in found.items()}
+    efforts = {run: [one["per_cpu"] for one in several] for run, several in found.items()}
     rows = []
     for (name, workers), several in found.items():
-        against = median_ratio(rates[name, workers], rates["floor", workers or max(arguments.workers)])
+        floor = ("floor", workers or max(arguments.workers))
         memory = [statistics.median(one[when] for one in several) / MEBIBYTE for when in ("before", "after")]
         rows.append(
             [
                 TITLES[name],
                 str(workers) if workers else f"0 ({AHEAD} threads)",
                 f"{statistics.median(rates[name, workers]):.0f}",
-                f"{against:.2f}",
-                "" if name == "floor" else f"{memory[0]:.0f} -> {memory[1]:.0f}",
+                f"{median_ratio(rates[name, workers], rates[floor]):.2f}",
+                f"{statistics.median(efforts[name, workers]):.0f}",
+                f"{median_ratio(efforts[name, workers], efforts[floor]):.2f}",
+                "" if name in FLOORS else f"{memory[0]:.0f} -> {memory[1]:.0f}",
                 resumes.get(name, ""),
                 GLOBAL_SHUFFLE.get(name, ""),
             ]
         )
-    columns = [
-        "loader",
-        "processes",
-        "samples/s",
-        "of the floor",
-        "anonymous MiB, start -> end",
-        "resumes",
-        "global shuffle",
-    ]
+    columns = ["loader", "processes", "samples/s", "of the floor", "samples per CPU second", "of the floor's"]
+    columns += ["anonymous MiB, start -> end", "resumes", "global shuffle"]
     print(heading(["mlim", "pillow", "torch", "pyarrow", "numpy"]))
     print(f"{count} pictures of {SIDE} x {SIDE}, batches of {BATCH}, {arguments.rounds} rounds, medians.\n")
     print(table(columns, rows))
     for name in sorted(set(missing) - set(names)):
         print(f"\n{TITLES[name]}: not installed ({missing[name]})")
     most = max(arguments.workers)
-    per_core = statistics.median(rates["mlim", most]) / most
+    effort = statistics.median(efforts["mlim", most])
     print(
-        f"\n{per_core:.0f} samples/s per core; {GPU_APPETITE} samples/s take {GPU_APPETITE / per_core:.1f} such cores."
+        f"\n{effort:.0f} samples per second of one core, all processes counted. {GPU_APPETITE} samples/s, what one GPU"
     )
+    print(f"eats, take {GPU_APPETITE / effort:.1f} such cores.")
 
 
 # ---- memory ----

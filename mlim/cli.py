@@ -140,7 +140,7 @@ def step(example: str, tracked: bool = False) -> Callable[[Callable[..., None]],
 def init(
     table: Annotated[
         Path,
-        typer.Argument(help="The table: CSV, TSV, JSON lines (also .gz) or Parquet; one file or a quoted pattern."),
+        typer.Argument(help="The table: CSV, TSV, JSON lines (also .gz) or Parquet; a file or a quoted pattern."),
     ],
     out: Annotated[Path | None, typer.Option(help="Default: catalog.yaml beside the table.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
