@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from pydantic import PositiveFloat, PositiveInt
 
 from mlim.catalog.images import ImageRules, prepare_picture, to_rgb
+from mlim.catalog.pictures.base import EMPTY_IMAGE
 from mlim.catalog.refusal import Refusal
 from mlim.config import Config, parse
 from mlim.data.collate import Pair, PairCollator
@@ -172,6 +173,8 @@ def _decode(text: str, where: str, rules: ImageRules) -> NDArray[np.uint8]:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         _refuse(f"{where} is not base64")
+    if not data:
+        _refuse(f"{where} holds 0 bytes ({EMPTY_IMAGE})")
     picture = prepare_picture(data, where, rules)
     if isinstance(picture, Refusal):
         _refuse(f"{picture.detail} ({picture.reason})")

@@ -21,6 +21,7 @@ def to_pixels(pictures: Iterable[NDArray[np.uint8]], count: int) -> torch.Tensor
         if stacked is None:
             stacked = np.empty((count, *picture.shape), dtype=np.uint8)
         stacked[place] = picture
+        del picture  # its memory serves the next one
     if stacked is None:
         raise ValueError("a batch needs at least one picture")
     return torch.from_numpy(stacked).permute(0, 3, 1, 2)
