@@ -511,7 +511,7 @@ def main() -> None:
     one = commands.add_parser("speed")
     one.add_argument("--images", type=Path, required=True)
     one.add_argument("--limit", type=int, default=2000)
-    one.add_argument("--rounds", type=int, default=3)
+    one.add_argument("--rounds", type=int, default=2)
     one.add_argument("--seconds", type=float, default=4.0)
     one.add_argument("--workers", type=numbers, default=[1, 2])
     one.add_argument("--python", nargs=2, action="append", default=[], metavar=("NAME", "INTERPRETER"))
