@@ -16,7 +16,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch_shards(url: str, cache: Path) -> Shards:
-    """The shards behind an fsspec URL (`s3://BUCKET/work/items`), each under its own hash in `cache`.
+    """The shards behind an fsspec URL (`s3://BUCKET/items`), each under its own hash in `cache`.
 
     What the cache holds already is verified and not fetched again. `InputError` names what is missing or is not what
     the manifest says; `MlimError` when the store cannot be reached.
