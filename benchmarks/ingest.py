@@ -95,27 +95,26 @@ def write_recipe(folder: Path, name: str, side: int) -> Path:
     return path
 
 
-def ingest(folder: Path, recipe: Path, catalog: Path, work: str) -> Finished:
+def ingest(folder: Path, recipe: Path, catalog: Path, work: str, watched: bool = True) -> Finished:
     """One whole run in a process of its own, start-up included."""
     script = folder / "run.py"
     script.write_text(INGEST, encoding="utf-8")
-    return run_watched([sys.executable, str(script), str(recipe), str(catalog), str(folder / work)])
+    return run_watched([sys.executable, str(script), str(recipe), str(catalog), str(folder / work)], watched)
 
 
 def speed(options: argparse.Namespace) -> None:
     """Images/s of the floor and of ingest, in turns."""
     paths = sorted(path for path in options.images.rglob("*.jpg"))[: options.limit]
     names = [str(path.relative_to(options.images)) for path in paths]
-    bare_rates, rates, memory = list[float](), list[float](), 0
+    bare_rates, rates = list[float](), list[float]()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         catalog = write_catalog(folder, names, options.images.resolve(), len(names))
         recipe = write_recipe(folder, "paper", SIDE)
         for turn in range(options.rounds):
             bare_rates.append(len(paths) / floor([str(path) for path in paths]))
-            finished = ingest(folder, recipe, catalog, f"work-{turn}")
-            rates.append(len(paths) / finished.seconds)
-            memory = max(memory, finished.together)
+            rates.append(len(paths) / ingest(folder, recipe, catalog, f"work-{turn}", watched=False).seconds)
+        memory = ingest(folder, recipe, catalog, "work-watched").together
     rows = [
         ["bare Pillow loop", f"{statistics.median(bare_rates):.0f}", "1.00", ""],
         [

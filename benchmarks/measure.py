@@ -30,16 +30,22 @@ class Finished:
     largest: int  # of the largest single process
 
 
-def run_watched(command: Sequence[str]) -> Finished:
-    """Run a command to its end while its memory is sampled; what it prints is shown only when it fails."""
+def run_watched(command: Sequence[str], watched: bool = True) -> Finished:
+    """Run a command to its end; what it prints is shown only when it fails.
+
+    Its memory is sampled meanwhile unless `watched` is false (then it is zero): adding up the pages of processes takes
+    some of the time of the cores that the command needs.
+    """
     started = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     watch = _Watch(psutil.Process(child.pid))
-    watch.start()
+    if watched:
+        watch.start()
     output, _ = child.communicate()
     seconds = time.perf_counter() - started
     watch.ended.set()
-    watch.join()
+    if watched:
+        watch.join()
     if child.returncode:
         raise SystemExit(f"{shlex.join(command)} failed:\n{output}")
     return Finished(seconds, watch.together, watch.largest)

@@ -24,7 +24,9 @@ HIGH_BYTE_SHIFT = 8
 # JPEGs are decoded at a reduced scale when that still leaves this many times the pixels that are needed
 DECODE_MARGIN = 2
 HASH_CELLS, HASH_SIDE = 32, 8  # the perceptual hash: 8 x 8 frequencies of 32 x 32 grey cells
-WHITE = 255.0
+HASH_MIDDLE = (HASH_SIDE**2 // 2 - 1, HASH_SIDE**2 // 2)  # the ranks between which the median lies
+WHITE = 255
+_LEVELS = np.arange(WHITE + 1) / WHITE
 DECIMALS = 4
 
 
@@ -110,7 +112,8 @@ def _prepare(data: bytes, name: str, rules: ImageRules) -> Picture:
                 IMAGE_BOMB, f"{name} has {megapixels:.1f} megapixels; the limit is {rules.max_megapixels:g}"
             )
         source.draft(None, (DECODE_MARGIN * rules.size, DECODE_MARGIN * rules.size))
-        upright = to_rgb(ImageOps.exif_transpose(source))
+        ImageOps.exif_transpose(source, in_place=True)
+        upright = to_rgb(source)
     square = upright.resize((rules.size, rules.size), Image.Resampling.LANCZOS, reducing_gap=DECODE_MARGIN)
     grey = upright.convert("L")
     brightness, contrast = _levels(grey)
@@ -128,9 +131,9 @@ def _prepare(data: bytes, name: str, rules: ImageRules) -> Picture:
 def _levels(grey: Image.Image) -> tuple[float, float]:
     """Mean and standard deviation of the grey levels over all pixels, as shares of white."""
     counts = np.asarray(grey.histogram(), dtype=np.float64)
-    levels = np.arange(len(counts)) / WHITE
-    mean = float(np.average(levels, weights=counts))
-    variance = float(np.average((levels - mean) ** 2, weights=counts))
+    shares = counts / counts.sum()
+    mean = float(_LEVELS @ shares)
+    variance = float((_LEVELS - mean) ** 2 @ shares)
     return round(mean, DECIMALS), round(variance**0.5, DECIMALS)
 
 
@@ -143,7 +146,8 @@ def _perceptual_hash(grey: Image.Image) -> str:
     cells = np.asarray(grey.resize((HASH_CELLS, HASH_CELLS), Image.Resampling.BOX), dtype=np.float64)
     basis = _cosines()
     low = basis @ cells @ basis.T
-    return np.packbits(low > np.median(low)).tobytes().hex()
+    below, above = np.partition(low, HASH_MIDDLE, axis=None)[list(HASH_MIDDLE)]
+    return np.packbits(low > (below + above) / 2).tobytes().hex()
 
 
 @cache

@@ -3,12 +3,14 @@
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mlim.catalog.pictures.base import EMPTY_IMAGE, MISSING_IMAGE, OUTSIDE_FOLDER, TOO_MANY_BYTES
 from mlim.catalog.refusal import RefusedError
 
 SHOWN_CHARACTERS = 200
+FOLDERS_REMEMBERED = 4096
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,7 @@ class FolderPictures:
         """The real path of a file in the folder, and its size in bytes."""
         shown = reference[:SHOWN_CHARACTERS]
         try:
-            path = (self.folder / reference).resolve()
-            inside = path.is_relative_to(self.folder.resolve())
+            path, inside = self._follow(self.folder / reference)
             found = path.stat() if inside else None
         except (OSError, RuntimeError, ValueError):  # not there, a loop of links, a NUL byte, a name too long
             raise RefusedError(MISSING_IMAGE, f"{shown!r} is not in the images folder") from None
@@ -55,3 +56,15 @@ class FolderPictures:
         if not stat.S_ISREG(found.st_mode):
             raise RefusedError(MISSING_IMAGE, f"{shown!r} is no file of the images folder")
         return path, found.st_size
+
+    def _follow(self, path: Path) -> tuple[Path, bool]:
+        """The path behind all links, and whether it lies in the folder."""
+        parent = _real_folder(path.parent)
+        real = (parent / path.name).resolve() if path.is_symlink() or path.name == ".." else parent / path.name
+        return real, real.is_relative_to(_real_folder(self.folder))
+
+
+@lru_cache(FOLDERS_REMEMBERED)
+def _real_folder(folder: Path) -> Path:
+    """A folder behind all links: looked up once, not for every picture in it (a system call for each of its parts)."""
+    return folder.resolve()
