@@ -51,7 +51,7 @@ def all_sections(
     """The sections in the order in which a reader needs them: results first, then how they came about."""
     return (
         sections.results_section(recipe, gathered),
-        sections.hardest_section(gathered, workspace),
+        sections.hardest_section(recipe, gathered, workspace),
         sections.probes_section(gathered),
         sections.losses_section(recipe, gathered),
         sections.data_section(recipe, gathered),

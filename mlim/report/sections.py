@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mlim.catalog.items import ItemStore
+from mlim.catalog.items import ItemStore, open_items
 from mlim.recipe import Recipe
 from mlim.report import figures, formats, tables
 from mlim.report.blocks import Block, Folded, Gallery, PairCard, Pairs, Picture, Section, Table, Thumbnail
@@ -221,14 +221,14 @@ def _reconstructions(gathered: Gathered) -> Block | None:
     return Picture("Reconstructions of test items", data_uri(gathered.reconstructions, PNG))
 
 
-def hardest_section(gathered: Gathered, workspace: Workspace) -> Section:
+def hardest_section(recipe: Recipe, gathered: Gathered, workspace: Workspace) -> Section:
     """The test pairs on which the main model was most wrong, and the hardest that it got right."""
     title = "The hardest pairs"
     if gathered.hardest is None:
         return Section("hardest", title, "", missing="No pairs have been scored yet: run `mlim evaluate`.")
     if gathered.validation is None:
         return Section("hardest", title, "", missing="The accepted items are missing: run `mlim validate`.")
-    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
+    store = open_items(recipe, workspace)
     threshold = (gathered.metrics or {}).get("threshold", math.nan)
     rows = gathered.hardest.to_dict("records")
     titles = {"wrong": "Wrong with the greatest certainty", "right": "Right, but only just"}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import brier_score_loss
 
-from mlim.catalog.items import ItemStore
+from mlim.catalog.items import open_items
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.evaluation.baselines import JUDGED, TREES, read_attributes, score_baselines, similarities
@@ -85,8 +85,7 @@ def _check_pairs(recipe: Recipe, pairs: pd.DataFrame, scores: pd.DataFrame) -> N
 def _score_baselines(
     recipe: Recipe, workspace: Workspace, pairs: pd.DataFrame, training_items: list[str], terminal: Terminal
 ) -> pd.DataFrame:
-    index = workspace.valid / "index.parquet"
-    store = ItemStore.open(workspace.items, index)
+    store, index = open_items(recipe, workspace), workspace.valid / "index.parquet"
     with terminal.progress("baselines", len({*pairs["item_a"], *pairs["item_b"]})) as bar:
         features = similarities(pairs, store, read_attributes(index), training_items, bar)
     return score_baselines(pairs, features, recipe.seed)

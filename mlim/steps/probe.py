@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mlim.catalog.items import ItemStore
+from mlim.catalog.items import open_items
 from mlim.console import Terminal
 from mlim.data.seeds import numpy_generator
 from mlim.data.tokenize import TextTokenizer
@@ -84,7 +84,7 @@ def _prober(recipe: Recipe, workspace: Workspace) -> Prober:
     return Prober(
         Mlim.from_pretrained(folder / "model").to(choose_device(recipe.device)),
         TextTokenizer.from_folder(folder / "model"),
-        ItemStore.open(workspace.items, workspace.valid / "index.parquet"),
+        open_items(recipe, workspace),
         _test_items(recipe, workspace),
         max_tokens=recipe.text.max_tokens,
         batch_size=recipe.evaluate.batch_size,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mlim.catalog.items import ItemStore
+from mlim.catalog.items import open_items
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.evaluation.significance import paired_bootstrap
@@ -96,7 +96,7 @@ def _version(
         write_json(folder / SETTINGS, _settings(recipe, metrics).model_dump(mode="json"))
         sha256 = seal(folder)
         tags = {**_tags(recipe, workspace, origin, metrics), MODEL_SHA256: sha256, "mlim.run.register": run.id}
-        example = next(_requests(workspace, _test_pairs(workspace), size=1))
+        example = next(_requests(recipe, workspace, _test_pairs(workspace), size=1))
         return registry.find(sha256) or registry.add(run.id, folder, example, recipe.main_row.modality, tags)
 
 
@@ -161,9 +161,9 @@ def _test_pairs(workspace: Workspace) -> pd.DataFrame:
     return frame
 
 
-def _requests(workspace: Workspace, pairs: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
+def _requests(recipe: Recipe, workspace: Workspace, pairs: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
     """The pairs as a client would send them, `size` at a time."""
-    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
+    store = open_items(recipe, workspace)
     for start in range(0, len(pairs), size):
         part = pairs.iloc[start : start + size]
         columns = {}
@@ -184,11 +184,11 @@ def _decide(recipe: Recipe, workspace: Workspace, registry: Registry, version: s
     pairs = _test_pairs(workspace)
     size = recipe.evaluate.batch_size
     try:
-        theirs = registry.score(champion, _requests(workspace, pairs, size))
+        theirs = registry.score(champion, _requests(recipe, workspace, pairs, size))
     except Exception as error:  # an old version may fail in any way; a person has to look at it
         reason = str(error).splitlines()[0]
         return Verdict(False, f"challenger; champion version {champion} cannot be scored ({reason}), compare by hand")
-    ours = registry.score(version, _requests(workspace, pairs, size))
+    ours = registry.score(version, _requests(recipe, workspace, pairs, size))
     return _compare(recipe, np.asarray(pairs["label"]), ours, theirs, champion)
 
 
