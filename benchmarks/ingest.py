@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from measure import GIBIBYTE, Finished, cores, heading, median_ratio, run_watched, table
+from measure import GIBIBYTE, cores, heading, median_ratio, run_timed, run_watched, table
 from PIL import Image
 
 from mlim.recipe import load_recipe
@@ -95,11 +95,11 @@ def write_recipe(folder: Path, name: str, side: int) -> Path:
     return path
 
 
-def ingest(folder: Path, recipe: Path, catalog: Path, work: str, watched: bool = True) -> Finished:
+def ingest_command(folder: Path, recipe: Path, catalog: Path, work: str) -> list[str]:
     """One whole run in a process of its own, start-up included."""
     script = folder / "run.py"
     script.write_text(INGEST, encoding="utf-8")
-    return run_watched([sys.executable, str(script), str(recipe), str(catalog), str(folder / work)], watched)
+    return [sys.executable, str(script), str(recipe), str(catalog), str(folder / work)]
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -113,8 +113,8 @@ def speed(options: argparse.Namespace) -> None:
         recipe = write_recipe(folder, "paper", SIDE)
         for turn in range(options.rounds):
             bare_rates.append(len(paths) / floor([str(path) for path in paths]))
-            rates.append(len(paths) / ingest(folder, recipe, catalog, f"work-{turn}", watched=False).seconds)
-        memory = ingest(folder, recipe, catalog, "work-watched").together
+            rates.append(len(paths) / run_timed(ingest_command(folder, recipe, catalog, f"work-{turn}")))
+        memory = run_watched(ingest_command(folder, recipe, catalog, "work-watched")).together
     rows = [
         ["bare Pillow loop", f"{statistics.median(bare_rates):.0f}", "1.00", ""],
         [
@@ -140,7 +140,7 @@ def scale(options: argparse.Namespace) -> None:
         recipe = write_recipe(folder, "demo", SMALL_SIDE)
         for count in options.rows:
             catalog = write_catalog(folder, names, images, count)
-            done = ingest(folder, recipe, catalog, f"work-{count}")
+            done = run_watched(ingest_command(folder, recipe, catalog, f"work-{count}"))
             rates = (count / done.seconds, done.seconds / count * MILLION)
             memory = (done.largest / GIBIBYTE, done.together / GIBIBYTE)
             figures = [*(f"{rate:.0f}" for rate in rates), *(f"{size:.2f}" for size in memory)]

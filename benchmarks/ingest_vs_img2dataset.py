@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from ingest import QUALITY, SIDE, ingest, write_catalog, write_recipe
-from measure import Finished, cores, heading, median_ratio, run_watched, table
+from ingest import QUALITY, SIDE, ingest_command, write_catalog, write_recipe
+from measure import cores, heading, median_ratio, run_timed, table
 
 PACKAGES = ("mlim", "pillow", "dask", "pebble", "aiohttp")
 THREADS = 32
@@ -56,12 +56,12 @@ def served(images: Path) -> Iterator[str]:
         server.wait()
 
 
-def run_img2dataset(python: Path, addresses: Path, out: Path) -> Finished:
+def run_img2dataset(python: Path, addresses: Path, out: Path) -> float:
     """One whole run, start-up included."""
     script = addresses.with_name("img2dataset_run.py")
     script.write_text(IMG2DATASET, encoding="utf-8")
     options = [cores(), THREADS, SIDE, QUALITY]
-    return run_watched([str(python), str(script), str(addresses), str(out), *map(str, options)])
+    return run_timed([str(python), str(script), str(addresses), str(out), *map(str, options)])
 
 
 def of_addresses(catalog: Path, address: str) -> Path:
@@ -96,10 +96,10 @@ def main() -> None:
         catalog = write_catalog(folder, names, options.images.resolve(), len(names))
         web = of_addresses(catalog, address)
         for turn in range(options.rounds):
-            run = run_img2dataset(options.img2dataset, folder / "addresses.txt", folder / f"tars-{turn}")
-            seconds["img2dataset"].append(run.seconds)
-            seconds["ingest, addresses"].append(ingest(folder, recipe, web, f"web-{turn}").seconds)
-            seconds["ingest, folder"].append(ingest(folder, recipe, catalog, f"folder-{turn}").seconds)
+            theirs = run_img2dataset(options.img2dataset, folder / "addresses.txt", folder / f"tars-{turn}")
+            seconds["img2dataset"].append(theirs)
+            seconds["ingest, addresses"].append(run_timed(ingest_command(folder, recipe, web, f"web-{turn}")))
+            seconds["ingest, folder"].append(run_timed(ingest_command(folder, recipe, catalog, f"folder-{turn}")))
     print(heading(PACKAGES))
     print(f"{len(names)} pictures to {SIDE} x {SIDE}, start to end, {options.rounds} rounds in turn, medians\n")
     base = seconds["img2dataset"]

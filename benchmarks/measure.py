@@ -30,25 +30,37 @@ class Finished:
     largest: int  # of the largest single process
 
 
-def run_watched(command: Sequence[str], watched: bool = True) -> Finished:
-    """Run a command to its end; what it prints is shown only when it fails.
-
-    Its memory is sampled meanwhile unless `watched` is false (then it is zero): adding up the pages of processes takes
-    some of the time of the cores that the command needs.
-    """
+def run_timed(command: Sequence[str]) -> float:
+    """Wall seconds of a command that nothing watches: adding up pages takes some of the time of the same cores."""
     started = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    _wait(_start(command))
+    return time.perf_counter() - started
+
+
+def run_watched(command: Sequence[str]) -> Finished:
+    """Run a command to its end while its memory is sampled."""
+    started = time.perf_counter()
+    child = _start(command)
     watch = _Watch(psutil.Process(child.pid))
-    if watched:
-        watch.start()
-    output, _ = child.communicate()
+    watch.start()
+    try:
+        _wait(child)
+    finally:
+        watch.ended.set()
     seconds = time.perf_counter() - started
-    watch.ended.set()
-    if watched:
-        watch.join()
-    if child.returncode:
-        raise SystemExit(f"{shlex.join(command)} failed:\n{output}")
+    watch.join()
     return Finished(seconds, watch.together, watch.largest)
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _wait(child: subprocess.Popen[str]) -> None:
+    """Until its end; what it printed is shown only when it failed."""
+    output, _ = child.communicate()
+    if child.returncode:
+        raise SystemExit(f"{child.args} failed:\n{output}")
 
 
 class _Watch(threading.Thread):

@@ -24,7 +24,7 @@ HIGH_BYTE_SHIFT = 8
 # JPEGs are decoded at a reduced scale when that still leaves this many times the pixels that are needed
 DECODE_MARGIN = 2
 HASH_CELLS, HASH_SIDE = 32, 8  # the perceptual hash: 8 x 8 frequencies of 32 x 32 grey cells
-HASH_MIDDLE = (HASH_SIDE**2 // 2 - 1, HASH_SIDE**2 // 2)  # the ranks between which the median lies
+HASH_MIDDLE = slice(HASH_SIDE**2 // 2 - 1, HASH_SIDE**2 // 2 + 1)  # the two ranks between which the median lies
 WHITE = 255
 _LEVELS = np.arange(WHITE + 1) / WHITE
 DECIMALS = 4
@@ -146,7 +146,7 @@ def _perceptual_hash(grey: Image.Image) -> str:
     cells = np.asarray(grey.resize((HASH_CELLS, HASH_CELLS), Image.Resampling.BOX), dtype=np.float64)
     basis = _cosines()
     low = basis @ cells @ basis.T
-    below, above = np.partition(low, HASH_MIDDLE, axis=None)[list(HASH_MIDDLE)]
+    below, above = np.sort(low, axis=None)[HASH_MIDDLE]  # np.median takes longer than the transform
     return np.packbits(low > (below + above) / 2).tobytes().hex()
 
 

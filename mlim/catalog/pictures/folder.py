@@ -66,5 +66,5 @@ class FolderPictures:
 
 @lru_cache(FOLDERS_REMEMBERED)
 def _real_folder(folder: Path) -> Path:
-    """A folder behind all links: looked up once, not for every picture in it (a system call for each of its parts)."""
+    """A folder behind all links: looked up once in a process, as it takes a system call for each part of the path."""
     return folder.resolve()
