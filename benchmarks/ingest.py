@@ -33,6 +33,8 @@ SMALL_SIDE = 64  # of the pictures that `scale` makes and of what they become
 DISTINCT_PICTURES = 2000
 ITEMS_PER_FAMILY = 4
 COLOURS = 12
+WHOLE = "mlim ingest, start to end"
+STEADY = "mlim ingest without its start (a run over a handful of rows, in the same round)"
 
 INGEST = """
 import sys
@@ -106,27 +108,34 @@ def speed(options: argparse.Namespace) -> None:
     """Images/s of the floor and of ingest, in turns."""
     paths = sorted(path for path in options.images.rglob("*.jpg"))[: options.limit]
     names = [str(path.relative_to(options.images)) for path in paths]
-    bare_rates, rates = list[float](), list[float]()
+    seconds: dict[str, list[float]] = {"bare Pillow loop": [], WHOLE: [], STEADY: []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         catalog = write_catalog(folder, names, options.images.resolve(), len(names))
+        few = folder / "few"
+        few.mkdir()
+        handful = write_catalog(few, names, options.images.resolve(), 2 * ITEMS_PER_FAMILY)
         recipe = write_recipe(folder, "paper", SIDE)
         for turn in range(options.rounds):
-            bare_rates.append(len(paths) / floor([str(path) for path in paths]))
-            rates.append(len(paths) / run_timed(ingest_command(folder, recipe, catalog, f"work-{turn}")))
+            seconds["bare Pillow loop"].append(floor([str(path) for path in paths]))
+            start = run_timed(ingest_command(folder, recipe, handful, f"few-{turn}"))
+            seconds[WHOLE].append(run_timed(ingest_command(folder, recipe, catalog, f"work-{turn}")))
+            seconds[STEADY].append(seconds[WHOLE][-1] - start)
         memory = run_watched(ingest_command(folder, recipe, catalog, "work-watched")).together
-    rows = [
-        ["bare Pillow loop", f"{statistics.median(bare_rates):.0f}", "1.00", ""],
-        [
-            "mlim ingest, start to end",
-            f"{statistics.median(rates):.0f}",
-            f"{median_ratio(rates, bare_rates):.2f}",
-            f"{memory / GIBIBYTE:.2f}",
-        ],
-    ]
     print(heading(PACKAGES))
-    print(f"{len(paths)} pictures to {SIDE} x {SIDE}, JPEG {QUALITY}, {options.rounds} rounds in turn, medians\n")
-    print(table(["", "images/s", "ratio", "peak GiB of all processes"], rows))
+    print(f"{len(paths)} pictures to {SIDE} x {SIDE}, JPEG {QUALITY}, {options.rounds} rounds in turn, medians;")
+    print(f"peak memory of all processes of ingest: {memory / GIBIBYTE:.2f} GiB\n")
+    print(rates(len(paths), seconds, "ratio"))
+
+
+def rates(pictures: int, seconds: dict[str, list[float]], ratio: str) -> str:
+    """Images/s of every way to do the same work, and how it compares to the first."""
+    base = next(iter(seconds.values()))
+    rows = [
+        [name, f"{pictures / statistics.median(taken):.0f}", f"{median_ratio(base, taken):.2f}"]
+        for name, taken in seconds.items()
+    ]
+    return table(["", "images/s", ratio], rows)
 
 
 def scale(options: argparse.Namespace) -> None:

@@ -9,7 +9,6 @@ to 384 x 384 and encode as JPEG 95; img2dataset writes WebDataset tars, ingest i
 
 import argparse
 import csv
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,11 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from ingest import QUALITY, SIDE, ingest_command, write_catalog, write_recipe
-from measure import cores, heading, median_ratio, run_timed, table
+from ingest import QUALITY, SIDE, floor, ingest_command, rates, write_catalog, write_recipe
+from measure import cores, heading, run_timed
 
 PACKAGES = ("mlim", "pillow", "dask", "pebble", "aiohttp")
 THREADS = 32
+FLOOR = "bare Pillow loop, folder"
 SERVER = """
 import functools, http.server, sys
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -88,7 +88,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     names = [path.name for path in sorted(options.images.glob("*.jpg"))[: options.limit]]
-    seconds: dict[str, list[float]] = {"img2dataset": [], "ingest, addresses": [], "ingest, folder": []}
+    seconds: dict[str, list[float]] = {
+        name: [] for name in ("img2dataset", "ingest, addresses", "ingest, folder", FLOOR)
+    }
     with tempfile.TemporaryDirectory() as temporary, served(options.images) as address:
         folder = Path(temporary)
         (folder / "addresses.txt").write_text("\n".join(f"{address}/{name}" for name in names), encoding="utf-8")
@@ -100,14 +102,10 @@ def main() -> None:
             seconds["img2dataset"].append(theirs)
             seconds["ingest, addresses"].append(run_timed(ingest_command(folder, recipe, web, f"web-{turn}")))
             seconds["ingest, folder"].append(run_timed(ingest_command(folder, recipe, catalog, f"folder-{turn}")))
+            seconds[FLOOR].append(floor([str(options.images / name) for name in names]))
     print(heading(PACKAGES))
     print(f"{len(names)} pictures to {SIDE} x {SIDE}, start to end, {options.rounds} rounds in turn, medians\n")
-    base = seconds["img2dataset"]
-    rows = [
-        [name, f"{len(names) / statistics.median(taken):.0f}", f"{median_ratio(base, taken):.2f}"]
-        for name, taken in seconds.items()
-    ]
-    print(table(["", "images/s", "x img2dataset"], rows))
+    print(rates(len(names), seconds, "x img2dataset"))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import typer
 from mlim.console import Terminal
 from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, read_json
-from mlim.processes import die_with_parent
+from mlim.processes import die_with_parent, is_follower
 from mlim.recipe import Recipe, load_recipe
 from mlim.workspace import Workspace
 
@@ -62,13 +62,13 @@ class Session:
     def __init__(self, recipe: str, set_: Sequence[str] | None, work: Path | None, quiet: bool, as_json: bool) -> None:
         self.recipe: Recipe = load_recipe(recipe, set_ or [])
         self.workspace = Workspace(work or Path("build") / self.recipe.name)
-        self.terminal = Terminal(quiet)
+        self.terminal = Terminal(quiet or is_follower())
         self._as_json = as_json
 
     def begin(self, command: str, tracked: bool) -> None:
         """Say what starts (the libraries take seconds to load), check the tracking server, store the recipe."""
         self.terminal.say(f"{command}: recipe {self.recipe.name}, results in {self.workspace.root}; loading ...")
-        if tracked:
+        if tracked and not is_follower():
             from mlim.tracking import check_server
 
             check_server(self.recipe)
@@ -295,14 +295,26 @@ def pretrain(
     ),
     seed: SeedOption = None,
     resume: ResumeOption = "auto",
+    find_batch_size: Annotated[
+        bool, typer.Option("--find-batch-size", help="Only try how many items fit into memory at a time.")
+    ] = False,
 ) -> None:
     """Pre-train on the catalog's items."""
+    from mlim.steps.pretrain import largest_batch
     from mlim.steps.pretrain import pretrain as run_step
+    from mlim.training.launch import launch_if_wanted
 
     name = name or session.recipe.main_row.pretraining
     if name is None:
         raise InputError(f"the main row `{session.recipe.main}` has no pre-training; name one: mlim pretrain NAME")
+    if find_batch_size:
+        size = largest_batch(session.recipe, session.workspace, session.terminal, name, session.seed(seed))
+        session.show({"batch_size": size}, f"the largest batch_size that fits into memory: {size}")
+        return
+    launch_if_wanted(session.recipe, sys.argv[1:])
     summary = run_step(session.recipe, session.workspace, session.terminal, name, session.seed(seed), resume)
+    if not summary:  # another process of the same training tells
+        return
     losses = ", ".join(f"{loss} {value:.4f}" for loss, value in summary["final"].items() if value is not None)
     session.show(summary, f"{name}: {summary['steps']} steps in {summary['seconds']:.0f} s, validation {losses}")
 
@@ -316,10 +328,13 @@ def finetune(
 ) -> None:
     """Fine-tune on pairs: do these two items match?"""
     from mlim.steps.finetune import finetune as run_step
+    from mlim.training.launch import launch_if_wanted
 
+    launch_if_wanted(session.recipe, sys.argv[1:])
     row = row or session.recipe.main
     summary = run_step(session.recipe, session.workspace, session.terminal, row, session.seed(seed), resume)
-    session.show(summary, f"{row}: {summary['steps']} steps, validation PR-AUC {summary['validation_pr_auc']:.3f}")
+    if summary:  # else another process of the same training tells
+        session.show(summary, f"{row}: {summary['steps']} steps, validation PR-AUC {summary['validation_pr_auc']:.3f}")
 
 
 @step("mlim evaluate --recipe small --json", tracked=True)
@@ -516,6 +531,7 @@ def doctor(recipe: RecipeOption = "demo", set_: SetOption = None, as_json: JsonO
 
 def main() -> int:
     """Run the command line: 0 fine, 1 failed, 2 wrong usage or bad input. An error is one sentence per problem."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what modality dropout does on purpose
     if os.environ.get("MLIM_DIE_WITH_PARENT"):
         die_with_parent()
     try:

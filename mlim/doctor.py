@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from mlim.errors import MlimError
 from mlim.recipe import Recipe
 
-PACKAGES = ("torch", "transformers", "accelerate", "prefect", "mlflow", "dvc", "great-expectations", "pillow", "pandas")
+PACKAGES = ("torch", "transformers", "prefect", "mlflow", "dvc", "great-expectations", "pillow", "pandas")
 FASTAPI_LIMIT = (0, 153)  # Prefect's server refuses deployments with this one or later (constraints.txt)
 PORT_OF_SCHEME = {"http": 80, "https": 443}
 LEAST_FREE_BYTES = 2 * 1024**3

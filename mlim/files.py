@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
+from mlim.processes import is_alive
 
 HASH_CHUNK_BYTES = 1 << 20
 
@@ -51,13 +51,13 @@ def _remove_leftovers(path: Path) -> None:
     """Remove the temporary folders of `path` that processes left which are no more (kill -9, power loss)."""
     for left in path.parent.glob(f".{path.name}.*"):
         owner = left.name.removeprefix(f".{path.name}.").partition(".")[0]
-        if left.suffix in (".tmp", ".old") and owner.isdecimal() and not _others_alive(int(owner)):
+        if left.suffix in (".tmp", ".old") and owner.isdecimal() and not _is_anothers(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _others_alive(process: int) -> bool:
+def _is_anothers(process: int) -> bool:
     """Whether a process other than this one has this number."""
-    return process != os.getpid() and psutil.pid_exists(process)
+    return process != os.getpid() and is_alive(process)
 
 
 def write_json(path: Path, value: Any) -> None:

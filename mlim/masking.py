@@ -1,7 +1,7 @@
 """What is hidden from the transformer: MAM and naive masking (pre-training), modality dropout (fine-tuning).
 
-Pure functions of (shapes, configuration, generator): the same generator state gives the same plan. Plans are drawn on
-the CPU, so that they do not depend on the device a model runs on.
+Pure functions of (shapes, configuration, random numbers). Plans are drawn on the CPU, so that they do not depend on the
+device a model runs on, and one row of numbers belongs to each sample, so that they do not depend on how a step is cut.
 """
 
 from enum import StrEnum
@@ -14,7 +14,7 @@ from mlim.recipe import FinetuneConfig, MamMode, MaskingConfig, Modality
 
 
 class MaskMode(StrEnum):
-    """How one micro-batch is masked: one of MAM's three modes (paper section 3.1), or the ablation's fixed rate."""
+    """How one optimiser step is masked: one of MAM's three modes (paper section 3.1), or the ablation's fixed rate."""
 
     HEAVY_IMAGE = "heavy_image"
     HEAVY_TEXT = "heavy_text"
@@ -34,20 +34,26 @@ class MaskPlan(NamedTuple):
 
 
 def draw_mam_mode(generator: torch.Generator) -> MaskMode:
-    """One of MAM's three modes, each equally likely; drawn once per micro-batch."""
+    """One of MAM's three modes, each equally likely; drawn once per optimiser step."""
     return MAM_MODES[int(torch.randint(len(MAM_MODES), (), generator=generator))]
 
 
-def plan_masks(
-    maskable: Tensor, cells: int, mode: MaskMode, config: MaskingConfig, generator: torch.Generator
-) -> MaskPlan:
-    """The masks of one micro-batch in `mode`.
+def draw_rows(generator: torch.Generator, first: int, count: int, width: int) -> Tensor:
+    """Uniform numbers (count, width) in [0, 1) for the samples `first` to first + count - 1 of an optimiser step.
+
+    A sample gets the same row however the step is cut into micro-batches and ranks.
+    """
+    return torch.rand((first + count, width), generator=generator)[first:]
+
+
+def plan_masks(maskable: Tensor, text: Tensor, image: Tensor, mode: MaskMode, config: MaskingConfig) -> MaskPlan:
+    """The masks of a batch in `mode`: independent, at the mode's rates, from one uniform number for each place.
 
     `maskable` (B, T) bool marks the real text tokens; [CLS], [SEP] and [PAD] are False there and never masked.
-    `cells` is the number C of image cells per item.
+    `text` (B, at least T) and `image` (B, C) are the uniform numbers.
     """
-    text, image = draw_masks(maskable, cells, probabilities(mode, config), generator)
-    return MaskPlan(mode, text, image)
+    rates = probabilities(mode, config)
+    return MaskPlan(mode, (text[:, : maskable.shape[1]] < rates.text) & maskable, image < rates.image)
 
 
 def probabilities(mode: MaskMode, config: MaskingConfig) -> MamMode:
@@ -61,24 +67,8 @@ def probabilities(mode: MaskMode, config: MaskingConfig) -> MamMode:
     }[mode]
 
 
-def draw_masks(maskable: Tensor, cells: int, rates: MamMode, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Independent masks at the given rates: text (B, T) bool inside `maskable`, image (B, C) bool.
-
-    A text rate above 0 masks at least one token of the batch (where there is one), so that a batch that is meant
-    to teach MLM never counts nothing.
-    """
-    allowed = maskable.cpu()
-    text = (torch.rand(allowed.shape, generator=generator) < rates.text) & allowed
-    if rates.text > 0 and not text.any() and allowed.any():
-        candidates = allowed.nonzero()
-        row, column = candidates[int(torch.randint(len(candidates), (), generator=generator))]
-        text[row, column] = True
-    image = torch.rand((len(allowed), cells), generator=generator) < rates.image
-    return text, image
-
-
 def draw_modality(config: FinetuneConfig, generator: torch.Generator) -> Modality:
-    """What a micro-batch of fine-tuning keeps under modality dropout (paper section 4.2.1)."""
+    """What an optimiser step of fine-tuning keeps under modality dropout (paper section 4.2.1)."""
     draw = float(torch.rand((), generator=generator))
     if draw < config.mdo_text_only:
         return "text"

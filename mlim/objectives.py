@@ -1,11 +1,11 @@
 """From a batch to its losses: pre-training (paper section 3.2) and matching (section 3.3).
 
-Everything random is drawn on the CPU before the forward pass, from (seed, number of the micro-batch) alone. So the
-number of targets of every loss is known in advance, and the training loop can divide by the count over a whole
-optimiser step.
+Everything random is drawn on the CPU before the forward pass, from (seed, step, place of the sample in the step) alone.
+So the number of targets of every loss is known in advance, the training loop can divide by the count over a whole
+optimiser step, and the step gives the same losses however it is cut into micro-batches and ranks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,10 +13,13 @@ import torch
 from mlim.data.collate import ItemBatch, PairBatch
 from mlim.data.seeds import torch_generator
 from mlim.losses import LossTerm, itm_loss, match_loss, mlm_loss, recon_loss
-from mlim.masking import MaskMode, MaskPlan, draw_mam_mode, draw_modality, plan_masks
-from mlim.models.matcher import Matcher
+from mlim.masking import MaskMode, MaskPlan, draw_mam_mode, draw_modality, draw_rows, plan_masks
+from mlim.models.config import TEXT_SPECIALS, MlimConfig
+from mlim.models.matcher import PAIR, Matcher
 from mlim.models.mlim import ItemOutput, Mlim
+from mlim.models.transformer import Packing
 from mlim.recipe import LossWeights, Modality, Pretraining, Recipe, Row
+from mlim.throughput import PARTS, TRAINING, Part, Sample, part_costs
 
 MATCH = "match"
 SWAP_ITEMS_PROBABILITY = 0.5  # either order of a pair is as good
@@ -41,7 +44,7 @@ class PreparedItems(NamedTuple):
     """A pre-training batch with its masks and, for ITM, exchanged pictures.
 
     targets (M,): positions of the masked tokens in the flattened (B * T) texts; kept (K,): rows whose text and picture
-    belong together; own (B,): 1 where they do; counts: targets of every loss.
+    belong together; own (B,): 1 where they do; counts: targets of every loss; packing: where the real tokens lie.
     """
 
     batch: ItemBatch
@@ -50,24 +53,39 @@ class PreparedItems(NamedTuple):
     kept: torch.Tensor
     own: torch.Tensor
     counts: Mapping[str, int]
+    packing: Packing
 
     @property
     def ids(self) -> list[str]:
         """The items in the batch, for messages."""
         return self.batch.ids
 
+    @property
+    def tokens(self) -> int:
+        """What the transformer reads: text tokens and image cells, without padding."""
+        return len(self.packing.places)
+
 
 class PreparedPairs(NamedTuple):
-    """A batch of pairs, in the order in which their items are shown, and the modality that is shown of them."""
+    """A batch of pairs, in the order in which their items are shown, and the modality that is shown of them.
+
+    counts: targets of the loss; packing: where the real tokens lie.
+    """
 
     batch: PairBatch
     modality: Modality
     counts: Mapping[str, int]
+    packing: Packing
 
     @property
     def ids(self) -> list[str]:
         """The items in the batch, for messages."""
         return self.batch.ids
+
+    @property
+    def tokens(self) -> int:
+        """What the transformer reads: text tokens and image cells, without padding."""
+        return len(self.packing.places)
 
 
 class PretrainObjective:
@@ -79,10 +97,19 @@ class PretrainObjective:
 
     def __init__(self, model: Mlim, recipe: Recipe, pretraining: Pretraining, seed: int) -> None:
         self.model = model
-        self._cells = recipe.image.grid**2
+        # numbers that a sample draws: one for each text position, each cell, and the exchange of its picture
+        self._draws = (recipe.text.max_tokens + TEXT_SPECIALS, recipe.image.grid**2, 1)
         self._config = recipe.pretrain
         self._pretraining = pretraining
         self._seed = seed
+        heads = {"mlm": model.mlm_head, "recon": model.decoder, "itm": model.itm_head}
+        for name, head in heads.items():  # nobody waits for a gradient that never comes
+            head.requires_grad_(name in pretraining.losses)
+
+    @property
+    def uses_everything(self) -> bool:
+        """Whether every step trains every parameter that is trained at all."""
+        return True
 
     @property
     def modes(self) -> tuple[MaskMode, ...]:
@@ -91,27 +118,30 @@ class PretrainObjective:
             return (MaskMode.NAIVE,)
         return (MaskMode.HEAVY_IMAGE, MaskMode.HEAVY_TEXT, MaskMode.LIGHT)
 
-    def prepare(self, batch: ItemBatch, draw: int, mode: MaskMode | None = None) -> PreparedItems:
-        """Masks and exchanges for the `draw`-th micro-batch; a given `mode` replaces the drawn one (validation)."""
-        generator = torch_generator("masks", self._seed, draw)
+    def prepare(self, batch: ItemBatch, step: int, first: int = 0, mode: MaskMode | None = None) -> PreparedItems:
+        """Masks and exchanges for the samples from `first` on of a step; `mode` replaces the drawn one (validation)."""
+        generator = torch_generator("masks", self._seed, step)
         drawn = MaskMode.NAIVE if self._pretraining.masking == "naive" else draw_mam_mode(generator)
-        plan = plan_masks(batch.maskable, self._cells, mode or drawn, self._config.masking, generator)
+        rows = draw_rows(generator, first, len(batch.ids), sum(self._draws))
+        text, image, exchange = torch.split(rows, list(self._draws), dim=1)
+        plan = plan_masks(batch.maskable, text, image, mode or drawn, self._config.masking)
         own = torch.ones(len(batch.ids), dtype=torch.bool)
         if "itm" in self._pretraining.losses:
-            batch, own = swap_pictures(batch, self._config.itm_swap, generator)
+            batch, own = swap_pictures(batch, exchange[:, 0] < self._config.itm_swap, first)
         targets = (plan.text & own[:, None]).flatten().nonzero().squeeze(1)
         kept = own.nonzero().squeeze(1)
         pixels = kept.numel() * batch.pixels.shape[-2] * batch.pixels.shape[-1]
         counts = {"mlm": targets.numel(), "recon": pixels, "itm": len(batch.ids)}
         asked: dict[str, int] = {name: counts[name] for name in self._pretraining.losses}
-        return PreparedItems(batch, plan, targets, kept, own.float(), asked)
+        packing = self.model.pack_items(batch.text_attention)
+        return PreparedItems(batch, plan, targets, kept, own.float(), asked, packing)
 
     def losses(self, prepared: PreparedItems) -> ObjectiveOutput:
         """The losses of a prepared batch; `prepared` lies on the model's device."""
         prepared = prepared._replace(batch=prepared.batch.with_floats())
         batch, plan = prepared.batch, prepared.plan
         output = self.model.forward_items(
-            batch.input_ids, batch.text_attention, batch.pixels, text_mask=plan.text, image_mask=plan.image
+            batch.input_ids, batch.text_attention, batch.pixels, plan.text, plan.image, prepared.packing
         )
         weights = self._config.weights
         terms = (
@@ -119,9 +149,11 @@ class PretrainObjective:
         )
         return ObjectiveOutput(tuple(terms), plan.mode.value)
 
-    def __call__(self, batch: ItemBatch, draw: int) -> ObjectiveOutput:
-        """Prepare the batch and compute its losses (batch and model on the CPU)."""
-        return self.losses(self.prepare(batch, draw))
+    def operations(self, prepared: PreparedItems) -> float:
+        """What a prepared batch costs at least, forward and backward (mlim/throughput.py)."""
+        losses: dict[Part, str] = {"mlm_head": "mlm", "decoder": "recon"}
+        parts = [part for part in PARTS if part not in losses or losses[part] in prepared.counts]
+        return operations_of(self.model.config, prepared, len(prepared.targets), parts)
 
     def _term(self, name: str, output: ItemOutput, prepared: PreparedItems) -> LossTerm:
         batch = prepared.batch
@@ -137,7 +169,7 @@ class PretrainObjective:
 
 
 class MatchObjective:
-    """Does a pair match? With modality dropout each micro-batch shows texts only, pictures only, or both.
+    """Does a pair match? With modality dropout each optimiser step shows texts only, pictures only, or both.
 
     MDO is for rows that use both modalities; a row of one modality always shows that one.
     """
@@ -148,26 +180,42 @@ class MatchObjective:
         self._row = row
         self._seed = seed
 
-    def prepare(self, batch: PairBatch, draw: int) -> PreparedPairs:
-        """Modality and order of the items for the `draw`-th micro-batch."""
-        generator = torch_generator("matching", self._seed, draw)
+    @property
+    def uses_everything(self) -> bool:
+        """Whether every step trains every parameter that is trained at all: not those of a modality left out."""
+        return False
+
+    def prepare(self, batch: PairBatch, step: int, first: int = 0) -> PreparedPairs:
+        """Modality and order of the items for the pairs from `first` on of a step."""
+        generator = torch_generator("matching", self._seed, step)
         modality = self._row.modality
         if self._row.mdo and modality == "both":
             modality = draw_modality(self._config, generator)
         if self._config.swap_items:
-            exchanged = torch.rand(len(batch.labels), generator=generator) < SWAP_ITEMS_PROBABILITY
-            batch = swap_sides(batch, exchanged)
-        return PreparedPairs(batch, modality, {MATCH: len(batch.labels)})
+            draws = draw_rows(generator, first, len(batch.labels), 1)[:, 0]
+            batch = swap_sides(batch, draws < SWAP_ITEMS_PROBABILITY)
+        packing = self.model.pack_pairs(batch.first.attention, batch.second.attention, modality)
+        return PreparedPairs(batch, modality, {MATCH: len(batch.labels)}, packing)
 
     def losses(self, prepared: PreparedPairs) -> ObjectiveOutput:
         """The loss of a prepared batch; `prepared` lies on the model's device."""
         batch = prepared.batch.with_floats()
-        logits = self.model(batch.first, batch.second, prepared.modality)
+        logits = self.model(batch.first, batch.second, prepared.modality, prepared.packing)
         return ObjectiveOutput((Weighted(MATCH, match_loss(logits, batch.labels), 1.0),), prepared.modality)
 
-    def __call__(self, batch: PairBatch, draw: int) -> ObjectiveOutput:
-        """Prepare the batch and compute its loss (batch and model on the CPU)."""
-        return self.losses(self.prepare(batch, draw))
+    def operations(self, prepared: PreparedPairs) -> float:
+        """What a prepared batch costs at least, forward and backward (mlim/throughput.py)."""
+        pictures: list[Part] = [] if prepared.modality == "text" else ["embedder"] * PAIR
+        return operations_of(self.model.config.backbone, prepared, 0, ["transformer", *pictures])
+
+
+def operations_of(
+    config: MlimConfig, prepared: PreparedItems | PreparedPairs, masked: int, parts: Sequence[Part]
+) -> float:
+    """Operations of `parts` for a prepared batch, forward and backward, of sequences of average length."""
+    sequences = len(prepared.packing.readable)
+    costs = part_costs(config, Sample(prepared.tokens / sequences, masked / sequences, cells=0))
+    return TRAINING * sequences * sum(costs[part].operations for part in parts)
 
 
 def weight_of(weights: LossWeights, name: str) -> float:
@@ -175,20 +223,19 @@ def weight_of(weights: LossWeights, name: str) -> float:
     return {"mlm": weights.mlm, "recon": weights.recon, "itm": weights.itm}[name]
 
 
-def swap_pictures(batch: ItemBatch, probability: float, generator: torch.Generator) -> tuple[ItemBatch, torch.Tensor]:
-    """Give each item another item's picture with `probability` (ITM); also returns who kept its own (B,) bool.
+def swap_pictures(batch: ItemBatch, exchange: torch.Tensor, first: int) -> tuple[ItemBatch, torch.Tensor]:
+    """Neighbours of a step (2k, 2k + 1) exchange pictures where `exchange` (B,) says so at 2k; also who kept its own.
 
-    The partner is one random rotation of the batch, so nobody is its own; an id that occurs twice in a batch (a catalog
-    smaller than a batch) never counts as another item.
+    `first` is the place of the batch in its step: neighbours do not depend on how the step is cut into batches of even
+    size. A neighbour that is the same item (a catalog smaller than a batch) or in another batch is no partner.
     """
-    size = len(batch.ids)
-    chosen = torch.rand(size, generator=generator) < probability
-    shift = int(torch.randint(1, max(size, 2), (1,), generator=generator))
-    partner = (torch.arange(size) + shift) % size
-    other = torch.tensor([batch.ids[place] != batch.ids[int(partner[place])] for place in range(size)])
-    swapped = chosen & other
-    source = torch.where(swapped, partner, torch.arange(size))
-    return batch._replace(pixels=batch.pixels[source]), ~swapped
+    ids = batch.ids
+    places = list(range(len(ids)))
+    for even in range(first % 2, len(ids) - 1, 2):
+        if exchange[even] and ids[even] != ids[even + 1]:
+            places[even], places[even + 1] = even + 1, even
+    source = torch.tensor(places)
+    return batch._replace(pixels=batch.pixels[source]), source == torch.arange(len(ids))
 
 
 def swap_sides(batch: PairBatch, exchanged: torch.Tensor) -> PairBatch:

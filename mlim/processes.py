@@ -1,10 +1,28 @@
-"""Processes that must not outlive the one that started them."""
+"""Processes that must not outlive the one that started them, and processes that train together."""
 
 import ctypes
+import os
 import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+RANK = "RANK"  # torchrun's environment; 0 for the process that leads
+
+
+def is_follower() -> bool:
+    """Whether a launcher started this process beside another one that does the talking."""
+    return os.environ.get(RANK, "0") != "0"
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number, anybody's."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def die_with_parent() -> None:

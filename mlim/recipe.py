@@ -174,10 +174,23 @@ class ModelConfig(Config):
         return self
 
 
+class RatesConfig(Config):
+    """Factors of the learning rate by part of the network; all 1: the paper's one rate."""
+
+    transformer: NonNegativeFloat = Field(description="the blocks, the text embeddings and the image positions")
+    embedder: NonNegativeFloat = Field(description="the image embedder")
+    decoder: NonNegativeFloat = Field(description="the image decoder")
+    heads: NonNegativeFloat = Field(description="MLM, ITM and matching heads")
+
+
 class OptimConfig(Config):
     """Adam, its schedule and its limits (paper section 4.1: Adam, fixed 8e-4)."""
 
     learning_rate: PositiveFloat
+    rates: RatesConfig
+    layer_decay: float = Field(
+        gt=0, le=1, description="factor of the rate from each block to the one below it, the embeddings last; 1: off"
+    )
     betas: tuple[float, float]
     eps: PositiveFloat
     weight_decay: NonNegativeFloat = Field(description="decoupled (AdamW) when above 0")
@@ -224,6 +237,36 @@ class CheckpointConfig(Config):
     keep: PositiveInt
 
 
+class TraceConfig(Config):
+    """Which optimiser steps torch's profiler records, counted from 1."""
+
+    first: PositiveInt
+    last: PositiveInt
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError(f"last {self.last} is before first {self.first}")
+        return self
+
+
+class ComputeConfig(Config):
+    """How the same losses are computed: speed and memory, not the experiment."""
+
+    processes: PositiveInt | Literal["auto"] = Field(
+        description="training processes on this machine, one for each device; auto: all CUDA devices, else one"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        description="of matrix products; the losses stay fp32; auto: bf16 on CUDA devices that have it, else fp32"
+    )
+    compile: bool = Field(description="compile the blocks of the transformer (torch.compile) when training starts")
+    checkpoint_blocks: bool = Field(
+        description="keep only the inputs of the transformer's blocks and compute them again in the backward pass: "
+        "much less memory, a third more operations"
+    )
+    trace: TraceConfig | None = Field(description="steps that torch's profiler records (slower); null: none")
+
+
 class LoaderConfig(Config):
     """From shards to batches."""
 
@@ -241,14 +284,17 @@ class PretrainConfig(Config):
     """Pre-training; the same budget for every pre-training that is compared."""
 
     steps: PositiveInt
-    batch_size: PositiveInt = Field(description="items per micro-batch (MAM draws one mode for each)")
-    accumulate: PositiveInt = Field(description="micro-batches per optimiser step")
+    batch_size: PositiveInt = Field(description="items per micro-batch, on all devices together")
+    accumulate: PositiveInt = Field(description="micro-batches per optimiser step (MAM draws one mode for each step)")
     optim: OptimConfig
     masking: MaskingConfig
     weights: LossWeights
     itm_swap: Probability = _share("probability that ITM swaps the picture for another item's")
     validate_every: PositiveInt = Field(description="optimiser steps between validations")
     validation_items: PositiveInt
+    max_skipped_steps: NonNegativeInt = Field(
+        description="steps whose loss or gradient is not finite are left out; more of them end the training"
+    )
     checkpoint: CheckpointConfig
 
 
@@ -256,14 +302,18 @@ class FinetuneConfig(Config):
     """Fine-tuning on pairs; the same budget for every row that is compared."""
 
     steps: PositiveInt
-    batch_size: PositiveInt = Field(description="pairs per micro-batch (MDO draws one mode for each)")
-    accumulate: PositiveInt
+    batch_size: PositiveInt = Field(description="pairs per micro-batch, on all devices together")
+    accumulate: PositiveInt = Field(description="micro-batches per optimiser step (MDO draws one mode for each step)")
     optim: OptimConfig
     head_dropout: Probability = _share("dropout before the matching head")
     mdo_text_only: Probability = _share("probability that MDO drops the pictures of a micro-batch")
     mdo_image_only: Probability = _share("probability that MDO drops the texts of a micro-batch")
+    ema_decay: Probability = _share("of the moving average of the weights that is judged and kept; 0: the weights")
     swap_items: bool = Field(description="show each training pair in a random order of its two items")
     validate_every: PositiveInt
+    max_skipped_steps: NonNegativeInt = Field(
+        description="steps whose loss or gradient is not finite are left out; more of them end the training"
+    )
     checkpoint: CheckpointConfig
 
     @model_validator(mode="after")
@@ -332,6 +382,7 @@ class Recipe(Config):
     validation: ValidationConfig
     pairs: PairsConfig
     model: ModelConfig
+    compute: ComputeConfig
     loader: LoaderConfig
     pretrain: PretrainConfig
     finetune: FinetuneConfig

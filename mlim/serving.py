@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 import torch
-from accelerate.utils import send_to_device
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
@@ -29,6 +28,7 @@ from mlim.catalog.refusal import Refusal
 from mlim.config import Config, parse
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
+from mlim.data.transfer import to_device
 from mlim.errors import MlimError
 from mlim.evaluation.threshold import Calibration
 from mlim.files import read_json, sha256_of, write_json
@@ -114,7 +114,7 @@ class MatcherModel(PythonModel):
     def _scores(self, frame: pd.DataFrame, start: int, modality: Modality) -> NDArray[np.float64]:
         source = SentItems(frame, start, modality, self._settings)
         collate = PairCollator(source, self._tokenizer, self._settings.max_tokens)
-        batch = send_to_device(collate([Pair(f"a{row}", f"b{row}", 0) for row in range(len(frame))]), self._device)
+        batch = to_device(collate([Pair(f"a{row}", f"b{row}", 0) for row in range(len(frame))]), self._device)
         shown = batch.with_floats()
         with torch.inference_mode():
             logits = self._matcher(shown.first, shown.second, modality)

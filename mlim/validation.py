@@ -32,6 +32,7 @@ from great_expectations.expectations.expectation import (
     ColumnPairMapExpectation,
     MulticolumnMapExpectation,
 )
+from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.expectations.metrics.map_metric_provider import (
     ColumnMapMetricProvider,
     ColumnPairMapMetricProvider,
@@ -85,7 +86,7 @@ class Finding:
     """What one expectation found. `unexpected` counts rows; it is 0 or 1 for an expectation of the whole table.
 
     `code` is a stable short name; `shows` names the column whose value explains a refused row; `acceptable` says
-    whether a person may overrule the expectation.
+    whether a person may overrule the expectation; one that is not `critical` is told and stops nothing.
     """
 
     suite: str
@@ -102,6 +103,7 @@ class Finding:
     code: str
     shows: str | None
     acceptable: bool
+    critical: bool
 
     def summary(self) -> dict[str, Any]:
         """The finding as one entry of a summary.json."""
@@ -140,6 +142,7 @@ class SuiteCheck:
             level: [entry for entry in known if _is_row_level(entry.type) is level] for level in (True, False)
         }
         self._results: dict[str, list[Any]] = defaultdict(list)
+        self._parameters: Mapping[str, Any] = {}
 
     def rows(self, chunk: pd.DataFrame, parameters: Mapping[str, Any]) -> Iterator[RefusedRows]:
         """Judge the rows of a chunk (labels 0, 1, 2, ...); yields what is refused, in the suite's order.
@@ -169,9 +172,10 @@ class SuiteCheck:
             )
         merged = [_merged(self._results[entry["id"]]) for entry in self._committed]
         self._keep(merged)
-        return [_finding(self._name, result) for result in merged]
+        return [_finding(self._name, result, self._parameters) for result in merged]
 
     def _run(self, batch: Any, row_level: bool, parameters: Mapping[str, Any]) -> list[Any]:
+        self._parameters = parameters
         if not self._parts[row_level]:
             return []
         part = gx.ExpectationSuite(name=self._name, expectations=self._parts[row_level])
@@ -257,8 +261,8 @@ class Validation:
 
 
 def require(findings: Sequence[Finding]) -> None:
-    """`DataError` with one sentence for each finding that failed."""
-    complaints = [finding.complaint() for finding in findings if not finding.success]
+    """`DataError` with one sentence for each critical finding that failed."""
+    complaints = [finding.complaint() for finding in findings if finding.critical and not finding.success]
     if complaints:
         raise DataError("\n".join(complaints))
 
@@ -297,7 +301,8 @@ def _percent(part: int, whole: int) -> float | None:
     return PERCENT * part / whole if whole else None
 
 
-def _finding(suite: str, result: Any) -> Finding:
+def _finding(suite: str, result: Any, parameters: Mapping[str, Any]) -> Finding:
+    """The result as a finding; what the problem has in {braces} are parameters too."""
     config, row_level = result.expectation_config, _is_row_level(result.expectation_config.type)
     return Finding(
         suite=suite,
@@ -307,14 +312,22 @@ def _finding(suite: str, result: Any) -> Finding:
         unexpected=int(result.result["unexpected_count"]) if row_level else int(not result.success),
         row_level=row_level,
         observed=result.result.get("observed_value"),
-        limits={key: config.kwargs[key] for key in LIMITS if config.kwargs.get(key) is not None},
-        problem=config.meta["problem"],
+        limits=_limits(config.kwargs),
+        problem=config.meta["problem"].format_map(parameters),
         advice=config.meta["advice"],
         id=config.id,
         code=config.meta.get("code", config.type),
         shows=config.meta.get("shows", config.kwargs.get("column")),
         acceptable=config.meta.get("acceptable", True),
+        critical=config.severity == FailureSeverity.CRITICAL,
     )
+
+
+def _limits(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    limits = {key: kwargs[key] for key in LIMITS if kwargs.get(key) is not None}
+    if kwargs.get("strict_max"):
+        limits["less than"] = limits.pop("max_value")
+    return limits
 
 
 def _column(kwargs: Mapping[str, Any]) -> str | None:

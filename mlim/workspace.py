@@ -52,6 +52,10 @@ class Workspace:
         """Checkpoints of a running training; outside the results, so that a re-run does not wipe them."""
         return self.root / "checkpoints" / stage / cell(name, seed)
 
+    def watched(self, stage: str, name: str, seed: int) -> Path:
+        """What a running training leaves to look at: reconstructions/step-*.png, trace.json.gz."""
+        return self.root / "watch" / stage / cell(name, seed)
+
     @property
     def evaluation(self) -> Path:
         """`evaluate`: metrics.json, curve.csv, baselines.parquet, plots of the main model."""

@@ -6,27 +6,13 @@
 """
 
 import argparse
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from chromium import BROWSERS, find_browser, photograph
 from PIL import Image, ImageChops
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--virtual-time-budget=4000",
-)
 WIDTH = 1280
 TALLEST = 16_000
 COLOURS = 256
@@ -37,7 +23,7 @@ WITHOUT_PHOTOS = "#items, #samples, .sheet-grid, .pair-grid, section:has(> .shee
 def main() -> int:
     """Photograph the sheet; 2 when there is no browser."""
     options = _options()
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser = find_browser()
     if browser is None:
         print(f"none of {', '.join(BROWSERS)} is on PATH", file=sys.stderr)
         return 2
@@ -48,9 +34,7 @@ def main() -> int:
         page, photo = Path(folder) / "page.html", Path(folder) / "photo.png"
         rule = f"{hidden} {{ display: none !important; }}" if hidden else ""
         page.write_text(options.sheet.read_text("utf-8").replace("</style>", f"{rule}</style>", 1), "utf-8")
-        profile = f"--user-data-dir={folder}/profile"
-        command = [browser, *FLAGS, profile, f"--window-size={WIDTH},{TALLEST}", f"--screenshot={photo}", page.as_uri()]
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - a browser on our own page
+        photograph(browser, page.as_uri(), photo, WIDTH, TALLEST)
         _trim(photo, options.height).save(options.picture, optimize=True)
     print(f"wrote {options.picture}: {options.picture.stat().st_size} bytes")
     return 0

@@ -7,6 +7,7 @@ was killed, or one over a changed catalog, finds there what need not be made aga
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +22,7 @@ from mlim.catalog.pictures import web_reasons
 from mlim.catalog.pictures.base import PictureStore
 from mlim.catalog.refusal import Refusal
 from mlim.catalog.rows import RowWriter
-from mlim.catalog.sandbox import Job, Outcome
+from mlim.catalog.sandbox import Job, Outcome, Sandbox
 from mlim.catalog.screen import SourceRow
 from mlim.catalog.shards import write_shard
 from mlim.files import atomic_folder, read_json, sha256_of, sha256_of_bytes, write_json
@@ -29,6 +30,7 @@ from mlim.files import atomic_folder, read_json, sha256_of, sha256_of_bytes, wri
 ITEMS_FILE = "items.arrow"
 REFUSED_FILE = "refused.parquet"
 RECORD_FILE = "shard.json"
+ROWS_PER_DOWNLOAD = 256  # many connections are busy at once, and decoding need not wait long for its first pictures
 FORMAT = 1  # of the shards' content: count up when equal rows give other bytes
 
 MAY_PASS = sandbox.MAY_PASS | web_reasons.MAY_PASS
@@ -101,11 +103,24 @@ def _finished(folder: Path) -> ShardRecord | None:
 
 
 def _make(plan: ShardPlan) -> ShardRecord:
-    plan.store.prefetch([row.image for row in plan.rows if row.image])
-    jobs = [Job(row.image, row.refusal) for row in plan.rows]
-    outcomes = worker_sandbox().decode(jobs)
+    outcomes = _open_pictures(plan.rows, plan.store, worker_sandbox())
     with atomic_folder(plan.folder) as folder:
         return _write(folder, plan.rows, outcomes)
+
+
+def _open_pictures(rows: Sequence[SourceRow], store: PictureStore, decoders: Sandbox) -> list[Outcome]:
+    """The outcome of every row, in order; a part is decoded while the next ones are downloaded (where they must be)."""
+    parts = [rows[start : start + ROWS_PER_DOWNLOAD] for start in range(0, len(rows), ROWS_PER_DOWNLOAD)]
+    downloads = ThreadPoolExecutor(1, thread_name_prefix="mlim-download")
+    try:
+        ready = [downloads.submit(store.prefetch, [row.image for row in part if row.image]) for part in parts]
+        outcomes = list[Outcome]()
+        for part, download in zip(parts, ready, strict=True):
+            download.result()
+            outcomes += decoders.decode([Job(row.image, row.refusal) for row in part])
+    finally:
+        downloads.shutdown(cancel_futures=True)
+    return outcomes
 
 
 def _write(folder: Path, rows: Sequence[SourceRow], outcomes: Sequence[Outcome]) -> ShardRecord:

@@ -34,7 +34,12 @@ def _connect(url: str) -> tuple[Any, str]:
 
     try:
         store, root = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:  # fsspec says which package
+        raise InputError(
+            f"loader.items {url}: {url.partition(SCHEME)[0]}:// addresses need a package that is not installed "
+            f"({error}); install it with pip beside mlim, then run the same command again"
+        ) from None
+    except ValueError as error:
         raise InputError(f"loader.items {url}: cannot be opened ({error})") from None
     return store, root.rstrip("/")
 

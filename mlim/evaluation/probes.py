@@ -33,6 +33,7 @@ GRAY: Final = 127  # of 255: the middle of the pixel range
 BRIGHTEST: Final = 255.0
 
 Floats = NDArray[np.float64]
+Families = NDArray[np.int64]
 
 
 class ItemLosses(NamedTuple):
@@ -199,22 +200,30 @@ def _picture(pixels: Tensor) -> NDArray[np.float32]:
 
 
 class Point(NamedTuple):
-    """What the partners cost at one masking probability: the loss with a partner minus the one with the own."""
+    """What the partners cost at one masking probability: the loss with one partner minus that with another."""
 
     probability: float
     random_minus_own: Difference
     empty_minus_own: Difference
+    random_minus_empty: Difference
 
 
-def _draws(items: int, samples: int, seed: int) -> Floats:
-    """How often each item is drawn in each resample (samples, items)."""
+def _draws(items: int, samples: int, seed: int, families: Families | None) -> Floats:
+    """How often each item is drawn in each resample (samples, items); items of one family are drawn together."""
     generator = np.random.default_rng(seed)
-    return generator.multinomial(items, np.full(items, 1 / items), size=samples).astype(np.float64)
+    _, family = np.unique(np.arange(items) if families is None else families, return_inverse=True)
+    number = int(family.max()) + 1
+    return generator.multinomial(number, np.full(number, 1 / number), size=samples).astype(np.float64)[:, family]
 
 
-def figure_table(losses: Losses, samples: int, confidence: float, seed: int) -> pd.DataFrame:
-    """The figure as a table: probability, partner, loss, low, high; the interval is a bootstrap over items."""
-    draws = _draws(_items_in(losses), samples, seed)
+def figure_table(
+    losses: Losses, samples: int, confidence: float, seed: int, families: Families | None = None
+) -> pd.DataFrame:
+    """The figure as a table: probability, partner, loss, low, high.
+
+    The interval is a bootstrap over items, or over `families` (items,), whose items are not independent.
+    """
+    draws = _draws(_items_in(losses), samples, seed, families)
     rows = [
         {
             "probability": probability,
@@ -229,16 +238,19 @@ def figure_table(losses: Losses, samples: int, confidence: float, seed: int) -> 
     return pd.DataFrame(rows).sort_values(["probability", "partner"], kind="stable", ignore_index=True)
 
 
-def compare_partners(losses: Losses, samples: int, confidence: float, seed: int) -> list[Point]:
-    """At each probability the differences to the own partner, paired by item."""
-    draws = _draws(_items_in(losses), samples, seed)
+def compare_partners(
+    losses: Losses, samples: int, confidence: float, seed: int, families: Families | None = None
+) -> list[Point]:
+    """At each probability the differences between partners, paired by item; `families` (items,) as in the table."""
+    draws = _draws(_items_in(losses), samples, seed, families)
 
-    def minus_own(probability: float, partner: Partner) -> Difference:
-        found, own = losses[probability, partner], losses[probability, "own"]
-        return paired_difference(found.mean - own.mean, found.resampled(draws) - own.resampled(draws), confidence)
+    def minus(probability: float, more: Partner, less: Partner) -> Difference:
+        one, other = losses[probability, more], losses[probability, less]
+        return paired_difference(one.mean - other.mean, one.resampled(draws) - other.resampled(draws), confidence)
 
+    pairs: tuple[tuple[Partner, Partner], ...] = (("random", "own"), ("empty", "own"), ("random", "empty"))
     probabilities = sorted({probability for probability, _ in losses})
-    return [Point(p, minus_own(p, "random"), minus_own(p, "empty")) for p in probabilities]
+    return [Point(p, *(minus(p, more, less) for more, less in pairs)) for p in probabilities]
 
 
 def relative_harm(losses: Losses) -> float:
@@ -249,6 +261,25 @@ def relative_harm(losses: Losses) -> float:
         if partner == "own"
     ]
     return float(np.mean(shares))
+
+
+def compare_harm(
+    recon: Losses, mlm: Losses, samples: int, confidence: float, seed: int, families: Families | None = None
+) -> Difference:
+    """`relative_harm` to RECON minus that to MLM: of the same items, so both are drawn together."""
+    draws = _draws(_items_in(recon), samples, seed, families)
+    value = relative_harm(recon) - relative_harm(mlm)
+    return paired_difference(value, _resampled_harm(recon, draws) - _resampled_harm(mlm, draws), confidence)
+
+
+def _resampled_harm(losses: Losses, draws: Floats) -> Floats:
+    """`relative_harm` on each resample (samples,)."""
+    shares = [
+        losses[probability, "random"].resampled(draws) / found.resampled(draws) - 1
+        for (probability, partner), found in losses.items()
+        if partner == "own"
+    ]
+    return np.asarray(np.mean(shares, axis=0))
 
 
 def _items_in(losses: Losses) -> int:

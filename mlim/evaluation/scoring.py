@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 
 from mlim.data.collate import Pair, PairBatch
 from mlim.data.loader import chunks, fetch_ahead
+from mlim.data.transfer import to_device
 from mlim.models.matcher import Matcher
 from mlim.recipe import Modality
 
@@ -30,7 +30,7 @@ def pair_logits(
     matcher.eval()
     try:
         found = [
-            _logits(matcher, send_to_device(batch, device), modality)
+            _logits(matcher, to_device(batch, device), modality)
             for batch in fetch_ahead(collate, chunks(pairs, batch_size))
         ]
     finally:

@@ -4,12 +4,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertEncoder
 
 from mlim.errors import InputError
 from mlim.models.config import MlimConfig
+from mlim.models.dropout import Dropout
 from mlim.models.image_embedder import ImageEmbedder
+from mlim.models.transformer import Encoder, Packing, pack, put_tokens, take_tokens
 
 
 class Backbone(nn.Module):
@@ -26,8 +26,8 @@ class Backbone(nn.Module):
         self.image_embedder = ImageEmbedder(config)
         self.image_positions = nn.Embedding(config.cells, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
-        self.encoder = BertEncoder(bert_config(config))
+        self.dropout = Dropout(config.dropout)
+        self.encoder = Encoder(config)
 
     def embed_text(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Word + position vectors (B, T, H); `ids` (B, T), `positions` (T,) or (B, T) count from an item's [CLS]."""
@@ -50,25 +50,16 @@ class Backbone(nn.Module):
             cells = torch.where(masked.unsqueeze(-1), self.words.weight[self.special.mask], cells)
         return cast(Tensor, cells + self.image_positions.weight)
 
-    def encode(self, vectors: Tensor, attention: Tensor) -> Tensor:
-        """The transformer's outputs (B, S, H); `attention` (B, S) bool is False at padding, which nobody reads."""
-        hidden = self.dropout(self.norm(vectors))
-        readable = attention[:, None, None, :].expand(-1, -1, attention.shape[1], -1)
-        return cast(Tensor, self.encoder(hidden, attention_mask=readable).last_hidden_state)
+    def encode(self, vectors: Tensor, attention: Tensor, packing: Packing | None = None) -> Tensor:
+        """The transformer's outputs (B, S, H), zeros at padding; `attention` (B, S) bool is False there.
 
+        `packing` is `pack(attention)`; where that lies on a GPU, one that was made before spares waiting for it.
+        """
+        packing = pack(attention) if packing is None else packing
+        hidden = self.dropout(self.norm(take_tokens(vectors, packing)))
+        return put_tokens(self.encoder(hidden, packing), packing)
 
-def bert_config(config: MlimConfig) -> BertConfig:
-    """The Hugging Face configuration of the transformer inside."""
-    return BertConfig(
-        vocab_size=config.vocabulary_size,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        intermediate_size=config.intermediate_size,
-        hidden_act=config.activation,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.dropout,
-        layer_norm_eps=config.norm_eps,
-        max_position_embeddings=config.text_positions,
-        attn_implementation="sdpa",
-    )
+    def compile_parts(self) -> None:
+        """Compile the transformer's blocks and the embedder in place; names and values of weights stay."""
+        self.encoder.compile_blocks()
+        self.image_embedder.compile(dynamic=True)

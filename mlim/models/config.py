@@ -1,5 +1,6 @@
 """All numbers needed to build the network again."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -66,6 +67,29 @@ class MlimConfig(Config):
         )
 
     @property
+    def embedder_strides(self) -> list[int]:
+        """The stride, and kernel, of every layer of the image embedder: 1 for those after the given ones."""
+        strides = self.embedder.strides
+        return [*strides, *[1] * (self.embedder.layers - len(strides))]
+
+    @property
+    def decoder_strides(self) -> list[int]:
+        """The stride of every layer of the image decoder."""
+        return layer_strides(self.decoder.strides, self.decoder.layers)
+
+    @property
     def cells(self) -> int:
         """Number of image cells, and of vectors the transformer sees per picture."""
         return self.grid * self.grid
+
+
+def layer_strides(strides: Sequence[int], layers: int) -> list[int]:
+    """The stride of every layer: `strides` in order, and 1 for each of the remaining, blending layers.
+
+    The blending layers are dealt to the enlargements from the last (finest) to the first, as the transformer has
+    already blended the cells themselves; when there are more of them than enlargements, the dealing starts again.
+    """
+    blends = [0] * len(strides)
+    for number in range(layers - len(strides)):
+        blends[-1 - number % len(strides)] += 1
+    return [stride for blend, factor in zip(blends, strides, strict=True) for stride in (*[1] * blend, factor)]

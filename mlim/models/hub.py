@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import BertConfig, BertForMaskedLM
@@ -15,6 +15,7 @@ from mlim.errors import InputError
 from mlim.models.config import MlimConfig, SpecialIds
 from mlim.models.mlim import Mlim
 from mlim.models.storage import read_config
+from mlim.models.transformer import Block
 from mlim.recipe import Recipe
 
 RANDOM = "random"
@@ -161,9 +162,26 @@ def _copy_weights(model: Mlim, bert: Any, own_head: bool) -> None:
         embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0]
     )
     backbone.norm.load_state_dict(embeddings.LayerNorm.state_dict())
-    backbone.encoder.load_state_dict(bert.bert.encoder.state_dict())
+    for block, layer in zip(backbone.encoder.blocks, bert.bert.encoder.layer, strict=True):
+        copy_block(cast(Block, block), layer)
     if own_head:
         _copy_head(model, bert.cls.predictions)
+
+
+@torch.no_grad()
+def copy_block(block: Block, layer: Any) -> None:
+    """One block from BERT's layer, whose query, key and value are layers of their own."""
+    apart = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
+    block.qkv.weight.copy_(torch.cat([each.weight for each in apart]))
+    block.qkv.bias.copy_(torch.cat([each.bias for each in apart]))
+    for ours, theirs in (
+        (block.mix, layer.attention.output.dense),
+        (block.mix_norm, layer.attention.output.LayerNorm),
+        (block.widen, layer.intermediate.dense),
+        (block.narrow, layer.output.dense),
+        (block.narrow_norm, layer.output.LayerNorm),
+    ):
+        ours.load_state_dict(theirs.state_dict())
 
 
 def _copy_head(model: Mlim, predictions: Any) -> None:

@@ -22,10 +22,9 @@ class ImageEmbedder(nn.Module):
         super().__init__()
         self.size = config.image_size
         channels = (RGB, *config.embedder.channels, config.hidden_size)
-        strides = config.embedder.strides + (1,) * (config.embedder.layers - len(config.embedder.strides))
         self.layers = nn.ModuleList(
             nn.Conv2d(entering, leaving, kernel_size=stride, stride=stride)
-            for entering, leaving, stride in zip(channels[:-1], channels[1:], strides, strict=True)
+            for entering, leaving, stride in zip(channels[:-1], channels[1:], config.embedder_strides, strict=True)
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -33,7 +32,8 @@ class ImageEmbedder(nn.Module):
         if pixels.shape[-2:] != (self.size, self.size):
             given = " x ".join(map(str, pixels.shape[-2:]))
             raise InputError(f"the model reads {self.size} x {self.size} pictures, got {given}; resize them first")
-        grid = self.layers[0](2 * pixels - 1)  # centred: gray is 0, white and black weigh alike
+        centred = 2 * pixels - 1  # gray is 0, white and black weigh alike
+        grid = self.layers[0](centred.contiguous(memory_format=torch.channels_last))  # as pictures lie in files, too
         for layer in self.layers[1:]:
             grid = layer(nn.functional.gelu(grid))
         return torch.flatten(grid, start_dim=2).transpose(1, 2)

@@ -13,6 +13,7 @@ from mlim.models.heads import BinaryHead
 from mlim.models.initialise import initialise
 from mlim.models.mlim import Mlim
 from mlim.models.storage import load_model, save_model
+from mlim.models.transformer import Packing, pack
 from mlim.recipe import Modality, Probability
 
 KIND = "matcher"
@@ -63,38 +64,57 @@ class Matcher(nn.Module):
         matcher.backbone.load_state_dict(mlim.backbone.state_dict())
         return matcher
 
-    def forward(self, first: PairSide, second: PairSide, modality: Modality) -> Tensor:
-        """Logits (B,) that the items match; the vectors of a modality that is left out are not in the sequence."""
-        vectors, attention = zip(
-            self._special(self.config.backbone.special.cls, torch.zeros_like(first.attention[:, :1], dtype=torch.long)),
+    def forward(self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None = None) -> Tensor:
+        """Logits (B,) that the items match; the vectors of a modality that is left out are not in the sequence.
+
+        `packing` is what `pack_pairs` gave for this batch, for models on a GPU.
+        """
+        special, cls = self.config.backbone.special, torch.zeros_like(first.attention[:, :1], dtype=torch.long)
+        vectors = (
+            self._special(special.cls, cls),
             *self._item(first, modality, segment=0),
-            self._special(self.config.backbone.special.sep, self._sep_position(first, modality)),
+            self._special(special.sep, self._sep_position(first, modality)),
             *self._item(second, modality, segment=1),
-            strict=True,
         )
-        hidden = self.backbone.encode(torch.cat(vectors, dim=1), torch.cat(attention, dim=1))
+        attention = self._attention(first.attention, second.attention, modality)
+        hidden = self.backbone.encode(torch.cat(vectors, dim=1), attention, packing)
         return cast(Tensor, self.head(hidden[:, 0]))
 
-    def _special(self, token: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-        vectors = self.backbone.embed_text(torch.full_like(positions, token), positions)
-        return self._in_segment(vectors, 0), torch.ones_like(positions, dtype=torch.bool)
+    def pack_pairs(self, first: Tensor, second: Tensor, modality: Modality) -> Packing:
+        """The packing for `forward`, from the attentions (B, T) of both sides while they lie on the CPU."""
+        return pack(self._attention(first, second, modality))
+
+    def _attention(self, first: Tensor, second: Tensor, modality: Modality) -> Tensor:
+        """Which vectors of [CLS] text1 cells1 [SEP] text2 cells2 are no padding, (B, S) bool."""
+        one, cells = (first.new_ones(len(first), width) for width in (1, self.config.backbone.cells))
+        sides = {
+            "text": ((first,), (second,)),
+            "image": ((cells,), (cells,)),
+            "both": ((first, cells), (second, cells)),
+        }
+        left, right = sides[modality]
+        return torch.cat([one, *left, one, *right], dim=1)
+
+    def _special(self, token: int, positions: Tensor) -> Tensor:
+        return self._in_segment(self.backbone.embed_text(torch.full_like(positions, token), positions), 0)
 
     def _sep_position(self, first: PairSide, modality: Modality) -> Tensor:
         if modality == "image":
             return torch.ones_like(first.attention[:, :1], dtype=torch.long)
         return first.attention.sum(dim=1, keepdim=True) + 1
 
-    def _item(self, side: PairSide, modality: Modality, segment: int) -> list[tuple[Tensor, Tensor]]:
+    def _item(self, side: PairSide, modality: Modality, segment: int) -> list[Tensor]:
         parts = []
         if modality != "image":
             places = self.backbone.count_positions(side.tokens.shape[1] + TEXT_SPECIALS, side.tokens)
-            vectors = self.backbone.embed_text(side.tokens, places[1:-1])  # between the places of [CLS] and [SEP]
-            parts.append((self._in_segment(vectors, segment), side.attention))
+            parts.append(self.backbone.embed_text(side.tokens, places[1:-1]))  # between [CLS] and [SEP]
         if modality != "text":
-            cells = self.backbone.embed_image(side.pixels)
-            readable = torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device)
-            parts.append((self._in_segment(cells, segment), readable))
-        return parts
+            parts.append(self.backbone.embed_image(side.pixels))
+        return [self._in_segment(vectors, segment) for vectors in parts]
+
+    def compile_parts(self) -> None:
+        """Compile blocks and embedder in place (torch.compile); names and values of weights stay."""
+        self.backbone.compile_parts()
 
     def _in_segment(self, vectors: Tensor, segment: int) -> Tensor:
         return vectors if self.segments is None else vectors + self.segments.weight[segment]

@@ -12,6 +12,7 @@ from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.image_decoder import ImageDecoder
 from mlim.models.initialise import initialise
 from mlim.models.storage import load_model, save_model
+from mlim.models.transformer import Packing, pack
 
 KIND = "mlim"
 
@@ -50,23 +51,34 @@ class Mlim(nn.Module):
         pixels: Tensor | None,
         text_mask: Tensor | None = None,
         image_mask: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> ItemOutput:
         """Encode items.
 
         `input_ids` (B, T) hold [CLS] tokens [SEP] and [PAD], `text_attention` (B, T) bool is False at [PAD];
-        `pixels` (B, 3, S, S) in [0, 1]; `text_mask` (B, T) and `image_mask` (B, C) bool tell what is hidden.
+        `pixels` (B, 3, S, S) in [0, 1]; `text_mask` (B, T) and `image_mask` (B, C) bool tell what is hidden;
+        `packing` is what `pack_items` gave for this batch, for models on a GPU.
         """
         length = input_ids.shape[1]
         if text_mask is not None:
             input_ids = torch.where(text_mask, self.config.special.mask, input_ids)
         vectors = self.backbone.embed_text(input_ids, self.backbone.count_positions(length, input_ids))
-        attention = text_attention
         if pixels is not None:
-            cells = self.backbone.embed_image(pixels, image_mask)
-            vectors = torch.cat([vectors, cells], dim=1)
-            attention = torch.cat([attention, attention.new_ones(cells.shape[:2])], dim=1)
-        hidden = self.backbone.encode(vectors, attention)
+            vectors = torch.cat([vectors, self.backbone.embed_image(pixels, image_mask)], dim=1)
+        hidden = self.backbone.encode(vectors, self._attention(text_attention, pixels is not None), packing)
         return ItemOutput(hidden[:, :length], None if pixels is None else hidden[:, length:])
+
+    def pack_items(self, text_attention: Tensor, pictures: bool = True) -> Packing:
+        """The packing for `forward_items`, from a batch's `text_attention` (B, T) while that lies on the CPU."""
+        return pack(self._attention(text_attention, pictures))
+
+    def _attention(self, text: Tensor, pictures: bool) -> Tensor:
+        return torch.cat([text, text.new_ones(len(text), self.config.cells)], dim=1) if pictures else text
+
+    def compile_parts(self) -> None:
+        """Compile blocks, embedder and decoder in place (torch.compile); names and values of weights stay."""
+        self.backbone.compile_parts()
+        self.decoder.compile(dynamic=True)
 
     def mlm_logits(self, hidden: Tensor) -> Tensor:
         """Logits over the vocabulary (N, V) from outputs at masked tokens (N, H); N may be 0."""

@@ -3,7 +3,7 @@
 Functions of the accepted items: no files are written here. docs/pairs.md describes the language that decides.
 """
 
-from mlim.pairs.audit import BOOSTED_TREES, LEARNED, READ_COLUMNS, audit_leaks
+from mlim.pairs.audit import BOOSTED_TREES, LEARNED, READ_COLUMNS, BestRule, audit_leaks, best_rules
 from mlim.pairs.components import find_components
 from mlim.pairs.deal import deal_components
 from mlim.pairs.labelled import labelled_pairs, read_labelled
@@ -28,9 +28,11 @@ __all__ = [
     "TEST",
     "TRAIN",
     "VALIDATION",
+    "BestRule",
     "SplitPairs",
     "VariationRule",
     "audit_leaks",
+    "best_rules",
     "count_pairs",
     "deal_components",
     "directed",

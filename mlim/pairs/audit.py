@@ -6,6 +6,7 @@ only what the model reads, and only the index: no picture is opened.
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,51 @@ BAG_OF_WORDS, BOOSTED_TREES = "bag of words", "boosted trees"
 RULE, LEARNED = "rule", "learned"
 READ_COLUMNS = ["id", "text", "attributes", "image_sha256", "image_hash"]
 
+Places = NDArray[np.int64]
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BestRule:
+    """The rule that solves most of the pairs of a split; `solved` is its `solved_share` there."""
+
+    rule: str
+    solved: float
+
+
+def solved_share(accuracy: float, majority: float) -> float:
+    """How much a way gains over always saying the majority's label: 0 for nothing, 1 when it is always right.
+
+    This is what `pairs.leak_limit` limits.
+    """
+    room = 1 - majority
+    return round((accuracy - majority) / room, AUDIT_DECIMALS) if room > 0 else 0.0
+
+
+def best_rules(pairs: pd.DataFrame, items: pd.DataFrame) -> dict[str, BestRule]:
+    """For each split that has pairs the rule that solves most of them; `pairs` and `items` as in `audit_leaks`."""
+    used, first, second = _sides(pairs, items)
+    compared, match = _compared(used, _attributes(used)), pairs["label"].to_numpy() == MATCH
+    best = {}
+    for split, places in pairs.reset_index(drop=True).groupby("split").indices.items():
+        equal = {name: values[first[places]] == values[second[places]] for name, values in compared.items()}
+        rules = [_rule_of(name, each, match[places]) for name, each in equal.items()]
+        best[str(split)] = max(rules, key=lambda rule: rule.solved)
+    return best
+
+
+def _rule_of(name: str, equal: NDArray[np.bool_], match: NDArray[np.bool_]) -> BestRule:
+    word, _, right = _spoken(equal, match)
+    share = float(match.mean())
+    return BestRule(f"{name} {word}", solved_share(right, max(share, 1 - share)))
+
+
+def _spoken(equal: NDArray[np.bool_], match: NDArray[np.bool_]) -> tuple[str, NDArray[np.bool_], float]:
+    """What a rule calls a match and how often it is right; of the rule and its negation the more accurate one."""
+    agreement = float((equal == match).mean())
+    word, said = ("is equal", equal) if agreement >= 1 - agreement else ("differs", ~equal)
+    return word, said, max(agreement, 1 - agreement)
+
 
 def audit_leaks(pairs: pd.DataFrame, items: pd.DataFrame, config: PairsConfig, seed: int) -> list[dict[str, Any]]:
     """An entry for each rule and each learned classifier, the rules first.
@@ -31,24 +77,31 @@ def audit_leaks(pairs: pd.DataFrame, items: pd.DataFrame, config: PairsConfig, s
     `pairs` has item_a, item_b, label, split; `items` has READ_COLUMNS for each of their items. `rule` names the way,
     `method` is rule or learned, `pr_auc` is its average precision on the test pairs and `prevalence` the share of
     matches there, which chance would reach. `accuracy` and `majority` are of all pairs for a rule, of the test pairs
-    for a classifier, cut where the validation pairs say; it `leaks` when its accuracy gains config.leak_limit or more
-    of what lies between the majority's and 1. Of a rule and its negation the more accurate one is told. Classifiers
-    learn from at most config.audit_pairs training pairs, drawn with `seed`.
+    for a classifier, cut where the validation pairs say; it `leaks` when its `solved_share` reaches config.leak_limit.
+    Of a rule and its negation the more accurate one is told. Classifiers learn from at most config.audit_pairs
+    training pairs, drawn with `seed`.
     """
+    used, first, second = _sides(pairs, items)
+    audit, attributes = _Audit(pairs, first, second, config), _attributes(used)
+    return [*_rules(audit, used, attributes), *_classifiers(audit, used, attributes, seed)]
+
+
+def _sides(pairs: pd.DataFrame, items: pd.DataFrame) -> tuple[pd.DataFrame, Places, Places]:
+    """The items that are in pairs, by id, and the places of the first and the second item of each pair among them."""
     used = items.set_index("id").loc[sorted({*pairs["item_a"], *pairs["item_b"]})]
     place = pd.Index(used.index)
     first, second = (np.asarray(place.get_indexer(pairs[column]), dtype=np.int64) for column in ("item_a", "item_b"))
-    audit = _Audit(pairs, first, second, config)
-    attributes = [json.loads(text) for text in used["attributes"]]
-    return [*_rules(audit, used, attributes), *_classifiers(audit, used, attributes, seed)]
+    return used, first, second
+
+
+def _attributes(used: pd.DataFrame) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in used["attributes"]]
 
 
 class _Audit:
     """The pairs as arrays, and how an entry is made of what a rule says or a classifier scores."""
 
-    def __init__(
-        self, pairs: pd.DataFrame, first: NDArray[np.int64], second: NDArray[np.int64], config: PairsConfig
-    ) -> None:
+    def __init__(self, pairs: pd.DataFrame, first: Places, second: Places, config: PairsConfig) -> None:
         self.first, self.second, self.config = first, second, config
         self.labels: Labels = (pairs["label"].to_numpy() == MATCH).astype(np.int64)
         self.split = pairs["split"].to_numpy(dtype=object)
@@ -57,12 +110,10 @@ class _Audit:
         """Which pairs are of the split."""
         return np.asarray(self.split == split)
 
-    def rule(self, name: str, values: NDArray[Any]) -> dict[str, Any]:
+    def rule(self, name: str, values: Values) -> dict[str, Any]:
         """The rule that compares one value of each item, or its negation."""
-        equal, match = values[self.first] == values[self.second], self.labels == MATCH
-        agreement = float((equal == match).mean())
-        said, word = (equal, "is equal") if agreement >= 1 - agreement else (~equal, "differs")
-        right = max(agreement, 1 - agreement)
+        equal = values[self.first] == values[self.second]
+        word, said, right = _spoken(equal, self.labels == MATCH)
         return self._entry(f"{name} {word}", RULE, said.astype(np.float64), right, self.labels)
 
     def classifier(self, name: str, scores: Scores) -> dict[str, Any]:
@@ -75,7 +126,6 @@ class _Audit:
     def _entry(self, name: str, method: str, scores: Scores, accuracy: float, judged: Labels) -> dict[str, Any]:
         test, share = self.of(TEST), float(judged.mean())
         majority = max(share, 1 - share)
-        gain, room = accuracy - majority, 1 - majority
         figures = {
             "pr_auc": float(average_precision_score(self.labels[test], scores[test])),
             "prevalence": float(self.labels[test].mean()),
@@ -83,7 +133,7 @@ class _Audit:
             "majority": majority,
         }
         rounded = {key: round(value, AUDIT_DECIMALS) for key, value in figures.items()}
-        leaks = bool(gain >= self.config.leak_limit * room and gain > 0)
+        leaks = solved_share(accuracy, majority) >= self.config.leak_limit
         return {"rule": name, "method": method, **rounded, "leaks": leaks}
 
 
@@ -101,6 +151,11 @@ def best_cut(labels: Labels, scores: Scores) -> float:
 
 
 def _rules(audit: _Audit, used: pd.DataFrame, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [audit.rule(name, values) for name, values in _compared(used, attributes).items()]
+
+
+def _compared(used: pd.DataFrame, attributes: list[dict[str, Any]]) -> dict[str, Values]:
+    """What rules compare: the name and the values of all items."""
     named = {
         "text": used["text"].to_numpy(dtype=object),
         "picture": used["image_sha256"].to_numpy(dtype=object),
@@ -108,7 +163,7 @@ def _rules(audit: _Audit, used: pd.DataFrame, attributes: list[dict[str, Any]]) 
     }
     for column in dict.fromkeys(name for one in attributes for name in one):
         named[f"`{column}`"] = np.array([str(one.get(column) or "") for one in attributes], dtype=object)
-    return [audit.rule(name, values) for name, values in named.items()]
+    return named
 
 
 def _classifiers(

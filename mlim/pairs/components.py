@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from mlim.quality.near_duplicates import link_groups
 
 Places = NDArray[np.int64]
 
@@ -19,9 +19,7 @@ def find_components(items: pd.DataFrame, pairs: pd.DataFrame, near_links: Places
     links = [np.column_stack([position.get_indexer(pairs[column]) for column in ("item_a", "item_b")])]
     links += [_to_first(items[column]) for column in ("family", "image_sha256")]
     links += [] if near_links is None else [near_links]
-    rows, columns = np.concatenate(links).T
-    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(items), len(items)))
-    _, found = connected_components(graph, directed=False)
+    found = link_groups(np.concatenate(links), len(items))
     return np.asarray(pd.factorize(found)[0], dtype=np.int64)
 
 

@@ -16,7 +16,7 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 HASH_BITS = 64
 HEXADECIMAL = 16
@@ -73,6 +73,12 @@ def near_duplicate_links(
         if sum(map(len, found)) > PENDING_LINKS:
             found = [_spanning(found, len(numbers))]
     return _spanning(found, len(numbers))
+
+
+def link_groups(links: Links, size: int) -> Links:
+    """A number for each of `size` positions, equal for those that the links (n, 2) connect and for no others."""
+    graph = coo_array((np.ones(len(links), dtype=bool), (links[:, 0], links[:, 1])), shape=(size, size))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def hash_numbers(hashes: Sequence[str] | Hashes) -> Hashes:

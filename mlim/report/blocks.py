@@ -8,7 +8,10 @@ from markupsafe import Markup
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, already formatted; columns after the first `text_columns` hold numbers and are set right."""
+    """Cells as text, already formatted; columns after the first `text_columns` hold numbers and are set right.
+
+    `tones` (good, bad, open, missing), one for each row, colour the last column of text.
+    """
 
     kind: ClassVar[str] = "table"
     title: str
@@ -17,6 +20,7 @@ class Table:
     note: str = ""
     text_columns: int = 1
     strong: int | None = None  # the row to stress
+    tones: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,16 @@ class Folded:
     text: str
 
 
-Block = Table | Plot | Picture | Gallery | Pairs | Folded
+@dataclass(frozen=True)
+class Sentences:
+    """Plain sentences, one below the other."""
+
+    kind: ClassVar[str] = "sentences"
+    title: str
+    sentences: tuple[str, ...]
+
+
+Block = Table | Plot | Picture | Gallery | Pairs | Folded | Sentences
 
 
 @dataclass(frozen=True)

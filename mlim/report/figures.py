@@ -29,6 +29,8 @@ HEIGHT_INCHES: Final = 3.4
 ROW_INCHES: Final = 0.37
 PANEL_PADDING_INCHES: Final = 0.08
 LABEL_CHARACTERS: Final = 22  # of a line beside the bars
+LEGEND_CHARACTERS: Final = 28  # of a label; with longer ones a legend has one column
+LEGEND_INCHES: Final = 0.2  # of height for each line of a legend
 MARGIN: Final = 0.05  # of recall and of precision, around the curves
 FIGURE_DPI: Final = 150
 SMOOTHING_WINDOWS: Final = 25  # a training curve is averaged over 1/25 of its length
@@ -47,6 +49,14 @@ MODES: Final = {
     "text": "text only",
     "image": "image only",
 }
+VERDICTS: Final = {  # colour and mark
+    "supported": ("#009e73", "o"),
+    "contradicted": ("#d55e00", "s"),
+    "not separated": ("#6b7788", "D"),
+    "not measured": ("#6b7788", "x"),
+}
+FOREST_INCHES: Final = 0.4  # of height for each effect
+SEED_OFFSET: Final = 0.26  # of the rings of single seeds, below their mean
 PARTNERS: Final = {"own": "its own", "empty": "empty", "random": "a random other"}
 RECONSTRUCTION_INCHES: Final = 1.15
 TITLE_SIZE: Final = 11
@@ -95,12 +105,14 @@ def draw_losses(histories: Mapping[str, pd.DataFrame], path: Path) -> None:
 
 def draw_pr_curves(curves: Mapping[str, pd.DataFrame], prevalence: float, path: Path) -> None:
     """Precision against recall; each curve has the columns `recall` and `precision`, `prevalence` is chance level."""
-    with _figure(path) as (axes,):
+    one_column = max(map(len, curves), default=0) > LEGEND_CHARACTERS
+    longer = LEGEND_INCHES * (len(curves) + 1) / 2 if one_column else 0.0
+    with _figure(path, height=HEIGHT_INCHES + longer) as (axes,):
         for (label, curve), (colour, dash) in zip(curves.items(), _looks(), strict=False):
             axes.plot(curve["recall"], curve["precision"], dash, color=colour, label=label, drawstyle="steps-pre")
         axes.axhline(prevalence, color=INK, linewidth=1, linestyle=":", label=f"chance ({prevalence:.3f})")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(_lowest(curves, prevalence), 1 + MARGIN / 5))
-        axes.figure.legend(loc="outside lower left", ncols=2)
+        axes.figure.legend(loc="outside lower left", ncols=1 if one_column else 2)
 
 
 def draw_figure2(frame: pd.DataFrame, path: Path, title: str, y_label: str) -> None:
@@ -151,6 +163,43 @@ def draw_table_bars(table: pd.DataFrame, path: Path, prevalence: float | None = 
         if prevalence is not None:
             axes.axvline(prevalence, color=INK, linewidth=1, linestyle=":")
             axes.annotate("chance", (prevalence, len(table) - 0.5), ha="center", va="bottom", annotation_clip=False)
+
+
+def draw_forest(effects: pd.DataFrame, path: Path, margin: float, ground: bool = False) -> None:
+    """Effect sizes with their intervals, one line each, and the single seeds behind them.
+
+    `effects` has label, value, low, high, verdict and by_seed (a list), and group where there are several data sets;
+    +-`margin` around 0 is shaded. `ground`: on white, for a page that is not ours.
+    """
+    with _figure(path, height=FOREST_INCHES * (len(effects) + 2), ground=ground) as (axes,):
+        places = np.arange(len(effects))[::-1]
+        axes.axvspan(-margin, margin, color=INK, alpha=0.07, linewidth=0)
+        axes.axvline(0, color=INK, linewidth=1)
+        for verdict, (colour, marker) in VERDICTS.items():
+            shown = (effects["verdict"] == verdict).to_numpy()
+            if shown.any():
+                _draw_effects(axes, effects[shown], places[shown], colour, marker, verdict)
+        axes.set_yticks(places, [_effect_label(row) for row in effects.to_dict("records")])
+        axes.tick_params(axis="y", labelsize=TEXT_SIZE - 1)
+        axes.set_ylim(-0.7, len(effects) - 0.3)
+        axes.set_xlabel("difference of PR-AUC")
+        axes.grid(visible=False, axis="y")
+        axes.figure.legend(loc="outside lower left", ncols=3)
+
+
+def _draw_effects(
+    axes: Axes, effects: pd.DataFrame, places: np.ndarray, colour: str, marker: str, verdict: str
+) -> None:
+    axes.hlines(places, effects["low"], effects["high"], color=colour, linewidth=2)
+    axes.plot(effects["value"], places, marker, color=colour, markersize=7, label=verdict)
+    for place, seeds in zip(places, effects["by_seed"], strict=True):
+        if len(seeds) > 1:
+            axes.plot(seeds, np.full(len(seeds), place - SEED_OFFSET), "o", mec=colour, mfc="none", markersize=3.5)
+
+
+def _effect_label(row: Mapping[Any, Any]) -> str:
+    label = textwrap.fill(str(row["label"]), LABEL_CHARACTERS)
+    return f"{label}\n{row['group']}" if row.get("group") else label
 
 
 def _lowest(curves: Mapping[str, pd.DataFrame], prevalence: float) -> float:
@@ -210,10 +259,12 @@ def _looks() -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _figure(path: Path, rows: int = 1, height: float = HEIGHT_INCHES) -> Iterator[tuple[Axes, ...]]:
+def _figure(
+    path: Path, rows: int = 1, height: float = HEIGHT_INCHES, ground: bool = False
+) -> Iterator[tuple[Axes, ...]]:
     with _style():
         empty = Figure(figsize=(WIDTH_INCHES, height * rows), dpi=FIGURE_DPI, layout="constrained")
-        with _saved(empty, path) as figure:
+        with _saved(empty, path, ground) as figure:
             yield tuple(figure.subplots(rows, 1, squeeze=False)[:, 0])
 
 
@@ -224,10 +275,14 @@ def _style() -> Iterator[None]:
 
 
 @contextmanager
-def _saved(figure: Figure, path: Path) -> Iterator[Figure]:
-    """Write the figure to `path` when the block ends well, as its suffix says, without a date inside."""
+def _saved(figure: Figure, path: Path, ground: bool = False) -> Iterator[Figure]:
+    """Write the figure to `path` when the block ends well, as its suffix says, without a date inside.
+
+    An SVG is transparent, for the page's own ground, unless it brings a white `ground`.
+    """
+    looks: dict[str, Any] = {"facecolor": "white"} if ground else {"transparent": True}
     formats: dict[str, dict[str, Any]] = {
-        ".svg": {"metadata": {"Date": None, "Creator": None}, "transparent": True},
+        ".svg": {"metadata": {"Date": None, "Creator": None}, **looks},
         ".png": {"metadata": {"Software": None}, "facecolor": "white"},
     }
     if path.suffix not in formats:

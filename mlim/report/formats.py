@@ -42,6 +42,11 @@ def signed_interval(value: Number, low: Number, high: Number) -> str:
     return f"{signed(value)} [{signed(low)}, {signed(high)}]"
 
 
+def spread(value: Number, seeds: int) -> str:
+    """A standard deviation between seeds with their number: `0.006 (3)`."""
+    return MISSING if is_missing(value) else f"{score(value)} ({seeds})"
+
+
 def p_value(value: Number) -> str:
     """A p-value; below 0.001 only that."""
     if value is None or math.isnan(value):

@@ -9,6 +9,9 @@ import pandas as pd
 
 from mlim.catalog.quarantine import read_quarantine
 from mlim.errors import InputError
+from mlim.evaluation.evidence import Evidence, read_evidence
+from mlim.evaluation.judging import Judged, Settings, judge
+from mlim.evaluation.pr_auc import average_precision, mean_pr_curve
 from mlim.files import read_json
 from mlim.recipe import Recipe
 from mlim.workspace import Workspace
@@ -49,6 +52,10 @@ class Gathered:
     figure2: Mapping[str, pd.DataFrame]
     reconstructions: bytes | None
     probe: Summary | None
+    evidence: Evidence
+    claims: tuple[Judged, ...]
+    row_curves: Mapping[str, pd.DataFrame]
+    by_seed: Mapping[str, tuple[float, ...]]
 
     @property
     def trainings(self) -> tuple[Training, ...]:
@@ -57,7 +64,11 @@ class Gathered:
 
 
 def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
-    """Read every result that the report shows; a file that exists but cannot be read is an `InputError`."""
+    """Read every result that the report shows; a file that exists but cannot be read is an `InputError`.
+
+    The claims are judged here, from the scores, so that all that speaks of them says the same.
+    """
+    evidence = _evidence(recipe, workspace)
     evaluation, ablation, probe = workspace.evaluation, workspace.ablation, workspace.probe
     return Gathered(
         ingest=_summary(workspace.items / SUMMARY),
@@ -74,7 +85,39 @@ def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
         figure2=dict(_figure2(probe)),
         reconstructions=_bytes(probe / "reconstructions.png"),
         probe=_summary(probe / SUMMARY),
+        evidence=evidence,
+        claims=judge(evidence, Settings(recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed)),
+        row_curves=_row_curves(evidence),
+        by_seed=_by_seed(evidence),
     )
+
+
+def _evidence(recipe: Recipe, workspace: Workspace) -> Evidence:
+    try:
+        return read_evidence(recipe, workspace)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{workspace.root}: scores cannot be read ({error}); run the step that wrote them again"
+        ) from None
+
+
+def _row_curves(evidence: Evidence) -> dict[str, pd.DataFrame]:
+    """Precision against recall of every row, averaged over its seeds."""
+    if evidence.pairs is None:
+        return {}
+    labels = evidence.pairs.labels
+    return {name: mean_pr_curve(labels, [*row.by_seed.values()]) for name, row in evidence.rows.items()}
+
+
+def _by_seed(evidence: Evidence) -> dict[str, tuple[float, ...]]:
+    """PR-AUC of every training of a row on the test pairs."""
+    if evidence.pairs is None:
+        return {}
+    labels = evidence.pairs.labels
+    return {
+        name: tuple(average_precision(labels, one) for one in row.by_seed.values())
+        for name, row in evidence.rows.items()
+    }
 
 
 def evaluation_metrics(workspace: Workspace) -> Summary | None:

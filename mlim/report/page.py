@@ -14,6 +14,7 @@ from markupsafe import Markup
 from mlim.recipe import Recipe
 from mlim.report import formats, sections
 from mlim.report.blocks import Section, Tile
+from mlim.report.claims import claims_section, unshown_section
 from mlim.report.gather import Gathered
 from mlim.report.scores import baseline_scores, row_scores
 from mlim.report.verdicts import verdicts
@@ -51,9 +52,11 @@ def all_sections(
     """The sections in the order in which a reader needs them: results first, then how they came about."""
     return (
         sections.results_section(recipe, gathered),
+        claims_section(recipe, gathered),
         sections.hardest_section(recipe, gathered, workspace),
         sections.probes_section(gathered),
         sections.losses_section(recipe, gathered),
+        unshown_section(recipe, gathered),
         sections.data_section(recipe, gathered),
         sections.lineage_section(recipe, gathered, lineage),
     )

@@ -3,17 +3,23 @@
 Every report run stores `results.json` (`collect`); `write_results` takes the latest one for each recipe and catalog.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import numpy as np
+import pandas as pd
+
 from mlim import tracking
 from mlim.errors import InputError, MlimError
+from mlim.evaluation.claims import MARGIN
 from mlim.files import atomic_file, read_json
 from mlim.recipe import Recipe
 from mlim.report import formats
+from mlim.report.claims import tell, unshown
+from mlim.report.figures import draw_forest
 from mlim.report.gather import Gathered
 from mlim.report.scores import baseline_scores, row_scores
 from mlim.versions import UNKNOWN
@@ -25,7 +31,29 @@ BEGIN: Final = "<!-- mlim results: begin (written by `mlim results`, do not edit
 END: Final = "<!-- mlim results: end -->"
 HEADING: Final = "# Results\n\n"
 PAPER_NOTE: Final = "“Paper” is what the paper reports on its own, private data set: other pairs, so not comparable."
-HEADER: Final = ("model", "PR-AUC", "interval", "minus the main model", "p-value", "paper, Table 1", "paper, Table 2")
+CLAIMS_HEADER: Final = ("claim of the paper", "where", "verdict", "difference", "corrected p", "paper")
+CLAIM_CELLS: Final = ("claim", "source", "verdict", "difference", "p_value", "paper")
+EFFECTS_NOTE: Final = (
+    "Marks with bars: mean over seeds and interval; small rings: single seeds; the band: the margin of “adds nothing”. "
+    "How intervals, corrections and power are computed: [statistics.md](statistics.md)."
+)
+# What the evidence is meant to cover: the words of a catalog's name that say it is there, and what it is.
+DATA_SETS: Final = {
+    "synthetic": "the embedded synthetic catalog",
+    "hm_fashion": "hm_fashion (fashion articles with pictures)",
+    "abo": "ABO (Amazon Berkeley Objects)",
+}
+EMBEDDED: Final = "data/catalog.yaml"  # where `mlim catalog synthesize` puts the embedded catalog
+HEADER: Final = (
+    "model",
+    "PR-AUC",
+    "interval",
+    "spread (seeds)",
+    "minus the main model",
+    "p-value",
+    "paper, Table 1",
+    "paper, Table 2",
+)
 
 Store = Any  # MLflow's client and run: only the tracking room may name its types
 Run = Any
@@ -54,6 +82,8 @@ def collect(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]) -> d
         "prevalence": metrics.get("prevalence"),
         "rows": rows,
         "baselines": [_plain(score) for score in baseline_scores(gathered.metrics).values()],
+        "claims": [_plain(told) for told in tell(recipe, gathered)],
+        "unshown": unshown(recipe, gathered),
     }
 
 
@@ -71,20 +101,53 @@ def write_results(recipe: Recipe, out: Path, experiment: str | None = None) -> i
         runs = _latest(store, name)
         if not runs:
             raise InputError(f"experiment `{name}` holds no finished report; run `mlim run` or `mlim report` first")
-        parts = [_part(_results(store, run), _durations(store, run)) for run in runs]
+        found = [(_results(store, run), _durations(store, run)) for run in runs]
+    results = [each for each, _ in found]
+    parts = [*_across(results, out), *(_part(*each) for each in found), _unshown_part(results)]
     with atomic_file(out) as temporary:
         temporary.write_text("\n".join([f"{before}{BEGIN}\n", *parts, f"{END}{after}"]), encoding="utf-8")
-    return len(parts)
+    return len(found)
 
 
-def _plain(score: Any) -> dict[str, Any]:
-    """A score as JSON: NaN, which JSON does not know, becomes null."""
-    return {key: _without_nan(value) for key, value in asdict(score).items()}
+def _across(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
+    """The effects of all results in one plot beside `out`; nothing where none was measured."""
+    effects = [
+        {**effect, "group": f"{_catalog_name(each['catalog'])}, {each['recipe']}"}
+        for each in results
+        for claim in each.get("claims", ())
+        for effect in claim["effects"]
+    ]
+    if not effects:
+        return []
+    rows = pd.DataFrame(effects)
+    rows = rows.iloc[np.argsort(pd.factorize(rows["label"])[0], kind="stable")].reset_index(drop=True)
+    path = out.with_name(f"{out.stem}-effects.svg")
+    draw_forest(rows, path, MARGIN, ground=True)
+    return [f"## Effects\n\n![How large the effects are, with their intervals]({path.name})\n\n{EFFECTS_NOTE}\n"]
+
+
+def _catalog_name(catalog: str) -> str:
+    """What a person calls a catalog: the embedded one by its kind, others by their file."""
+    return "synthetic" if catalog == EMBEDDED else Path(catalog).stem
+
+
+def _unshown_part(results: Sequence[Mapping[str, Any]]) -> str:
+    """The data sets that no result is of."""
+    names = " ".join(_catalog_name(each["catalog"]) for each in results)
+    absent = [what for word, what in DATA_SETS.items() if word not in names]
+    return f"## Data that are not shown\n\nNo result here is of {'; of '.join(absent)}.\n" if absent else ""
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A dataclass as JSON: NaN, which JSON does not know, becomes null."""
+    return {key: _without_nan(inner) for key, inner in asdict(value).items()}
 
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and formats.is_missing(value) else value
 
 
@@ -154,8 +217,30 @@ def _part(results: Mapping[str, Any], durations: Mapping[str, float]) -> str:
         "",
         PAPER_NOTE,
         "",
+        *_claims(results),
     ]
     return "\n".join(lines)
+
+
+def _claims(results: Mapping[str, Any]) -> list[str]:
+    """The claims that were measured as a table and in words, and what is not shown; nothing for an older result."""
+    measured = [claim for claim in results.get("claims", ()) if claim["verdict"] != "not measured"]
+    return [
+        *_claims_table(measured),
+        *_listed("In words:", [claim["sentence"] for claim in measured]),
+        *_listed("What is not shown:", results.get("unshown", ())),
+    ]
+
+
+def _claims_table(measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not measured:
+        return []
+    rows = [[claim[name] for name in CLAIM_CELLS] for claim in measured]
+    return [_line(CLAIMS_HEADER), _line(["---"] * len(CLAIMS_HEADER)), *(_line(cells) for cells in rows), ""]
+
+
+def _listed(title: str, sentences: Sequence[str]) -> list[str]:
+    return [title, "", *(f"- {sentence}" for sentence in sentences), ""] if sentences else []
 
 
 def _facts(results: Mapping[str, Any], durations: Mapping[str, float]) -> list[str]:
@@ -184,6 +269,7 @@ def _cells(score: Mapping[str, Any]) -> list[str]:
         score["label"],
         formats.score(ends["value"]),
         f"{formats.score(ends['low'])} to {formats.score(ends['high'])}",
+        formats.spread(score.get("spread"), score.get("seeds", 1)),
         formats.signed_interval(**apart),
         formats.p_value(score["p_value"]),
         formats.score(score.get("table1")),
@@ -191,5 +277,5 @@ def _cells(score: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _line(cells: list[str]) -> str:
+def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,8 +1,10 @@
 """The scores that tables and verdicts speak of, from `ablate` where it has run, else from `evaluate`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+import numpy as np
 
 from mlim.recipe import Recipe
 from mlim.report.gather import Gathered, Summary
@@ -30,7 +32,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Score:
-    """PR-AUC of one model or baseline; `difference` is this one minus the main model, on the same test pairs."""
+    """PR-AUC of one model or baseline; `difference` is this one minus the main model, on the same test pairs.
+
+    `spread` is the standard deviation between `seeds` trainings; None with one.
+    """
 
     label: str
     pr_auc: Estimate
@@ -38,15 +43,25 @@ class Score:
     image: float | None = None
     difference: Estimate | None = None
     p_value: float | None = None
+    spread: float | None = None
+    seeds: int = 1
 
 
 def row_scores(recipe: Recipe, gathered: Gathered) -> dict[str, Score]:
     """Scores of the recipe's rows by name; rows that have not been run are left out."""
     if gathered.ablation is not None:
         table = gathered.ablation
-        return {row: _from_table(recipe, row, table[row]) for row in recipe.rows if row in table}
+        found = {row: _from_table(recipe, row, table[row]) for row in recipe.rows if row in table}
+        return {row: _with_spread(score, gathered, row) for row, score in found.items()}
     score = judged_score(recipe, gathered.metrics)
     return {} if score is None else {recipe.main: score}
+
+
+def _with_spread(score: Score, gathered: Gathered, row: str) -> Score:
+    """The score with what its seeds differ by, where their scores are there."""
+    figures = gathered.by_seed.get(row, ())
+    spread = float(np.std(figures, ddof=1)) if len(figures) > 1 else None
+    return replace(score, spread=spread, seeds=max(len(figures), 1))
 
 
 def judged_score(recipe: Recipe, metrics: Summary | None) -> Score | None:

@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
 from mlim.catalog.items import ItemStore, open_items
+from mlim.evaluation.pr_auc import prevalence
 from mlim.recipe import Recipe
 from mlim.report import figures, formats, tables
 from mlim.report.blocks import Block, Folded, Gallery, PairCard, Pairs, Picture, Section, Table, Thumbnail
@@ -180,6 +182,32 @@ def _curves(recipe: Recipe, gathered: Gathered) -> list[Block]:
     )
     draw = partial(figures.draw_pr_curves, curves, metrics["prevalence"])
     return [plot("curves", "Precision against recall on the test pairs", draw, note)]
+
+
+def row_label(recipe: Recipe, name: str) -> str:
+    """What a row is called; a row from another work folder by its name."""
+    return recipe.rows[name].label if name in recipe.rows else name
+
+
+def row_curves(recipe: Recipe, gathered: Gathered) -> dict[str, pd.DataFrame]:
+    """Curves of the rows by label; none where there are not several to compare."""
+    curves = {row_label(recipe, name): curve for name, curve in gathered.row_curves.items()}
+    return curves if len(curves) > 1 else {}
+
+
+def draw_row_curves(recipe: Recipe, gathered: Gathered, path: Path) -> None:
+    """Precision against recall of every row on the test pairs."""
+    pairs = gathered.evidence.pairs
+    chance = math.nan if pairs is None else prevalence(pairs.labels)
+    figures.draw_pr_curves(row_curves(recipe, gathered), chance, path)
+
+
+def row_curves_plot(recipe: Recipe, gathered: Gathered) -> list[Block]:
+    """The curves of all rows as a plot of the page, where there are several."""
+    if not row_curves(recipe, gathered):
+        return []
+    note = "At each recall the precision is averaged over the seeds of a row."
+    return [plot("rows", "Precision against recall by row", partial(draw_row_curves, recipe, gathered), note)]
 
 
 def probes_section(gathered: Gathered) -> Section:

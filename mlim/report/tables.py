@@ -196,15 +196,24 @@ def _short_row(score: Score) -> tuple[str, ...]:
 
 
 def _score_header(recipe: Recipe) -> tuple[str, ...]:
-    return ("model", f"PR-AUC {_confidence(recipe)}", "text only", "picture only", "minus the main model")
+    return (
+        "model",
+        f"PR-AUC {_confidence(recipe)}",
+        "spread (seeds)",
+        "text only",
+        "picture only",
+        "minus the main model",
+    )
 
 
 def _score_cells(recipe: Recipe, name: str, scores: Mapping[str, Score]) -> tuple[str, ...]:
     score = scores.get(name)
     if score is None:
-        return (recipe.rows[name].label, NOT_RUN, *[formats.MISSING] * 3)
+        return (recipe.rows[name].label, NOT_RUN, *[formats.MISSING] * 4)
     difference = formats.MISSING if name == recipe.main else _difference(score.difference)
-    return (score.label, _interval(score.pr_auc), formats.score(score.text), formats.score(score.image), difference)
+    spread = formats.spread(score.spread, score.seeds)
+    alone = (formats.score(score.text), formats.score(score.image))
+    return (score.label, _interval(score.pr_auc), spread, *alone, difference)
 
 
 def _pair_counts(split: str, counts: Mapping[str, int]) -> tuple[str, ...]:

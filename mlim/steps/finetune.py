@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from mlim.console import Terminal
 from mlim.data.collate import Pair, PairCollator
-from mlim.data.loader import BatchLoader
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
 from mlim.evaluation.pr_auc import average_precision
@@ -28,10 +27,12 @@ from mlim.steps.trained import (
     HISTORY_FILE,
     MODEL_FOLDER,
     TEST,
+    TRACE_FILE,
     TRAIN,
     VALIDATION,
     Resume,
     TrainingData,
+    keep_watched,
     make_tokenizer,
     model_sections,
     named,
@@ -39,14 +40,17 @@ from mlim.steps.trained import (
     open_training_data,
     prepare_collating,
     result_folder,
+    training_batches,
+    training_place,
     training_size,
     training_summary,
     write_training,
 )
 from mlim.tracking import stage_run
-from mlim.training.checkpoint import Checkpoints, only_trainer
-from mlim.training.device import choose_device
-from mlim.training.loop import MetricSink, Trainer, TrainResult, Validation
+from mlim.training.checkpoint import Checkpoints
+from mlim.training.contracts import MetricSink, TrainResult, Unheard, Validation
+from mlim.training.device import Place
+from mlim.training.loop import Trainer
 from mlim.versions import lineage
 from mlim.workspace import Workspace, cell
 
@@ -59,22 +63,28 @@ def finetune(
     """Fine-tune one row of the tables, score the validation and test pairs, write workspace.finetuned(row, seed).
 
     `resume="auto"` continues an interrupted training of the same recipe, data and start; `never` starts anew.
-    `InputError` for missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails.
+    `InputError` for missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails. Of several
+    processes that train together (`torchrun`) the first one writes and returns the summary; the others return nothing.
     """
-    job = _Job(recipe, workspace, row, seed)
-    place, out = workspace.checkpoints(STAGE, row, seed), workspace.finetuned(row, seed)
-    with only_trainer(place):
+    folder, out = workspace.checkpoints(STAGE, row, seed), workspace.finetuned(row, seed)
+    with training_place(recipe, folder) as place:
+        with place.ranks.one_first():
+            job = _Job(recipe, workspace, row, seed, place)
+            checkpoints = open_checkpoints(folder, recipe.finetune, job.decisive, resume, terminal)
+        if not place.ranks.leads:
+            job.train(checkpoints, Unheard(), Terminal(quiet=True))
+            return {}
         terminal.say(f"{row}, seed {seed}: {job.size}")
-        checkpoints = open_checkpoints(place, recipe.finetune, job.decisive, resume, terminal)
         with stage_run(recipe, workspace, STAGE, cell(row, seed), lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)
             scores = job.score(terminal)
             summary = {**job.summary(result), "run_id": run.id}
-            with result_folder(out) as folder:
-                job.model.save_pretrained(folder / MODEL_FOLDER)
-                scores.to_parquet(folder / SCORES_FILE, index=False)
-                write_training(folder, job.tokenizer, result, summary)
+            with result_folder(out) as made:
+                job.model.save_pretrained(made / MODEL_FOLDER)
+                scores.to_parquet(made / SCORES_FILE, index=False)
+                write_training(made, job.tokenizer, result, summary)
             run.artifact(out / HISTORY_FILE)
+            keep_watched(run, workspace.watched(STAGE, row, seed))
         checkpoints.clear()
     return summary
 
@@ -82,10 +92,10 @@ def finetune(
 class _Job:
     """One fine-tuning, assembled."""
 
-    def __init__(self, recipe: Recipe, workspace: Workspace, name: str, seed: int) -> None:
-        self._recipe, self._name, self._seed = recipe, name, seed
+    def __init__(self, recipe: Recipe, workspace: Workspace, name: str, seed: int, place: Place) -> None:
+        self._recipe, self._name, self._seed, self._place = recipe, name, seed, place
+        self._watch = workspace.watched(STAGE, name, seed)
         self._row: Row = named("rows", recipe.rows, name)
-        self._device = choose_device(recipe.device)
         self._start = _start_folder(recipe, workspace, self._row, seed)
         self._data = open_training_data(recipe, workspace)
         _check_pairs(self._data, workspace)
@@ -113,24 +123,18 @@ class _Job:
         config = self._recipe.finetune
         trainer = Trainer(
             MatchObjective(self.model, self._recipe, self._row, self._seed),
-            BatchLoader(
-                self._data.pairs[TRAIN],
-                config.batch_size,
-                self._seed,
-                self._collate,
-                workers=self._recipe.loader.workers,
-                batches_ahead=self._recipe.loader.batches_ahead,
-            ),
+            training_batches(self._data.pairs[TRAIN], self._collate, config, self._recipe, self._seed, self._place),
             config,
             self._seed,
             self._validate,
             checkpoints,
             sink,
-            self._device,
+            self._place,
+            self._watch / TRACE_FILE if self._place.ranks.leads else None,
         )
         return trainer.run(terminal, f"finetune {self._name}")
 
-    def _validate(self) -> Validation:
+    def _validate(self, step: int) -> Validation:
         """Loss and PR-AUC on the validation pairs, shown as the row is judged."""
         pairs, modality = self._data.pairs[VALIDATION], self._row.modality
         logits = pair_logits(self.model, pairs, self._collate, modality, self._recipe.evaluate.batch_size)
@@ -168,7 +172,7 @@ class _Job:
             "validation_pr_auc": result.best_value,
             "best_step": result.best_step,
             "final": {MATCH: result.validation.get(MATCH)},
-            **training_summary(result, self.model),
+            **training_summary(result, self.model, self._place),
         }
 
 

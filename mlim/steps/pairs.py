@@ -35,7 +35,8 @@ from mlim.pairs import (
 )
 from mlim.quality.near_duplicates import near_duplicate_links
 from mlim.recipe import Recipe
-from mlim.validation import Finding, Validation, require
+from mlim.steps.pair_checks import check_pairs
+from mlim.validation import Finding, require
 from mlim.workspace import Workspace
 
 GIANT_SHARE = 0.1  # of the items: a component that holds more makes lopsided splits
@@ -79,12 +80,14 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
             f"no pairs can be made (items or pairs left out: {_counted(skipped)}); see `pairs` in {catalog}"
         )
     rules = inputs.description.pairs
-    made = split_pairs(items, candidates, recipe.pairs, recipe.seed, rules, _near_links(recipe, items))
+    near_links = _near_links(recipe, items)
+    made = split_pairs(items, candidates, recipe.pairs, recipe.seed, rules, near_links)
+    paired = _paired_items(workspace, made.pairs)
     with atomic_folder(workspace.pairs) as folder:
-        findings = _check(recipe, made, items, folder / DATA_DOCS)
+        findings = check_pairs(recipe, made, items, near_links, paired, folder / DATA_DOCS)
         _require(findings, folder / DATA_DOCS, workspace)
         written = directed(made.pairs, rules.directions)
-        summary = _summary(inputs, made, written) | {
+        summary = _summary(inputs, made, written, paired) | {
             "candidates": len(candidates),
             "skipped": {**skipped, **made.skipped},
             "expectations": [finding.summary() for finding in findings],
@@ -92,7 +95,7 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
         _write(made.items, ITEMS_SCHEMA, folder / "items.parquet")
         _write(written, PAIRS_SCHEMA, folder / "pairs.parquet")
         write_json(folder / "summary.json", summary)
-    _tell(summary, terminal)
+    _tell(summary, findings, terminal)
     return summary
 
 
@@ -126,21 +129,6 @@ def _near_links(recipe: Recipe, items: pd.DataFrame) -> Any:
     return near_duplicate_links(items["image_hash"].tolist(), bits, items[NEAR_COLUMNS[1:]].to_numpy())
 
 
-def _check(recipe: Recipe, made: SplitPairs, items: pd.DataFrame, data_docs: Path) -> list[Finding]:
-    """What the suites `splits` and `pairs` find."""
-    smallest = recipe.validation.min_label_share
-    validation = Validation(data_docs)
-    splits = made.items.merge(items[["id", "family", "image_sha256"]], on="id", how="left")
-    by_id = made.items.set_index("id")["split"]
-    pairs = made.pairs.assign(split_a=made.pairs["item_a"].map(by_id), split_b=made.pairs["item_b"].map(by_id))
-    findings = [
-        *validation.check("splits", splits, {}),
-        *validation.check("pairs", pairs, {"min_label_share": smallest, "max_label_share": 1 - smallest}),
-    ]
-    validation.write_docs()
-    return findings
-
-
 def _require(findings: Sequence[Finding], data_docs: Path, workspace: Workspace) -> None:
     """`DataError` when an expectation failed; the pages that tell why are kept in pairs.refused."""
     refused = workspace.pairs.with_name(f"{workspace.pairs.name}.refused")
@@ -152,9 +140,8 @@ def _require(findings: Sequence[Finding], data_docs: Path, workspace: Workspace)
         raise DataError(f"{error}\nsee {refused / DATA_DOCS / 'index.html'}") from None
 
 
-def _summary(inputs: _Inputs, made: SplitPairs, written: pd.DataFrame) -> dict[str, Any]:
+def _summary(inputs: _Inputs, made: SplitPairs, written: pd.DataFrame, paired: pd.DataFrame) -> dict[str, Any]:
     test = written[written["split"] == TEST]
-    settings, paired = inputs.recipe.pairs, _paired_items(inputs.workspace, made.pairs)
     return {
         "pairs": len(written),
         "directions": inputs.description.pairs.directions,
@@ -165,7 +152,7 @@ def _summary(inputs: _Inputs, made: SplitPairs, written: pd.DataFrame) -> dict[s
         "items": made.items["split"].value_counts().to_dict(),
         "components": made.items.groupby("split")["component"].nunique().to_dict(),
         "largest_component": int(made.items["component"].value_counts().max()),
-        "leak_audit": audit_leaks(made.pairs, paired, settings, inputs.recipe.seed),
+        "leak_audit": audit_leaks(made.pairs, paired, inputs.recipe.pairs, inputs.recipe.seed),
         "test_pairs_sha256": pairs_sha256(written),
     }
 
@@ -185,7 +172,7 @@ def _write(frame: pd.DataFrame, schema: Any, path: Path) -> None:
     pq.write_table(table.replace_schema_metadata(None), path)
 
 
-def _tell(summary: Mapping[str, Any], terminal: Terminal) -> None:
+def _tell(summary: Mapping[str, Any], findings: Sequence[Finding], terminal: Terminal) -> None:
     counts = "; ".join(f"{split} {n['1']} match, {n['0']} mismatch" for split, n in summary["counts"].items())
     terminal.say(f"{summary['pairs']} pairs: {counts} (left out: {_counted(summary['skipped'])})")
     best = max(summary["leak_audit"], key=lambda entry: float(entry["pr_auc"]))
@@ -193,19 +180,18 @@ def _tell(summary: Mapping[str, Any], terminal: Terminal) -> None:
         f"the bar to beat on the test pairs: PR-AUC {best['pr_auc']:.3f} ({best['rule']}); chance is "
         f"{best['prevalence']:.3f}"
     )
-    for warning in (*_leaks(summary), *_missing_mismatches(summary), *_giant(summary)):
+    told = [finding.complaint() for finding in findings if not finding.success]
+    for warning in (*told, *_learned_leaks(summary), *_missing_mismatches(summary), *_giant(summary)):
         terminal.warn(warning)
 
 
-def _leaks(summary: Mapping[str, Any]) -> list[str]:
-    found = [entry for entry in summary["leak_audit"] if entry["leaks"]]
+def _learned_leaks(summary: Mapping[str, Any]) -> list[str]:
+    """What a rule leaks, expectations say; they do not know the classifiers."""
     return [
         f"the pairs leak: {entry['rule']}, which sees no picture, is right in {entry['accuracy']:.1%} of the test "
         "pairs; choose other pairs"
-        if entry["method"] == LEARNED
-        else f'the pairs leak: the rule "{entry["rule"]}" alone is right in {entry["accuracy"]:.1%} of them; '
-        "take that column out of columns.text or choose other pairs"
-        for entry in found
+        for entry in summary["leak_audit"]
+        if entry["leaks"] and entry["method"] == LEARNED
     ]
 
 

@@ -1,10 +1,10 @@
 """`mlim pretrain`: MLM, RECON and ITM on the items of the train split (paper section 3)."""
 
+from itertools import cycle, islice
 from typing import Any
 
 from mlim.console import Terminal
 from mlim.data.collate import ItemCollator
-from mlim.data.loader import BatchLoader
 from mlim.errors import InputError
 from mlim.models.hub import build_mlim
 from mlim.objectives import PretrainObjective
@@ -12,9 +12,11 @@ from mlim.recipe import Pretraining, Recipe
 from mlim.steps.trained import (
     HISTORY_FILE,
     MODEL_FOLDER,
+    TRACE_FILE,
     TRAIN,
     VALIDATION,
     Resume,
+    keep_watched,
     make_tokenizer,
     model_sections,
     named,
@@ -22,19 +24,27 @@ from mlim.steps.trained import (
     open_training_data,
     prepare_collating,
     result_folder,
+    training_batches,
+    training_place,
     training_size,
     training_summary,
     write_training,
 )
 from mlim.tracking import stage_run
-from mlim.training.checkpoint import Checkpoints, only_trainer
-from mlim.training.device import choose_device
+from mlim.training.checkpoint import Checkpoints
+from mlim.training.contracts import MetricSink, TrainResult, Unheard, Validation
+from mlim.training.device import Place, choose_device
 from mlim.training.held_out import VALIDATION_SEED, HeldOutLosses, choose_items
-from mlim.training.loop import MetricSink, Trainer, TrainResult
+from mlim.training.loop import Trainer, one_step
+from mlim.training.memory import find_batch_size, limited_to_free_memory
+from mlim.training.ranks import Ranks
+from mlim.training.strip import ReconstructionStrip
 from mlim.versions import lineage
 from mlim.workspace import Workspace, cell
 
 STAGE = "pretrain"
+STRIPS = "reconstructions"
+STRIP_ITEMS = 8
 
 
 def pretrain(
@@ -43,31 +53,52 @@ def pretrain(
     """Pre-train as `recipe.pretrainings[name]` says and write workspace.pretrained(name, seed).
 
     `resume="auto"` continues an interrupted training of the same recipe and data; `never` starts anew. `InputError` for
-    missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails.
+    missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails. Of several processes that
+    train together (`torchrun`) the first one writes and returns the summary; the others return nothing.
     """
     pretraining: Pretraining = named("pretrainings", recipe.pretrainings, name)
-    job = _Job(recipe, workspace, name, seed, pretraining)
-    place, out = workspace.checkpoints(STAGE, name, seed), workspace.pretrained(name, seed)
-    with only_trainer(place):
+    folder, out = workspace.checkpoints(STAGE, name, seed), workspace.pretrained(name, seed)
+    with training_place(recipe, folder) as place:
+        with place.ranks.one_first():
+            job = _Job(recipe, workspace, name, seed, pretraining, place)
+            checkpoints = open_checkpoints(folder, recipe.pretrain, job.decisive, resume, terminal)
+        if not place.ranks.leads:
+            job.train(checkpoints, Unheard(), Terminal(quiet=True))
+            return {}
         terminal.say(f"{name}, seed {seed}: {job.size}")
-        checkpoints = open_checkpoints(place, recipe.pretrain, job.decisive, resume, terminal)
         with stage_run(recipe, workspace, STAGE, cell(name, seed), lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)
             summary = {**job.summary(result), "run_id": run.id}
-            with result_folder(out) as folder:
-                job.model.save_pretrained(folder / MODEL_FOLDER)
-                write_training(folder, job.tokenizer, result, summary)
+            with result_folder(out) as made:
+                job.model.save_pretrained(made / MODEL_FOLDER)
+                write_training(made, job.tokenizer, result, summary)
             run.artifact(out / HISTORY_FILE)
+            keep_watched(run, workspace.watched(STAGE, name, seed))
         checkpoints.clear()
     return summary
+
+
+def largest_batch(recipe: Recipe, workspace: Workspace, terminal: Terminal, name: str, seed: int) -> int:
+    """The largest power of two for `pretrain.batch_size` that fits into memory, by real steps; 0 when not even 1 does.
+
+    Looks no further than twice the items of the train split. Nothing is written.
+    """
+    pretraining: Pretraining = named("pretrainings", recipe.pretrainings, name)
+    place = Place(choose_device(recipe.device), Ranks(), recipe.compute)
+    job = _Job(recipe, workspace, name, seed, pretraining, place)
+    terminal.say(f"{name}: {job.size}; one step each with 1, 2, 4 ... items")
+    with limited_to_free_memory(place.device):
+        return find_batch_size(job.try_batch, 2 * job.items)
 
 
 class _Job:
     """One pre-training, assembled."""
 
-    def __init__(self, recipe: Recipe, workspace: Workspace, name: str, seed: int, pretraining: Pretraining) -> None:
+    def __init__(
+        self, recipe: Recipe, workspace: Workspace, name: str, seed: int, pretraining: Pretraining, place: Place
+    ) -> None:
         self._recipe, self._name, self._seed, self._pretraining = recipe, name, seed, pretraining
-        self._device = choose_device(recipe.device)
+        self._place, self._watch = place, workspace.watched(STAGE, name, seed)
         self._data = open_training_data(recipe, workspace)
         if not self._data.items.get(VALIDATION):
             raise InputError(f"{workspace.pairs}: the validation split is empty; run `mlim pairs` with more items")
@@ -81,6 +112,17 @@ class _Job:
         return training_size(self.model, f"{len(self._data.items[TRAIN])} items")
 
     @property
+    def items(self) -> int:
+        """How many there are to train on."""
+        return len(self._data.items[TRAIN])
+
+    def try_batch(self, size: int) -> None:
+        """One full optimiser step on a batch of `size` items."""
+        objective = PretrainObjective(self.model, self._recipe, self._pretraining, self._seed)
+        ids = list(islice(cycle(self._data.items[TRAIN]), size))
+        one_step(objective, self._collate(ids), self._recipe.pretrain.optim, self._place)
+
+    @property
     def decisive(self) -> dict[str, Any]:
         """What makes a continued training the same training."""
         return {
@@ -92,29 +134,37 @@ class _Job:
 
     def train(self, checkpoints: Checkpoints, sink: MetricSink, terminal: Terminal) -> TrainResult:
         recipe, config = self._recipe, self._recipe.pretrain
+        held_out_ids = choose_items(self._data.items[VALIDATION], config.validation_items)
         held_out = HeldOutLosses(
             PretrainObjective(self.model, recipe, self._pretraining, VALIDATION_SEED),
             self._collate,
-            choose_items(self._data.items[VALIDATION], config.validation_items),
+            held_out_ids,
             config.batch_size,
-            self._device,
+            self._place.device,
         )
+        strip = ReconstructionStrip(
+            self.model,
+            self._collate,
+            held_out_ids[:STRIP_ITEMS],
+            recipe.probe.reconstruction_masking,
+            self._place.device,
+        )
+
+        def validate(step: int) -> Validation:
+            if self._place.ranks.leads and "recon" in self._pretraining.losses:
+                strip.draw(self._watch / STRIPS / f"step-{step:08d}.png")
+            return held_out(step)
+
         trainer = Trainer(
             PretrainObjective(self.model, recipe, self._pretraining, self._seed),
-            BatchLoader(
-                self._data.items[TRAIN],
-                config.batch_size,
-                self._seed,
-                self._collate,
-                workers=recipe.loader.workers,
-                batches_ahead=recipe.loader.batches_ahead,
-            ),
+            training_batches(self._data.items[TRAIN], self._collate, config, recipe, self._seed, self._place),
             config,
             self._seed,
-            held_out,
+            validate,
             checkpoints,
             sink,
-            self._device,
+            self._place,
+            self._watch / TRACE_FILE if self._place.ranks.leads else None,
         )
         return trainer.run(terminal, f"pretrain {self._name}")
 
@@ -128,5 +178,5 @@ class _Job:
             "samples_seen": result.samples,
             "final": {loss: final[loss] for loss in self._pretraining.losses if loss in final},
             "final_by_mode": {key: value for key, value in final.items() if "/" in key},
-            **training_summary(result, self.model),
+            **training_summary(result, self.model, self._place),
         }

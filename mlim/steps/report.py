@@ -1,21 +1,30 @@
 """Step `report`: everything that the pipeline found, on one page for people."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
+from mlim import tracking
 from mlim.console import Terminal
 from mlim.errors import InputError
+from mlim.evaluation.claims import MARGIN
 from mlim.files import atomic_folder, sha256_of, write_json
 from mlim.recipe import Recipe
-from mlim.report.gather import gather
+from mlim.report.claims import effects_table, tell
+from mlim.report.figures import draw_forest
+from mlim.report.gather import Gathered, gather
 from mlim.report.page import render
 from mlim.report.results import CATALOG_TAG, RESULTS_FILE, STAGE, collect
 from mlim.report.scores import row_scores
+from mlim.report.sections import draw_row_curves, row_curves
 from mlim.tracking import stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
 
 PAGE_FILE: Final = "index.html"
+EFFECTS_FILE: Final = "effects.png"
+ROWS_FILE: Final = "pr_curves_of_rows.png"
+CLAIM_TAG: Final = f"{tracking.TAG}claim."  # with a claim's key: its verdict
 
 
 def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
@@ -31,13 +40,25 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     with stage_run(recipe, workspace, STAGE, STAGE, origin) as run, atomic_folder(workspace.report) as folder:
         (folder / PAGE_FILE).write_text(page, encoding="utf-8")
         write_json(folder / RESULTS_FILE, results)
-        for name in (PAGE_FILE, RESULTS_FILE):
-            run.artifact(folder / name)
+        _draw(recipe, gathered, folder)
+        for path in sorted(folder.iterdir()):
+            run.artifact(path)
+        for claim in gathered.claims:
+            run.tag(f"{CLAIM_TAG}{claim.claim.key}", claim.verdict)
         run.tag(CATALOG_TAG, results["catalog"])
         for name, score in row_scores(recipe, gathered).items():
             run.metric(f"pr_auc.{name}", score.pr_auc.value)
-        path = workspace.report / PAGE_FILE
-        summary = {"path": str(path), "sha256": sha256_of(folder / PAGE_FILE), "run_id": run.id}
+        page_path = workspace.report / PAGE_FILE
+        summary = {"path": str(page_path), "sha256": sha256_of(folder / PAGE_FILE), "run_id": run.id}
         write_json(folder / "summary.json", summary)
-    terminal.say(f"the report is {path}")
+    terminal.say(f"the report is {page_path}")
     return summary
+
+
+def _draw(recipe: Recipe, gathered: Gathered, folder: Path) -> None:
+    """The page's plots of rows and effects as pictures, for MLflow; those that there is nothing for are left out."""
+    effects = effects_table(tell(recipe, gathered))
+    if not effects.empty:
+        draw_forest(effects, folder / EFFECTS_FILE, MARGIN)
+    if row_curves(recipe, gathered):
+        draw_row_curves(recipe, gathered, folder / ROWS_FILE)

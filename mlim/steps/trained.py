@@ -1,10 +1,10 @@
 """What the two training steps have in common: the data they read, their checkpoints, and the folder they leave."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,23 +17,30 @@ from mlim.config import nearest
 from mlim.console import Terminal
 from mlim.data.collate import Pair
 from mlim.data.images import check_size
+from mlim.data.loader import BatchLoader
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import PreparedTokens, prepare_tokens
 from mlim.errors import InputError, MlimError
 from mlim.files import atomic_folder, sha256_of, write_csv, write_json
 from mlim.models.hub import RANDOM, load_tokenizer
 from mlim.recipe import FinetuneConfig, PretrainConfig, Recipe
-from mlim.training.checkpoint import Checkpoints, fingerprint_of
-from mlim.training.loop import HISTORY_COLUMNS, TrainResult
+from mlim.training.checkpoint import Checkpoints, fingerprint_of, only_trainer
+from mlim.training.contracts import TrainResult
+from mlim.training.device import Place, allow_fast_fp32, choose_device
+from mlim.training.journal import HISTORY_COLUMNS
+from mlim.training.ranks import join_ranks
 from mlim.workspace import Workspace
 
 Resume = Literal["auto", "never"]
+Example = TypeVar("Example")
+Batch = TypeVar("Batch")
 Collating = tuple[ItemStore, TextTokenizer, int, PreparedTokens]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MODEL_FOLDER = "model"
 HISTORY_FILE = "history.csv"
 SUMMARY_FILE = "summary.json"
+TRACE_FILE = "trace.json.gz"
 READ_BY_TRAINING = ("valid/index.parquet", "pairs/items.parquet", "pairs/pairs.parquet")
 
 
@@ -106,6 +113,40 @@ def named(section: str, entries: Mapping[str, Any], name: str) -> Any:
     return entries[name]
 
 
+@contextmanager
+def training_place(recipe: Recipe, folder: Path) -> Iterator[Place]:
+    """This process's device and ranks, while it (rank 0) holds the lock of the training whose checkpoints are `folder`.
+
+    `InputError` for a device that is not there, `MlimError` when another training holds the lock.
+    """
+    with join_ranks(choose_device(recipe.device).type) as ranks:
+        device = choose_device(recipe.device, ranks)
+        allow_fast_fp32()
+        with only_trainer(folder) if ranks.leads else nullcontext():
+            yield Place(device, ranks, recipe.compute)
+
+
+def training_batches(
+    examples: Sequence[Example],
+    collate: Callable[[Sequence[Example]], Batch],
+    config: PretrainConfig | FinetuneConfig,
+    recipe: Recipe,
+    seed: int,
+    place: Place,
+) -> BatchLoader[Example, Batch]:
+    """Endless shuffled batches: this rank's share of each."""
+    return BatchLoader(
+        examples,
+        place.ranks.share(config.batch_size),
+        seed,
+        collate,
+        workers=recipe.loader.workers,
+        batches_ahead=recipe.loader.batches_ahead,
+        rank=place.ranks.rank,
+        world_size=place.ranks.size,
+    )
+
+
 def open_checkpoints(
     folder: Path,
     config: PretrainConfig | FinetuneConfig,
@@ -114,7 +155,7 @@ def open_checkpoints(
     terminal: Terminal,
 ) -> Checkpoints:
     """The checkpoints of a training; `decisive` is all that makes a continued training the same training."""
-    settings = config.model_dump(mode="json", exclude={"checkpoint"})
+    settings = config.model_dump(mode="json", exclude={"checkpoint", "max_skipped_steps"})
     checkpoints = Checkpoints(
         folder, fingerprint_of({**decisive, "settings": settings}), config.checkpoint.keep, terminal
     )
@@ -128,11 +169,14 @@ def model_sections(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", include={"image", "text", "model"})
 
 
-def training_summary(result: TrainResult, model: nn.Module) -> dict[str, Any]:
+def training_summary(result: TrainResult, model: nn.Module, place: Place) -> dict[str, Any]:
     """What both steps say about a training."""
     parameters = {name: _count_parameters(child) for name, child in model.named_children()}
     return {
         "steps": result.steps,
+        "skipped_steps": result.skipped,
+        "processes": place.ranks.size,
+        "device": place.device.type,
         "seconds": round(result.seconds, 3),
         "samples_per_second": round(result.samples_per_second, 2),
         "parameters": {"total": _count_parameters(model), **parameters},
@@ -146,6 +190,19 @@ def training_size(model: nn.Module, examples: str) -> str:
 
 def _count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+class ArtifactRun(Protocol):
+    """What keeps files of a training: a run in MLflow."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Keep a file, or the contents of a folder."""
+
+
+def keep_watched(run: ArtifactRun, folder: Path) -> None:
+    """Give the run what a training left to look at: strips of reconstructions, a profiler's trace."""
+    if folder.is_dir():
+        run.artifact(folder, folder.parent.name)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,12 @@ class Checkpoints:
             shutil.rmtree(outdated, ignore_errors=True)
         return path
 
+    def note(self, name: str, values: Any) -> Path:
+        """Write JSON-able values beside the checkpoints, for a person; gives the file."""
+        path = self._folder / name
+        write_json(path, values)
+        return path
+
     def newest(self) -> Snapshot | None:
         """The newest checkpoint that is whole and of this training; None to start from the beginning.
 
@@ -123,6 +130,37 @@ class Checkpoints:
             f"checkpoint {path} could not be written ({error}); {left}; make room on the disk and run the same command "
             "again"
         )
+
+
+class BackgroundSaver:
+    """Saves checkpoints while the training goes on: copies what is to be saved, then writes the copy in a thread.
+
+    One is written at a time. What goes wrong is raised by the next call.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlim-checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begin to write a checkpoint when the one before is written; `MlimError` when that one failed."""
+        self.wait()
+        copies = {
+            group: {name: value.to("cpu", copy=True) for name, value in tensors.items()}
+            for group, tensors in snapshot.tensors.items()
+        }
+        self._writing = self._thread.submit(self._checkpoints.save, Snapshot(snapshot.step, copies, snapshot.state))
+
+    def wait(self) -> None:
+        """Until everything is written; `MlimError` when it could not be."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Let the thread end, whatever became of what it wrote."""
+        self._thread.shutdown(wait=True)
 
 
 def _description(file: Path) -> dict[str, Any]:

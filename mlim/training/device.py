@@ -1,24 +1,61 @@
-"""Which device a training runs on, and Accelerate's view of it."""
+"""Which device a training runs on, and in which precision it multiplies."""
 
-from typing import Literal
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
 
 from mlim.errors import InputError
+from mlim.recipe import ComputeConfig
+from mlim.throughput import Precision
+from mlim.training.ranks import Ranks
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
-def choose_device(name: Literal["auto", "cpu", "cuda", "mps"]) -> torch.device:
-    """The device that a recipe names; `auto` prefers CUDA, then MPS. `InputError` for one that is not there."""
+def choose_device(name: DeviceName, ranks: Ranks | None = None) -> torch.device:
+    """The device that a recipe names, the rank's own among several; `auto` prefers CUDA, then MPS.
+
+    `InputError` for one that is not there.
+    """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, there in present.items() if there))
-    if not present[name]:
-        there = ", ".join(kind for kind, there in present.items() if there)
-        raise InputError(f"device: `{name}` is not available here (there is: {there}); set device=auto or device=cpu")
-    return torch.device(name)
+    kind = next(kind for kind, there in present.items() if there) if name == "auto" else name
+    if not present[kind]:
+        there = ", ".join(other for other, found in present.items() if found)
+        raise InputError(f"device: `{kind}` is not available here (there is: {there}); set device=auto or device=cpu")
+    if kind != "cuda" or ranks is None:
+        return torch.device(kind)
+    if ranks.local >= torch.cuda.device_count():
+        raise InputError(
+            f"compute.processes: {ranks.local + 1} processes are too many for {torch.cuda.device_count()} CUDA devices"
+        )
+    torch.cuda.set_device(ranks.local)
+    return torch.device("cuda", ranks.local)
 
 
-def accelerator_on(device: torch.device) -> Accelerator:
-    """An Accelerator that places models and batches on `device`."""
-    return Accelerator(cpu=device.type == "cpu")
+@dataclass(frozen=True)
+class Place:
+    """Where a training runs: this process's device, its ranks, and how the numbers are computed."""
+
+    device: torch.device
+    ranks: Ranks
+    compute: ComputeConfig
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Matrix products in bf16 where the recipe wants it; the losses are fp32 all the same (mlim/losses.py)."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @property
+    def precision(self) -> Precision:
+        """Of matrix products on this device."""
+        cuda = self.device.type == "cuda"
+        wanted = self.compute.precision
+        if wanted == "bf16" or (wanted == "auto" and cuda and torch.cuda.is_bf16_supported()):
+            return "bf16"
+        return "tf32" if cuda else "fp32"
+
+
+def allow_fast_fp32() -> None:
+    """Let CUDA devices use TF32 for the fp32 products that remain (10 bits of mantissa, fp32 sums)."""
+    torch.set_float32_matmul_precision("high")

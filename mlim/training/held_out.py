@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from accelerate.utils import send_to_device
 
 from mlim.data.collate import ItemBatch
 from mlim.data.loader import chunks, fetch_ahead
 from mlim.data.seeds import numpy_generator
+from mlim.data.transfer import to_device
 from mlim.objectives import PretrainObjective
-from mlim.training.loop import Validation
+from mlim.training.contracts import Validation
 from mlim.training.meter import Meter
 
 VALIDATION_SEED = 20210924  # of items and masks: the same for all trainings that are compared
@@ -35,12 +35,12 @@ class HeldOutLosses:
         self._objective, self._collate, self._ids = objective, collate, ids
         self._batch_size, self._device = batch_size, device
 
-    def __call__(self) -> Validation:
+    def __call__(self, step: int) -> Validation:
         """Mean losses by mode and over all modes; the model must be in evaluation mode."""
-        meter = Meter()
-        batches = fetch_ahead(self._collate, chunks(self._ids, self._batch_size))
-        for draw, batch in enumerate(batches):
-            for mode in self._objective.modes:
-                prepared = self._objective.prepare(batch, draw, mode)
-                meter.add(self._objective.losses(send_to_device(prepared, self._device)), prepared.counts)
+        meter, first = Meter(), 0
+        for batch in fetch_ahead(self._collate, chunks(self._ids, self._batch_size)):
+            for mode in self._objective.modes:  # as if one step: masks do not depend on the batches
+                prepared = self._objective.prepare(batch, 0, first, mode)
+                meter.add(self._objective.losses(to_device(prepared, self._device)), prepared.counts)
+            first += len(batch.ids)
         return Validation(meter.by_mode(), meter.overall())

@@ -2,26 +2,30 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from mlim.errors import MlimError
 from mlim.objectives import ObjectiveOutput
+from mlim.training.ranks import Ranks
 
 NAMED_ITEMS = 8  # of a bad batch, in the message
-NO_STEP = -1
 
 Averages = dict[str, float]
 
 
 class Meter:
-    """Sums and counts of every loss by mode; `by_mode` and `overall` turn them into means."""
+    """Sums and counts of every loss by mode; `by_mode` and `overall` turn them into means.
+
+    All ranks meet the same modes and losses in the same order. A sum that is not finite counts nothing.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str], torch.Tensor] = {}
-        self._counts: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._counts: dict[tuple[str, str], torch.Tensor] = {}
         self._weights: dict[str, float] = {}
 
     def add(self, output: ObjectiveOutput, counts: Mapping[str, int]) -> None:
@@ -29,8 +33,11 @@ class Meter:
         for name, term, weight in output.terms:
             key = (output.mode, name)
             total = term.total.detach().float()
-            self._sums[key] = self._sums[key] + total if key in self._sums else total
-            self._counts[key] += counts[name]
+            finite = torch.isfinite(total)
+            total, count = torch.where(finite, total, 0.0), finite * counts[name]
+            known = key in self._sums
+            self._sums[key] = self._sums[key] + total if known else total
+            self._counts[key] = self._counts[key] + count if known else count
             self._weights[name] = weight
 
     def by_mode(self) -> dict[str, Averages]:
@@ -47,8 +54,8 @@ class Meter:
         counts: defaultdict[str, int] = defaultdict(int)
         for key, value in self._sums.items():
             if chosen(key):
-                sums[key[1]] += value.item()
-                counts[key[1]] += self._counts[key]
+                sums[key[1]] += float(value)
+                counts[key[1]] += int(self._counts[key])
         means = {name: sums[name] / counts[name] for name in sums if counts[name]}
         return {**means, "total": math.fsum(self._weights[name] * mean for name, mean in means.items())}
 
@@ -57,41 +64,77 @@ class Meter:
         self._sums.clear()
         self._counts.clear()
 
+    def gathered(self, ranks: Ranks) -> "Meter":
+        """The same over all ranks; every one of them must ask."""
+        sums = ranks.sum([value.item() for value in self._sums.values()])
+        counts = ranks.sum([value.item() for value in self._counts.values()])
+        return self._with(list(self._sums), sums, counts)
+
     def state_dict(self) -> dict[str, Any]:
         """What has been added since the last reset, JSON-able."""
-        rows = [[mode, name, self._sums[mode, name].item(), self._counts[mode, name]] for mode, name in self._sums]
+        rows = [[*key, self._sums[key].item(), int(self._counts[key])] for key in self._sums]
         return {"sums": rows, "weights": self._weights}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        self.reset()
+    def load_state_dict(self, state: Mapping[str, Any], ranks: Ranks) -> None:
+        """Continue from the `state_dict` of all ranks together: rank 0 takes it over, the others begin at 0."""
         self._weights = dict(state["weights"])
-        for mode, name, total, count in state["sums"]:
-            self._sums[mode, name] = torch.tensor(total)
-            self._counts[mode, name] = count
+        rows = state["sums"]
+        share = 1 if ranks.leads else 0
+        keys = [(mode, name) for mode, name, *_ in rows]
+        loaded = self._with(keys, [share * row[2] for row in rows], [share * row[3] for row in rows])
+        self._sums, self._counts = loaded._sums, loaded._counts
+
+    def _with(self, keys: Sequence[tuple[str, str]], sums: Sequence[float], counts: Sequence[float]) -> "Meter":
+        other = Meter()
+        other._weights = self._weights
+        other._sums = {key: torch.tensor(total) for key, total in zip(keys, sums, strict=True)}
+        other._counts = {key: torch.tensor(int(count)) for key, count in zip(keys, counts, strict=True)}
+        return other
+
+
+class BadStep(NamedTuple):
+    """An optimiser step whose loss or gradient was not finite, and the items it held (of this rank)."""
+
+    step: int
+    items: Sequence[str]
 
 
 class FiniteWatch:
-    """Notices a loss or gradient that is not finite without waiting for the device at every step."""
+    """Notices losses and gradients that are not finite without waiting for the device at every step.
 
-    def __init__(self, device: torch.device) -> None:
-        self._first_bad = torch.tensor(NO_STEP, device=device)
-        self._items: dict[int, Sequence[str]] = {}
+    More than `limit` bad steps end the training; `keep` writes down those of the last reading for a person.
+    """
 
-    def add(self, step: int, loss: torch.Tensor, norm: torch.Tensor, items: Sequence[str]) -> None:
-        """Look at one optimiser step (on the device)."""
-        bad = ~(torch.isfinite(loss) & torch.isfinite(norm)) & (self._first_bad == NO_STEP)
-        self._first_bad = torch.where(bad, step, self._first_bad)
-        self._items[step] = items
+    def __init__(self, limit: int, keep: Callable[[Sequence[BadStep]], Path]) -> None:
+        self._limit, self._keep = limit, keep
+        self._steps: list[tuple[BadStep, torch.Tensor]] = []
+        self.newest_is_bad = False  # at the last reading
 
-    def check(self) -> None:
-        """Raise `MlimError` naming the first bad step since the last check and its items."""
-        step = int(self._first_bad.item())
-        if step != NO_STEP:
-            items = list(dict.fromkeys(self._items[step]))
-            more = f" and {len(items) - NAMED_ITEMS} more" if len(items) > NAMED_ITEMS else ""
-            raise MlimError(
-                f"step {step + 1}: the loss or its gradient is not a finite number; the batch held "
-                f"{', '.join(items[:NAMED_ITEMS])}{more}; try a lower learning_rate, more warmup_steps or a clip_norm"
-            )
-        self._items.clear()
+    def add(self, step: int, bad: torch.Tensor, items: Sequence[str]) -> None:
+        """Remember one optimiser step; `bad` is 1 on the device when it was not finite."""
+        self._steps.append((BadStep(step + 1, items), bad))
+
+    def check(self, before: int) -> int:
+        """How many steps were bad by now, of which `before` were known; `MlimError` when there are too many."""
+        if not self._steps:
+            return before
+        flags = torch.stack([flag for _, flag in self._steps]).tolist()
+        bad = [step for (step, _), flag in zip(self._steps, flags, strict=True) if flag]
+        self.newest_is_bad = bool(flags[-1])
+        self._steps.clear()
+        if not bad:
+            return before
+        place = self._keep(bad)
+        if before + len(bad) > self._limit:
+            raise MlimError(_too_many(bad[0], before + len(bad), self._limit, place))
+        return before + len(bad)
+
+
+def _too_many(step: BadStep, count: int, limit: int, place: Path) -> str:
+    items = list(dict.fromkeys(step.items))
+    more = f" and {len(items) - NAMED_ITEMS} more" if len(items) > NAMED_ITEMS else ""
+    return (
+        f"step {step.step}: the loss or its gradient is not a finite number; the batch held "
+        f"{', '.join(items[:NAMED_ITEMS])}{more}. That is the case in {count} steps, max_skipped_steps allows {limit}; "
+        f"their items are listed in {place}; try a lower learning_rate, more warmup_steps or a clip_norm"
+    )

@@ -1,25 +1,67 @@
-"""Adam, the learning-rate schedule and nothing else (paper section 4.1: Adam, fixed 8e-4)."""
+"""Adam, its learning rates, and the moving average of the weights (paper section 4.1: Adam, fixed 8e-4)."""
 
 import math
+import re
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
-from mlim.recipe import OptimConfig
+from mlim.recipe import OptimConfig, RatesConfig
+from mlim.training.checkpoint import Tensors, model_tensors
 
 FUSED = True  # one pass over the weights instead of six: four times as fast on two cores, and there on every device
 MATRIX_DIMENSIONS = 2  # biases and layer norms have fewer and are never decayed
+SCALE = "scale"  # of a parameter group: factor of the learning rate
+BLOCK = re.compile(r"\.encoder\.\w+\.(\d+)\.")  # of the transformer, in a parameter's name
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam; AdamW (decay decoupled, only of matrices and kernels) when `weight_decay` is above 0."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.weight_decay == 0:
-        return torch.optim.Adam(parameters, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=FUSED)
-    decayed = [parameter for parameter in parameters if parameter.dim() >= MATRIX_DIMENSIONS]
-    others = [parameter for parameter in parameters if parameter.dim() < MATRIX_DIMENSIONS]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=FUSED)
+    """Adam; AdamW (decay decoupled, only of matrices and kernels) when `weight_decay` is above 0.
+
+    Parameters with the same factor of the learning rate (`config.rates`, `config.layer_decay`) form a group.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    scales = learning_rate_scales(model, config)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decayed = config.weight_decay > 0 and parameter.dim() >= MATRIX_DIMENSIONS
+            groups.setdefault((scales[name], decayed), []).append(parameter)
+    options = [
+        {"params": parameters, SCALE: scale, "weight_decay": config.weight_decay if decayed else 0.0}
+        for (scale, decayed), parameters in groups.items()
+    ]
+    adam = torch.optim.AdamW if config.weight_decay > 0 else torch.optim.Adam
+    return adam(options, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=FUSED)
+
+
+def learning_rate_scales(model: nn.Module, config: OptimConfig) -> Mapping[str, float]:
+    """The factor of the learning rate of every parameter by its name.
+
+    Block k of L (from 0) gets layer_decay^(L - 1 - k), all embeddings layer_decay^L, what reads the outputs 1.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    blocks = {name: int(found[1]) for name in names if (found := BLOCK.search(name))}
+    layers = max(blocks.values(), default=-1) + 1
+    return {
+        name: _rate(name, config.rates) * config.layer_decay ** _distance(name, blocks.get(name), layers)
+        for name in names
+    }
+
+
+def _rate(name: str, rates: RatesConfig) -> float:
+    if ".image_embedder." in name:
+        return rates.embedder
+    if name.startswith("decoder."):
+        return rates.decoder
+    return rates.transformer if name.startswith("backbone.") else rates.heads
+
+
+def _distance(name: str, block: int | None, layers: int) -> int:
+    """How many blocks lie between a parameter and the outputs of the transformer."""
+    if block is not None:
+        return layers - 1 - block
+    return layers if name.startswith("backbone.") else 0
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
@@ -32,6 +74,61 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Use `value` for every parameter group from now on."""
+    """Use `value` from now on, times each parameter group's own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group[SCALE]
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> torch.Tensor:
+    """The norm of all gradients together, which are shortened to `limit` when it is larger; 0 never shortens."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if limit:
+        with_gradients = [parameter for parameter in parameters if parameter.grad is not None]
+        nn.utils.clip_grads_with_norm_(with_gradients, limit, norm)
+    return norm
+
+
+def step_unless(bad: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Move the weights, or leave weights and moments alone where `bad` (scalar, on the device) is 1; nobody waits.
+
+    The fused kernels read the flag themselves, as they do for torch's gradient scaler.
+    """
+    optimizer.found_inf = bad  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+class MovingAverage:
+    """An exponential moving average of a model's weights; `decay` 0 means there is none.
+
+    It starts as a plain mean and becomes exponential when 1 / (1 + updates) falls below 1 - decay.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._own = model_tensors(model)
+        self._average = {name: value.clone() for name, value in self._own.items()} if decay else {}
+
+    @property
+    def tensors(self) -> Tensors:
+        """The averaged weights by name; empty when there is no average."""
+        return self._average
+
+    def update(self, updates: int) -> None:
+        """Take in the weights after so many updates (1 for the first)."""
+        if self._average:
+            weight = max(1.0 - self._decay, 1.0 / (1 + updates))
+            torch._foreach_lerp_(list(self._average.values()), list(self._own.values()), weight)
+
+    def load(self, tensors: Tensors) -> None:
+        """Continue from `tensors`."""
+        for name, value in self._average.items():
+            value.copy_(tensors[name])
+
+    def exchange(self) -> None:
+        """Give the model the averaged weights and keep its own instead; once more turns it back."""
+        with torch.no_grad():
+            for name, value in self._average.items():
+                kept = self._own[name].clone()
+                self._own[name].copy_(value)
+                value.copy_(kept)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scripts.chromium import find_browser
+
 ROOT = Path(__file__).parents[2]
 COPIED = ("mlim", "flows", "great_expectations", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "prefect.yaml")
 ITEMS = 240
@@ -92,3 +94,12 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_checkout(tmp_path_factory.mktemp("checkout"))
     run_in(folder, ["dvc", "repro"])
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """A headless browser; without one the test is skipped."""
+    found = find_browser()
+    if found is None:
+        pytest.skip("no Chromium or Chrome on PATH")
+    return found

@@ -1,7 +1,6 @@
 """Pages that people look at, opened in a real headless browser."""
 
 import re
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -13,25 +12,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from scripts.chromium import rendered
 from tests.integration.conftest import environment, free_port
 
 pytestmark = pytest.mark.integration
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 START_SECONDS = 90
 RENDER_MILLISECONDS = 15_000
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
 @pytest.fixture
@@ -62,34 +49,20 @@ def answers(address: str) -> bool:
         return False
 
 
-def rendered(address: str, profile: Path) -> str:
-    """The page's document after its scripts have run."""
-    command = [
-        str(CHROMIUM),
-        *FLAGS,
-        f"--user-data-dir={profile}",
-        f"--virtual-time-budget={RENDER_MILLISECONDS}",
-        "--dump-dom",
-        address,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
-@needs_browser
-def test_the_compare_page_shows_the_rows_side_by_side(reproduced: Path, mlflow_ui: str, tmp_path: Path) -> None:
+def test_the_compare_page_shows_the_rows_side_by_side(browser: str, reproduced: Path, mlflow_ui: str) -> None:
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{reproduced / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "mlim"]
     runs = client.search_runs([experiment.experiment_id], "tags.`mlim.stage` = 'finetune'", max_results=2)
     ids = urllib.parse.quote(str([run.info.run_id for run in runs]).replace("'", '"'))
     experiments = urllib.parse.quote(f'["{experiment.experiment_id}"]')
-    page = rendered(f"{mlflow_ui}/#/compare-runs?runs={ids}&experiments={experiments}", tmp_path / "profile")
+    address = f"{mlflow_ui}/#/compare-runs?runs={ids}&experiments={experiments}"
+    page = rendered(browser, address, milliseconds=RENDER_MILLISECONDS)
     for run in runs:
         assert run.info.run_name in page
 
 
-@needs_browser
-def test_the_report_needs_nothing_from_outside(reproduced: Path, tmp_path: Path) -> None:
+def test_the_report_needs_nothing_from_outside(browser: str, reproduced: Path) -> None:
     path = reproduced / "build/demo/report/index.html"
-    page = rendered(path.as_uri(), tmp_path / "profile")
+    page = rendered(browser, path.as_uri())
     assert "RECON + MLM + MAM" in page
     assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", path.read_text()) == []

@@ -8,7 +8,7 @@ from report_results import fill
 from mlim.errors import InputError
 from mlim.files import read_json, sha256_of
 from mlim.report.results import BEGIN, END, RESULTS_FILE, write_results
-from mlim.steps.report import report
+from mlim.steps.report import CLAIM_TAG, EFFECTS_FILE, ROWS_FILE, report
 from mlim.tracking import client
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,10 @@ def test_results_are_written_from_the_latest_report(recipe, own_workspace, quiet
     assert first["sha256"] == second["sha256"] == sha256_of(own_workspace.report / "index.html")
     assert read_json(own_workspace.report / "summary.json") == second
     stored = {entry.path for entry in client(recipe).list_artifacts(second["run_id"])}
-    assert {"index.html", RESULTS_FILE} <= stored
+    assert {"index.html", RESULTS_FILE, EFFECTS_FILE, ROWS_FILE} <= stored
+    tags = client(recipe).get_run(second["run_id"]).data.tags
+    assert tags[f"{CLAIM_TAG}pretraining"] in ("supported", "not separated")
+    assert tags[f"{CLAIM_TAG}shared-mask"] == "not measured"
 
     out = tmp_path / "results.md"
     out.write_text(f"# By hand\n\n{BEGIN}\nold\n{END}\n\nkept\n")
@@ -38,6 +41,10 @@ def test_results_are_written_from_the_latest_report(recipe, own_workspace, quiet
     assert "| RECON + MLM + MAM | 0.822 | 0.804 to 0.840 |" in text
     assert "| Gradient-boosted trees | 0.851 | 0.833 to 0.869 |" in text
     assert "missing-image 1, no-text 1" in text
+    assert "What is not shown:" in text
+    assert "No result here is of the embedded synthetic catalog;" in text
+    assert "(results-effects.svg)" in text
+    assert (tmp_path / "results-effects.svg").read_text().startswith("<?xml")
     assert re.search(r"- time: report \d+ s", text)
     assert write_results(recipe, out) == 1
     assert out.read_text() == text

@@ -23,7 +23,7 @@ from mlim.catalog.shards import ShardEntry, read_manifest, read_shard, write_man
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError, MlimError
 from mlim.files import read_json, sha256_of
-from mlim.pairs import VariationRule, variation_pairs
+from mlim.pairs import SPLITS, VariationRule, variation_pairs
 from mlim.quality.acceptance import Acceptance
 from mlim.recipe import Recipe
 from mlim.steps.pairs import make_pairs
@@ -443,7 +443,12 @@ def test_a_leak_is_told_on_the_terminal_and_the_run_goes_on(recipe, catalog, own
     pq.write_table(pa.Table.from_pandas(items, preserve_index=False), index)
     summary = make_pairs(recipe, catalog, own_workspace, Terminal(quiet=True))
     assert [rule["rule"] for rule in summary["leak_audit"] if rule["leaks"]] == ["`tell` is equal"]
-    assert "`tell` is equal" in capfd.readouterr().err
+    failed = [entry["column"] for entry in summary["expectations"] if not entry["success"]]
+    assert failed == [f"rule_solves where split == {split}" for split in SPLITS]
+    told = capfd.readouterr().err
+    for split in SPLITS:
+        assert f'the rule "`tell` is equal" alone solves more of the {split} pairs than pairs.leak_limit allows' in told
+    assert told.count("observed 1; expected less than 0.9") == len(SPLITS)
 
 
 def test_the_rule_gives_the_known_counts_on_a_real_catalog(monkeypatch):

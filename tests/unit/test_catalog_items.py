@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -234,6 +235,13 @@ def test_a_manifest_cannot_lead_out_of_the_cache(served, workspace):
 def test_a_place_that_cannot_be_read_is_explained(workspace, url, error, sentence):
     with pytest.raises(error, match=sentence):
         ItemStore.open(url, index_of(workspace))
+
+
+def test_a_store_whose_package_is_not_installed_is_named_with_the_package(workspace, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed, also where it is
+    sentence = r"loader\.items s3://bucket/items: s3:// addresses need a package .*s3fs.*install it with pip"
+    with pytest.raises(InputError, match=sentence):
+        ItemStore.open("s3://bucket/items", index_of(workspace))
 
 
 def test_the_recipe_says_where_the_shards_are(tiny_recipe, served, workspace):

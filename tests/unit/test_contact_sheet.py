@@ -23,6 +23,7 @@ from mlim.report.contact.charts import count_chart, histogram, share_bars
 from mlim.report.contact.gather import gather
 from mlim.report.contact.lines import describe, printable
 from mlim.report.contact.measures import Codes, Measures, read_measures
+from mlim.report.contact.numbers import family_chart
 from mlim.report.contact.page import contact_sheet, write_page
 from mlim.report.contact.problems import find_problems
 from mlim.report.contact.sampling import choose_families, sample_items
@@ -298,6 +299,12 @@ def test_the_leak_audit_is_shown_best_rule_first_with_fields_it_does_not_know(ow
     assert "The pairs leak: the rule \u201cboosted trees\u201d alone reaches PR-AUC 0.988." in words
 
 
+def test_families_of_one_item_are_told_in_the_singular(own_workspace):
+    assert family_chart(gather(None, own_workspace, SETTINGS)).note == "largest: 4 items"
+    change_items(own_workspace, lambda item: {**item, "family": item["id"]})
+    assert family_chart(gather(None, own_workspace, SETTINGS)).note == "largest: 1 item"
+
+
 def test_items_that_are_out_of_the_ordinary_are_counted(own_workspace):
     def change(item):
         odd = item["id"] in ("item-000", "item-001", "item-002")
@@ -500,6 +507,11 @@ def test_rare_categories_share_a_bar():
         ("b", "30", "30.0 %"),
         ("2 more", "20", "20.0 %"),
     ]
+
+
+def test_a_share_that_would_be_rounded_to_nothing_is_not_called_nothing():
+    bars = share_bars({"most": 9_999, "one": 1}, 2, "{} more")
+    assert [bar.note for bar in bars] == ["100.0 %", "< 0.1 %"]
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

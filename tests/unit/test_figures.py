@@ -50,6 +50,21 @@ def draw_table_bars(path):
     figures.draw_table_bars(table, path, prevalence=0.5)
 
 
+def draw_forest(path, **kind):
+    effects = pd.DataFrame(
+        {
+            "label": ["A against B", "A against a row with a long name", "C"],
+            "group": ["data", None, "others"],
+            "value": [0.03, -0.02, 0.004],
+            "low": [0.02, -0.03, -0.01],
+            "high": [0.04, -0.01, 0.02],
+            "verdict": ["supported", "contradicted", "not separated"],
+            "by_seed": [[0.02, 0.03, 0.04], [-0.02], [0.0, 0.01]],
+        }
+    )
+    figures.draw_forest(effects, path, margin=0.01, **kind)
+
+
 DRAWINGS = [
     draw_losses_of_one,
     draw_losses_of_two,
@@ -57,6 +72,7 @@ DRAWINGS = [
     draw_figure2,
     draw_reconstructions,
     draw_table_bars,
+    draw_forest,
 ]
 
 
@@ -76,6 +92,14 @@ def test_a_png_has_a_white_ground_and_ink(tmp_path: Path):
         pixels = np.asarray(picture.convert("L"))
     assert pixels[0, 0] == 255
     assert pixels.min() < 80
+
+
+def test_a_forest_for_another_page_brings_its_ground(tmp_path: Path):
+    draw_forest(tmp_path / "ours.svg")
+    draw_forest(tmp_path / "theirs.svg", ground=True)
+    ours, theirs = ((tmp_path / f"{name}.svg").read_text() for name in ("ours", "theirs"))
+    assert "fill: #ffffff" in theirs
+    assert "fill: #ffffff" not in ours
 
 
 def test_another_suffix_is_refused(tmp_path: Path):

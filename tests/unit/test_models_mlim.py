@@ -140,7 +140,10 @@ def test_a_heavy_image_batch_counts_no_token_and_its_gradients_are_finite(model,
     ids, attention, pixels = batch
     recipe = load_recipe("demo")
     maskable = attention & (ids > CONFIG.special.mask)
-    plan = plan_masks(maskable, CONFIG.cells, MaskMode.HEAVY_IMAGE, recipe.pretrain.masking, torch.Generator())
+    draws = torch.rand(BATCH, LENGTH + CONFIG.cells, generator=torch.Generator().manual_seed(0)).split(
+        [LENGTH, CONFIG.cells], dim=1
+    )
+    plan = plan_masks(maskable, *draws, MaskMode.HEAVY_IMAGE, recipe.pretrain.masking)
     model.train()
     output = model.forward_items(ids, attention, pixels, plan.text, plan.image)
     mlm = mlm_loss(model.mlm_logits(output.text[plan.text]), ids[plan.text])

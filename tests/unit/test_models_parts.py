@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlim.errors import InputError
-from mlim.models.config import MlimConfig
-from mlim.models.image_decoder import ImageDecoder, layer_strides
+from mlim.models.config import MlimConfig, layer_strides
+from mlim.models.image_decoder import ImageDecoder
 from mlim.models.image_embedder import ImageEmbedder
 from mlim.models.initialise import BERT_WIDTH, initialise
 from mlim.recipe import DecoderConfig, EmbedderConfig, load_recipe

@@ -57,7 +57,7 @@ def test_a_batch_is_padded_and_its_special_tokens_are_never_maskable(batch, toke
 
 def test_a_heavy_image_batch_has_no_masked_text_and_an_mlm_loss_of_zero(model, tiny_recipe, batch):
     objective = PretrainObjective(model, tiny_recipe, MAM, seed=0)
-    prepared = objective.prepare(batch, 0, MaskMode.HEAVY_IMAGE)
+    prepared = objective.prepare(batch, 0, mode=MaskMode.HEAVY_IMAGE)
     terms = {term.name: term.term for term in objective.losses(prepared).terms}
     assert prepared.counts["mlm"] == 0
     assert terms["mlm"].total.item() == terms["mlm"].mean.item() == 0
@@ -106,23 +106,62 @@ def test_exchanged_items_count_for_itm_alone(model, tiny_recipe, batch):
 
 
 def test_an_exchanged_picture_is_always_another_items(batch):
-    everything = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        shown, own = swap_pictures(batch, 1.0, everything)
-        assert not own.any()
-        assert all(not torch.equal(a, b) for a, b in zip(shown.pixels, batch.pixels, strict=True))
+    shown, own = swap_pictures(batch, torch.ones(len(IDS), dtype=torch.bool), 0)
+    assert not own.any()
+    assert all(not torch.equal(a, b) for a, b in zip(shown.pixels, batch.pixels, strict=True))
+    assert torch.equal(shown.pixels[0::2], batch.pixels[1::2])
+    assert torch.equal(shown.pixels[1::2], batch.pixels[0::2])
 
 
-def test_the_same_item_twice_in_a_batch_is_no_other_item(batch):
+def test_half_of_the_pictures_are_exchanged(model, tiny_recipe, batch):
+    objective = PretrainObjective(model, tiny_recipe, WITH_ITM, seed=0)
+    kept = [objective.prepare(batch, step).own.mean().item() for step in range(300)]
+    assert sum(kept) / len(kept) == pytest.approx(1 - tiny_recipe.pretrain.itm_swap, abs=0.05)
+
+
+def test_the_same_item_twice_in_a_row_is_no_other_item(batch):
     twins = batch._replace(ids=["twin", "twin"], pixels=batch.pixels[:2])
-    _, own = swap_pictures(twins, 1.0, torch.Generator().manual_seed(0))
+    _, own = swap_pictures(twins, torch.ones(2, dtype=torch.bool), 0)
     assert own.all()
+
+
+@pytest.mark.parametrize("pretraining", [MAM, WITH_ITM])
+def test_masks_and_exchanges_do_not_depend_on_how_a_step_is_cut(model, tiny_recipe, batch, pretraining):
+    objective = PretrainObjective(model, tiny_recipe, pretraining, seed=5)
+    for step in range(6):
+        whole = objective.prepare(batch, step)
+        parts = [objective.prepare(_part(batch, slice(start, start + 2)), step, start) for start in range(0, 8, 2)]
+        assert {part.plan.mode for part in parts} == {whole.plan.mode}
+        assert torch.equal(torch.cat([part.plan.text for part in parts]), whole.plan.text)
+        assert torch.equal(torch.cat([part.plan.image for part in parts]), whole.plan.image)
+        assert torch.equal(torch.cat([part.own for part in parts]), whole.own)
+        assert torch.equal(torch.cat([part.batch.pixels for part in parts]), whole.batch.pixels)
+        assert {name: sum(part.counts[name] for part in parts) for name in whole.counts} == whole.counts
+        assert sum(part.tokens for part in parts) == whole.tokens
+
+
+def test_orders_and_modality_do_not_depend_on_how_a_step_is_cut(model, tiny_recipe, pairs):
+    objective = MatchObjective(Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe, tiny_recipe.main_row, seed=5)
+    for step in range(6):
+        whole = objective.prepare(pairs, step)
+        parts = [objective.prepare(_part(pairs, slice(start, start + 1)), step, start) for start in range(4)]
+        assert {part.modality for part in parts} == {whole.modality}
+        assert [name for part in parts for name in part.batch.item_a] == whole.batch.item_a
+        assert sum(part.tokens for part in parts) == whole.tokens
+
+
+def _part(batch, part: slice):
+    """Some examples of a batch of either kind."""
+    cut = [
+        type(field)(*(side[part] for side in field)) if hasattr(field, "_fields") else field[part] for field in batch
+    ]
+    return type(batch)(*cut)
 
 
 def test_micro_batches_weigh_by_their_targets(model, tiny_recipe, batch):
     """Two micro-batches divided by the counts of both give the gradient of one batch of both."""
     objective = PretrainObjective(model, tiny_recipe, MAM, seed=0)
-    whole = objective.prepare(batch, 0, MaskMode.LIGHT)
+    whole = objective.prepare(batch, 0, mode=MaskMode.LIGHT)
     gradients = []
     for parts in ([slice(0, 8)], [slice(0, 2), slice(2, 8)]):
         model.zero_grad()
@@ -132,6 +171,7 @@ def test_micro_batches_weigh_by_their_targets(model, tiny_recipe, batch):
                 plan=whole.plan._replace(text=whole.plan.text[part], image=whole.plan.image[part]),
                 targets=whole.plan.text[part].flatten().nonzero().squeeze(1),
                 kept=torch.arange(len(IDS[part])),
+                packing=model.pack_items(batch.text_attention[part]),
             )
             terms = objective.losses(sliced).terms
             torch.stack([term.total / whole.counts[name] for name, term, _ in terms]).sum().backward()
@@ -155,7 +195,7 @@ def test_without_modality_dropout_a_row_shows_what_it_is_judged_by(tiny_recipe, 
     row = tiny_recipe.main_row.model_copy(update={"mdo": False, "modality": modality})
     objective = MatchObjective(matcher, tiny_recipe, row, seed=0)
     assert {objective.prepare(pairs, draw).modality for draw in range(10)} == {modality}
-    (term,) = objective(pairs, 0).terms
+    (term,) = objective.losses(objective.prepare(pairs, 0)).terms
     assert term.term.count.item() == len(pairs.labels)
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pair_items import embedded
 
 from mlim.errors import DataError
-from mlim.pairs import BOOSTED_TREES, audit_leaks, rule_of, split_pairs, variation_pairs
-from mlim.pairs.audit import BAG_OF_WORDS, best_cut
+from mlim.pairs import BOOSTED_TREES, BestRule, audit_leaks, best_rules, rule_of, split_pairs, variation_pairs
+from mlim.pairs.audit import BAG_OF_WORDS, best_cut, solved_share
 from mlim.pairs.learned import bag_of_words, boosted_trees
 from mlim.recipe import PairsConfig
 
@@ -64,6 +64,25 @@ def test_a_rule_that_solves_the_task_is_found_and_so_is_its_negation(catalog):
     assert audit[BOOSTED_TREES]["leaks"]
     assert not audit[BAG_OF_WORDS]["leaks"]
     assert audit_of(pairs.assign(label=1 - pairs["label"]), told)["`tell` differs"]["leaks"]
+
+
+def test_the_best_rule_is_found_in_each_split_by_the_measure_that_the_audit_limits(catalog):
+    items, pairs = catalog
+    assert all(0 <= rule.solved < CONFIG.leak_limit for rule in best_rules(pairs, items).values())
+    seen = set(pairs.loc[pairs["split"] == "test", ["item_a", "item_b"]].to_numpy().ravel())
+    tells = zip(items["id"], patterns(items), strict=True)
+    told = items.assign(attributes=[json.dumps({"tell": tell if item in seen else "-"}) for item, tell in tells])
+    found = best_rules(pairs, told)
+    assert found["test"] == BestRule("`tell` is equal", 1.0)
+    assert all(found[split].solved < CONFIG.leak_limit for split in ("train", "validation"))
+    assert not audit_of(pairs, told)["`tell` is equal"]["leaks"]  # of all pairs it solves too few
+
+
+def test_what_a_way_solves_is_counted_from_the_majority_on():
+    assert solved_share(1, 0.7) == 1
+    assert solved_share(0.7, 0.7) == 0
+    assert solved_share(0.85, 0.7) == pytest.approx(0.5)
+    assert solved_share(1, 1) == 0  # one label only: there is nothing to solve
 
 
 def test_a_word_in_a_long_text_is_found_by_the_bag_of_words_alone(catalog):

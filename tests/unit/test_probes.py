@@ -8,6 +8,7 @@ from mlim.evaluation.probes import (
     PARTNERS,
     ItemLosses,
     Prober,
+    compare_harm,
     compare_partners,
     figure_table,
     relative_harm,
@@ -117,7 +118,34 @@ def test_differences_are_paired_by_item():
     assert point.random_minus_own[:3] == pytest.approx((0.5, 0.5, 0.5))
     assert point.random_minus_own.separated
     assert point.empty_minus_own == (0, 0, 0, 1)
+    assert point.random_minus_empty == point.random_minus_own
 
 
 def test_harm_is_relative_to_the_own_partner():
     assert relative_harm(losses_with([2, 2], [3, 3], [2, 2])) == pytest.approx(0.5)
+
+
+def test_items_of_one_family_are_drawn_together_which_widens_the_interval():
+    generator = np.random.default_rng(0)
+    own = generator.normal(10, 1, 60)
+    family = np.repeat(np.arange(12), 5)
+    random = own + 0.5 + generator.normal(0, 1, 12)[family]
+    losses = losses_with(own, random, own)
+    (alone,) = compare_partners(losses, **SETTINGS)
+    (together,) = compare_partners(losses, **SETTINGS, families=family)
+    assert together.random_minus_own.value == alone.random_minus_own.value
+    wide, narrow = (point.random_minus_own.high - point.random_minus_own.low for point in (together, alone))
+    assert wide > 1.4 * narrow
+    table = figure_table(losses, **SETTINGS, families=np.zeros(60, dtype=np.int64))
+    assert (table["high"] - table["low"]).max() == pytest.approx(0)  # one family: nothing varies
+
+
+def test_harms_are_compared_on_the_same_items():
+    own = np.linspace(1, 3, 40)
+    recon, mlm = losses_with(own, 1.5 * own, own), losses_with(own, 1.2 * own, own)
+    found = compare_harm(recon, mlm, **SETTINGS)
+    assert found[:3] == pytest.approx((0.3, 0.3, 0.3))
+    assert found.separated
+    turned = compare_harm(mlm, recon, **SETTINGS)
+    assert turned.value == pytest.approx(-found.value)
+    assert compare_harm(mlm, mlm, **SETTINGS) == (0, 0, 0, 1)

@@ -15,6 +15,8 @@ from mlim.report import formats
         (formats.score(0.82249), "0.822"),
         (formats.interval(0.8, 0.75, 0.85), "0.800 [0.750, 0.850]"),
         (formats.interval(0.8, None, 0.85), "0.800"),
+        (formats.spread(0.0063, 3), "0.006 (3)"),
+        (formats.spread(None, 1), formats.MISSING),
         (formats.signed(0.0234), "+0.023"),
         (formats.signed(-0.0234), "\N{MINUS SIGN}0.023"),
         (formats.p_value(0.0002), "< 0.001"),

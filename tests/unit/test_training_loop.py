@@ -1,5 +1,7 @@
 """The loop on a tiny model: it learns, it stops cleanly, it continues bit for bit, it notices numbers gone bad."""
 
+import json
+import math
 import os
 import signal
 from collections.abc import Mapping
@@ -8,78 +10,23 @@ from typing import Any
 
 import pytest
 import torch
+from training_room import STEPS, Room, changed, for_the_room
 
 from mlim.catalog.items import ItemStore
 from mlim.console import Terminal
-from mlim.data.collate import ItemCollator
-from mlim.data.loader import BatchLoader
-from mlim.data.tokenize import TextTokenizer
 from mlim.errors import MlimError
-from mlim.models.hub import build_mlim
-from mlim.objectives import PretrainObjective
-from mlim.recipe import Pretraining, Recipe
-from mlim.training.checkpoint import Checkpoints, model_tensors
-from mlim.training.held_out import VALIDATION_SEED, HeldOutLosses, choose_items
+from mlim.recipe import Recipe
+from mlim.training.checkpoint import Checkpoints
+from mlim.training.contracts import Validation
+from mlim.training.held_out import choose_items
 from mlim.training.interrupt import Interrupted, stop_on_signals
-from mlim.training.loop import LOG_EVERY, Trainer, TrainResult, Validation
-
-EVERYTHING = Pretraining(losses=("mlm", "recon", "itm"), masking="mam")
-STEPS = 24
-CPU = torch.device("cpu")
-
-
-class Kept:
-    """A metric sink that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.logged: list[tuple[int, dict[str, float]]] = []
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        self.logged.append((step, dict(values)))
-
-
-class Disturbed(PretrainObjective):
-    """Something happens while a micro-batch is prepared."""
-
-    at, what = -1, staticmethod(lambda: None)
-
-    def prepare(self, batch, draw, mode=None):
-        if draw == self.at:
-            self.what()
-        return super().prepare(batch, draw, mode)
-
-
-class Room:
-    """A training on eight items, assembled anew for every start."""
-
-    def __init__(self, recipe: Recipe, store: ItemStore, folder: Path) -> None:
-        self.recipe, self.store, self.folder = recipe, store, folder
-        self.sink = Kept()
-
-    def start(
-        self, at: int = -1, what: Any = None, validate: Any = None
-    ) -> tuple[dict[str, torch.Tensor], TrainResult]:
-        recipe, ids = self.recipe, self.store.ids[:16]
-        tokenizer = TextTokenizer.learn((self.store.text(item) for item in ids), recipe.text.vocabulary_size)
-        model = build_mlim(recipe, tokenizer, seed=0)
-        objective = Disturbed(model, recipe, EVERYTHING, seed=0)
-        objective.at, objective.what = at, what
-        collate = ItemCollator(self.store, tokenizer, recipe.text.max_tokens)
-        judge = PretrainObjective(model, recipe, EVERYTHING, VALIDATION_SEED)
-        config = recipe.pretrain
-        held_out = HeldOutLosses(judge, collate, self.store.ids[16:24], config.batch_size, CPU)
-        checkpoints = Checkpoints(self.folder, "tiny", config.checkpoint.keep, Terminal(quiet=True))
-        loader = BatchLoader(ids, config.batch_size, 0, collate)
-        trainer = Trainer(objective, loader, config, 0, validate or held_out, checkpoints, self.sink, CPU)
-        result = trainer.run(Terminal(quiet=True), "tiny")
-        return {name: value.clone() for name, value in model_tensors(model).items()}, result
+from mlim.training.journal import TIMED
+from mlim.training.loop import LOG_EVERY, NOT_FINITE_FILE
 
 
 @pytest.fixture
 def recipe(tiny_recipe) -> Recipe:
-    checkpoint = tiny_recipe.pretrain.checkpoint.model_copy(update={"every_steps": 5})
-    changes = {"steps": STEPS, "batch_size": 4, "accumulate": 2, "validate_every": 8, "checkpoint": checkpoint}
-    return tiny_recipe.model_copy(update={"pretrain": tiny_recipe.pretrain.model_copy(update=changes)})
+    return for_the_room(tiny_recipe)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +35,7 @@ def store(tiny_workspace) -> ItemStore:
 
 
 def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "samples_per_second"} for row in history]
+    return [{key: value for key, value in row.items() if key not in TIMED} for row in history]
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -109,7 +56,7 @@ def test_a_stopped_training_continues_to_the_same_weights_and_losses(recipe, sto
     through, expected = Room(recipe, store, tmp_path / "through").start()
     room = Room(recipe, store, tmp_path / "stopped")
     with pytest.raises(raised):
-        room.start(at=27, what=what)
+        room.start(at=13, what=what)
     again = Room(recipe, store, tmp_path / "stopped")
     weights, result = again.start()
     assert_same(weights, through)
@@ -121,7 +68,7 @@ def test_a_stopped_training_continues_to_the_same_weights_and_losses(recipe, sto
 def test_after_a_stop_the_new_run_shows_the_whole_curve(recipe, store, tmp_path):
     room = Room(recipe, store, tmp_path)
     with pytest.raises(Interrupted, match=f"SIGTERM after step 14 of {STEPS}"):
-        room.start(at=27, what=stop_me)
+        room.start(at=13, what=stop_me)
     again = Room(recipe, store, tmp_path)
     again.start()
     assert [step for step, _ in again.sink.logged] == [8, 10, 16, 20, 24, 24]
@@ -159,24 +106,75 @@ def test_a_finished_training_is_not_repeated(recipe, store, tmp_path):
 
 def test_losses_that_explode_name_the_step_and_the_items(recipe, store, tmp_path):
     optim = recipe.pretrain.optim.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 0.0})
-    hot = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"optim": optim})})
+    hot = changed(recipe, optim=optim, max_skipped_steps=2)
     with pytest.raises(MlimError, match=r"step [234]: .* not a finite number; the batch held item-0\d\d, "):
         Room(hot, store, tmp_path).start()
     saved = [path.name for path in tmp_path.glob("step-*")]
     assert saved == []  # what is not finite never becomes a checkpoint
+    listed = json.loads((tmp_path / NOT_FINITE_FILE).read_text())
+    assert all(len(step["items"]) == 8 for step in listed)
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_counted(recipe, store, tmp_path):
+    """As if its gradient had been 0 and the optimiser had not noticed: weights and moments stay."""
+    for name, steps in (("before", 7), ("after", 8)):
+        short = changed(recipe, steps=steps, optim=recipe.pretrain.optim.model_copy(update={"schedule": "constant"}))
+        poisoned = frozenset({7}) if name == "after" else frozenset()
+        weights, result = Room(short, store, tmp_path / name).start(poisoned=poisoned)
+        if name == "before":
+            before = weights
+    assert_same(weights, before)
+    assert result.skipped == 1
+    assert all(math.isfinite(row["total"]) for row in result.history)
+
+
+def test_a_training_goes_on_after_a_step_that_is_not_finite(recipe, store, tmp_path):
+    healthy, _ = Room(recipe, store, tmp_path / "healthy").start()
+    weights, result = Room(recipe, store, tmp_path / "poisoned").start(poisoned=frozenset({3, 9}))
+    assert result.skipped == 2
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert any(not torch.equal(weights[name], healthy[name]) for name in weights)
+    assert json.loads((tmp_path / "poisoned" / NOT_FINITE_FILE).read_text())[0]["step"] == 10
+
+
+def test_a_bad_step_is_never_the_newest_of_a_checkpoint(recipe, store, tmp_path):
+    """Step 5 would be saved; it is bad, so step 6 is."""
+    room = Room(recipe, store, tmp_path)
+    with pytest.raises(RuntimeError):
+        room.start(at=8, what=crash, poisoned=frozenset({4}))
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000006"]
+
+
+@pytest.mark.parametrize("cut", [(2, 4), (4, 2)])
+def test_micro_batches_change_the_memory_not_the_result(recipe, store, tmp_path, cut):
+    """Eight items a step, as one batch and in parts (without dropout, which is drawn for each part).
+
+    Weights are a little further apart than losses: the bias of the attention's keys has a gradient of rounding alone,
+    which Adam turns into whole steps.
+    """
+    still = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dropout": 0.0})})
+    found = {}
+    for size, parts in ((8, 1), cut):
+        short = changed(still, batch_size=size, accumulate=parts, steps=6)
+        found[size] = Room(short, store, tmp_path / str(size)).start()
+    (whole, expected), (weights, result) = found[8], found[cut[0]]
+    for name, value in whole.items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4)
+    for one, other in zip(result.history, expected.history, strict=True):
+        assert one["total"] == pytest.approx(other["total"], abs=1e-5)
 
 
 def test_a_tiny_model_learns_a_handful_of_items(recipe, store, tmp_path):
     optim = recipe.pretrain.optim.model_copy(update={"learning_rate": 5e-3, "schedule": "constant"})
     changes = {"steps": 120, "accumulate": 1, "batch_size": 8, "optim": optim, "validate_every": 120}
-    eager = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update=changes)})
+    eager = changed(recipe, **changes)
     _, result = Room(eager, store, tmp_path).start()
 
     def light(name: str) -> list[float]:
         return [row[name] for row in result.history if row["kind"] == "train" and row["mode"] == "light"]
 
     assert light("mlm")[-1] < 0.4 * light("mlm")[0]
-    assert light("recon")[-1] < 0.25 * light("recon")[0]
+    assert light("recon")[-1] < 0.35 * light("recon")[0]
 
 
 def test_every_loss_is_logged_by_mode_and_never_from_every_step(recipe, store, tmp_path):
@@ -191,10 +189,10 @@ def test_every_loss_is_logged_by_mode_and_never_from_every_step(recipe, store, t
 
 
 def test_validation_repeats_exactly_and_leaves_training_as_it_was(recipe, store, tmp_path):
-    def never() -> Validation:
+    def never(step: int) -> Validation:
         return Validation({}, {"total": 0.0})
 
-    often = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"validate_every": 1})})
+    often = changed(recipe, validate_every=1)
     assert_same(
         Room(often, store, tmp_path / "a").start()[0], Room(often, store, tmp_path / "b").start(validate=never)[0]
     )
@@ -202,10 +200,10 @@ def test_validation_repeats_exactly_and_leaves_training_as_it_was(recipe, store,
 
 def test_the_best_model_by_validation_wins_and_the_later_one_on_a_tie(recipe, store, tmp_path):
     values = iter([0.5, 0.9, 0.9])
-    _, result = Room(recipe, store, tmp_path).start(validate=lambda: Validation({}, {}, next(values)))
+    _, result = Room(recipe, store, tmp_path).start(validate=lambda step: Validation({}, {}, next(values)))
     assert (result.best_step, result.best_value) == (24, 0.9)
     values = iter([0.5, 0.9, 0.1])
-    weights, result = Room(recipe, store, tmp_path / "b").start(validate=lambda: Validation({}, {}, next(values)))
+    weights, result = Room(recipe, store, tmp_path / "b").start(validate=lambda step: Validation({}, {}, next(values)))
     assert (result.best_step, result.best_value) == (16, 0.9)
     assert any(not torch.equal(weights[name], value) for name, value in _last_saved(tmp_path / "b").items())
 

@@ -1,6 +1,7 @@
 """The learning rate over the steps, what is decayed, and which device is taken."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -9,12 +10,23 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mlim.errors import InputError
+from mlim.models.config import MlimConfig
+from mlim.models.mlim import Mlim
 from mlim.recipe import OptimConfig
 from mlim.training.device import choose_device
-from mlim.training.optim import build_optimizer, learning_rate
+from mlim.training.optim import (
+    MovingAverage,
+    build_optimizer,
+    learning_rate,
+    learning_rate_scales,
+    set_learning_rate,
+    step_unless,
+)
 
 SETTINGS = {
     "learning_rate": 8e-4,
+    "rates": {"transformer": 1.0, "embedder": 1.0, "decoder": 1.0, "heads": 1.0},
+    "layer_decay": 1.0,
     "betas": (0.9, 0.999),
     "eps": 1e-8,
     "weight_decay": 0.0,
@@ -67,3 +79,82 @@ def test_a_device_that_is_not_there_is_named():
     absent = next((name for name in ("cuda", "mps") if choose_device("auto").type != name), None)
     with pytest.raises(InputError, match=f"`{absent}` is not available"):
         choose_device(absent)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_recipe) -> Mlim:
+    return Mlim.random(MlimConfig.from_recipe(tiny_recipe, 128), seed=0)
+
+
+def test_every_part_has_its_own_rate(model):
+    rates = {"transformer": 2.0, "embedder": 3.0, "decoder": 5.0, "heads": 7.0}
+    scales = learning_rate_scales(model, optim(rates=rates))
+    wanted = {"backbone.image_embedder": 3.0, "backbone": 2.0, "decoder": 5.0, "mlm_head": 7.0, "itm_head": 7.0}
+    for name, scale in scales.items():
+        assert scale == next(value for part, value in wanted.items() if name.startswith(part)), name
+    assert set(scales.values()) == {2.0, 3.0, 5.0, 7.0}
+    optimizer = build_optimizer(model, optim(rates=rates, weight_decay=0.1))
+    set_learning_rate(optimizer, 0.1)
+    assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.2, 0.3, 0.5, 0.7}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_layers_far_from_the_outputs_learn_slower(model):
+    scales = learning_rate_scales(model, optim(layer_decay=0.5))
+    blocks = {
+        number: {scale for name, scale in scales.items() if re.search(rf"\.encoder\.\w+\.{number}\.", name)}
+        for number in (0, 1)
+    }
+    assert blocks == {0: {0.5}, 1: {1.0}}
+    assert scales["backbone.words.weight"] == scales["backbone.image_positions.weight"] == 0.25
+    assert {scale for name, scale in scales.items() if not name.startswith("backbone.")} == {1.0}
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_a_bad_step_moves_neither_weights_nor_moments(weight_decay):
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    optimizer = build_optimizer(layer, optim(weight_decay=weight_decay))
+    histories = []
+    for bad in (0.0, 1.0):
+        layer(torch.ones(4, 3)).sum().backward()
+        if bad:
+            layer.weight.grad.fill_(math.nan)
+        step_unless(torch.tensor(bad), optimizer)
+        optimizer.zero_grad()
+        state = [value.clone() for values in optimizer.state_dict()["state"].values() for value in values.values()]
+        histories.append([*(parameter.detach().clone() for parameter in layer.parameters()), *state])
+    assert all(torch.equal(before, after) for before, after in zip(*histories, strict=True))
+
+
+def test_the_moving_average_is_a_mean_first_and_exponential_later():
+    layer = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(layer, decay=0.9)
+    seen = [layer.weight.item()]
+    for update in range(1, 40):
+        with torch.no_grad():
+            layer.weight.fill_(float(update))
+        average.update(update)
+        seen.append(float(update))
+        if update < 9:
+            assert average.tensors["weight"].item() == pytest.approx(sum(seen) / len(seen), rel=1e-5)
+    kept = average.tensors["weight"].item()
+    with torch.no_grad():
+        layer.weight.fill_(100.0)
+    average.update(40)
+    assert average.tensors["weight"].item() == pytest.approx(0.9 * kept + 0.1 * 100.0, rel=1e-5)
+    own = layer.weight.item()
+    average.exchange()
+    assert layer.weight.item() == pytest.approx(0.9 * kept + 10.0, rel=1e-5)
+    average.exchange()
+    assert layer.weight.item() == own
+
+
+def test_without_a_decay_there_is_no_average():
+    layer = nn.Linear(1, 1)
+    average = MovingAverage(layer, decay=0.0)
+    before = layer.weight.item()
+    average.update(1)
+    average.exchange()
+    assert not average.tensors
+    assert layer.weight.item() == before

@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 
 from mlim.errors import DataError, InputError, MlimError
+from mlim.pairs import SPLITS, BestRule, VariationRule, split_pairs, variation_pairs
+from mlim.quality.near_duplicates import near_duplicate_links
 from mlim.recipe import load_recipe
-from mlim.validation import ROOT_VARIABLE, Validation, decodable, project_root, require
+from mlim.steps.pair_checks import pair_parameters, split_parameters, split_table
+from mlim.validation import ROOT_VARIABLE, Finding, Validation, decodable, project_root, require
 
 PROJECT = Path(__file__).resolve().parents[2] / "great_expectations"
 SUITES = ("rows", "keys", "images", "texts", "languages", "families", "drift", "splits", "pairs")
@@ -42,12 +45,22 @@ def test_the_suites_are_all_known_and_every_id_is_used_once():
 
 
 def test_every_limit_of_a_suite_is_a_setting_of_the_recipe():
-    limits = load_recipe("demo").validation
+    recipe = load_recipe("demo")
+    limits = recipe.validation
     given = {name for name, _ in (*limits, *limits.drift)} | {"max_label_share", "ledger_items", "image_size", "folder"}
+    given |= {"leak_limit"}
     text = " ".join(path.read_text(encoding="utf-8") for path in (PROJECT / "expectations").glob("*.json"))
     assert set(re.findall(r'"\$PARAMETER": "(\w+)"', text)) <= given
     named = set(re.findall(r"validation\.(?:drift\.)?(\w+)", text))
     assert named <= given
+    named = set(re.findall(r"\bpairs\.(\w+)", text))
+    assert {"leak_limit", "near_duplicate_bits"} <= named <= {name for name, _ in recipe.pairs}
+
+
+def test_only_a_leak_is_told_and_stops_nothing():
+    entries = [entry for suite in SUITES for entry in committed(suite)]
+    told = [entry["meta"]["code"] for entry in entries if entry["severity"] != "critical"]
+    assert told == ["train-leak", "validation-leak", "test-leak"]
 
 
 def row_frame(rows: int) -> pd.DataFrame:
@@ -96,21 +109,50 @@ def split_frame() -> pd.DataFrame:
             "id": list("abcdef"),
             "family": ["f", "f", "g", None, None, None],
             "image_sha256": list("123456"),
+            "near_copies": [0, 0, 1, 2, 3, 4],
             "component": [0, 0, 1, 2, 3, 4],
             "split": ["train", "train", "test", "validation", "train", "test"],
         }
     )
 
 
+def check_splits(folder: Path, frame: pd.DataFrame) -> list[Finding]:
+    return Validation(folder).check("splits", frame, split_parameters(load_recipe("demo")))
+
+
 @pytest.mark.parametrize(
-    ("column", "value"), [("family", "g"), ("image_sha256", "3"), ("component", 1), ("split", "exam"), ("id", "a")]
+    ("column", "value"),
+    [("family", "g"), ("image_sha256", "3"), ("near_copies", 1), ("component", 1), ("split", "exam"), ("id", "a")],
 )
 def test_an_unsafe_split_is_refused(tmp_path, column, value):
-    validation, frame = Validation(tmp_path), split_frame()
-    require(validation.check("splits", frame, {}))
+    frame = split_frame()
+    require(check_splits(tmp_path, frame))
     frame.loc[1, column] = value
     with pytest.raises(DataError, match="splits"):
-        require(validation.check("splits", frame, {}))
+        require(check_splits(tmp_path, frame))
+
+
+def test_near_copies_that_were_not_tied_together_are_found_in_two_splits(tmp_path, tiny_workspace, tiny_recipe):
+    config, seed = tiny_recipe.pairs, tiny_recipe.seed
+    items = pd.read_parquet(tiny_workspace.valid / "index.parquet").sample(frac=1, random_state=0, ignore_index=True)
+    candidates, _ = variation_pairs(items, VariationRule(["pattern"], [], 8))
+    made = split_pairs(items, candidates, config, seed)
+    apart = [made.items.loc[made.items["split"] == split, "id"].iloc[0] for split in ("train", "test")]
+    for item, digits in zip(apart, ("f" * 16, "f" * 15 + "e"), strict=True):
+        items.loc[items["id"] == item, "image_hash"] = digits
+    links = near_duplicate_links(items["image_hash"].tolist(), config.near_duplicate_bits)
+    assert len(links) == 1
+    with pytest.raises(
+        DataError, match=rf"at most {config.near_duplicate_bits} bits .*in more than one.*2 rows differ"
+    ):
+        require(check_splits(tmp_path, split_table(made, items, links)))
+    require(
+        check_splits(tmp_path, split_table(split_pairs(items, candidates, config, seed, None, links), items, links))
+    )
+
+
+def test_near_copies_that_nobody_looked_for_are_no_complaint(tmp_path):
+    require(check_splits(tmp_path, split_frame().assign(near_copies=float("nan"))))
 
 
 def pair_frame() -> pd.DataFrame:
@@ -125,8 +167,14 @@ def pair_frame() -> pd.DataFrame:
             "kind": "any",
             "split_a": splits,
             "split_b": splits,
+            "rule_solves": 0.5,
         }
     )
+
+
+def check_pair_frame(folder: Path, frame: pd.DataFrame) -> list[Finding]:
+    rules = {split: BestRule(f"`{split}` is equal", 0.5) for split in SPLITS}
+    return Validation(folder).check("pairs", frame, pair_parameters(load_recipe("demo"), rules))
 
 
 @pytest.mark.parametrize(
@@ -140,23 +188,37 @@ def pair_frame() -> pd.DataFrame:
     ],
 )
 def test_bad_pairs_are_refused_with_a_reason(tmp_path, column, value, complaint):
-    validation, frame = Validation(tmp_path), pair_frame()
-    limits = {"min_label_share": 0.1, "max_label_share": 0.9}
-    require(validation.check("pairs", frame, limits))
+    frame = pair_frame()
+    require(check_pair_frame(tmp_path, frame))
     frame.loc[0, column] = value
     with pytest.raises(DataError, match=complaint):
-        require(validation.check("pairs", frame, limits))
+        require(check_pair_frame(tmp_path, frame))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_rule_that_leaks_in_one_split_is_told_with_its_name_and_the_limit(tmp_path, split):
+    frame = pair_frame()
+    assert all(finding.success for finding in check_pair_frame(tmp_path, frame))
+    frame.loc[frame["split"] == split, "rule_solves"] = 0.9  # the limit itself is too much
+    findings = check_pair_frame(tmp_path, frame)
+    (leak,) = [finding for finding in findings if not finding.success]
+    assert leak.complaint() == (
+        f'the pairs leak: the rule "`{split}` is equal" alone solves more of the {split} pairs than pairs.leak_limit '
+        f"allows (pairs: expect_column_max_to_be_between of rule_solves where split == {split}; observed 0.9; expected "
+        "less than 0.9); take that column out of columns.text or choose other pairs"
+    )
+    require(findings)
 
 
 def test_a_repeated_pair_is_refused(tmp_path):
     frame = pd.concat([pair_frame(), pair_frame().head(1)], ignore_index=True)
     with pytest.raises(DataError, match="listed twice"):
-        require(Validation(tmp_path).check("pairs", frame, {"min_label_share": 0.1, "max_label_share": 0.9}))
+        require(check_pair_frame(tmp_path, frame))
 
 
 def test_a_column_that_is_not_there_is_no_pass(tmp_path):
     with pytest.raises(MlimError, match="could not be evaluated"):
-        Validation(tmp_path).check("splits", split_frame().drop(columns="family"), {})
+        check_splits(tmp_path, split_frame().drop(columns="family"))
 
 
 def test_pictures_are_decoded_from_the_shards(tiny_workspace, tiny_recipe):

@@ -1,6 +1,7 @@
 """Pictures behind http(s) addresses, downloaded once and then read from a cache on the disk."""
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from mlim.catalog.pictures.addresses import SHOWN_CHARACTERS, Network
 from mlim.catalog.pictures.base import MISSING_IMAGE, TOO_MANY_BYTES
 from mlim.catalog.pictures.cache import DownloadCache
 from mlim.catalog.refusal import RefusedError
+
+# One call keeps all turns of a host busy; threads that download beside it would only wait for its locks
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def new_run() -> str:
@@ -76,8 +80,9 @@ class WebPictures:
     def _download(self, references: Sequence[str]) -> None:
         from mlim.catalog.pictures.download import download_all  # only here: its client takes long to import
 
-        self._store.sweep()
-        failures = asyncio.run(download_all(references, self.download, self.max_bytes, self._store, self.network))
+        with _ONE_AT_A_TIME:
+            self._store.sweep()
+            failures = asyncio.run(download_all(references, self.download, self.max_bytes, self._store, self.network))
         for reference, refusal in failures.items():
             if not self._store.find(reference):  # another process may have had more luck
                 self._store.fail(reference, refusal, self.run)

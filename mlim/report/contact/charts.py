@@ -12,6 +12,7 @@ from mlim.report import formats
 BINS = 24
 TAIL = 0.995  # what lies beyond this share of the values goes into the last bar
 ROUNDING = 1e-9  # of binary fractions
+SMALLEST_SHARE = 0.001
 NICE_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -76,15 +77,19 @@ def share_bars(counts: Mapping[str, int], most: int, rest: str) -> tuple[Bar, ..
     if left:
         shown = [*shown, (rest.format(len(left)), sum(count for _, count in left))]
     total, longest = sum(counts.values()), max((count for _, count in shown), default=1)
-    return tuple(
-        Bar(name, formats.count(count), count / longest, formats.percent(count / total)) for name, count in shown
-    )
+    return tuple(Bar(name, formats.count(count), count / longest, share_of(count, total)) for name, count in shown)
+
+
+def share_of(count: int, total: int) -> str:
+    """The share as per cent; a small one that would be rounded to nothing is told as such."""
+    share = count / total if total else None
+    return f"< {formats.percent(SMALLEST_SHARE)}" if share and share < SMALLEST_SHARE else formats.percent(share)
 
 
 def _bars(counts: NDArray[np.int64], labels: Sequence[str]) -> tuple[Bar, ...]:
     longest, total = int(counts.max()), int(counts.sum())
     return tuple(
-        Bar(label, formats.count(count), count / longest, formats.percent(count / total))
+        Bar(label, formats.count(count), count / longest, share_of(count, total))
         for label, count in zip(labels, counts.tolist(), strict=True)
     )
 

@@ -84,7 +84,8 @@ def _sizes(look: Look) -> np.ndarray:
 def family_chart(look: Look) -> Chart | None:
     """How many families have 1, 2, ... items; None where there are no families."""
     sizes = _sizes(look)
-    note = f"largest: {formats.count(int(sizes.max()))} items" if len(sizes) else ""
+    largest = int(sizes.max(initial=0))
+    note = f"largest: {formats.count(largest)} item{'' if largest == 1 else 's'}" if len(sizes) else ""
     return count_chart("Families by number of items", sizes, LARGEST_BAR, note)
 
 

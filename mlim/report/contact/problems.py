@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from mlim.catalog.ingest import FEWEST_FAMILIES
 from mlim.report import formats
+from mlim.report.contact.charts import share_of
 from mlim.report.contact.gather import Look
 from mlim.report.contact.measures import Measures, copied, sides_ratio
 
 BAD, WATCH = "bad", "watch"
-SMALLEST_SHARE = 0.001
 FEW_MATCHES, MANY_MATCHES = 0.1, 0.9  # prevalence outside of these makes a lopsided task
 
 
@@ -133,9 +133,3 @@ def _tone(look: Look, count: int, total: int) -> str:
 def _rows(count: int, total: int, noun: str = "row") -> str:
     share = f" ({share_of(count, total)})" if total else ""
     return f"{formats.count(count)} {noun}{'' if count == 1 else 's'}{share}"
-
-
-def share_of(count: int, total: int) -> str:
-    """The share as per cent; a small one that would be rounded to nothing is told as such."""
-    share = count / total if total else None
-    return f"< {formats.percent(SMALLEST_SHARE)}" if share and share < SMALLEST_SHARE else formats.percent(share)

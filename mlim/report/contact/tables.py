@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlim.report import formats
+from mlim.report.contact.charts import share_of
 from mlim.report.contact.gather import Look, Summary
 from mlim.report.contact.pairs import SPLITS, PairsLook
-from mlim.report.contact.problems import share_of
 from mlim.report.contact.source import SourceLook
 
 SHOWN_FILES = 12

@@ -1,0 +1,258 @@
+"""From evidence to verdicts: is each claim of the paper supported, contradicted, not separated or not measured?
+
+Every claim has one p-value, that of the conclusion it comes nearest to; these are corrected together (Holm). A claim of
+several parts is supported by its weakest part (intersection-union test, Berger 1982) and contradicted by any.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+
+from mlim.errors import DataError
+from mlim.evaluation.claims import CLAIMS, MARGIN, Claim, Curves, Harm, Part, Reading, Rows
+from mlim.evaluation.evidence import Evidence
+from mlim.evaluation.multiple import holm, p_above, p_below, p_equivalent, p_outside
+from mlim.evaluation.power import Needed, needed
+from mlim.evaluation.resampling import Effect, Resampled, Spread, effect_of, pooled_spread, resample
+
+Verdict = Literal["supported", "not separated", "contradicted", "not measured"]
+
+MINUS_KEYS: Final = {
+    ("random", "own"): "random_minus_own",
+    ("empty", "own"): "empty_minus_own",
+    ("random", "empty"): "random_minus_empty",
+}
+HARM_KEY: Final = "harm_difference"
+
+
+class Settings(NamedTuple):
+    """How sure is sure."""
+
+    samples: int
+    confidence: float
+    seed: int
+    margin: float = MARGIN
+
+    @property
+    def alpha(self) -> float:
+        """The share of wrong conclusions that is put up with, over all claims together."""
+        return 1 - self.confidence
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One part of a claim: the difference with its interval, and the p-values for and against the claim.
+
+    `effect` is there for rows, `where` for curves: the masking probability at which the claim is weakest.
+    """
+
+    part: Part
+    value: float
+    low: float
+    high: float
+    p_for: float
+    p_against: float
+    effect: Effect | None = None
+    where: float | None = None
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One part of a claim that was not measured, and why."""
+
+    part: Part
+    why: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with its verdict; `p_value` is corrected for the number of claims, `needed` is there where rows were
+    not separated."""
+
+    claim: Claim
+    verdict: Verdict
+    measured: tuple[Measured, ...]
+    missing: tuple[Missing, ...]
+    p_value: float | None
+    needed: Needed | None = None
+
+    @property
+    def weakest(self) -> Measured | None:
+        """The measured part that speaks for the claim the least."""
+        return max(self.measured, key=lambda each: (each.p_for, -each.p_against), default=None)
+
+
+def judge(evidence: Evidence, settings: Settings, claims: Sequence[Claim] = CLAIMS) -> tuple[Judged, ...]:
+    """A verdict for every claim, in their order."""
+    resampled, evidence = _resampled(evidence, settings, claims)
+    parts = [[_measure(part, claim.reading, evidence, resampled, settings) for part in claim.parts] for claim in claims]
+    found = [tuple(part for part in of_claim if isinstance(part, Measured)) for of_claim in parts]
+    lacking = [tuple(part for part in of_claim if isinstance(part, Missing)) for of_claim in parts]
+    tested = [place for place, measured in enumerate(found) if measured]
+    corrected = holm([min(_for(found[at], lacking[at]), _against(found[at])) for at in tested])
+    p_values = dict(zip(tested, corrected, strict=True))
+    pairs = 0 if evidence.pairs is None else evidence.pairs.labels.size
+    alpha = settings.alpha / max(len(tested), 1)
+    return tuple(
+        _judged(claim, found[at], lacking[at], p_values.get(at), settings, pairs, alpha)
+        for at, claim in enumerate(claims)
+    )
+
+
+def _for(measured: Sequence[Measured], missing: Sequence[Missing]) -> float:
+    return 1.0 if missing else max(each.p_for for each in measured)
+
+
+def _against(measured: Sequence[Measured]) -> float:
+    return min(1.0, len(measured) * min(each.p_against for each in measured))
+
+
+def _judged(
+    claim: Claim,
+    measured: tuple[Measured, ...],
+    missing: tuple[Missing, ...],
+    p_value: float | None,
+    settings: Settings,
+    pairs: int,
+    alpha: float,
+) -> Judged:
+    verdict = _verdict(measured, missing, p_value, settings.alpha)
+    judged = Judged(claim, verdict, measured, missing, p_value)
+    weakest = judged.weakest
+    if verdict != "not separated" or weakest is None or weakest.effect is None:
+        return judged
+    return Judged(claim, verdict, measured, missing, p_value, _needed(claim, weakest.effect, settings, pairs, alpha))
+
+
+def _verdict(measured: Sequence[Measured], missing: Sequence[Missing], p_value: float | None, alpha: float) -> Verdict:
+    if p_value is None:
+        return "not measured"
+    if p_value < alpha:
+        return "supported" if _for(measured, missing) <= _against(measured) else "contradicted"
+    return "not measured" if missing else "not separated"
+
+
+def _needed(claim: Claim, effect: Effect, settings: Settings, pairs: int, alpha: float) -> Needed:
+    """What it takes to separate the difference from 0, or from the nearer end of the margin."""
+    if claim.reading == "better":
+        return needed(effect, pairs, alpha)
+    ends = (-settings.margin, settings.margin) if claim.reading == "equivalent" else (-settings.margin,)
+    return needed(effect, pairs, 2 * alpha, min(abs(effect.value - end) for end in ends))  # one-sided tests
+
+
+def _resampled(
+    evidence: Evidence, settings: Settings, claims: Sequence[Claim]
+) -> tuple[dict[tuple[str, int], Resampled], Evidence]:
+    """Every training that a claim speaks of, on the same resamples of the pairs, by row and seed.
+
+    Where the pairs are too few for that, the evidence comes back without them and says so.
+    """
+    parts = [part for claim in claims for part in claim.parts if isinstance(part, Rows)]
+    wanted = {row for part in parts for row in (part.first, part.second)} & evidence.rows.keys()
+    scores = {(row, seed): evidence.rows[row].at((seed,)) for row in wanted for seed in evidence.rows[row].by_seed}
+    if evidence.pairs is None or not scores:
+        return {}, evidence
+    try:
+        return resample(evidence.pairs, scores, settings.samples, settings.seed), evidence
+    except DataError as error:
+        return {}, replace(evidence, pairs=None, too_few=str(error))
+
+
+def _measure(
+    part: Part,
+    reading: Reading,
+    evidence: Evidence,
+    resampled: Mapping[tuple[str, int], Resampled],
+    settings: Settings,
+) -> Measured | Missing:
+    if isinstance(part, Rows):
+        return _measure_rows(part, reading, evidence, resampled, settings)
+    return _measure_curves(part, evidence.probe) if isinstance(part, Curves) else _measure_harm(part, evidence.probe)
+
+
+def _measure_rows(
+    part: Rows,
+    reading: Reading,
+    evidence: Evidence,
+    resampled: Mapping[tuple[str, int], Resampled],
+    settings: Settings,
+) -> Measured | Missing:
+    why = _why_not(part, evidence)
+    if why or evidence.pairs is None:
+        return Missing(part, why)
+    seeds = common_seeds(part, evidence)
+    first, second = (_stacked([resampled[row, seed] for seed in seeds]) for row in (part.first, part.second))
+    spread = _pooled(resampled, seeds)
+    effect = effect_of(first.minus(second), evidence.pairs.clusters, settings.confidence, spread)
+    p_for, p_against = _p_values(effect, reading, settings.margin)
+    return Measured(part, effect.value, effect.low, effect.high, p_for, p_against, effect)
+
+
+def _pooled(resampled: Mapping[tuple[str, int], Resampled], seeds: tuple[int, ...]) -> Spread | None:
+    """The spread between these seeds, from all rows that were trained with each of them."""
+    rows = dict.fromkeys(row for row, _ in sorted(resampled))
+    complete = [row for row in rows if all((row, seed) in resampled for seed in seeds)]
+    return pooled_spread([np.concatenate([resampled[row, seed].by_seed for seed in seeds]) for row in complete])
+
+
+def common_seeds(part: Rows, evidence: Evidence) -> tuple[int, ...]:
+    """The seeds with which both rows were trained."""
+    first, second = (evidence.rows[row].by_seed for row in (part.first, part.second))
+    return tuple(sorted(first.keys() & second.keys()))
+
+
+def _why_not(part: Rows, evidence: Evidence) -> str:
+    if evidence.pairs is None:
+        return evidence.too_few or "there are no test pairs"
+    absent = [f"`{row}`" for row in (part.first, part.second) if row not in evidence.rows]
+    if absent:
+        return f"row {' and row '.join(absent)} was not run"
+    if not common_seeds(part, evidence):
+        return f"rows `{part.first}` and `{part.second}` have no seed in common"
+    if not evidence.rows[part.first].same_budget(evidence.rows[part.second]):
+        return f"rows `{part.first}` and `{part.second}` were trained on unequal budgets"
+    return ""
+
+
+def _stacked(found: Sequence[Resampled]) -> Resampled:
+    return Resampled(np.concatenate([one.by_seed for one in found]), np.concatenate([one.replicates for one in found]))
+
+
+def _p_values(effect: Effect, reading: Reading, margin: float) -> tuple[float, float]:
+    """P-values for and against a claim about one difference."""
+    if reading == "equivalent":
+        return p_equivalent(effect, margin), p_outside(effect, margin)
+    if reading == "no worse":
+        return p_above(effect, -margin), p_below(effect, -margin)
+    return _directed(effect.value, effect.p_value)
+
+
+def _directed(value: float, p_value: float) -> tuple[float, float]:
+    """A two-sided p-value as one for "above 0" and one for "below 0"."""
+    return (p_value if value > 0 else 1.0), (p_value if value < 0 else 1.0)
+
+
+def _measure_curves(part: Curves, probe: Mapping[str, Any]) -> Measured | Missing:
+    figure = probe.get(part.figure)
+    if figure is None or figure.get("skipped") is not None:
+        return Missing(part, f"{part.figure} was not probed" if figure is None else str(figure["skipped"]))
+    key = MINUS_KEYS[part.more, part.less]
+    points = [(point["probability"], point[key]) for point in figure.get("points", ()) if key in point]
+    if not points:
+        return Missing(part, f"the probe did not compare the {part.more} with the {part.less} partner")
+    directed = [_directed(point["value"], point["p_value"]) for _, point in points]
+    weakest = max(range(len(points)), key=lambda at: (directed[at][0], -directed[at][1], -points[at][1]["value"]))
+    probability, least = points[weakest]
+    against = min(1.0, len(points) * min(p_against for _, p_against in directed))
+    return Measured(
+        part, least["value"], least["low"], least["high"], directed[weakest][0], against, where=float(probability)
+    )
+
+
+def _measure_harm(part: Harm, probe: Mapping[str, Any]) -> Measured | Missing:
+    found = probe.get(HARM_KEY)
+    if found is None:
+        return Missing(part, "the probe did not compare the two harms")
+    return Measured(part, found["value"], found["low"], found["high"], *_directed(found["value"], found["p_value"]))

@@ -1,0 +1,185 @@
+"""The transformer: BERT's blocks over the real tokens of a batch (paper section 3.1).
+
+Padding is taken out once before the first block and put back once after the last one; in between every linear layer,
+norm and activation runs on the N real tokens alone. Only attention has to know where one item ends and the next one
+starts: on a GPU in half precision a kernel for sequences of various lengths does; elsewhere queries, keys and values
+are padded for the time of that one operation.
+"""
+
+import functools
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers.activations import ACT2FN
+
+from mlim.models.config import MlimConfig
+from mlim.models.dropout import Dropout
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10, or built without it
+    varlen_attn = None  # type: ignore[assignment]
+
+QKV = 3
+HALF = (torch.float16, torch.bfloat16)
+FLASH_CAPABILITY = (8, 0)  # Ampere: the oldest GPUs with flash attention
+FLASH_MULTIPLE = 8  # of the size of a head
+
+
+class Packing(NamedTuple):
+    """Where the real tokens of a padded batch lie.
+
+    Build it with `pack` before the batch moves to its device, and move its tensors along with the batch: the host then
+    never has to fetch the two numbers at the end from there.
+
+    places (N,) long: rows of the flattened (B * S) batch that hold real tokens; offsets (B + 1,) int32: where each
+    sequence starts among the N; readable (B, S) bool: False at padding; longest: tokens of the longest sequence.
+    """
+
+    places: Tensor
+    offsets: Tensor
+    readable: Tensor
+    longest: int
+    padded: bool
+
+
+def pack(attention: Tensor) -> Packing:
+    """The packing of a batch with `attention` (B, S) bool, False at padding; waits for the device where that lies."""
+    lengths = attention.sum(dim=1)
+    places = attention.flatten().nonzero().squeeze(1)
+    offsets = functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    return Packing(places, offsets, attention, int(lengths.max()), places.numel() < attention.numel())
+
+
+def take_tokens(vectors: Tensor, packing: Packing) -> Tensor:
+    """The real tokens (N, H) of `vectors` (B, S, H); without padding `vectors` as they are."""
+    return vectors.flatten(0, 1).index_select(0, packing.places) if packing.padded else vectors
+
+
+def put_tokens(tokens: Tensor, packing: Packing) -> Tensor:
+    """The tokens (N, H) at their places of (B, S, H), zeros at padding; undoes `take_tokens`."""
+    if not packing.padded:
+        return tokens
+    batch, length = packing.readable.shape
+    spread = tokens.new_zeros(batch * length, tokens.shape[-1]).index_copy(0, packing.places, tokens)
+    return spread.view(batch, length, -1)
+
+
+class Block(nn.Module):
+    """One block of BERT: attention, then two dense layers, a residual and a LayerNorm after each of both."""
+
+    def __init__(self, config: MlimConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.heads
+        self.qkv = nn.Linear(width, QKV * width)  # one matrix product instead of three
+        self.mix = nn.Linear(width, width)
+        self.mix_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.widen = nn.Linear(width, config.intermediate_size)
+        self.activation = ACT2FN[config.activation]
+        self.narrow = nn.Linear(config.intermediate_size, width)
+        self.narrow_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, packing: Packing, flash: bool) -> Tensor:
+        """Outputs like `hidden`: (N, H), or (B, S, H) where nothing is padded; `flash`: use the GPU's kernel."""
+        attended = self.mix(self._attend(self.qkv(hidden), packing, flash))
+        hidden = self.mix_norm(self.dropout.add(hidden, attended))
+        widened = self.activation(self.widen(hidden))
+        return cast(Tensor, self.narrow_norm(self.dropout.add(hidden, self.narrow(widened))))
+
+    def _attend(self, qkv: Tensor, packing: Packing, flash: bool) -> Tensor:
+        if not packing.padded:
+            return attend_padded(qkv, self.heads, None, self.dropout)
+        if flash:
+            return attend_packed(qkv, self.heads, packing, self.dropout.rate if self.training else 0.0)
+        attended = attend_padded(put_tokens(qkv, packing), self.heads, packing.readable, self.dropout)
+        return take_tokens(attended, packing)
+
+
+class Encoder(nn.Module):
+    """BERT's blocks one after the other.
+
+    With `checkpoint_blocks` a block keeps only its input for the backward pass and computes the rest again there:
+    about a third more time for much less memory; the gradients stay the same bit for bit.
+    """
+
+    def __init__(self, config: MlimConfig) -> None:
+        super().__init__()
+        self.checkpoint_blocks = False
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self._head_size = config.hidden_size // config.heads
+
+    def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
+        """Outputs like `hidden`: the tokens as `take_tokens` gives them, (N, H) or (B, S, H)."""
+        flash = packing.padded and self._may_flash(hidden)
+        again = self.checkpoint_blocks and self.training and torch.is_grad_enabled()
+        for block in self.blocks:
+            if again:
+                hidden = cast(Tensor, checkpoint(block, hidden, packing, flash, use_reentrant=False))
+            else:
+                hidden = block(hidden, packing, flash)
+        return hidden
+
+    def compile_blocks(self) -> None:
+        """Compile every block by itself: they are alike, so that the compiler works once for all of them."""
+        for block in self.blocks:
+            block.compile(dynamic=True)
+
+    def _may_flash(self, hidden: Tensor) -> bool:
+        if varlen_attn is None or not hidden.is_cuda or self._head_size % FLASH_MULTIPLE:
+            return False
+        autocast = torch.is_autocast_enabled("cuda")
+        dtype = torch.get_autocast_dtype("cuda") if autocast else hidden.dtype
+        return dtype in HALF and _has_flash(hidden.device)
+
+
+def attend_padded(qkv: Tensor, heads: int, readable: Tensor | None, dropout: Dropout) -> Tensor:
+    """Attention over `qkv` (B, S, 3 * H) -> (B, S, H); `readable` (B, S) bool, None where everything is.
+
+    Without a mask the fast kernels of every device are open. `dropout` falls on the attention's weights, as in BERT.
+    """
+    apart = qkv.view(*qkv.shape[:2], QKV, heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, heads, S, size)
+    if dropout.draws_cheaply(qkv):
+        mixed = _attend_step_by_step(apart, readable, dropout)
+    else:
+        query, key, value = apart.unbind(0)
+        mask = None if readable is None else readable[:, None, None, :]
+        rate = dropout.rate if dropout.training else 0.0
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def _attend_step_by_step(apart: Tensor, readable: Tensor | None, dropout: Dropout) -> Tensor:
+    """(3, B, heads, S, size) -> (B, heads, S, size), as torch does it on a CPU when weights are dropped, in fewer passes.
+
+    No kernel there can drop weights, and the general way draws its numbers slowly.
+    """
+    _, batch, heads, length, size = apart.shape
+    query, key, value = apart.flatten(1, 2).unbind(0)
+    bias = query.new_zeros(1, 1, 1)
+    if readable is not None:  # the least number, not infinity: a row that reads nothing stays finite
+        bias = query.new_zeros(batch, 1, length).masked_fill_(~readable[:, None], torch.finfo(query.dtype).min)
+        bias = bias.repeat_interleave(heads, 0)
+    scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=size**-0.5)
+    return torch.bmm(dropout(scores.softmax(-1)), value).view(batch, heads, length, size)
+
+
+def attend_packed(qkv: Tensor, heads: int, packing: Packing, dropout: float) -> Tensor:
+    """Attention within each sequence of the packed `qkv` (N, 3 * H) -> (N, H), by the GPU's flash kernel."""
+    query, key, value = qkv.view(len(qkv), QKV, heads, -1).unbind(1)
+    offsets, longest = packing.offsets, packing.longest
+    if dropout == 0.0:
+        mixed = cast(Tensor, varlen_attn(query, key, value, offsets, offsets, longest, longest))
+    else:  # the same kernel; the public function above has no dropout
+        flash = torch.ops.aten._flash_attention_forward
+        mixed = flash(query, key, value, offsets, offsets, longest, longest, dropout, False, False)[0]
+    return mixed.flatten(1)
+
+
+@functools.cache
+def _has_flash(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= FLASH_CAPABILITY

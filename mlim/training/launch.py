@@ -1,0 +1,32 @@
+"""From one command to one process for each device: torchrun, when the recipe or the machine asks for several."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from mlim.recipe import Recipe
+from mlim.training.device import choose_device
+from mlim.training.ranks import LAUNCHED
+
+
+def wanted_processes(recipe: Recipe) -> int:
+    """How many processes train together on this machine."""
+    if recipe.compute.processes != "auto":
+        return recipe.compute.processes
+    return torch.cuda.device_count() if choose_device(recipe.device).type == "cuda" else 1
+
+
+def launch_if_wanted(recipe: Recipe, arguments: Sequence[str]) -> None:
+    """Become torchrun over `mlim ARGUMENTS` when several processes are wanted and no launcher has started this one.
+
+    Signals sent to this process then reach torchrun, which passes them on.
+    """
+    count = wanted_processes(recipe)
+    if count == 1 or all(name in os.environ for name in LAUNCHED):
+        return
+    # torchrun would give each process one thread, and say so
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // count)))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "mlim"]
+    os.execv(sys.executable, [sys.executable, *launcher, *arguments])  # noqa: S606 - our own words

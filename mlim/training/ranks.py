@@ -1,0 +1,78 @@
+"""The processes that train one model together: which of them this one is, and what they have to tell each other.
+
+`torchrun` (or `accelerate launch`, which uses it) starts one process for each device and describes it in the
+environment. The recipe's batch is the batch of all ranks together: their number changes the speed, not the experiment.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from mlim.errors import InputError
+from mlim.processes import die_with_parent
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+PATIENCE = timedelta(minutes=30)  # one rank tokenises, validates or saves while the others wait
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `size` of them; `local` counts those of this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes, tracks and talks."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> int:
+        """How many examples of a batch are this rank's; `InputError` when they cannot be dealt evenly."""
+        if batch_size % self.size:
+            raise InputError(f"batch_size {batch_size} cannot be dealt evenly to {self.size} processes; change either")
+        return batch_size // self.size
+
+    def sum(self, numbers: Sequence[float]) -> list[float]:
+        """The numbers added up over all ranks, on the CPU: no device waits for it."""
+        if self.size == 1:
+            return list(numbers)
+        added = torch.tensor(numbers, dtype=torch.float64)
+        distributed.all_reduce(added)
+        summed: list[float] = added.tolist()
+        return summed
+
+    def any(self, flag: torch.Tensor) -> torch.Tensor:
+        """A flag (scalar 0 or 1, on the device) that is 1 everywhere when it is 1 on one of the ranks."""
+        if self.size > 1:
+            distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+        return flag
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """Rank 0 goes through the block before the others do: they find on the disk what it made."""
+        if not self.leads:
+            distributed.barrier()
+        yield
+        if self.leads and self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def join_ranks(device: str) -> Iterator[Ranks]:
+    """Meet the other processes of the launcher, for trainings on `device` (`cpu`, `cuda`); alone without a launcher."""
+    if any(name not in os.environ for name in LAUNCHED):
+        yield Ranks()
+        return
+    die_with_parent()  # torchrun, which may be killed
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size(), int(os.environ["LOCAL_RANK"]))
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,32 @@
+"""A trace of a few steps by torch's profiler, to be opened in Perfetto (ui.perfetto.dev) or chrome://tracing."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from mlim.recipe import TraceConfig
+
+
+class StepTrace:
+    """Records the steps `wanted.first` to `wanted.last` (1-based) into `path` (.json.gz); None: nothing."""
+
+    def __init__(self, wanted: TraceConfig | None, path: Path) -> None:
+        self._wanted, self._path = wanted, path
+        self._profiler: Any = None
+
+    def before(self, step: int) -> None:
+        """Begin where step `step` (0-based) is the first one wanted."""
+        if self._wanted is not None and step + 1 == self._wanted.first:
+            activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * torch.cuda.is_available()]
+            self._profiler = profile(activities=activities, profile_memory=True)
+            self._profiler.__enter__()
+
+    def after(self, step: int) -> None:
+        """Write the trace where step `step` (0-based) was the last one wanted."""
+        if self._profiler is not None and self._wanted is not None and step + 1 == self._wanted.last:
+            self._profiler.__exit__(None, None, None)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._profiler.export_chrome_trace(str(self._path))
+            self._profiler = None

@@ -1,0 +1,82 @@
+"""The training core with only torch, transformers, pyarrow, pillow and pydantic, and what these need."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from training_room import for_the_room
+
+BARE = ("torch", "transformers", "pyarrow", "pillow", "pydantic")
+TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.integration
+
+# Other packages are made to look absent before anything is imported; then a whole little training runs.
+PROGRAM = """
+import json, sys
+from pathlib import Path
+absent = set(json.loads(sys.argv[1]))
+
+class Filtered:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in absent else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Filtered(finder) for finder in sys.meta_path if hasattr(finder, "find_spec")]
+sys.path.insert(0, sys.argv[2])
+from training_room import Room
+from mlim.catalog.items import ItemStore
+from mlim.models.matcher import Matcher
+from mlim.objectives import MatchObjective
+from mlim.recipe import load_recipe
+import mlim.steps.trained, mlim.models.hub, mlim.throughput
+work = Path(sys.argv[3])
+store = ItemStore.open(work / "items", work / "valid" / "index.parquet")
+_, result = Room(load_recipe(sys.argv[4]), store, Path(sys.argv[5])).start()
+print(result.steps)
+"""
+
+
+def closure(names: tuple[str, ...]) -> set[str]:
+    """The distributions that `names` need, and themselves."""
+    found, todo = set(), [*names]
+    while todo:
+        name = todo.pop().lower().replace("_", "-")
+        if name in found:
+            continue
+        try:
+            needed = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.add(name)
+        requirements = [Requirement(line) for line in needed]
+        todo += [each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return found
+
+
+def test_a_training_runs_with_five_packages(tiny_recipe, tiny_workspace, tmp_path):
+    there = closure(BARE)
+    absent = [
+        module
+        for module, distributions in importlib.metadata.packages_distributions().items()
+        if module.isidentifier()
+        and module not in sys.stdlib_module_names
+        and not there & {name.lower().replace("_", "-") for name in distributions}
+        and module not in {"mlim", "flows"}
+    ]
+    assert {"mlflow", "prefect", "dvc", "great_expectations", "pandas", "dask", "psutil"} <= set(absent)
+    (tmp_path / "recipe.yaml").write_text(for_the_room(tiny_recipe).to_yaml(), encoding="utf-8")
+    words = [json.dumps(absent), TESTS, tiny_workspace.root, tmp_path / "recipe.yaml", tmp_path / "checkpoints"]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["24"]

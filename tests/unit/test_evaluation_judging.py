@@ -1,0 +1,242 @@
+"""A verdict for each claim: every branch, from constructed scores and probes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlim.evaluation.claims import CLAIMS, IN_PASSING, MARGIN, Claim, Curves, Harm, Rows
+from mlim.evaluation.evidence import Evidence, RowScores, Variant, families_of, read_evidence
+from mlim.evaluation.judging import HARM_KEY, Settings, judge
+from mlim.evaluation.resampling import JudgedPairs
+from mlim.files import write_json
+from mlim.workspace import Workspace
+
+SIZE, SEEDS = 2000, (0, 1, 2)
+SETTINGS = Settings(samples=200, confidence=0.95, seed=0)
+BETTER = Claim("better", "A - B", "A is better than B", "here", (Rows("a", "b"),))
+EQUAL = Claim("equal", "A - B", "A adds nothing to B", "here", (Rows("a", "b"),), "equivalent")
+NO_WORSE = Claim("no-worse", "A - B", "A is no worse than B", "here", (Rows("a", "b"),), "no worse")
+TWO = Claim("two", "A", "A is better than B and C", "here", (Rows("a", "b"), Rows("a", "c")))
+LABELS = (np.random.default_rng(0).random(SIZE) < 0.5).astype(np.int64)
+COMMON = np.random.default_rng(1).normal(size=SIZE)
+
+
+def row(skill, noise=0.2, seeds=SEEDS, **kind):
+    """Scores that know the labels by `skill`, with errors that rows share, so that small differences are seen."""
+    draw = {seed: np.random.default_rng([seed, int(1000 * skill)]).normal(0, noise, SIZE) for seed in seeds}
+    return RowScores({seed: skill * LABELS + COMMON + own for seed, own in draw.items()}, **kind)
+
+
+def verdict(claim, probe=None, others=(), **rows):
+    """The verdict on a claim that is judged alone, or beside `others`."""
+    families = np.repeat(np.arange(SIZE // 5), 5)
+    pairs = JudgedPairs(LABELS, np.stack([families, families], axis=1))
+    return judge(Evidence(pairs, rows, probe or {}), SETTINGS, [claim, *others])[0]
+
+
+def figure(minus, p_value=0.002, key="random_minus_own"):
+    """A probed figure with these differences at rising probabilities."""
+    points = [
+        {"probability": at, key: {"value": value, "low": value - 0.1, "high": value + 0.1, "p_value": p_value}}
+        for at, value in zip(np.linspace(0.1, 0.9, len(minus)), minus, strict=True)
+    ]
+    return {"skipped": None, "items": 256, "points": points}
+
+
+def test_a_clear_difference_supports_or_contradicts_by_its_sign():
+    found = verdict(BETTER, a=row(2.0), b=row(1.5))
+    assert found.verdict == "supported"
+    assert found.p_value < 0.05
+    assert found.weakest.low > 0
+    assert found.needed is None
+    assert verdict(BETTER, a=row(1.5), b=row(2.0)).verdict == "contradicted"
+
+
+def test_no_difference_is_not_separated_and_says_what_it_would_take():
+    found = verdict(BETTER, a=row(1.5, seeds=(0, 1, 2, 3)), b=row(1.501, seeds=(1, 2, 3, 4)))
+    assert found.verdict == "not separated"
+    assert found.weakest.effect.seeds == 3  # those in common
+    assert found.weakest.low < 0 < found.weakest.high
+    assert found.needed.effect == pytest.approx(abs(found.weakest.value))
+    assert found.needed.detectable > found.needed.effect
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ({}, "row `a` and row `b` was not run"),
+        ({"a": row(1.0)}, "row `b` was not run"),
+        ({"a": row(1.0, seeds=(0,)), "b": row(1.0, seeds=(1,))}, "no seed in common"),
+        (
+            {
+                "a": row(1.0, budgets=(frozenset(), frozenset({64}))),
+                "b": row(1.0, budgets=(frozenset(), frozenset({32}))),
+            },
+            "unequal budgets",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_not_measured(rows, why):
+    found = verdict(BETTER, **rows)
+    assert found.verdict == "not measured"
+    assert found.p_value is None
+    assert why in found.missing[0].why
+
+
+def test_a_row_without_pre_training_has_no_budget_there():
+    trained = row(2.0, budgets=(frozenset({96}), frozenset({64})))
+    fresh = row(1.5, budgets=(frozenset(), frozenset({64})))
+    assert verdict(BETTER, a=trained, b=fresh).verdict == "supported"
+    assert verdict(BETTER, a=fresh, b=trained).verdict == "contradicted"
+
+
+def test_adding_nothing_has_to_be_shown():
+    """A difference inside the margin supports, one beyond contradicts, an unsure one does neither."""
+    supported = verdict(EQUAL, a=row(1.5, 0.02), b=row(1.502, 0.02))
+    assert supported.verdict == "supported"
+    assert -MARGIN < supported.weakest.low <= supported.weakest.high < MARGIN
+    assert verdict(EQUAL, a=row(2.5), b=row(1.5)).verdict == "contradicted"
+    assert verdict(EQUAL, a=row(1.5), b=row(2.5)).verdict == "contradicted"
+    unsure = verdict(EQUAL, a=row(1.5, 1.5), b=row(1.501, 1.5))
+    assert unsure.verdict == "not separated"
+    assert unsure.weakest.low < -MARGIN or unsure.weakest.high > MARGIN
+    assert unsure.needed.effect == pytest.approx(MARGIN - abs(unsure.weakest.value))
+
+
+def test_no_worse_holds_for_better_and_equal_but_not_for_worse():
+    assert verdict(NO_WORSE, a=row(2.0), b=row(1.5)).verdict == "supported"
+    assert verdict(NO_WORSE, a=row(1.5, 0.02), b=row(1.502, 0.02)).verdict == "supported"
+    assert verdict(NO_WORSE, a=row(1.5), b=row(2.0)).verdict == "contradicted"
+    assert verdict(NO_WORSE, a=row(1.5, 1.5), b=row(1.501, 1.5)).verdict == "not separated"
+
+
+def test_a_claim_of_two_parts_needs_both_and_falls_with_one():
+    assert verdict(TWO, a=row(2.0), b=row(1.5), c=row(1.4)).verdict == "supported"
+    fallen = verdict(TWO, a=row(2.0), b=row(1.5), c=row(2.5))
+    assert fallen.verdict == "contradicted"
+    assert fallen.weakest.part == Rows("a", "c")
+    half = verdict(TWO, a=row(2.0), b=row(1.5))
+    assert half.verdict == "not measured"
+    assert [part.part for part in half.missing] == [Rows("a", "c")]
+    assert len(half.measured) == 1
+    assert verdict(TWO, a=row(1.5), b=row(2.0)).verdict == "contradicted"  # one part is enough for that
+
+
+def test_the_number_of_claims_counts():
+    """A difference that is separated alone need not be among fifty."""
+    rows = {"a": row(1.62, 0.5), "b": row(1.5, 0.5)}
+    alone = verdict(BETTER, **rows)
+    assert 0.001 < alone.p_value < 0.05
+    assert alone.verdict == "supported"
+    others = [Claim(f"other-{number}", "", "", "", (Rows("a", "b"),)) for number in range(49)]
+    among = verdict(BETTER, others=others, **rows)
+    assert among.p_value == pytest.approx(min(1.0, 50 * alone.p_value))
+    assert among.verdict == "not separated"
+
+
+CURVES = Claim("curves", "", "Own below random", "Figure 2a", (Curves("figure2a", "random", "own"),))
+
+
+@pytest.mark.parametrize(
+    ("probe", "expected"),
+    [
+        ({"figure2a": figure([0.3, 0.2, 0.5])}, "supported"),
+        ({"figure2a": figure([0.3, -0.2, 0.5])}, "contradicted"),
+        ({"figure2a": figure([0.3, 0.2, 0.5], p_value=0.2)}, "not separated"),
+        ({"figure2a": {"skipped": "trained on mlm only"}}, "not measured"),
+        ({"figure2a": figure([0.3], key="empty_minus_own")}, "not measured"),
+        ({}, "not measured"),
+    ],
+)
+def test_curves_have_to_agree_at_every_probability(probe, expected):
+    found = verdict(CURVES, probe)
+    assert found.verdict == expected
+    assert found.needed is None
+    if found.measured:
+        weakest = min(probe["figure2a"]["points"], key=lambda point: point["random_minus_own"]["value"])
+        assert found.weakest.where == weakest["probability"]
+
+
+@pytest.mark.parametrize(
+    ("value", "p_value", "expected"),
+    [(0.1, 0.01, "supported"), (-0.1, 0.01, "contradicted"), (0.1, 0.3, "not separated")],
+)
+def test_harm_follows_its_sign(value, p_value, expected):
+    claim = Claim("harm", "", "", "Figure 2", (Harm(),))
+    probe = {HARM_KEY: {"value": value, "low": value - 0.05, "high": value + 0.05, "p_value": p_value}}
+    assert verdict(claim, probe).verdict == expected
+    assert verdict(claim).verdict == "not measured"
+
+
+def test_too_few_pairs_leave_rows_unmeasured():
+    pairs = JudgedPairs(np.array([1, 0, 0]), None)
+    rows = {name: RowScores({0: np.arange(3.0)}) for name in "ab"}
+    (found,) = judge(Evidence(pairs, rows, {}), SETTINGS, [BETTER])
+    assert found.verdict == "not measured"
+    assert "too few" in found.missing[0].why
+
+
+def test_the_claims_are_data_that_the_recipes_know(tiny_recipe):
+    """Every claim of the paper's tables names rows that are there; keys are unique; later ones are made in passing."""
+    assert len({claim.key for claim in CLAIMS}) == len(CLAIMS)
+    named = {
+        row
+        for claim in CLAIMS
+        if not claim.in_passing
+        for part in claim.parts
+        if isinstance(part, Rows)
+        for row in (part.first, part.second)
+    }
+    assert named <= tiny_recipe.rows.keys()
+    assert len(IN_PASSING) == 6
+    assert all(isinstance(part, Rows) for claim in CLAIMS if claim.reading != "better" for part in claim.parts)
+
+
+def test_evidence_is_read_from_a_work_folder(tiny_recipe, own_workspace):
+    pairs = pd.read_parquet(own_workspace.pairs / "pairs.parquet")
+    test = pairs[pairs["split"] == "test"]
+    for name, scored in (("recon-mlm-mam", test), ("no-mdo", test.iloc[1:])):
+        folder = own_workspace.finetuned(name, 0)
+        folder.mkdir(parents=True)
+        columns = scored[["item_a", "item_b", "label", "split"]].sample(frac=1, random_state=0)
+        scores = columns.assign(modality="both", score=np.linspace(0, 1, len(columns)))
+        scores.to_parquet(folder / "scores.parquet")
+        write_json(folder / "summary.json", {"pairs_seen": 48})
+    write_json(own_workspace.pretrained("recon-mlm-mam", 0) / "summary.json", {"samples_seen": 64})
+    found = read_evidence(tiny_recipe, own_workspace)
+    assert list(found.rows) == ["recon-mlm-mam"]
+    assert found.rows["recon-mlm-mam"].budgets == (frozenset({64}), frozenset({48}))
+    assert found.pairs.clusters == 2
+    np.testing.assert_array_equal(found.pairs.labels, test.sort_values(["item_a", "item_b"])["label"])
+    assert found.left_out == ("row `no-mdo`, seed 0: scored on other pairs than the present ones",)
+    assert found.probe == {}
+
+
+def test_a_variant_from_another_work_folder_is_a_row_like_any_other(tiny_recipe, own_workspace, tmp_path):
+    pairs = pd.read_parquet(own_workspace.pairs / "pairs.parquet")
+    test = pairs[pairs["split"] == "test"][["item_a", "item_b", "label", "split"]]
+    other = Workspace(tmp_path / "other")
+    for place, first in ((own_workspace, 0.0), (other, 0.5)):
+        folder = place.finetuned("recon-mlm-mam", 0)
+        folder.mkdir(parents=True)
+        test.assign(modality="both", score=np.linspace(first, 1, len(test))).to_parquet(folder / "scores.parquet")
+    variants = {"segments": Variant(tiny_recipe, other)}
+    found = read_evidence(tiny_recipe, own_workspace, variants)
+    assert list(found.rows) == ["recon-mlm-mam", "segments"]
+    assert found.rows["segments"].by_seed[0].min() == 0.5
+
+
+def test_families_come_from_the_components_of_the_items(own_workspace):
+    pairs = pd.DataFrame({"item_a": ["item-000", "item-001"], "item_b": ["item-001", "item-004"]})
+    assert families_of(pairs, own_workspace).tolist() == [[0, 0], [0, 1]]
+    assert families_of(pairs.assign(item_b="unknown"), own_workspace) is None
+    (own_workspace.pairs / "items.parquet").unlink()
+    assert families_of(pairs, own_workspace) is None
+
+
+def test_without_pairs_there_is_no_evidence(tiny_recipe, own_workspace):
+    (own_workspace.pairs / "pairs.parquet").unlink()
+    found = read_evidence(tiny_recipe, own_workspace)
+    assert found.pairs is None
+    (judged,) = judge(found, SETTINGS, [BETTER])
+    assert judged.missing[0].why == "there are no test pairs"

@@ -1,0 +1,169 @@
+"""The claims on the page and in the document: verdicts in words, what they need, what is not shown."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from report_results import fill
+
+from mlim.evaluation.claims import CLAIMS, Rows
+from mlim.evaluation.judging import Judged
+from mlim.report import formats
+from mlim.report.claims import claims_section, claims_table, paper_difference, tell, unshown
+from mlim.report.gather import gather
+from mlim.report.results import RESULTS_FILE, _across, _part, _unshown_part, collect
+from mlim.report.scores import row_scores
+from mlim.report.tables import paper_table
+from mlim.workspace import Workspace
+
+LINEAGE = {"commit": "0123abc", "dirty": False, "data_version": "feed"}
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_recipe):
+    evaluate = tiny_recipe.evaluate.model_copy(update={"bootstrap_samples": 500, "confidence": 0.95})
+    return tiny_recipe.model_copy(update={"seeds": SEEDS, "evaluate": evaluate})
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny_workspace, recipe, tmp_path_factory):
+    copy = Workspace(tmp_path_factory.mktemp("claims") / "work")
+    shutil.copytree(tiny_workspace.root, copy.root)
+    fill(copy, recipe)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def gathered(recipe, workspace):
+    return gather(recipe, workspace)
+
+
+@pytest.fixture(scope="module")
+def told(recipe, gathered):
+    return {each.key: each for each in tell(recipe, gathered)}
+
+
+def test_every_claim_has_a_verdict_and_every_verdict_occurs(told):
+    assert list(told) == [claim.key for claim in CLAIMS]
+    assert told["pretraining"].verdict == "supported"
+    assert told["recon-mam"].verdict == "supported"
+    assert told["mdo"].verdict == "contradicted"
+    assert told["mam-recon"].verdict == "not separated"
+    assert told["image-for-text"].verdict == "supported"
+    assert told["harm"].verdict == "not separated"
+    assert {each.verdict for each in told.values() if each.in_passing} == {"not measured"}
+
+
+def test_a_sentence_says_what_how_sure_on_what_and_how_large(told, recipe):
+    sentence = told["pretraining"].sentence
+    assert sentence.startswith(
+        "Pre-training helps: supported. PR-AUC of “RECON + MLM + MAM” minus that of “no pre-training” is +"
+    )
+    for words in (
+        "corrected p",
+        "3 seeds",
+        "612 test pairs of 102 families",
+        "catalog tiny;",
+        "recipe tiny, 2 layers",
+    ):
+        assert words in sentence
+    assert "margin ±0.010" in told["itm-added"].sentence
+    assert "at masking probability 0.2" in told["image-for-text"].sentence
+    assert f"{recipe.probe.items} test items" in told["image-for-text"].sentence
+    assert "one seed, so the luck of a training" in told["image-for-text"].sentence
+
+
+def test_what_was_not_separated_says_what_it_takes(told):
+    assert re.search(r"with 80 % power takes .* with these pairs, or .* with these seeds", told["mam-recon"].sentence)
+    assert "power" not in told["pretraining"].sentence
+
+
+def test_a_claim_that_was_not_measured_says_what_is_missing(told):
+    assert told["shared-mask"].sentence.endswith("not measured, row `separate-masks` was not run.")
+    assert told["shared-mask"].difference == formats.MISSING
+
+
+def test_the_papers_difference_comes_from_the_table_that_holds_both(recipe):
+    assert paper_difference(recipe, Rows("recon-mlm-mam", "itm-mlm-mam")) == pytest.approx(0.029)
+    assert paper_difference(recipe, Rows("recon-mlm-mam", "no-mdo")) == pytest.approx(0.02)
+    assert paper_difference(recipe, Rows("recon-mlm-mam", "no-pretraining")) is None
+    assert paper_difference(recipe, Rows("recon-mlm-mam", "unknown")) is None
+
+
+def test_the_section_has_a_plot_a_table_and_sentences(recipe, gathered):
+    section = claims_section(recipe, gathered)
+    assert [block.kind for block in section.blocks] == ["plot", "plot", "table", "sentences"]
+    table, sentences = section.blocks[2:]
+    assert len(table.rows) == len(table.tones) == len(sentences.sentences)
+    assert section.lead.startswith(f"Of {len(CLAIMS)} claims, ")
+
+
+def test_the_colour_of_a_verdict_is_that_of_its_claim(told):
+    table = claims_table([told["pretraining"], told["mdo"], told["mam-recon"]])
+    assert table.tones == ("good", "bad", "open")
+    assert [row[table.text_columns - 1] for row in table.rows] == ["supported", "contradicted", "not separated"]
+
+
+def test_what_is_not_shown_is_named(recipe, gathered, workspace):
+    sentences = unshown(recipe, gathered)
+    assert any("BERT-large" in sentence for sentence in sentences)
+    assert any("one pre-trained model" in sentence for sentence in sentences)
+    assert sum("not measured" in sentence for sentence in sentences) == 6
+    assert not any("seed only" in sentence for sentence in sentences)
+    one = recipe.model_copy(update={"seeds": (0,)})
+    assert any("one seed only" in sentence for sentence in unshown(one, gather(one, workspace)))
+
+
+def test_nothing_trained_is_said_in_a_sentence(recipe, own_workspace):
+    gathered = gather(recipe, own_workspace)
+    assert "run `mlim ablate` and `mlim probe`" in claims_section(recipe, gathered).missing
+    assert {"No row has been trained and scored.", "Figure 2 was not measured."} <= set(unshown(recipe, gathered))
+    assert all(isinstance(judged, Judged) and judged.verdict == "not measured" for judged in gathered.claims)
+
+
+def test_the_document_has_claims_and_what_is_not_shown(recipe, gathered):
+    results = json.loads(json.dumps(collect(recipe, gathered, LINEAGE), allow_nan=False))
+    text = _part(results, {})
+    assert "| Pre-training helps | the whole paper | supported | +" in text
+    assert "\n- Pre-training helps: supported. " in text
+    assert "What is not shown:" in text
+    assert "`separate-masks` was not run" in text
+    older = {key: value for key, value in results.items() if key not in ("claims", "unshown")}
+    assert "What is not shown" not in _part(older, {})
+    assert RESULTS_FILE.endswith(".json")
+
+
+def test_rows_show_what_their_seeds_differ_by(recipe, gathered):
+    figures = gathered.by_seed["recon-mlm-mam"]
+    assert len(figures) == len(SEEDS)
+    score = row_scores(recipe, gathered)["recon-mlm-mam"]
+    assert score.spread == pytest.approx(np.std(figures, ddof=1))
+    shown = formats.spread(score.spread, 3)
+    assert paper_table(recipe, gathered, "", lambda row: row.paper_table1).rows[0][2] == shown
+    assert f"| RECON + MLM + MAM | 0.822 | 0.804 to 0.840 | {shown} |" in _part(collect(recipe, gathered, LINEAGE), {})
+
+
+def test_the_effects_of_several_data_sets_stand_side_by_side(recipe, gathered, tmp_path):
+    results = json.loads(json.dumps(collect(recipe, gathered, LINEAGE)))
+    other = {**results, "catalog": "catalogs/hm_fashion.yaml", "claims": results["claims"][:1]}
+    (text,) = _across([results, other, {**results, "claims": []}], tmp_path / "results.md")
+    assert "(results-effects.svg)" in text
+    alone = _across([results], tmp_path / "alone.md")
+    assert alone
+    both, one = (float(_height(tmp_path / f"{name}-effects.svg")) for name in ("results", "alone"))
+    assert both > one  # one line more
+    assert _across([{"catalog": "x", "recipe": "y"}], tmp_path / "nothing.md") == []
+
+
+def _height(path):
+    return re.search(r'height="([\d.]+)pt"', path.read_text()).group(1)
+
+
+def test_absent_data_sets_are_named():
+    some = _unshown_part([{"catalog": "catalogs/hm_fashion.yaml"}, {"catalog": "data/catalog.yaml"}])
+    assert "ABO" in some
+    assert "hm_fashion" not in some
+    assert "embedded" not in some
