@@ -1,14 +1,10 @@
 """How fast is a pre-training step, beside what it costs at least and beside other people's steps?
 
-    python benchmarks/engine.py floor --recipe paper
-    python benchmarks/engine.py rungs --recipe paper --device cuda
-    python benchmarks/engine.py parts --recipe small
-    python benchmarks/engine.py changes
-    python benchmarks/engine.py compare [--recipe paper]
+    python benchmarks/engine.py floor | rungs | parts | changes | compare [--recipe NAME] [--device cuda] ...
 
-`floor` counts operations and bytes. `rungs` climbs from the transformer alone over the whole model and the loader to the
-trainer with everything. `parts` times the pieces of a step. `changes` undoes one change at a time. `compare` sets our
-step beside ViLT's and a bare BERT loop's. Whatever is compared takes turns in one process; medians.
+`floor` counts operations and bytes. `rungs` climbs from the transformer alone over the whole model and the loader to
+the trainer with everything. `parts` times the pieces of a step. `changes` undoes one change at a time. `compare` sets
+our step beside ViLT's or, with a recipe, beside a bare BERT loop. What is compared takes turns in one process; medians.
 """
 
 import argparse
@@ -18,27 +14,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import engine_works as works
 import torch
-from engine_data import Shards
-from engine_works import (
-    MODES,
-    Setting,
-    Work,
-    all_positions,
-    bert,
-    compiled,
-    ours,
-    pad_everything,
-    pieces,
-    planar_decoder,
-    transformer_alone,
-    unchanged,
-    vilt,
-)
+from engine_data import Catalog
+from engine_works import MODES, Setting, Work, ours
 from measure import heading, median_ratio, table
 
+from mlim import throughput
+from mlim.models.mlim import Mlim
 from mlim.recipe import Recipe, load_recipe
-from mlim.throughput import PARTS, TRAINING, Cost, Sample, device_name, mfu, part_costs, peak_of, training_operations
 
 PACKAGES = ("mlim", "torch", "transformers")
 HALF_BYTES = 2
@@ -48,11 +32,112 @@ COMPARED = ("model.hidden_size=384", "model.layers=6", "model.heads=6", "model.i
 OWN_PATCH, EQUAL_PATCH = 32, 48  # ViLT's own; and the one that gives as many patches as we have cells
 
 
-def seconds_in_turns(works: Sequence[Work], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def sample_of(setting: Setting) -> throughput.Sample:
+    """The average sample: text tokens, and those of them that MAM's three modes mask."""
+    mam, text = setting.recipe.pretrain.masking.mam, (setting.shortest + setting.longest) / 2
+    rate = (mam.heavy_image.text + mam.heavy_text.text + mam.light.text) / MODES
+    return throughput.Sample(text, (text - 2) * rate, setting.config.cells)
+
+
+def floor(setting: Setting, arguments: argparse.Namespace) -> None:
+    sample, step = sample_of(setting), setting.batch * setting.recipe.pretrain.accumulate
+    costs = throughput.part_costs(setting.config, sample)
+    moved = {
+        part: throughput.TRAINING * HALF_BYTES * cost.elements + STEP_BYTES * cost.weights / step
+        for part, cost in costs.items()
+    }
+    rows = [
+        [cost.weights / 1e6, cost.operations / 1e9, throughput.TRAINING * cost.operations / 1e9, moved[part] / 1e6]
+        for part, cost in costs.items()
+    ]
+    rows.append([sum(column) for column in zip(*rows, strict=True)])
+    print(f"{sample.text:.0f} text tokens, {sample.masked:.1f} of them masked on average, {sample.cells} cells;")
+    print(f"{step} samples per optimiser step. Bytes: activations in bf16, weights, gradients and Adam in fp32.\n")
+    told = [[name, *(f"{value:,.2f}" for value in row)] for name, row in zip([*costs, "all"], rows, strict=True)]
+    print(table(["part", "M weights", "GFLOP forward", "GFLOP in training", "MB moved in training"], told))
+    print("\nAt best: the slower of operations and bytes in every part.\n")
+    told = []
+    for name in DEVICES:
+        peak = throughput.peak_of(name)
+        spent = {part: throughput.TRAINING * cost.operations / peak.bf16 for part, cost in costs.items()}
+        best = 1 / sum(max(seconds, moved[part] / peak.bandwidth) for part, seconds in spent.items())
+        told.append([name, f"{best:,.0f}", f"{0.5 / sum(spent.values()):,.0f}"])
+    print(table(["device", "samples/s at best", "samples/s at 50 % MFU"], told))
+
+
+def rungs(setting: Setting, arguments: argparse.Namespace) -> None:
+    alone = throughput.TRAINING * throughput.part_costs(setting.config, sample_of(setting))["transformer"].operations
+    whole = throughput.training_operations(setting.config, sample_of(setting))
+    change = Mlim.compile_parts if setting.recipe.compute.compile else works.unchanged
+    rows = []
+    for name, operations in (("transformer only", alone), ("full model, synthetic data", whole)):
+        work = ours(name, setting, change) if operations == whole else works.transformer(name, setting, change)
+        spent = in_turns([work], arguments.rounds, setting.device)[name]
+        rows.append(rung(name, [setting.batch / each for each in spent], operations, setting))
+        del work  # its memory is the next one's
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        catalog = Catalog(setting, Path(scratch) / "catalog")
+        rows.append(rung("loader only", [catalog.read(arguments.steps) for _ in range(MODES)], 0.0, setting))
+        rows.append(rung("end to end", catalog.train(arguments.steps), whole, setting))
+    print(table(["rung", "samples/s", "MFU, counted operations"], rows))
+
+
+def rung(name: str, rates: Sequence[float], operations: float, setting: Setting) -> list[str]:
+    rate = statistics.median(rates)
+    share = throughput.mfu(operations, rate, throughput.device_name(setting.device), "bf16")
+    told = "" if not operations else "not available" if share is None else f"{100 * share:.1f} %"
+    return [name, f"{rate:,.1f}", told]
+
+
+def parts(setting: Setting, arguments: argparse.Namespace) -> None:
+    show([ours("whole step", setting), *works.pieces(setting)], setting, arguments)
+
+
+def changes(setting: Setting, arguments: argparse.Namespace) -> None:
+    steps = [
+        ours("as it is", setting),
+        ours("padding kept", setting, works.keep_padding),
+        ours("torch's random numbers in dropout", setting, works.usual_dropout),
+        ours("pictures channel by channel in the embedder", setting, works.planar_embedder),
+        ours("logits at all text positions", setting, losses=works.all_positions),
+        ours("Hugging Face's blocks, padded", setting, works.pad_everything),
+        ours(
+            "Hugging Face's blocks, padded, logits at all positions", setting, works.pad_everything, works.all_positions
+        ),
+    ]
+    show([*steps, *([ours("compiled", setting, Mlim.compile_parts)] if arguments.compile else [])], setting, arguments)
+
+
+def compare(setting: Setting, arguments: argparse.Namespace) -> None:
+    steps = [ours("mlim", setting)]
+    if arguments.recipe != "compared":
+        show([*steps, works.bert("bare loop over BertForMaskedLM", setting)], setting, arguments)
+        return
+    steps.append(ours("mlim, padded, logits at all positions", setting, works.pad_everything, works.all_positions))
+    steps.append(ours("mlim, MLM alone: no decoder", setting, losses=works.mlm_alone))
+    steps.append(works.vilt("ViltForMaskedLM, its own patches", setting, OWN_PATCH))
+    steps.append(works.vilt("ViltForMaskedLM, as many patches as cells", setting, EQUAL_PATCH))
+    show(steps, setting, arguments)
+
+
+def show(steps: Sequence[Work], setting: Setting, arguments: argparse.Namespace) -> None:
+    """Measure the works in turns and print their table; the first one is what the others are set beside."""
+    found, rows = in_turns(steps, arguments.rounds, setting.device), []
+    for work in steps:
+        spent, ratio = found[work.name], median_ratio(found[work.name], found[steps[0].name])
+        rate = work.samples / statistics.median(spent)
+        rows.append(
+            [work.name, f"{work.tokens:.0f}", f"{1e3 * statistics.median(spent):,.0f}", f"{rate:,.2f}", f"{ratio:.2f}"]
+        )
+    print(f"\n{arguments.rounds} rounds of {MODES} steps in turn, medians.\n")
+    print(table(["", "tokens per sample", "ms per step", "samples/s", f"time, {steps[0].name} = 1"], rows))
+
+
+def in_turns(steps: Sequence[Work], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds per step of each work, round by round; a round is one step in each of MAM's modes."""
-    found: dict[str, list[float]] = {work.name: [] for work in works}
+    found: dict[str, list[float]] = {work.name: [] for work in steps}
     for number in range(-1, rounds):
-        for work in works:
+        for work in steps:
             started = time.perf_counter()
             for place in range(MODES):
                 work.step(place)
@@ -63,189 +148,39 @@ def seconds_in_turns(works: Sequence[Work], rounds: int, device: torch.device) -
     return found
 
 
-def sample_of(setting: Setting) -> Sample:
-    """The average sample: text tokens, and those that MAM's three modes mask in it."""
-    mam, text = setting.recipe.pretrain.masking.mam, (setting.shortest + setting.longest) / 2
-    rate = (mam.heavy_image.text + mam.heavy_text.text + mam.light.text) / MODES
-    return Sample(text, (text - 2) * rate, setting.config.cells)
-
-
-# ---- floor ----
-
-
-def floor(arguments: argparse.Namespace) -> None:
-    setting = setting_of(arguments)
-    costs, sample = part_costs(setting.config, sample_of(setting)), sample_of(setting)
-    step = setting.batch * setting.recipe.pretrain.accumulate
-    rows = []
-    for part in PARTS:
-        cost = costs[part]
-        figures = (cost.operations / 1e9, TRAINING * cost.operations / 1e9, moved(cost, step) / 1e6)
-        rows.append([part, f"{cost.weights / 1e6:.2f}", *(f"{figure:.2f}" for figure in figures)])
-    total = training_operations(setting.config, sample)
-    everything = sum(moved(cost, step) for cost in costs.values())
-    rows.append(["all", f"{sum(cost.weights for cost in costs.values()) / 1e6:.2f}"])
-    rows[-1] += [f"{figure:.2f}" for figure in (total / TRAINING / 1e9, total / 1e9, everything / 1e6)]
-    print(heading(PACKAGES))
-    print(
-        f"Recipe `{setting.recipe.name}`: {sample.text:.0f} text tokens, {sample.masked:.1f} of them masked on average, "
-        f"{sample.cells} cells; {step} samples per optimiser step. Bytes: bf16 activations, fp32 weights and Adam.\n"
-    )
-    print(table(["part", "M weights", "GFLOP forward", "GFLOP with backward", "MB moved"], rows))
-    print(
-        "\nWhat a device could do at best (the slower of operations and bytes in each part), and at half of its peak:\n"
-    )
-    print(
-        table(
-            ["device", "samples/s at best", "samples/s at 50 % MFU"], [best_on(name, costs, step) for name in DEVICES]
-        )
-    )
-
-
-def moved(cost: Cost, step: int) -> float:
-    """Bytes per sample of one part, forward and backward."""
-    return TRAINING * HALF_BYTES * cost.elements + STEP_BYTES * cost.weights / step
-
-
-def best_on(name: str, costs: dict[str, Cost], step: int) -> list[str]:
-    peak = peak_of(name)
-    assert peak is not None
-    operations = [TRAINING * cost.operations / peak.bf16 for cost in costs.values()]
-    slowest = [
-        max(spent, moved(cost, step) / peak.bandwidth) for spent, cost in zip(operations, costs.values(), strict=True)
-    ]
-    return [name, f"{1 / sum(slowest):,.0f}", f"{0.5 / sum(operations):,.0f}"]
-
-
-# ---- rungs ----
-
-
-def rungs(arguments: argparse.Namespace) -> None:
-    setting = setting_of(arguments)
-    device, sample = setting.device, sample_of(setting)
-    whole = training_operations(setting.config, sample)
-    alone = TRAINING * part_costs(setting.config, sample)["transformer"].operations
-    rows, change = [], compiled if setting.recipe.compute.compile else unchanged
-    for work, operations in (
-        (transformer_alone("transformer only", setting, change), alone),
-        (ours("full model, synthetic data", setting, change), whole),
-    ):
-        spent = seconds_in_turns([work], arguments.rounds, device)[work.name]
-        rows.append(rung(work.name, [setting.batch / each for each in spent], operations, setting))
-        del work
-    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        shards = Shards(setting, Path(scratch))
-        rows.append(rung("loader only", [shards.read(arguments.steps) for _ in range(3)], 0.0, setting))
-        rows.append(rung("end to end", shards.train(arguments.steps), whole, setting))
-    print(heading(PACKAGES))
-    where = device_name(device)
-    print(
-        f"Recipe `{setting.recipe.name}` on {where}, batch {setting.batch}, {setting.longest} text tokens and {sample.cells} cells.\n"
-    )
-    print(table(["rung", "samples/s", "MFU (counted operations)"], rows))
-
-
-def rung(name: str, rates: Sequence[float], operations: float, setting: Setting) -> list[str]:
-    rate = statistics.median(rates)
-    share = mfu(operations, rate, device_name(setting.device), "bf16")
-    told = "" if not operations else "not available" if share is None else f"{100 * share:.1f} %"
-    return [name, f"{rate:,.1f}", told]
-
-
-# ---- parts, changes, compare ----
-
-
-def parts(arguments: argparse.Namespace) -> None:
-    setting = setting_of(arguments)
-    works = [ours("whole step", setting), *pieces(setting)]
-    show(arguments, setting, works, "whole step")
-
-
-def changes(arguments: argparse.Namespace) -> None:
-    setting = setting_of(arguments)
-
-    def reference(model: object) -> None:
-        pad_everything(model)
-        planar_decoder(model)
-
-    works = [
-        ours("as it is", setting),
-        ours("padding kept, query, key and value apart (Hugging Face's blocks)", setting, pad_everything),
-        ours("MLM head on all text positions", setting, losses=all_positions),
-        ours("decoder channel by channel", setting, planar_decoder),
-        ours("all three undone", setting, reference, all_positions),
-    ]
-    show(
-        arguments, setting, [*works, *([ours("compiled", setting, compiled)] if arguments.compile else [])], "as it is"
-    )
-
-
-def compare(arguments: argparse.Namespace) -> None:
-    setting = setting_of(arguments)
-    first = ours("mlim", setting)
-    if arguments.recipe != "compared":
-        show(arguments, setting, [first, bert("bare loop over BertForMaskedLM", setting)], "mlim")
-        return
-    reference = ours("mlim, padded, logits at all positions", setting, pad_everything, all_positions)
-    own = vilt("ViltForMaskedLM, its own patches", setting, OWN_PATCH)
-    equal = vilt("ViltForMaskedLM, as many patches as cells", setting, EQUAL_PATCH)
-    show(arguments, setting, [first, reference, own, equal], "mlim")
-
-
-def show(arguments: argparse.Namespace, setting: Setting, works: Sequence[Work], base: str) -> None:
-    """Measure the works in turns and print their table beside the work named `base`."""
-    found = seconds_in_turns(works, arguments.rounds, setting.device)
-    rows = []
-    for work in works:
-        spent = statistics.median(found[work.name])
-        ratio = median_ratio(found[work.name], found[base])
-        rows.append(
-            [work.name, f"{work.tokens:.0f}", f"{1000 * spent:,.1f}", f"{work.samples / spent:,.2f}", f"{ratio:.2f}"]
-        )
-    config = setting.config
-    print(heading(PACKAGES))
-    print(
-        f"Width {config.hidden_size}, {config.layers} blocks, pictures of {config.image_size} x {config.image_size}, "
-        f"batch {setting.batch}, texts of {setting.shortest} to {setting.longest} tokens, dropout {config.dropout}, "
-        f"on {device_name(setting.device)}; {arguments.rounds} rounds of {MODES} steps in turn, medians.\n"
-    )
-    print(table(["", "tokens per sample", "ms per step", "samples/s", f"time, {base} = 1"], rows))
-
-
 def setting_of(arguments: argparse.Namespace) -> Setting:
     recipe = recipe_of(arguments)
-    longest = recipe.text.max_tokens
-    shortest, longest = arguments.text or (longest, longest)
-    return Setting(
-        recipe, torch.device(arguments.device), arguments.batch or recipe.pretrain.batch_size, shortest, longest
-    )
+    shortest, longest = arguments.text or (recipe.text.max_tokens, recipe.text.max_tokens)
+    batch = arguments.batch or recipe.pretrain.batch_size
+    return Setting(recipe, torch.device(arguments.device), batch, shortest, longest)
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    if arguments.recipe != "compared":
-        return load_recipe(arguments.recipe, arguments.set)
-    return load_recipe("paper", ["model.start=random", *COMPARED, *arguments.set])
+    if arguments.recipe == "compared":
+        return load_recipe("paper", ["model.start=random", *COMPARED, *arguments.set])
+    return load_recipe(arguments.recipe, arguments.set)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    commands = parser.add_subparsers(required=True)
-    ways = {"floor": (floor, "paper"), "rungs": (rungs, "paper"), "parts": (parts, "small")}
-    ways |= {"changes": (changes, "compared"), "compare": (compare, "compared")}
-    for name, (run, recipe) in ways.items():
-        one = commands.add_parser(name)
-        one.add_argument("--recipe", default=recipe, help="demo, small, paper or a file; compared: width 384, 6 blocks")
-        one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
-        one.add_argument("--device", default="cpu")
-        one.add_argument("--batch", type=int, help="samples of a step; default: the recipe's")
-        one.add_argument("--text", type=int, nargs=2, metavar=("SHORTEST", "LONGEST"), help="tokens of a text")
-        one.add_argument("--rounds", type=int, default=5)
-        one.add_argument("--steps", type=int, default=40, help="of loader and trainer (rungs)")
-        one.add_argument("--compile", action="store_true", help="compiled parts too (changes)")
-        one.add_argument("--scratch", type=Path, help="where files are made (rungs)")
-        one.set_defaults(run=run)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    runs = {"floor": floor, "rungs": rungs, "parts": parts, "changes": changes, "compare": compare}
+    parser.add_argument("what", choices=runs)
+    parser.add_argument("--recipe", default="compared", help="a recipe; `compared`: paper's at width 384, 6 blocks")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, help="samples of a step; default: the recipe's")
+    parser.add_argument("--text", type=int, nargs=2, metavar=("SHORTEST", "LONGEST"), help="tokens of a text")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60, help="of loader and trainer (rungs)")
+    parser.add_argument("--compile", action="store_true", help="also compiled (changes)")
+    parser.add_argument("--scratch", type=Path, help="where files are made (rungs)")
     arguments = parser.parse_args()
-    arguments.run(arguments)
+    setting = setting_of(arguments)
+    config, where = setting.config, throughput.device_name(setting.device)
+    print(heading(PACKAGES))
+    print(f"On {where}: width {config.hidden_size}, {config.layers} blocks, pictures of {config.image_size} pixels,")
+    print(f"batch {setting.batch}, texts of {setting.shortest} to {setting.longest} tokens, dropout {config.dropout}.")
+    runs[arguments.what](setting, arguments)
 
 
 if __name__ == "__main__":

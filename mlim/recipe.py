@@ -256,6 +256,10 @@ class ComputeConfig(Config):
     processes: PositiveInt | Literal["auto"] = Field(
         description="training processes on this machine, one for each device; auto: all CUDA devices, else one"
     )
+    shard: bool = Field(
+        description="several processes share weights, gradients and moments out among themselves (FSDP2) instead of "
+        "holding all of them each (DDP): for models that one device cannot hold"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="of matrix products; the losses stay fp32; auto: bf16 on CUDA devices that have it, else fp32"
     )

@@ -28,8 +28,8 @@ MODES = ("heavy_image", "heavy_text", "light")
 HOSTILE_TEXT = "<script>alert('catalog')</script> & \"quoted\""
 PARTNER_LOSSES = {"own": 1.0, "empty": 1.15, "random": 1.3}
 # How well the test scores of a row know the labels: with what is below, every kind of verdict is reached.
-SKILLS = {"recon-mlm-mam": 1.5, "itm-mlm-mam": 1.2, "recon-mlm-naive": 1.49, "no-mdo": 1.9, "no-pretraining": 0.6}
-OTHER_SKILL = 1.5
+SKILLS = {"itm-mlm-mam": 1.2, "recon-mlm-naive": 1.49}
+OTHER_SKILL, LOWEST_SKILL, SKILL_PER_SCORE = 1.5, 0.1, 40.0
 SCORED_FAMILIES, PAIRS_PER_FAMILY = 100, 6
 
 
@@ -40,7 +40,7 @@ def fill(workspace: Workspace, recipe: Recipe, scores: Mapping[str, float] = ROW
     _evaluation(workspace, recipe)
     _ablation(workspace, recipe, scores)
     _probe(workspace, recipe)
-    _scores(workspace, recipe)
+    _scores(workspace, recipe, scores)
 
 
 def interval(value: float) -> dict[str, float]:
@@ -218,15 +218,20 @@ def _probe(workspace: Workspace, recipe: Recipe) -> None:
     write_json(workspace.probe / "summary.json", summary)
 
 
-def _scores(workspace: Workspace, recipe: Recipe) -> None:
-    """Test pairs of made-up families beside the real ones, and scores of them for every row and seed."""
+def _scores(workspace: Workspace, recipe: Recipe, figures: Mapping[str, float]) -> None:
+    """Test pairs of made-up families beside the real ones, and scores of them for every row and seed.
+
+    Rows with a figure in `figures` are as much better or worse than the main row as the figure says, roughly.
+    """
+    told = {name: OTHER_SKILL + SKILL_PER_SCORE * (figure - MAIN_SCORE) for name, figure in figures.items()}
+    skills = {name: max(LOWEST_SKILL, skill) for name, skill in {**SKILLS, **told}.items()}
     test = _more_pairs(workspace)
     labels = test["label"].to_numpy()
     common = np.random.default_rng(0).normal(size=len(test))
     for number, (name, row) in enumerate(recipe.rows.items()):
         for seed in recipe.seeds:
-            own = np.random.default_rng([number, seed]).normal(0, 0.1, len(test))
-            logits = SKILLS.get(name, OTHER_SKILL) * labels + common + own
+            own = np.random.default_rng([1, number, seed]).normal(0, 0.1, len(test))
+            logits = skills.get(name, OTHER_SKILL) * labels + common + own
             scores = test.assign(modality=row.modality, score=1 / (1 + np.exp(-logits)))
             columns = ["item_a", "item_b", "label", "split", "modality", "score"]
             scores[columns].to_parquet(workspace.finetuned(name, seed) / "scores.parquet", index=False)

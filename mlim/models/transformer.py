@@ -154,7 +154,7 @@ def attend_padded(qkv: Tensor, heads: int, readable: Tensor | None, dropout: Dro
 
 
 def _attend_step_by_step(apart: Tensor, readable: Tensor | None, dropout: Dropout) -> Tensor:
-    """(3, B, heads, S, size) -> (B, heads, S, size), as torch does it on a CPU when weights are dropped, in fewer passes.
+    """(3, B, heads, S, size) -> (B, heads, S, size): in fewer passes what torch does on a CPU when weights are dropped.
 
     No kernel there can drop weights, and the general way draws its numbers slowly.
     """

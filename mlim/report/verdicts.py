@@ -1,8 +1,11 @@
 """What the numbers say, in plain sentences: does pre-training help, and does it beat what is simpler?"""
 
+from mlim.evaluation.claims import Rows
+from mlim.evaluation.judging import Judged
 from mlim.recipe import Recipe
 from mlim.report import formats
 from mlim.report.blocks import Verdict
+from mlim.report.claims import TONES
 from mlim.report.gather import Gathered
 from mlim.report.scores import (
     BASELINE_LABELS,
@@ -31,7 +34,8 @@ def _pretraining(recipe: Recipe, gathered: Gathered, scores: dict[str, Score], m
     if other is None or other.difference is None:
         sentence = "Whether pre-training helps is not known: the row without it was not run."
         return Verdict("open", sentence, f"{reached}.")
-    gain = other.difference.turned()
+    judged = _judged(recipe, gathered, str(row))
+    gain = other.difference.turned() if judged is None else _measured(judged)
     chance = formats.score((gathered.metrics or {}).get("prevalence"))
     numbers = (
         f"{reached}; {other.label}: {_interval(other.pr_auc)}; difference {_signed(gain)}. "
@@ -40,10 +44,22 @@ def _pretraining(recipe: Recipe, gathered: Gathered, scores: dict[str, Score], m
     sentences = {
         "good": "Pre-training helps in these runs.",
         "bad": "Pre-training does harm in these runs.",
-        "open": "These runs cannot tell whether pre-training helps: the interval of the difference holds zero.",
+        "open": "These runs cannot tell whether pre-training helps: the difference could be chance.",
     }
-    tone = _tone(gain)
+    tone = _tone(gain) if judged is None else TONES[judged.verdict]
     return Verdict(tone, sentences[tone], numbers)
+
+
+def _judged(recipe: Recipe, gathered: Gathered, row: str) -> Judged | None:
+    """The claim on the main row and `row`, where it was measured: the head of the page says what its table says."""
+    parts = (Rows(recipe.main, row),)
+    found = (each for each in gathered.claims if each.claim.parts == parts and each.verdict != "not measured")
+    return next(found, None)
+
+
+def _measured(judged: Judged) -> Estimate:
+    (measured,) = judged.measured
+    return Estimate(measured.value, measured.low, measured.high)
 
 
 def _caution(recipe: Recipe) -> str:

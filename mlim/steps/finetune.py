@@ -40,6 +40,7 @@ from mlim.steps.trained import (
     open_training_data,
     prepare_collating,
     result_folder,
+    trained_model,
     training_batches,
     training_place,
     training_size,
@@ -77,6 +78,7 @@ def finetune(
         terminal.say(f"{row}, seed {seed}: {job.size}")
         with stage_run(recipe, workspace, STAGE, cell(row, seed), lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)
+            job.model = trained_model(job.model, result, place)
             scores = job.score(terminal)
             summary = {**job.summary(result), "run_id": run.id}
             with result_folder(out) as made:

@@ -24,6 +24,7 @@ from mlim.steps.trained import (
     open_training_data,
     prepare_collating,
     result_folder,
+    trained_model,
     training_batches,
     training_place,
     training_size,
@@ -70,7 +71,7 @@ def pretrain(
             result = job.train(checkpoints, run, terminal)
             summary = {**job.summary(result), "run_id": run.id}
             with result_folder(out) as made:
-                job.model.save_pretrained(made / MODEL_FOLDER)
+                trained_model(job.model, result, place).save_pretrained(made / MODEL_FOLDER)
                 write_training(made, job.tokenizer, result, summary)
             run.artifact(out / HISTORY_FILE)
             keep_watched(run, workspace.watched(STAGE, name, seed))

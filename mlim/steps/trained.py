@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
@@ -34,6 +35,7 @@ from mlim.workspace import Workspace
 Resume = Literal["auto", "never"]
 Example = TypeVar("Example")
 Batch = TypeVar("Batch")
+M = TypeVar("M", bound=nn.Module)
 Collating = tuple[ItemStore, TextTokenizer, int, PreparedTokens]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -167,6 +169,16 @@ def open_checkpoints(
 def model_sections(recipe: Recipe) -> dict[str, Any]:
     """The sections of the recipe that shape the network and what it reads."""
     return recipe.model_dump(mode="json", include={"image", "text", "model"})
+
+
+def trained_model(model: M, result: TrainResult, place: Place) -> M:
+    """The model as others may use it: itself, or, where it was sharded, one like it with the whole weights."""
+    if not place.compute.shard or place.ranks.size == 1:
+        return model
+    with torch.device("meta"):
+        whole: M = type(model)(model.config)
+    whole.load_state_dict(dict(result.weights), assign=True)
+    return whole
 
 
 def training_summary(result: TrainResult, model: nn.Module, place: Place) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mlim.console import Terminal
 from mlim.errors import MlimError
@@ -198,9 +199,21 @@ def fingerprint_of(values: Mapping[str, Any]) -> str:
 
 
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, shared ones once."""
+    """Parameters and buffers by name, shared ones once; of a sharded model this rank's parts."""
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {name: value.detach() for name, value in named.items()}
+
+
+def whole(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """The same tensors, gathered from all ranks where they are sharded; every rank must ask."""
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in tensors.items()}
+
+
+def copy_whole(target: torch.Tensor, value: torch.Tensor) -> None:
+    """Copy a whole tensor into one that may be sharded."""
+    if isinstance(target, DTensor):
+        value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+    target.copy_(value)
 
 
 def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
@@ -210,7 +223,7 @@ def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
         raise MlimError("the checkpoint is of another model; start with --resume never")
     with torch.no_grad():
         for name, value in own.items():
-            value.copy_(tensors[name])
+            copy_whole(value, tensors[name])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -220,9 +233,13 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Restore what `optimizer_tensors` gave."""
+    """Restore what `optimizer_tensors` gave, whole."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         number, _, key = name.partition(".")
+        like = parameters[int(number)].detach()
+        if isinstance(like, DTensor) and value.shape == like.shape:
+            value = distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
         state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

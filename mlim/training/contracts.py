@@ -108,6 +108,7 @@ class TrainResult:
     validation: Averages  # of the last step: overall by loss (`mlm`), and by mode (`mlm/light`)
     best_step: int
     best_value: float | None
+    weights: Tensors  # the best ones, whole also where the model is sharded
 
     @property
     def samples_per_second(self) -> float:

@@ -7,13 +7,10 @@ Losses are sums, divided by the targets of the whole step: micro-batches and ran
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mlim.console import ProgressBar, Terminal
 from mlim.data.loader import BatchLoader
@@ -30,9 +27,11 @@ from mlim.training.checkpoint import (
     load_optimizer_tensors,
     model_tensors,
     optimizer_tensors,
+    whole,
 )
 from mlim.training.contracts import Best, MetricSink, Objective, P, TrainResult, TrainState, Unheard, Validation
 from mlim.training.device import Place
+from mlim.training.forward import Forward
 from mlim.training.interrupt import Interrupted, StopRequest, stop_on_signals
 from mlim.training.journal import VALIDATED, Journal, Rates
 from mlim.training.memory import explain_out_of_memory
@@ -45,7 +44,6 @@ from mlim.training.optim import (
     set_learning_rate,
     step_unless,
 )
-from mlim.training.ranks import Ranks
 from mlim.training.trace import StepTrace
 
 LOG_EVERY = 10  # optimiser steps between readings of the losses: each one waits for the device
@@ -73,10 +71,10 @@ class Trainer(Generic[Batch, P]):
         self._objective, self._loader, self._config, self._seed = objective, loader, config, seed
         self._validate, self._checkpoints, self._place, self._ranks = validate, checkpoints, place, place.ranks
         self._model = objective.model.to(place.device)
+        self._forward = Forward(objective, place)
         self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = build_optimizer(self._model, config.optim)
         self._average = MovingAverage(self._model, getattr(config, "ema_decay", 0.0))
-        self._forward = _Forward(objective, self._ranks)
         self._saver = BackgroundSaver(checkpoints)
         self._state = TrainState()
         self._journal = Journal(self._state, sink if self._ranks.leads else Unheard())
@@ -207,12 +205,12 @@ class Trainer(Generic[Batch, P]):
         self._check_finite()
         self._model.eval()
         self._average.exchange()
-        with torch.no_grad(), self._place.autocast():
+        with torch.no_grad(), self._place.autocast(), self._forward.whole():
             found = self._validate(self._state.step)
         self._journal.validated(found)
         best = self._state.best
         if found.value is not None and (best is None or found.value >= best.value):  # a tie goes to the later one
-            weights = {name: value.cpu().clone() for name, value in model_tensors(self._model).items()}
+            weights = {name: value.cpu().clone() for name, value in whole(model_tensors(self._model)).items()}
             self._state.best = Best(self._state.step, found.value, weights)
         self._average.exchange()
         self._model.train()
@@ -225,16 +223,17 @@ class Trainer(Generic[Batch, P]):
         self._save_is_postponed = self._watch.newest_is_bad and not done
         if self._save_is_postponed:
             return
+        tensors = self._tensors()
         if self._ranks.leads:
-            self._saver.save(Snapshot(self._state.step, self._tensors(), self._values(meter)))
+            self._saver.save(Snapshot(self._state.step, tensors, self._values(meter)))
         self._saved_at = time.monotonic()
 
     def _tensors(self) -> Mapping[str, Tensors]:
         best = self._state.best
         groups = {
-            "model": model_tensors(self._model),
-            "optimizer": optimizer_tensors(self._optimizer),
-            "average": self._average.tensors,
+            "model": whole(model_tensors(self._model)),
+            "optimizer": whole(optimizer_tensors(self._optimizer)),
+            "average": whole(self._average.tensors),
             "best": {} if best is None else best.weights,
         }
         return {name: tensors for name, tensors in groups.items() if tensors}
@@ -274,6 +273,7 @@ class Trainer(Generic[Batch, P]):
             load_model_tensors(self._model, best.weights)
         else:
             self._average.exchange()
+        weights = whole(model_tensors(self._model))  # every rank: they may be sharded
         samples = state.step * self._config.batch_size * self._config.accumulate
         best_step, best_value = (state.step, None) if best is None else (best.step, best.value)
         last = {
@@ -282,7 +282,7 @@ class Trainer(Generic[Batch, P]):
             if name.startswith(VALIDATED)
         }
         return TrainResult(
-            state.step, samples, state.seconds, state.skipped, state.history, last, best_step, best_value
+            state.step, samples, state.seconds, state.skipped, state.history, last, best_step, best_value, weights
         )
 
 
@@ -296,39 +296,6 @@ def one_step(objective: Objective[Batch, P], batch: Batch, config: OptimConfig, 
     _weighted_mean(output, prepared.counts).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-class _Forward(nn.Module):
-    """The losses as a module, so that DDP can wrap all that is computed in one forward pass."""
-
-    def __init__(self, objective: Objective[Any, Any], ranks: Ranks) -> None:
-        super().__init__()
-        inner = _Losses(objective)
-        self._run = (
-            inner
-            if ranks.size == 1
-            else DistributedDataParallel(inner, find_unused_parameters=not objective.uses_everything)
-        )
-
-    def forward(self, prepared: Any) -> ObjectiveOutput:
-        """The losses of a prepared batch on the model's device."""
-        output: ObjectiveOutput = self._run(prepared)
-        return output
-
-    def alone(self, wanted: bool) -> AbstractContextManager[Any]:
-        """Without exchanging gradients: they are, once per step, with the last micro-batch."""
-        if wanted and isinstance(self._run, DistributedDataParallel):
-            return self._run.no_sync()
-        return nullcontext()
-
-
-class _Losses(nn.Module):
-    def __init__(self, objective: Objective[Any, Any]) -> None:
-        super().__init__()
-        self.model, self._losses = objective.model, objective.losses
-
-    def forward(self, prepared: Any) -> ObjectiveOutput:
-        return self._losses(prepared)
 
 
 def _weighted_mean(output: ObjectiveOutput, counts: Mapping[str, float]) -> torch.Tensor:

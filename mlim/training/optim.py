@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from mlim.recipe import OptimConfig, RatesConfig
-from mlim.training.checkpoint import Tensors, model_tensors
+from mlim.training.checkpoint import Tensors, copy_whole, model_tensors
 
 FUSED = True  # one pass over the weights instead of six: four times as fast on two cores, and there on every device
 MATRIX_DIMENSIONS = 2  # biases and layer norms have fewer and are never decayed
@@ -83,6 +84,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> torch.Te
     """The norm of all gradients together, which are shortened to `limit` when it is larger; 0 never shortens."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
+    if isinstance(norm, DTensor):  # of a sharded model: each rank has its part
+        norm = norm.full_tensor()
     if limit:
         with_gradients = [parameter for parameter in parameters if parameter.grad is not None]
         nn.utils.clip_grads_with_norm_(with_gradients, limit, norm)
@@ -123,7 +126,7 @@ class MovingAverage:
     def load(self, tensors: Tensors) -> None:
         """Continue from `tensors`."""
         for name, value in self._average.items():
-            value.copy_(tensors[name])
+            copy_whole(value, tensors[name])
 
     def exchange(self) -> None:
         """Give the model the averaged weights and keep its own instead; once more turns it back."""

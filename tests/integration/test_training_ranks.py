@@ -93,6 +93,16 @@ def test_two_processes_give_the_losses_of_one(work):
     assert_same_training(alone.finetuned(ROW, 0), together.finetuned(ROW, 0))
 
 
+def test_shards_give_the_losses_of_one_process(work):
+    """FSDP2 instead of DDP: weights, gradients and moments are dealt out."""
+    alone, sharded = work("alone"), work("sharded")
+    for words in (("pretrain", NAME), ("finetune", ROW)):
+        run(alone, 1, *words)
+        run(sharded, 2, *words, "--set", "compute.shard=true")
+    assert_same_training(alone.pretrained(NAME, 0), sharded.pretrained(NAME, 0))
+    assert_same_training(alone.finetuned(ROW, 0), sharded.finetuned(ROW, 0))
+
+
 def wait_for_checkpoint(process: "subprocess.Popen[str]", folder: Path, step: int) -> None:
     until = time.monotonic() + PATIENCE
     while not any(int(path.name.removeprefix("step-")) >= step for path in folder.glob("step-*")):

@@ -7,6 +7,7 @@ import pytest
 from mlim.evaluation.claims import CLAIMS, IN_PASSING, MARGIN, Claim, Curves, Harm, Rows
 from mlim.evaluation.evidence import Evidence, RowScores, Variant, families_of, read_evidence
 from mlim.evaluation.judging import HARM_KEY, Settings, judge
+from mlim.evaluation.power import needed
 from mlim.evaluation.resampling import JudgedPairs
 from mlim.files import write_json
 from mlim.workspace import Workspace
@@ -83,6 +84,15 @@ def test_what_cannot_be_compared_is_not_measured(rows, why):
     assert why in found.missing[0].why
 
 
+def test_the_spread_between_seeds_comes_from_all_rows_of_the_claims():
+    alone = verdict(BETTER, a=row(2.0), b=row(1.5))
+    assert alone.weakest.effect.seeds_freedom == len(SEEDS) - 1
+    with_third = verdict(BETTER, others=[TWO], a=row(2.0), b=row(1.5), c=row(1.4))
+    assert with_third.weakest.effect.seeds_freedom == 2 * (len(SEEDS) - 1)
+    shorter = verdict(BETTER, others=[TWO], a=row(2.0), b=row(1.5), c=row(1.4, seeds=(0, 1)))
+    assert shorter.weakest.effect.seeds_freedom == len(SEEDS) - 1  # a row without all of the seeds is left out
+
+
 def test_a_row_without_pre_training_has_no_budget_there():
     trained = row(2.0, budgets=(frozenset({96}), frozenset({64})))
     fresh = row(1.5, budgets=(frozenset(), frozenset({64})))
@@ -100,7 +110,8 @@ def test_adding_nothing_has_to_be_shown():
     unsure = verdict(EQUAL, a=row(1.5, 1.5), b=row(1.501, 1.5))
     assert unsure.verdict == "not separated"
     assert unsure.weakest.low < -MARGIN or unsure.weakest.high > MARGIN
-    assert unsure.needed.effect == pytest.approx(MARGIN - abs(unsure.weakest.value))
+    to_margin = MARGIN - abs(unsure.weakest.value)
+    assert unsure.needed == needed(unsure.weakest.effect, SIZE, 2 * SETTINGS.alpha, to_margin)  # one-sided
 
 
 def test_no_worse_holds_for_better_and_equal_but_not_for_worse():
@@ -115,6 +126,7 @@ def test_a_claim_of_two_parts_needs_both_and_falls_with_one():
     fallen = verdict(TWO, a=row(2.0), b=row(1.5), c=row(2.5))
     assert fallen.verdict == "contradicted"
     assert fallen.weakest.part == Rows("a", "c")
+    assert fallen.p_value == pytest.approx(2 * fallen.weakest.p_against, abs=0)  # one of two parts
     half = verdict(TWO, a=row(2.0), b=row(1.5))
     assert half.verdict == "not measured"
     assert [part.part for part in half.missing] == [Rows("a", "c")]
@@ -155,6 +167,8 @@ def test_curves_have_to_agree_at_every_probability(probe, expected):
     if found.measured:
         weakest = min(probe["figure2a"]["points"], key=lambda point: point["random_minus_own"]["value"])
         assert found.weakest.where == weakest["probability"]
+        if expected == "contradicted":
+            assert found.p_value == pytest.approx(3 * 0.002)  # one of three probabilities
 
 
 @pytest.mark.parametrize(

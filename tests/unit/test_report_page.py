@@ -8,6 +8,7 @@ import pytest
 from report_results import HOSTILE_TEXT, MAIN_SCORE, fill, write_hostile_text
 
 from mlim.errors import InputError
+from mlim.report import formats
 from mlim.report.gather import gather
 from mlim.report.page import render
 from mlim.report.scores import BASELINE_LABELS
@@ -185,7 +186,18 @@ def test_the_headline_follows_the_numbers(own_workspace, tiny_recipe, score, sen
     first, second = verdicts(tiny_recipe, gather(tiny_recipe, own_workspace))
     assert first.sentence.startswith(sentence)
     assert "0.669" in first.detail
+    claim = next(each for each in gather(tiny_recipe, own_workspace).claims if each.claim.key == "pretraining")
+    measured = claim.weakest
+    assert formats.signed_interval(measured.value, measured.low, measured.high) in first.detail
     assert "win" in second.sentence
+
+
+def test_without_scores_the_headline_follows_the_table_of_ablate(own_workspace, tiny_recipe):
+    fill(own_workspace, tiny_recipe, {"no-pretraining": MAIN_SCORE - 0.05})
+    (own_workspace.pairs / "pairs.parquet").unlink()
+    first, _ = verdicts(tiny_recipe, gather(tiny_recipe, own_workspace))
+    assert first.sentence == "Pre-training helps in these runs."
+    assert formats.signed(0.05) in first.detail
 
 
 def test_the_short_table_lists_rows_then_baselines(filled, tiny_recipe):

@@ -1,0 +1,69 @@
+"""One forward pass of all that a step computes, on one process, with DDP, or with FSDP2."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from mlim.objectives import ObjectiveOutput
+from mlim.training.contracts import Objective
+from mlim.training.device import Place
+
+
+class Forward:
+    """Calls `objective.losses` the way that several processes need; sharding changes the model in place."""
+
+    def __init__(self, objective: Objective[Any, Any], place: Place) -> None:
+        self._losses = _Losses(objective)
+        self.shards = place.ranks.size > 1 and place.compute.shard
+        self._run: Callable[[Any], ObjectiveOutput] = self._losses
+        if self.shards:
+            _shard(self._losses, place)
+        elif place.ranks.size > 1:
+            self._run = DistributedDataParallel(self._losses, find_unused_parameters=not objective.uses_everything)
+
+    def __call__(self, prepared: Any) -> ObjectiveOutput:
+        """The losses of a prepared batch on the model's device."""
+        return self._run(prepared)
+
+    @contextmanager
+    def alone(self, wanted: bool) -> Iterator[None]:
+        """Without exchanging gradients: they are, once per step, with the last micro-batch."""
+        if isinstance(self._losses, FSDPModule):
+            self._losses.set_requires_gradient_sync(not wanted)
+        ddp = isinstance(self._run, DistributedDataParallel)
+        without: AbstractContextManager[Any] = self._run.no_sync() if wanted and ddp else nullcontext()  # type: ignore[attr-defined]
+        with without:
+            yield
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """The model may be used without this object: its weights are whole (validation)."""
+        if isinstance(self._losses, FSDPModule):
+            self._losses.unshard()
+        yield
+        if isinstance(self._losses, FSDPModule):
+            self._losses.reshard()
+
+
+class _Losses(nn.Module):
+    """The losses as a module: what is computed in one forward pass is what DDP and FSDP2 look at."""
+
+    def __init__(self, objective: Objective[Any, Any]) -> None:
+        super().__init__()
+        self.model, self._losses = objective.model, objective.losses
+
+    def forward(self, prepared: Any) -> ObjectiveOutput:
+        return self._losses(prepared)
+
+
+def _shard(losses: _Losses, place: Place) -> None:
+    """Each block of the transformer is gathered by itself while it computes; all the rest together."""
+    mesh = init_device_mesh(place.device.type, (place.ranks.size,))
+    for block in losses.model.backbone.encoder.blocks:  # type: ignore[union-attr]
+        fully_shard(block, mesh=mesh)
+    fully_shard(losses, mesh=mesh, reshard_after_forward=False)
