@@ -74,6 +74,7 @@ class Room:
         validate: Any = None,
         first: int = 0,
         poisoned: frozenset[int] = frozenset(),
+        trace: Path | None = None,
     ) -> tuple[dict[str, torch.Tensor], TrainResult]:
         recipe, ids = self.recipe, self.store.ids[:16]
         tokenizer = TextTokenizer.learn((self.store.text(item) for item in ids), recipe.text.vocabulary_size)
@@ -88,7 +89,7 @@ class Room:
         checkpoints = Checkpoints(self.folder, "tiny", config.checkpoint.keep, Terminal(quiet=True))
         place = Place(CPU, Ranks(), recipe.compute)
         loader = BatchLoader(ids, config.batch_size, 0, collate)
-        trainer = Trainer(objective, loader, config, 0, validate or held_out, checkpoints, self.sink, place)
+        trainer = Trainer(objective, loader, config, 0, validate or held_out, checkpoints, self.sink, place, trace)
         result = trainer.run(Terminal(quiet=True), "tiny")
         return {name: value.clone() for name, value in model_tensors(model).items()}, result
 

@@ -24,6 +24,7 @@ from mlim.steps.trained import (
     open_training_data,
     prepare_collating,
     result_folder,
+    save_picture,
     trained_model,
     training_batches,
     training_place,
@@ -152,8 +153,10 @@ class _Job:
         )
 
         def validate(step: int) -> Validation:
-            if self._place.ranks.leads and "recon" in self._pretraining.losses:
-                strip.draw(self._watch / STRIPS / f"step-{step:08d}.png")
+            if "recon" in self._pretraining.losses:
+                picture = strip.draw()  # on every rank: they may share the weights
+                if self._place.ranks.leads:
+                    save_picture(picture, self._watch / STRIPS / f"step-{step:08d}.png")
             return held_out(step)
 
         trainer = Trainer(

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
@@ -22,7 +23,7 @@ from mlim.data.loader import BatchLoader
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import PreparedTokens, prepare_tokens
 from mlim.errors import InputError, MlimError
-from mlim.files import atomic_folder, sha256_of, write_csv, write_json
+from mlim.files import atomic_file, atomic_folder, sha256_of, write_csv, write_json
 from mlim.models.hub import RANDOM, load_tokenizer
 from mlim.recipe import FinetuneConfig, PretrainConfig, Recipe
 from mlim.training.checkpoint import Checkpoints, fingerprint_of, only_trainer
@@ -215,6 +216,12 @@ def keep_watched(run: ArtifactRun, folder: Path) -> None:
     """Give the run what a training left to look at: strips of reconstructions, a profiler's trace."""
     if folder.is_dir():
         run.artifact(folder, folder.parent.name)
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG, all of it or nothing."""
+    with atomic_file(path) as temporary:
+        picture.save(temporary, "PNG")
 
 
 @contextmanager

@@ -19,6 +19,9 @@ class Forward:
 
     def __init__(self, objective: Objective[Any, Any], place: Place) -> None:
         self._losses = _Losses(objective)
+        objective.model.backbone.encoder.checkpoint_blocks = place.compute.checkpoint_blocks  # type: ignore[union-attr, assignment]
+        if place.compute.compile:
+            objective.model.compile_parts()  # type: ignore[operator]
         self.shards = place.ranks.size > 1 and place.compute.shard
         self._run: Callable[[Any], ObjectiveOutput] = self._losses
         if self.shards:

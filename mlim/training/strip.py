@@ -1,7 +1,6 @@
 """Watching a model learn: the same few pictures, as they are, masked, and as the model draws them."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +9,6 @@ from PIL import Image
 from mlim.data.collate import ItemBatch
 from mlim.data.seeds import torch_generator
 from mlim.data.transfer import to_device
-from mlim.files import atomic_file
 from mlim.models.mlim import Mlim
 
 STRIP_SEED = 20210924  # of the masked cells: the same in every strip
@@ -34,8 +32,8 @@ class ReconstructionStrip:
         self._masked = draws < share
 
     @torch.no_grad()
-    def draw(self, path: Path) -> None:
-        """Write a PNG: one column per item, and below each other the picture, what is shown of it, what is drawn."""
+    def draw(self) -> Image.Image:
+        """One column per item, and below each other the picture, what is shown of it, what is drawn."""
         batch = self._collate(self._ids).with_floats()
         on_device, masked = to_device(batch, self._device), self._masked.to(self._device)
         output = self._model.forward_items(
@@ -47,8 +45,7 @@ class ReconstructionStrip:
         rows = torch.stack([batch.pixels, self._hidden(batch.pixels), drawn])
         _, _, _, side, _ = rows.shape
         sheet = rows.permute(0, 3, 1, 4, 2).reshape(len(rows) * side, len(self._ids) * side, -1)
-        with atomic_file(path) as temporary:
-            Image.fromarray((sheet.numpy() * BRIGHTEST).round().astype(np.uint8)).save(temporary, "PNG")
+        return Image.fromarray((sheet.numpy() * BRIGHTEST).round().astype(np.uint8))
 
     def _hidden(self, pixels: torch.Tensor) -> torch.Tensor:
         """The pictures with gray where cells are masked."""

@@ -1,5 +1,6 @@
 """The loop on a tiny model: it learns, it stops cleanly, it continues bit for bit, it notices numbers gone bad."""
 
+import gzip
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from training_room import STEPS, Room, changed, for_the_room
 from mlim.catalog.items import ItemStore
 from mlim.console import Terminal
 from mlim.errors import MlimError
-from mlim.recipe import Recipe
+from mlim.recipe import Recipe, TraceConfig
 from mlim.training.checkpoint import Checkpoints
 from mlim.training.contracts import Validation
 from mlim.training.held_out import choose_items
@@ -162,6 +163,38 @@ def test_micro_batches_change_the_memory_not_the_result(recipe, store, tmp_path,
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4)
     for one, other in zip(result.history, expected.history, strict=True):
         assert one["total"] == pytest.approx(other["total"], abs=1e-5)
+
+
+def computed(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with other settings of how it is computed."""
+    return recipe.model_copy(update={"compute": recipe.compute.model_copy(update=changes)})
+
+
+def test_blocks_that_are_computed_again_give_the_same_weights(recipe, store, tmp_path):
+    """With dropout: it is drawn again as it was."""
+    short = changed(recipe, steps=6)
+    kept, _ = Room(short, store, tmp_path / "kept").start()
+    again, _ = Room(computed(short, checkpoint_blocks=True), store, tmp_path / "again").start()
+    assert_same(kept, again)
+
+
+def test_bf16_is_close_to_fp32_and_its_losses_are_fp32(recipe, store, tmp_path):
+    short = changed(recipe, steps=6)
+    _, full = Room(short, store, tmp_path / "full").start()
+    weights, half = Room(computed(short, precision="bf16"), store, tmp_path / "half").start()
+    assert all(value.dtype == torch.float32 for value in weights.values())
+    for one, other in zip(full.history, half.history, strict=True):
+        assert one["total"] == pytest.approx(other["total"], rel=0.02)
+    assert [row["total"] for row in full.history] != [row["total"] for row in half.history]
+
+
+def test_a_trace_of_the_steps_that_were_asked_for(recipe, store, tmp_path):
+    traced = computed(changed(recipe, steps=4), trace=TraceConfig(first=2, last=3))
+    path = tmp_path / "trace.json.gz"
+    Room(traced, store, tmp_path / "traced").start(trace=path)
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    steps = [event for event in events if event.get("name", "").startswith("Optimizer.step")]
+    assert len(steps) == 2
 
 
 def test_a_tiny_model_learns_a_handful_of_items(recipe, store, tmp_path):
