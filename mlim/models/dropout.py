@@ -47,8 +47,8 @@ class Dropout(nn.Module):
 def dropout_noise(like: Tensor, rate: float) -> Tensor:
     """Factors of the shape and dtype of `like`: 0 at `rate` (to 2**-16) of the elements, the others 1 on average."""
     threshold = round(rate * LANE_VALUES)
-    kept = _lanes(like.shape) >= LOWEST_LANE + threshold
-    return (kept * (LANE_VALUES / (LANE_VALUES - threshold))).to(like.dtype)
+    kept = _lanes(like.shape).float().ge_(LOWEST_LANE + threshold)  # floats hold every lane; no way over booleans
+    return kept.mul_(LANE_VALUES / (LANE_VALUES - threshold)).to(like.dtype)
 
 
 def _lanes(shape: Sequence[int]) -> Tensor:

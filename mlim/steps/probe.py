@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from mlim.catalog.items import open_items
@@ -12,7 +13,18 @@ from mlim.console import Terminal
 from mlim.data.seeds import numpy_generator
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import DataError, InputError
-from mlim.evaluation.probes import SHEET, Losses, Point, Prober, compare_partners, figure_table, relative_harm
+from mlim.evaluation.judging import HARM_KEY
+from mlim.evaluation.probes import (
+    SHEET,
+    Families,
+    Losses,
+    Point,
+    Prober,
+    compare_harm,
+    compare_partners,
+    figure_table,
+    relative_harm,
+)
 from mlim.files import atomic_folder, write_json
 from mlim.models.mlim import Mlim
 from mlim.recipe import LossName, Recipe
@@ -48,14 +60,16 @@ def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
     """
     losses, reason = _trained_losses(recipe)
     figures = [figure for figure in (FIGURE_2A, FIGURE_2B) if figure.loss in losses]
-    prober = _prober(recipe, workspace) if figures else None
+    items = _test_items(recipe, workspace) if figures else pd.DataFrame()
+    prober = _prober(recipe, workspace, [*items["id"]]) if figures else None
     with (
         stage_run(recipe, workspace, STAGE, STAGE, lineage(workspace)) as run,
         atomic_folder(workspace.probe) as folder,
     ):
         found: dict[str, Any] = {figure.name: {"skipped": reason} for figure in (FIGURE_2A, FIGURE_2B)}
         if prober is not None:
-            found |= _draw_all(recipe, prober, figures, folder, terminal)
+            families = items["component"].to_numpy(dtype=np.int64)
+            found |= _draw_all(recipe, prober, figures, families, folder, terminal)
         _track(run, found, folder)
         summary = {**found, **_about(recipe), **_verdict(found), "run_id": run.id}
         write_json(folder / "summary.json", summary)
@@ -76,7 +90,7 @@ def _about(recipe: Recipe) -> dict[str, Any]:
     return {"row": recipe.main, "pretraining": recipe.main_row.pretraining, "seed": recipe.seeds[0]}
 
 
-def _prober(recipe: Recipe, workspace: Workspace) -> Prober:
+def _prober(recipe: Recipe, workspace: Workspace, items: Sequence[str]) -> Prober:
     name, seed = recipe.main_row.pretraining, recipe.seeds[0]
     folder = workspace.pretrained(str(name), seed)
     if not (folder / "model").is_dir():
@@ -85,51 +99,62 @@ def _prober(recipe: Recipe, workspace: Workspace) -> Prober:
         Mlim.from_pretrained(folder / "model").to(choose_device(recipe.device)),
         TextTokenizer.from_folder(folder / "model"),
         open_items(recipe, workspace),
-        _test_items(recipe, workspace),
+        items,
         max_tokens=recipe.text.max_tokens,
         batch_size=recipe.evaluate.batch_size,
         seed=recipe.seed,
     )
 
 
-def _test_items(recipe: Recipe, workspace: Workspace) -> list[str]:
-    """Random items of the test split, `probe.items` of them where there are as many."""
+def _test_items(recipe: Recipe, workspace: Workspace) -> pd.DataFrame:
+    """Random items of the test split with their families (id, component), `probe.items` where there are as many."""
     path = workspace.pairs / "items.parquet"
     if not path.is_file():
         raise InputError(f"{path} is missing; run `mlim pairs` first")
     items = pd.read_parquet(path)
-    known = sorted(items.loc[items["split"] == "test", "id"])
+    components = items.loc[items["split"] == "test"].set_index("id")["component"]
+    known = sorted(components.index)
     number = min(recipe.probe.items, len(known))
     if number < FEWEST_ITEMS:
         raise DataError(
             f"Figure 2 needs at least {FEWEST_ITEMS} test items, not {number}; raise pairs.test_share or probe.items"
         )
-    return [str(item) for item in numpy_generator("probe items", recipe.seed).choice(known, number, replace=False)]
+    drawn = [str(item) for item in numpy_generator("probe items", recipe.seed).choice(known, number, replace=False)]
+    return pd.DataFrame({"id": drawn, "component": components.loc[drawn].to_numpy()})
 
 
 def _draw_all(
-    recipe: Recipe, prober: Prober, figures: Sequence[Figure], folder: Path, terminal: Terminal
+    recipe: Recipe, prober: Prober, figures: Sequence[Figure], families: Families, folder: Path, terminal: Terminal
 ) -> dict[str, Any]:
-    """Measure and draw the figures, and the reconstructions where RECON was trained."""
-    found = {}
+    """Measure and draw the figures, compare their harms, and the reconstructions where RECON was trained."""
+    found: dict[str, Any] = {}
+    losses: dict[LossName, Losses] = {}
     with terminal.progress("probes", len(figures)) as bar:
         for figure in figures:
             measure = prober.mlm if figure.loss == "mlm" else prober.recon
-            found[figure.name] = _draw(recipe, figure, measure(recipe.probe.probabilities), folder)
+            losses[figure.loss] = measure(recipe.probe.probabilities)
+            found[figure.name] = _draw(recipe, figure, losses[figure.loss], families, folder)
             bar.advance(note=figure.title)
+    if len(losses) == len((FIGURE_2A, FIGURE_2B)):
+        harm = compare_harm(losses["recon"], losses["mlm"], *_settings(recipe), families)
+        found[HARM_KEY] = harm._asdict()
     if FIGURE_2B in figures:
         sheet = prober.reconstructions(recipe.probe.reconstruction_masking, recipe.probe.reconstructions)
         draw_reconstructions(sheet, SHEET, folder / "reconstructions.png")
     return found
 
 
-def _draw(recipe: Recipe, figure: Figure, losses: Losses, folder: Path) -> dict[str, Any]:
-    settings = (recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed)
-    table = figure_table(losses, *settings)
+def _settings(recipe: Recipe) -> tuple[int, float, int]:
+    return recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed
+
+
+def _draw(recipe: Recipe, figure: Figure, losses: Losses, families: Families, folder: Path) -> dict[str, Any]:
+    settings = _settings(recipe)
+    table = figure_table(losses, *settings, families)
     table.to_csv(folder / f"{figure.name}.csv", index=False, lineterminator="\n")
     for suffix in ("svg", "png"):
         draw_figure2(table, folder / f"{figure.name}.{suffix}", figure.title, figure.y_label)
-    return conclude(losses, compare_partners(losses, *settings))
+    return conclude(losses, compare_partners(losses, *settings, families))
 
 
 def conclude(losses: Losses, points: Sequence[Point]) -> dict[str, Any]:
@@ -140,6 +165,7 @@ def conclude(losses: Losses, points: Sequence[Point]) -> dict[str, Any]:
             **{partner: losses[point.probability, partner].mean for partner in ("own", "random", "empty")},
             "random_minus_own": point.random_minus_own._asdict(),
             "empty_minus_own": point.empty_minus_own._asdict(),
+            "random_minus_empty": point.random_minus_empty._asdict(),
             "own_below_random": point.random_minus_own.value > 0,
             "separated": point.random_minus_own.separated,
         }
@@ -168,9 +194,10 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _track(run: StageRun, found: Mapping[str, Any], folder: Path) -> None:
-    for name, figure in found.items():
-        if figure["skipped"] is None:
-            run.metric(f"{name}.harm_of_random_partner", figure["harm_of_random_partner"])
+    for figure in (FIGURE_2A, FIGURE_2B):
+        measured = found[figure.name]
+        if measured["skipped"] is None:
+            run.metric(f"{figure.name}.harm_of_random_partner", measured["harm_of_random_partner"])
     if any(folder.iterdir()):
         run.artifact(folder)
 

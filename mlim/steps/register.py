@@ -19,6 +19,7 @@ from mlim.files import atomic_folder, read_json, write_json
 from mlim.recipe import Recipe
 from mlim.registry import CHAMPION, MODEL_SHA256, Registry
 from mlim.serving import SETTINGS, SHARD_FORMAT, ServingSettings, seal
+from mlim.steps.cards import write_cards
 from mlim.tracking import StageRun, recipe_sha256, run_tags, shown, stage_run
 from mlim.versions import UNKNOWN, Lineage, lineage
 from mlim.workspace import Workspace
@@ -34,7 +35,8 @@ class Verdict(NamedTuple):
 def register(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
     """Register the main model as a new version (none for an unchanged model) and decide who is champion.
 
-    Writes registration/summary.json and returns it. `InputError` when fine-tuning, evaluation or pairs are missing.
+    Writes registration/summary.json, which it returns, and the cards of model and data. `InputError` when fine-tuning,
+    evaluation or pairs are missing.
     """
     metrics = _inputs(recipe, workspace)
     origin = lineage(workspace)
@@ -59,6 +61,10 @@ def register(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[s
         }
         run.tag("mlim.model_version", version)
         run.tag("mlim.why", verdict.why)
+        for card in write_cards(
+            recipe, workspace, folder, origin, metrics
+        ):  # beside the model: its bytes stay the same
+            run.artifact(card, card.name)
         write_json(folder / "summary.json", summary)
     return summary
 

@@ -1,0 +1,52 @@
+"""The cards of the main model and of its data, in Hugging Face's format, from what the steps left."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from mlim.evaluation.groups import describe_pairs, group_figures
+from mlim.evaluation.scores import part, read_scores
+from mlim.files import read_json
+from mlim.recipe import Recipe
+from mlim.report.cards import data_card, model_card
+from mlim.versions import Lineage
+from mlim.workspace import Workspace
+
+CARD_FILE = "README.md"
+MODEL_CARD, DATA_CARD = "model_card", "data_card"  # folders
+
+
+def write_cards(
+    recipe: Recipe, workspace: Workspace, folder: Path, origin: Lineage, metrics: dict[str, Any]
+) -> list[Path]:
+    """Write model_card/README.md and data_card/README.md into `folder`; gives their folders."""
+    texts = {
+        MODEL_CARD: _model_card(recipe, workspace, origin, metrics),
+        DATA_CARD: data_card(recipe, *_summaries(workspace), asdict(origin)),
+    }
+    for name, text in texts.items():
+        (folder / name).mkdir()
+        (folder / name / CARD_FILE).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def _summaries(workspace: Workspace) -> list[dict[str, Any]]:
+    return [read_json(made / "summary.json") for made in (workspace.items, workspace.valid, workspace.pairs)]
+
+
+def _model_card(recipe: Recipe, workspace: Workspace, origin: Lineage, metrics: dict[str, Any]) -> str:
+    described = _described(recipe, workspace)
+    figures = [group_figures(described, column, metrics["threshold"]) for column in ("category", "kind")]
+    return model_card(recipe, metrics, asdict(origin), origin.catalog, *figures)
+
+
+def _described(recipe: Recipe, workspace: Workspace) -> pd.DataFrame:
+    """The test pairs as the main model scored them, with kind and category."""
+    scores = read_scores(workspace.finetuned(recipe.main, recipe.seeds[0]), "mlim finetune")
+    index = pq.read_table(workspace.valid / "index.parquet", columns=["id", "category"]).to_pandas()
+    categories = dict(zip(index["id"], index["category"], strict=True))
+    pairs = pd.read_parquet(workspace.pairs / "pairs.parquet")
+    return describe_pairs(part(scores, split="test", modality=recipe.main_row.modality), pairs, categories)
