@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help demo test test-slow lint serve-prefect clean
+.PHONY: help demo test test-slow lint bench-gpu serve-prefect clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -39,6 +39,9 @@ test-slow: .venv/installed-dev ## the long tests too
 
 lint: .venv/installed-dev ## ruff, mypy, import-linter: the hooks of pre-commit, over all files
 	@$(BIN)/pre-commit run --all-files
+
+bench-gpu: ## the four rungs of the training engine on a CUDA device: needs torch, transformers, pyarrow, pillow, pydantic
+	@PYTHONPATH=. $(PYTHON) benchmarks/engine.py rungs --recipe paper --set model.start=random --device cuda
 
 serve-prefect: .venv/installed ## server, work pool, GPU limit, deployments and worker on loopback
 	@PATH="$(CURDIR)/$(BIN):$$PATH" MLIM_ROOT="$(CURDIR)" PORT=$(PORT) bash scripts/serve-prefect.sh

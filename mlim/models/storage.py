@@ -39,7 +39,9 @@ def load_model(folder: Path, kind: str, config_type: type[C], build: Callable[[C
     with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
         model = build(config)
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE), assign=True)
+        # Copies lie where torch would have put them: kernels choose their way, and so the last bit, by the address.
+        tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
+        model.load_state_dict(tensors, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

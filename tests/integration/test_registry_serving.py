@@ -102,9 +102,19 @@ def put_model(recipe: Recipe, workspace: Workspace, seed: int, head_scale: float
     tokenizer.save(folder / "model")
     with stage_run(recipe, workspace, "finetune", recipe.main, lineage(workspace)) as run:
         write_json(folder / "summary.json", {"row": recipe.main, "seed": recipe.seeds[0], "run_id": run.id})
+    pairs = pd.read_parquet(workspace.pairs / "pairs.parquet", columns=["item_a", "item_b", "label", "split"])
+    scores = np.random.default_rng(seed).random(len(pairs))
+    pairs.assign(modality="both", score=scores).to_parquet(folder / "scores.parquet")
     metrics = {
         "row": recipe.main,
         "seed": recipe.seeds[0],
+        "modality": "both",
+        "pairs": int((pairs["split"] == "test").sum()),
+        "threshold_rule": "best-f1",
+        "precision_at_threshold": 0.5,
+        "recall_at_threshold": 0.5,
+        "baselines": {},
+        "boosted_trees_win": False,
         "prevalence": 0.33,
         "pr_auc": {"both": {"value": 0.5, "low": 0.4, "high": 0.6}},
         "threshold": 0.5,

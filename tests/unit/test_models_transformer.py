@@ -285,6 +285,7 @@ needs_compiler = pytest.mark.skipif(
     [(False, True), *(pytest.param(True, again, marks=pytest.mark.slow) for again in (False, True))],
 )
 def test_compiled_parts_give_the_same_loss_and_gradients(everything, checkpointed):
+    torch._dynamo.reset()  # graphs of an earlier test would be used again
     model = Mlim.random(WITHOUT_DROPOUT, 0).train()
     names, plain = list(model.state_dict()), gradients_of(model)
     model.backbone.encoder.checkpoint_blocks = checkpointed
