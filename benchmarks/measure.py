@@ -14,8 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
+if TYPE_CHECKING:  # where only the training core runs there is none
+    import psutil
 
 SAMPLE_SECONDS = 0.5
 GIBIBYTE = 2**30
@@ -39,6 +41,8 @@ def run_timed(command: Sequence[str]) -> float:
 
 def run_watched(command: Sequence[str]) -> Finished:
     """Run a command to its end while its memory is sampled."""
+    import psutil
+
     started = time.perf_counter()
     child = _start(command)
     watch = _Watch(psutil.Process(child.pid))
@@ -64,7 +68,7 @@ def _wait(child: subprocess.Popen[str]) -> None:
 
 
 class _Watch(threading.Thread):
-    def __init__(self, process: psutil.Process) -> None:
+    def __init__(self, process: "psutil.Process") -> None:
         super().__init__(daemon=True)
         self.ended, self.together, self.largest = threading.Event(), 0, 0
         self._process = process
@@ -76,8 +80,10 @@ class _Watch(threading.Thread):
             self.largest = max(self.largest, max(sizes, default=0))
 
 
-def _sizes(process: psutil.Process) -> Iterable[int]:
+def _sizes(process: "psutil.Process") -> Iterable[int]:
     """Proportional set size of a process and each descendant: pages that they share count once."""
+    import psutil
+
     family: list[psutil.Process] = []
     with suppress(psutil.Error):
         family = [process, *process.children(recursive=True)]
@@ -93,10 +99,17 @@ def cores() -> int:
 
 def heading(packages: Sequence[str]) -> str:
     """Machine, date, versions and the exact command, as lines of Markdown."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     command = shlex.join(["python", *_relative(sys.argv)])
     machine = f"{cores()} cores ({_cpu_model()}), {date.today().isoformat()}, Python {platform.python_version()}"
     return f"{machine}, {versions}\n\n    {command}\n"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed: from the folder)"
 
 
 def _relative(arguments: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ def as_floats(pixels: torch.Tensor) -> torch.Tensor:
     """Pixels (B, 3, S, S) of 0..255 as floats of [0, 1], where they lie; floats stay as they are."""
     if pixels.is_floating_point():
         return pixels
-    return pixels.contiguous().float().div_(BRIGHTEST)
+    return pixels.float().div_(BRIGHTEST)
 
 
 def check_size(picture: NDArray[np.uint8], size: int) -> None:

@@ -82,6 +82,7 @@ class Trainer(Generic[Batch, P]):
         self._trace = StepTrace(place.compute.trace if trace else None, trace or Path())
         self._watch = FiniteWatch(config.max_skipped_steps, self._keep_bad_steps)
         self._norm = torch.zeros(())
+        self._note = ""  # the last losses, for the progress bar
         self._saved_at = time.monotonic()
         self._save_is_due = self._save_is_postponed = self._stop_is_asked = False
 
@@ -165,8 +166,9 @@ class Trainer(Generic[Batch, P]):
         state, config = self._state, self._config
         state.step += 1
         done = state.step == config.steps
-        note = self._log_training() if done or state.step % LOG_EVERY == 0 else ""
-        bar.advance(1, note)
+        if done or state.step % LOG_EVERY == 0:
+            self._note = self._log_training()
+        bar.advance(1, self._note)
         with self._rates.paused():
             if done or state.step % config.validate_every == 0:
                 self._log_validation()
@@ -199,7 +201,9 @@ class Trainer(Generic[Batch, P]):
         self._state.skipped = self._watch.check(self._state.skipped)
 
     def _keep_bad_steps(self, steps: Sequence[BadStep]) -> Path:
-        return self._checkpoints.note(NOT_FINITE_FILE, [{"step": step, "items": list(items)} for step, items in steps])
+        """Every rank writes down its own items."""
+        name = NOT_FINITE_FILE if self._ranks.leads else f"rank-{self._ranks.rank}-{NOT_FINITE_FILE}"
+        return self._checkpoints.note(name, [{"step": step, "items": list(items)} for step, items in steps])
 
     def _log_validation(self) -> None:
         self._check_finite()

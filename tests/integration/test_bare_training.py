@@ -14,8 +14,8 @@ BARE = ("torch", "transformers", "pyarrow", "pillow", "pydantic")
 TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.integration
 
-# Other packages are made to look absent before anything is imported; then a whole little training runs.
-PROGRAM = """
+# Other packages are made to look absent before anything is imported.
+HIDE = """
 import json, sys
 from pathlib import Path
 absent = set(json.loads(sys.argv[1]))
@@ -31,16 +31,19 @@ class Filtered:
         return None if name.partition(".")[0] in absent else self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Filtered(finder) for finder in sys.meta_path if hasattr(finder, "find_spec")]
-sys.path.insert(0, sys.argv[2])
+del sys.argv[1]
+"""
+TRAIN = """
+sys.path.insert(0, sys.argv[1])
 from training_room import Room
 from mlim.catalog.items import ItemStore
 from mlim.models.matcher import Matcher
 from mlim.objectives import MatchObjective
 from mlim.recipe import load_recipe
 import mlim.steps.trained, mlim.models.hub, mlim.throughput
-work = Path(sys.argv[3])
+work = Path(sys.argv[2])
 store = ItemStore.open(work / "items", work / "valid" / "index.parquet")
-_, result = Room(load_recipe(sys.argv[4]), store, Path(sys.argv[5])).start()
+_, result = Room(load_recipe(sys.argv[3]), store, Path(sys.argv[4])).start()
 print(result.steps)
 """
 
@@ -62,9 +65,11 @@ def closure(names: tuple[str, ...]) -> set[str]:
     return found
 
 
-def test_a_training_runs_with_five_packages(tiny_recipe, tiny_workspace, tmp_path):
+@pytest.fixture(scope="module")
+def absent() -> list[str]:
+    """The modules that such a machine lacks."""
     there = closure(BARE)
-    absent = [
+    names = [
         module
         for module, distributions in importlib.metadata.packages_distributions().items()
         if module.isidentifier()
@@ -72,11 +77,29 @@ def test_a_training_runs_with_five_packages(tiny_recipe, tiny_workspace, tmp_pat
         and not there & {name.lower().replace("_", "-") for name in distributions}
         and module not in {"mlim", "flows"}
     ]
-    assert {"mlflow", "prefect", "dvc", "great_expectations", "pandas", "dask", "psutil"} <= set(absent)
-    (tmp_path / "recipe.yaml").write_text(for_the_room(tiny_recipe).to_yaml(), encoding="utf-8")
-    words = [json.dumps(absent), TESTS, tiny_workspace.root, tmp_path / "recipe.yaml", tmp_path / "checkpoints"]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, words)], capture_output=True, text=True, check=False
-    )
+    assert {"mlflow", "prefect", "dvc", "great_expectations", "pandas", "dask", "psutil"} <= set(names)
+    return names
+
+
+def run(program: str, absent: list[str], *words: object, **options: object) -> str:
+    command = [sys.executable, "-c", HIDE + program, json.dumps(absent), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["24"]
+    return done.stdout
+
+
+def test_a_training_runs_with_five_packages(absent, tiny_recipe, tiny_workspace, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(for_the_room(tiny_recipe).to_yaml(), encoding="utf-8")
+    said = run(TRAIN, absent, TESTS, tiny_workspace.root, tmp_path / "recipe.yaml", tmp_path / "checkpoints")
+    assert said.split() == ["24"]
+
+
+def test_the_benchmark_for_gpus_runs_with_five_packages(absent, tiny_recipe, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(tiny_recipe.to_yaml(), encoding="utf-8")
+    program = (
+        "import runpy; sys.path.insert(0, 'benchmarks'); runpy.run_path('benchmarks/engine.py', run_name='__main__')"
+    )
+    words = ["rungs", "--recipe", tmp_path / "recipe.yaml", "--device", "cpu", "--steps", 2, "--rounds", 1]
+    said = run(program, absent, *words, cwd=TESTS.parent)
+    for rung in ("transformer only", "full model, synthetic data", "loader only", "end to end"):
+        assert f"| {rung} |" in said
