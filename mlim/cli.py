@@ -351,32 +351,38 @@ def evaluate(session: Session) -> None:
     )
 
 
-@step("mlim ablate --recipe small --seeds 3", tracked=True)
+@step("mlim ablate --grid table2 --recipe small --seeds 3 --catalog catalog.yaml", tracked=True)
 def ablate(
     session: Session,
     seeds: Annotated[int | None, typer.Option(min=1, help="Use seeds 0 to N-1 instead of the recipe's.")] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="One experiment alone: table1, table2, figure2, mam, mdo, lr, size."),
+    ] = None,
+    catalog: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ingest, validate and pair this catalog first, if need be.")
+    ] = None,
 ) -> None:
     """Tables 1 and 2: train every row that is not there yet, then compare all with a paired bootstrap."""
     from mlim.steps.ablate import ablate as run_step
+    from mlim.steps.grid import describe_grid, run_grid, train_missing
 
     if seeds is not None:
         session.with_seeds(seeds)
-    _train_missing(session)
+    if catalog is not None and not session.workspace.pairs.is_dir():
+        _prepare(session, catalog)
+    if grid is not None:
+        summary = run_grid(session.recipe, session.workspace, session.terminal, grid)
+        session.show(summary, describe_grid(summary))
+        return
+    train_missing(session.recipe, session.workspace, session.terminal)
     summary = run_step(session.recipe, session.workspace, session.terminal)
     session.show(summary, _table(session.workspace))
 
 
-def _train_missing(session: Session) -> None:
-    from mlim.steps.finetune import finetune as finetune_step
-    from mlim.steps.plan import trainings
-    from mlim.steps.pretrain import pretrain as pretrain_step
-
-    folders = {"pretrain": session.workspace.pretrained, "finetune": session.workspace.finetuned}
-    steps = {"pretrain": pretrain_step, "finetune": finetune_step}
-    for stage in trainings(session.recipe):
-        name, seed = stage.name or "", session.seed(stage.seed)
-        if not (folders[stage.command](name, seed) / "summary.json").exists():
-            steps[stage.command](session.recipe, session.workspace, session.terminal, name, seed)
+def _prepare(session: Session, catalog: Path) -> None:
+    for command in (ingest, validate, pairs):
+        command(session, catalog=catalog)
 
 
 @step("mlim probe --set probe.items=500", tracked=True)

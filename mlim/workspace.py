@@ -52,6 +52,20 @@ class Workspace:
         """Checkpoints of a running training; outside the results, so that a re-run does not wipe them."""
         return self.root / "checkpoints" / stage / cell(name, seed)
 
+    @property
+    def grids(self) -> Path:
+        """`ablate --grid NAME`: NAME.json."""
+        return self.root / "grids"
+
+    @property
+    def variants(self) -> Path:
+        """Work folders of variants of the recipe, which share items and pairs with this one."""
+        return self.root / "variants"
+
+    def variant(self, name: str) -> "Workspace":
+        """The work folder of one variant."""
+        return Workspace(self.variants / name)
+
     def watched(self, stage: str, name: str, seed: int) -> Path:
         """What a running training leaves to look at: reconstructions/step-*.png, trace.json.gz."""
         return self.root / "watch" / stage / cell(name, seed)

@@ -9,11 +9,11 @@ import pandas as pd
 
 from mlim.catalog.quarantine import read_quarantine
 from mlim.errors import InputError
-from mlim.evaluation.evidence import Evidence, read_evidence
+from mlim.evaluation.evidence import Evidence, Variant, read_evidence
 from mlim.evaluation.judging import Judged, Settings, judge
 from mlim.evaluation.pr_auc import average_precision, mean_pr_curve
 from mlim.files import read_json
-from mlim.recipe import Recipe
+from mlim.recipe import Recipe, load_recipe
 from mlim.workspace import Workspace
 
 SUMMARY: Final = "summary.json"
@@ -94,11 +94,21 @@ def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
 
 def _evidence(recipe: Recipe, workspace: Workspace) -> Evidence:
     try:
-        return read_evidence(recipe, workspace)
+        return read_evidence(recipe, workspace, _variants(workspace))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{workspace.root}: scores cannot be read ({error}); run the step that wrote them again"
         ) from None
+
+
+def _variants(workspace: Workspace) -> dict[str, Variant]:
+    """What `mlim ablate --grid` trained beside the rows of the recipe."""
+    folders = [Workspace(folder) for folder in sorted(workspace.variants.glob("*")) if folder.is_dir()]
+    return {
+        variant.root.name: Variant(load_recipe(str(variant.recipe)), variant)
+        for variant in folders
+        if variant.recipe.is_file()
+    }
 
 
 def _row_curves(evidence: Evidence) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,108 @@
+"""`mlim ablate --grid NAME`: train what a declared experiment needs and is not there, and compare it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mlim.console import Terminal
+from mlim.errors import DataError, InputError
+from mlim.evaluation.evidence import Evidence, Variant, read_evidence
+from mlim.evaluation.resampling import effect_of, pooled_spread, resample
+from mlim.files import atomic_file, write_json
+from mlim.grids import Grid, load_grid, rows_of, variant_of
+from mlim.recipe import Recipe
+from mlim.steps.finetune import finetune
+from mlim.steps.plan import trainings
+from mlim.steps.pretrain import pretrain
+from mlim.steps.probe import probe
+from mlim.workspace import Workspace
+
+
+def train_missing(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> None:
+    """Pre-train and fine-tune every cell of the recipe that has no result yet: a killed sweep goes on where it was."""
+    folders = {"pretrain": workspace.pretrained, "finetune": workspace.finetuned}
+    steps = {"pretrain": pretrain, "finetune": finetune}
+    for stage in trainings(recipe):
+        name, seed = str(stage.name), int(stage.seed or 0)
+        if not (folders[stage.command](name, seed) / "summary.json").exists():
+            steps[stage.command](recipe, workspace, terminal, name, seed)
+
+
+def run_grid(recipe: Recipe, workspace: Workspace, terminal: Terminal, name: str) -> dict[str, Any]:
+    """Train and compare one grid; writes grids/NAME.json into the work folder and returns it.
+
+    Every row and variant has its PR-AUC by seed and its difference to the main row, on the same test pairs, with an
+    interval over families and seeds. `InputError` for an unknown grid or missing inputs, `DataError` when budgets
+    differ.
+    """
+    grid = load_grid(name)
+    terminal.say(f"grid {name}: {grid.question}")
+    chosen = rows_of(recipe, grid)
+    variants = _prepare_variants(recipe, workspace, grid)
+    train_missing(chosen, workspace, terminal)
+    for variant in variants.values():
+        train_missing(variant.recipe, variant.workspace, terminal)
+    if grid.probe:
+        probe(recipe, workspace, terminal)
+    rows = compare(chosen, read_evidence(chosen, workspace, variants))
+    summary = {"grid": name, "question": grid.question, "main": recipe.main, "seeds": list(recipe.seeds), "rows": rows}
+    write_json(workspace.grids / f"{name}.json", summary)
+    return summary
+
+
+def _prepare_variants(recipe: Recipe, workspace: Workspace, grid: Grid) -> dict[str, Variant]:
+    """A work folder for every variant, on the same items and pairs."""
+    if not workspace.pairs.is_dir():
+        raise InputError(f"{workspace.pairs} is missing; run `mlim pairs` first, or give --catalog")
+    variants = {}
+    for name, settings in grid.variants.items():
+        variant = Variant(variant_of(recipe, name, settings), workspace.variant(name))
+        for shared in (workspace.items, workspace.valid, workspace.pairs, workspace.cache):
+            _link(shared, variant.workspace.root / shared.name)
+        _write_recipe(variant)
+        variants[name] = variant
+    return variants
+
+
+def _link(folder: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    if not place.is_symlink():
+        place.symlink_to(os.path.relpath(folder, place.parent), target_is_directory=True)
+
+
+def _write_recipe(variant: Variant) -> None:
+    with atomic_file(variant.workspace.recipe) as temporary:
+        temporary.write_text(variant.recipe.to_yaml(), encoding="utf-8")
+
+
+def compare(recipe: Recipe, evidence: Evidence) -> dict[str, Any]:
+    """PR-AUC of every row by seed, and its difference to the main row with an interval over families and seeds."""
+    if evidence.pairs is None:
+        raise DataError(evidence.too_few or "there are no test pairs to compare on")
+    main = evidence.rows[recipe.main]
+    unequal = [row for row, scores in evidence.rows.items() if not scores.same_budget(main)]
+    if unequal:
+        raise DataError(
+            f"trained on another budget than `{recipe.main}`: {', '.join(unequal)}; there is nothing to compare"
+        )
+    stacked = {row: scores.at(recipe.seeds) for row, scores in evidence.rows.items()}
+    drawn = resample(evidence.pairs, stacked, recipe.evaluate.bootstrap_samples, recipe.seed)
+    spread = pooled_spread([found.by_seed for found in drawn.values()])
+    rows: dict[str, Any] = {}
+    for row, found in drawn.items():
+        effect = effect_of(found.minus(drawn[recipe.main]), evidence.pairs.clusters, recipe.evaluate.confidence, spread)
+        by_seed = dict(zip(map(str, recipe.seeds), found.by_seed.tolist(), strict=True))
+        difference = None if row == recipe.main else {"value": effect.value, "low": effect.low, "high": effect.high}
+        rows[row] = {"pr_auc": float(found.by_seed.mean()), "by_seed": by_seed, "minus_main": difference}
+    return rows
+
+
+def describe_grid(summary: dict[str, Any]) -> str:
+    """The comparison as lines for a terminal."""
+    lines = [summary["question"]]
+    for row, found in summary["rows"].items():
+        minus = found["minus_main"]
+        shown = "" if minus is None else f"  {minus['value']:+.4f} [{minus['low']:+.4f}, {minus['high']:+.4f}]"
+        lines.append(f"{row:<24} {found['pr_auc']:.4f}{shown}")
+    return "\n".join(lines)
