@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
+from mlim.models.activation import activation
 from mlim.models.config import MlimConfig
 
 
@@ -13,7 +13,7 @@ class MlmHead(nn.Module):
     def __init__(self, config: MlimConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.activation]
+        self.activation = activation(config.activation)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import BertConfig, BertForMaskedLM
-from transformers.utils import logging as transformers_logging
 
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
@@ -95,6 +93,8 @@ def _read_bert_config(folder: Path) -> Any:
     values = read_config(folder)
     if values.get("model_type") != "bert":
         raise InputError(f"{folder}: is a model of type {values.get('model_type')!r}; only BERT's architecture is read")
+    from transformers import BertConfig  # takes seconds to import: only for those who start from such a model
+
     return BertConfig.from_dict(values)
 
 
@@ -124,6 +124,8 @@ def _check_shape(recipe: Recipe, config: MlimConfig, bert: Any, folder: Path) ->
 
 def _read_bert(folder: Path) -> tuple[Any, bool]:
     """The checkpoint with an MLM head, and whether that head is the checkpoint's own."""
+    from transformers import BertForMaskedLM
+
     try:
         with _quiet_library(), torch.random.fork_rng(devices=[]):  # it draws weights that the checkpoint lacks
             bert, report = BertForMaskedLM.from_pretrained(
@@ -141,6 +143,8 @@ def _read_bert(folder: Path) -> tuple[Any, bool]:
 @contextmanager
 def _quiet_library() -> Iterator[None]:
     """No progress bar and no report of weights left out: a pooler we have no use for should alarm nobody."""
+    from transformers.utils import logging as transformers_logging
+
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

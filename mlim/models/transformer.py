@@ -7,21 +7,17 @@ are padded for the time of that one operation.
 """
 
 import functools
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers.activations import ACT2FN
 
+from mlim.models.activation import activation
 from mlim.models.config import MlimConfig
 from mlim.models.dropout import Dropout
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # torch before 2.10, or built without it
-    varlen_attn = None  # type: ignore[assignment]
 
 QKV = 3
 HALF = (torch.float16, torch.bfloat16)
@@ -79,7 +75,7 @@ class Block(nn.Module):
         self.mix = nn.Linear(width, width)
         self.mix_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.widen = nn.Linear(width, config.intermediate_size)
-        self.activation = ACT2FN[config.activation]
+        self.activation = activation(config.activation)
         self.narrow = nn.Linear(config.intermediate_size, width)
         self.narrow_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.dropout = Dropout(config.dropout)
@@ -130,7 +126,7 @@ class Encoder(nn.Module):
             block.compile(dynamic=True)
 
     def _may_flash(self, hidden: Tensor) -> bool:
-        if varlen_attn is None or not hidden.is_cuda or self._head_size % FLASH_MULTIPLE:
+        if not hidden.is_cuda or self._head_size % FLASH_MULTIPLE or varlen_attention() is None:
             return False
         autocast = torch.is_autocast_enabled("cuda")
         dtype = torch.get_autocast_dtype("cuda") if autocast else hidden.dtype
@@ -173,11 +169,24 @@ def attend_packed(qkv: Tensor, heads: int, packing: Packing, dropout: float) -> 
     query, key, value = qkv.view(len(qkv), QKV, heads, -1).unbind(1)
     offsets, longest = packing.offsets, packing.longest
     if dropout == 0.0:
-        mixed = cast(Tensor, varlen_attn(query, key, value, offsets, offsets, longest, longest))
+        attend = varlen_attention()
+        if attend is None:
+            raise ValueError("this torch has no attention over packed sequences")
+        mixed = cast(Tensor, attend(query, key, value, offsets, offsets, longest, longest))
     else:  # the same kernel; the public function above has no dropout
         flash = torch.ops.aten._flash_attention_forward
         mixed = flash(query, key, value, offsets, offsets, longest, longest, dropout, False, False)[0]
     return mixed.flatten(1)
+
+
+@functools.cache
+def varlen_attention() -> Callable[..., Any] | None:
+    """torch's attention over sequences of various lengths, from 2.10 on; it takes a second to import."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn
 
 
 @functools.cache

@@ -23,18 +23,17 @@ def write_cards(
     recipe: Recipe, workspace: Workspace, folder: Path, origin: Lineage, metrics: dict[str, Any]
 ) -> list[Path]:
     """Write model_card/README.md and data_card/README.md into `folder`; gives their folders."""
+    ingested, validated, paired = (
+        read_json(made / "summary.json") for made in (workspace.items, workspace.valid, workspace.pairs)
+    )
     texts = {
         MODEL_CARD: _model_card(recipe, workspace, origin, metrics),
-        DATA_CARD: data_card(recipe, *_summaries(workspace), asdict(origin)),
+        DATA_CARD: data_card(recipe, ingested, validated, paired, asdict(origin)),
     }
     for name, text in texts.items():
         (folder / name).mkdir()
         (folder / name / CARD_FILE).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
-
-
-def _summaries(workspace: Workspace) -> list[dict[str, Any]]:
-    return [read_json(made / "summary.json") for made in (workspace.items, workspace.valid, workspace.pairs)]
 
 
 def _model_card(recipe: Recipe, workspace: Workspace, origin: Lineage, metrics: dict[str, Any]) -> str:

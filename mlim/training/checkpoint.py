@@ -14,14 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mlim.console import Terminal
 from mlim.errors import MlimError
@@ -206,14 +205,27 @@ def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def whole(tensors: Tensors) -> dict[str, torch.Tensor]:
     """The same tensors, gathered from all ranks where they are sharded; every rank must ask."""
-    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in tensors.items()}
+    return {name: value.full_tensor() if is_sharded(value) else value for name, value in tensors.items()}  # type: ignore[attr-defined]
+
+
+def is_sharded(value: torch.Tensor) -> bool:
+    """Whether a tensor is dealt out over ranks: a DTensor (whose module takes half a second to import)."""
+    return hasattr(value, "full_tensor")
 
 
 def copy_whole(target: torch.Tensor, value: torch.Tensor) -> None:
     """Copy a whole tensor into one that may be sharded."""
-    if isinstance(target, DTensor):
-        value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
-    target.copy_(value)
+    target.copy_(sharded_like(target, value))
+
+
+def sharded_like(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, dealt out over ranks as `target` is."""
+    if not is_sharded(target):
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    like = cast(DTensor, target)
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
@@ -239,7 +251,6 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Tensors) -
     for name, value in tensors.items():
         number, _, key = name.partition(".")
         like = parameters[int(number)].detach()
-        if isinstance(like, DTensor) and value.shape == like.shape:
-            value = distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-        state.setdefault(int(number), {})[key] = value
+        whole_step = value.shape != like.shape  # the count of steps is no share of the weights
+        state.setdefault(int(number), {})[key] = value if whole_step else sharded_like(like, value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from mlim.objectives import ObjectiveOutput
@@ -36,8 +34,8 @@ class Forward:
     @contextmanager
     def alone(self, wanted: bool) -> Iterator[None]:
         """Without exchanging gradients: they are, once per step, with the last micro-batch."""
-        if isinstance(self._losses, FSDPModule):
-            self._losses.set_requires_gradient_sync(not wanted)
+        if self.shards:
+            self._losses.set_requires_gradient_sync(not wanted)  # type: ignore[operator]
         ddp = isinstance(self._run, DistributedDataParallel)
         without: AbstractContextManager[Any] = self._run.no_sync() if wanted and ddp else nullcontext()  # type: ignore[attr-defined]
         with without:
@@ -46,11 +44,11 @@ class Forward:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """The model may be used without this object: its weights are whole (validation)."""
-        if isinstance(self._losses, FSDPModule):
-            self._losses.unshard()
+        if self.shards:
+            self._losses.unshard()  # type: ignore[operator]
         yield
-        if isinstance(self._losses, FSDPModule):
-            self._losses.reshard()
+        if self.shards:
+            self._losses.reshard()  # type: ignore[operator]
 
 
 class _Losses(nn.Module):
@@ -66,6 +64,9 @@ class _Losses(nn.Module):
 
 def _shard(losses: _Losses, place: Place) -> None:
     """Each block of the transformer is gathered by itself while it computes; all the rest together."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(place.device.type, (place.ranks.size,))
     for block in losses.model.backbone.encoder.blocks:  # type: ignore[union-attr]
         fully_shard(block, mesh=mesh)

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from mlim.recipe import OptimConfig, RatesConfig
-from mlim.training.checkpoint import Tensors, copy_whole, model_tensors
+from mlim.training.checkpoint import Tensors, copy_whole, model_tensors, whole
 
 FUSED = True  # one pass over the weights instead of six: four times as fast on two cores, and there on every device
 MATRIX_DIMENSIONS = 2  # biases and layer norms have fewer and are never decayed
@@ -84,8 +83,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> torch.Te
     """The norm of all gradients together, which are shortened to `limit` when it is larger; 0 never shortens."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if isinstance(norm, DTensor):  # of a sharded model: each rank has its part
-        norm = norm.full_tensor()
+    norm = whole({"norm": norm})["norm"]  # of a sharded model each rank has its part
     if limit:
         with_gradients = [parameter for parameter in parameters if parameter.grad is not None]
         nn.utils.clip_grads_with_norm_(with_gradients, limit, norm)

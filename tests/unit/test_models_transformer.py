@@ -130,7 +130,7 @@ def one_by_one(query, key, value, offsets, offsets_k, longest, longest_k):
 
 
 def test_the_packed_kernel_is_called_so_that_it_gives_what_padding_gives(monkeypatch):
-    monkeypatch.setattr(transformer, "varlen_attn", one_by_one)
+    monkeypatch.setattr(transformer, "varlen_attention", lambda: one_by_one)
     attention = torch.cat([attention_of((3, 1, 4), 4), attention_of((2, 2, 1), 2)], dim=1)
     packing, qkv = pack(attention), torch.randn(3, 6, 3 * WIDTH)
     padded = attend_padded(qkv, HEADS, attention, Dropout(0.0))
