@@ -59,7 +59,7 @@ def test_unequal_budgets_are_never_compared(tiny_recipe, own_workspace, quiet):
     run_grid(tiny_recipe, own_workspace, quiet, "table1")
     path = own_workspace.finetuned("no-mdo", 0) / "summary.json"
     summary = read_json(path)
-    write_json(path, {**summary, "samples_seen": summary["samples_seen"] + 1})
+    write_json(path, {**summary, "pairs_seen": summary["pairs_seen"] + 1})
     with pytest.raises(DataError, match="another budget than `recon-mlm-mam`: no-mdo"):
         compare(tiny_recipe, read_evidence(tiny_recipe, own_workspace))
 

@@ -88,7 +88,8 @@ def put_model(recipe: Recipe, workspace: Workspace, seed: int, head_scale: float
     """A random matcher as the main row's result; `head_scale` -1 turns its ranking over."""
     store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
     tokenizer = TextTokenizer.learn([store.text(item) for item in store.ids], recipe.text.vocabulary_size)
-    matcher = Matcher.from_mlim(Mlim(MlimConfig.from_recipe(recipe, tokenizer.vocabulary_size)), 0.0, seed)
+    mlim = Mlim.random(MlimConfig.from_recipe(recipe, tokenizer.vocabulary_size), seed)
+    matcher = Matcher.from_mlim(mlim, 0.0, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in matcher.parameters():
