@@ -311,7 +311,7 @@ def pretrain(
         size = largest_batch(session.recipe, session.workspace, session.terminal, name, session.seed(seed))
         session.show({"batch_size": size}, f"the largest batch_size that fits into memory: {size}")
         return
-    launch_if_wanted(session.recipe, sys.argv[1:])
+    launch_if_wanted(session.recipe, session.recipe.pretrain.batch_size, sys.argv[1:])
     summary = run_step(session.recipe, session.workspace, session.terminal, name, session.seed(seed), resume)
     if not summary:  # another process of the same training tells
         return
@@ -330,7 +330,7 @@ def finetune(
     from mlim.steps.finetune import finetune as run_step
     from mlim.training.launch import launch_if_wanted
 
-    launch_if_wanted(session.recipe, sys.argv[1:])
+    launch_if_wanted(session.recipe, session.recipe.finetune.batch_size, sys.argv[1:])
     row = row or session.recipe.main
     summary = run_step(session.recipe, session.workspace, session.terminal, row, session.seed(seed), resume)
     if summary:  # else another process of the same training tells

@@ -10,12 +10,14 @@ from mlim.evaluation.evidence import Evidence, Variant, read_evidence
 from mlim.evaluation.resampling import effect_of, pooled_spread, resample
 from mlim.files import atomic_file, write_json
 from mlim.grids import Grid, load_grid, rows_of, variant_of
-from mlim.recipe import Recipe
+from mlim.recipe import Recipe, load_recipe
 from mlim.steps.finetune import finetune
 from mlim.steps.plan import trainings
 from mlim.steps.pretrain import pretrain
 from mlim.steps.probe import probe
 from mlim.workspace import Workspace
+
+DECISIVE = ("image", "text", "model", "pretrain", "finetune", "pretrainings", "rows", "main")  # sections of a recipe
 
 
 def train_missing(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> None:
@@ -57,11 +59,23 @@ def _prepare_variants(recipe: Recipe, workspace: Workspace, grid: Grid) -> dict[
     variants = {}
     for name, settings in grid.variants.items():
         variant = Variant(variant_of(recipe, name, settings), workspace.variant(name))
+        _check_same(variant)
         for shared in (workspace.items, workspace.valid, workspace.pairs, workspace.cache):
             _link(shared, variant.workspace.root / shared.name)
         _write_recipe(variant)
         variants[name] = variant
     return variants
+
+
+def _check_same(variant: Variant) -> None:
+    """Results of another recipe are never taken for this one's; more seeds may join."""
+    path = variant.workspace.recipe
+    if path.is_file() and _decisive(load_recipe(str(path))) != _decisive(variant.recipe):
+        raise InputError(f"{path.parent} holds a variant of another recipe; remove that folder to train it again")
+
+
+def _decisive(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", include=set(DECISIVE))
 
 
 def _link(folder: Path, place: Path) -> None:
@@ -80,6 +94,8 @@ def compare(recipe: Recipe, evidence: Evidence) -> dict[str, Any]:
     """PR-AUC of every row by seed, and its difference to the main row with an interval over families and seeds."""
     if evidence.pairs is None:
         raise DataError(evidence.too_few or "there are no test pairs to compare on")
+    if evidence.left_out:
+        raise DataError(f"{'; '.join(evidence.left_out)}; remove these results and run the same command again")
     main = evidence.rows[recipe.main]
     unequal = [row for row, scores in evidence.rows.items() if not scores.same_budget(main)]
     if unequal:

@@ -11,19 +11,24 @@ from mlim.training.device import choose_device
 from mlim.training.ranks import LAUNCHED
 
 
-def wanted_processes(recipe: Recipe) -> int:
-    """How many processes train together on this machine."""
+def wanted_processes(recipe: Recipe, batch_size: int) -> int:
+    """How many processes train together on this machine on batches of `batch_size`."""
     if recipe.compute.processes != "auto":
         return recipe.compute.processes
-    return torch.cuda.device_count() if choose_device(recipe.device).type == "cuda" else 1
+    return largest_even(batch_size, torch.cuda.device_count()) if choose_device(recipe.device).type == "cuda" else 1
 
 
-def launch_if_wanted(recipe: Recipe, arguments: Sequence[str]) -> None:
+def largest_even(batch_size: int, devices: int) -> int:
+    """The most processes, one for each device at most, among which a batch can be dealt evenly."""
+    return max((count for count in range(1, devices + 1) if batch_size % count == 0), default=1)
+
+
+def launch_if_wanted(recipe: Recipe, batch_size: int, arguments: Sequence[str]) -> None:
     """Become torchrun over `mlim ARGUMENTS` when several processes are wanted and no launcher has started this one.
 
     Signals sent to this process then reach torchrun, which passes them on.
     """
-    count = wanted_processes(recipe)
+    count = wanted_processes(recipe, batch_size)
     if count == 1 or all(name in os.environ for name in LAUNCHED):
         return
     # torchrun would give each process one thread, and say so

@@ -49,6 +49,13 @@ def test_a_grid_trains_rows_and_variants_and_goes_on_where_it_was(tiny_recipe, o
     assert read_json(own_workspace.grids / "mdo.json") == summary
 
 
+def test_a_variant_of_another_recipe_is_not_taken_for_this_one(tiny_recipe, own_workspace, quiet):
+    run_grid(tiny_recipe, own_workspace, quiet, "mdo")
+    longer = tiny_recipe.model_copy(update={"finetune": tiny_recipe.finetune.model_copy(update={"steps": 7})})
+    with pytest.raises(InputError, match="mdo-lower holds a variant of another recipe"):
+        run_grid(longer, own_workspace, quiet, "mdo")
+
+
 def test_the_report_judges_what_a_grid_trained(tiny_recipe, own_workspace, quiet):
     run_grid(tiny_recipe, own_workspace, quiet, "mdo")
     evidence = gather(tiny_recipe, own_workspace).evidence

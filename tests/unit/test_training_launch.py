@@ -1,0 +1,19 @@
+"""How many processes one command becomes."""
+
+import pytest
+
+from mlim.training.launch import largest_even, wanted_processes
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "devices", "processes"),
+    [(32, 8, 8), (32, 3, 2), (33, 2, 1), (6, 4, 3), (4, 8, 4), (32, 1, 1), (32, 0, 1)],
+)
+def test_a_batch_is_dealt_evenly_to_as_many_devices_as_possible(batch_size, devices, processes):
+    assert largest_even(batch_size, devices) == processes
+
+
+def test_the_recipe_has_the_last_word(tiny_recipe):
+    assert wanted_processes(tiny_recipe, 8) == 1  # a CPU
+    three = tiny_recipe.model_copy(update={"compute": tiny_recipe.compute.model_copy(update={"processes": 3})})
+    assert wanted_processes(three, 8) == 3  # refused later, with a sentence
