@@ -254,8 +254,8 @@ class ComputeConfig(Config):
     """How the same losses are computed: speed and memory, not the experiment."""
 
     processes: PositiveInt | Literal["auto"] = Field(
-        description="training processes on this machine, one for each device; auto: as many CUDA devices as the batch can be dealt "
-        "evenly to, else one"
+        description="training processes on this machine, one for each device; auto: as many CUDA devices as a batch "
+        "can be dealt evenly to, else one"
     )
     shard: bool = Field(
         description="several processes share weights, gradients and moments out among themselves (FSDP2) instead of "
