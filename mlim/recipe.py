@@ -126,6 +126,9 @@ class EmbedderConfig(Config):
 
     strides: tuple[PositiveInt, ...] = Field(min_length=1, description="their product is image.size / image.grid")
     channels: tuple[PositiveInt, ...] = Field(min_length=1, description="output channels of every layer but the last")
+    overlap: NonNegativeInt = Field(
+        default=0, description="pixels by which kernels reach over their neighbours on each side; the paper: 0"
+    )
 
     @property
     def layers(self) -> int:
@@ -159,6 +162,12 @@ class ModelConfig(Config):
     intermediate_size: PositiveInt
     dropout: Probability = _share("dropout of the transformer")
     pair_segments: bool = Field(description="give the two items of a pair a segment embedding (the paper has none)")
+    separate_masks: bool = Field(
+        default=False, description="a learned vector hides image cells, instead of the word vector of [MASK] (worse)"
+    )
+    modality_segments: bool = Field(
+        default=False, description="a learned vector tells text from image cells (the paper has none)"
+    )
     embedder: EmbedderConfig
     decoder: DecoderConfig
 

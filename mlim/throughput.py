@@ -110,11 +110,12 @@ def mlm_layers(config: MlimConfig, masked: float) -> list[Layer]:
 
 
 def embedder_layers(config: MlimConfig) -> list[Layer]:
-    """The convolutions over one picture; kernel = stride, so each is a matrix product over its patches."""
+    """The convolutions over one picture, each a matrix product over its patches."""
     channels, side, layers = (RGB, *config.embedder.channels, config.hidden_size), config.image_size, []
     for entering, leaving, stride in zip(channels[:-1], channels[1:], config.embedder_strides, strict=True):
         side //= stride
-        layers.append(linear(side**2, entering * stride**2, leaving))
+        kernel = stride + 2 * config.embedder.overlap * (stride > 1)
+        layers.append(linear(side**2, entering * kernel**2, leaving))
     return layers
 
 

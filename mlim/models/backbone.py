@@ -1,7 +1,5 @@
 """What pre-training and fine-tuning share: both kinds of embeddings and the transformer."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -11,9 +9,11 @@ from mlim.models.dropout import Dropout
 from mlim.models.image_embedder import ImageEmbedder
 from mlim.models.transformer import Encoder, Packing, pack, put_tokens, take_tokens
 
+MODALITIES, TEXT, IMAGE = 2, 0, 1
+
 
 class Backbone(nn.Module):
-    """BERT's encoder over text tokens and image cells; no vector says which modality another one has.
+    """BERT's encoder over text tokens and image cells; no vector says which modality another one has, unless asked to.
 
     `words` and `text_positions` are BERT's own embeddings; `image_positions` are separate ones for the cells.
     """
@@ -25,13 +25,15 @@ class Backbone(nn.Module):
         self.text_positions = nn.Embedding(config.text_positions, config.hidden_size)
         self.image_embedder = ImageEmbedder(config)
         self.image_positions = nn.Embedding(config.cells, config.hidden_size)
+        self.image_mask = nn.Embedding(1, config.hidden_size) if config.separate_masks else None
+        self.modalities = nn.Embedding(MODALITIES, config.hidden_size) if config.modality_segments else None
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.dropout = Dropout(config.dropout)
         self.encoder = Encoder(config)
 
     def embed_text(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Word + position vectors (B, T, H); `ids` (B, T), `positions` (T,) or (B, T) count from an item's [CLS]."""
-        return cast(Tensor, self.words(ids) + self.text_positions(positions))
+        return self._in_modality(self.words(ids) + self.text_positions(positions), TEXT)
 
     def count_positions(self, length: int, like: Tensor) -> Tensor:
         """Text positions 0..length-1 on the device of `like`; `InputError` when the model has fewer."""
@@ -47,8 +49,15 @@ class Backbone(nn.Module):
         """
         cells = self.image_embedder(pixels)
         if masked is not None:
-            cells = torch.where(masked.unsqueeze(-1), self.words.weight[self.special.mask], cells)
-        return cast(Tensor, cells + self.image_positions.weight)
+            cells = torch.where(masked.unsqueeze(-1), self._mask_vector(), cells)
+        return self._in_modality(cells + self.image_positions.weight, IMAGE)
+
+    def _mask_vector(self) -> Tensor:
+        """What stands for a hidden cell: [MASK], the same as for a hidden token, unless the recipe wants another."""
+        return self.words.weight[self.special.mask] if self.image_mask is None else self.image_mask.weight[0]
+
+    def _in_modality(self, vectors: Tensor, modality: int) -> Tensor:
+        return vectors if self.modalities is None else vectors + self.modalities.weight[modality]
 
     def encode(self, vectors: Tensor, attention: Tensor, packing: Packing | None = None) -> Tensor:
         """The transformer's outputs (B, S, H), zeros at padding; `attention` (B, S) bool is False there.

@@ -43,6 +43,8 @@ class MlimConfig(Config):
     activation: str = BERT_ACTIVATION
     norm_eps: PositiveFloat = BERT_NORM_EPS
     pair_segments: bool = False
+    separate_masks: bool = False
+    modality_segments: bool = False
     embedder: EmbedderConfig
     decoder: DecoderConfig
 
@@ -62,13 +64,15 @@ class MlimConfig(Config):
             intermediate_size=model.intermediate_size,
             dropout=model.dropout,
             pair_segments=model.pair_segments,
+            separate_masks=model.separate_masks,
+            modality_segments=model.modality_segments,
             embedder=model.embedder,
             decoder=model.decoder,
         )
 
     @property
     def embedder_strides(self) -> list[int]:
-        """The stride, and kernel, of every layer of the image embedder: 1 for those after the given ones."""
+        """The stride of every layer of the image embedder: 1 for those after the given ones."""
         strides = self.embedder.strides
         return [*strides, *[1] * (self.embedder.layers - len(strides))]
 

@@ -15,7 +15,8 @@ class ImageEmbedder(nn.Module):
     """(B, 3, S, S) in [0, 1] -> (B, grid * grid, hidden), cells row by row.
 
     Kernel = stride in every layer and nothing mixes across space (no padding, no spatial normalisation), so a vector
-    knows the pixels of its own cell and no other: hiding the vector hides everything about the region.
+    knows the pixels of its own cell and no other: hiding the vector hides everything about the region. (`overlap` gives
+    that up, to measure what it is worth.)
     """
 
     def __init__(self, config: MlimConfig) -> None:
@@ -23,7 +24,7 @@ class ImageEmbedder(nn.Module):
         self.size = config.image_size
         channels = (RGB, *config.embedder.channels, config.hidden_size)
         self.layers = nn.ModuleList(
-            nn.Conv2d(entering, leaving, kernel_size=stride, stride=stride)
+            _convolution(entering, leaving, stride, config.embedder.overlap)
             for entering, leaving, stride in zip(channels[:-1], channels[1:], config.embedder_strides, strict=True)
         )
 
@@ -42,3 +43,8 @@ class ImageEmbedder(nn.Module):
     def projection(self) -> nn.Conv2d:
         """The last layer, to the transformer's hidden size."""
         return cast(nn.Conv2d, self.layers[-1])
+
+
+def _convolution(entering: int, leaving: int, stride: int, overlap: int) -> nn.Conv2d:
+    reach = overlap if stride > 1 else 0
+    return nn.Conv2d(entering, leaving, kernel_size=stride + 2 * reach, stride=stride, padding=reach)
