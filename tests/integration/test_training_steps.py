@@ -13,7 +13,7 @@ from mlim.models.mlim import Mlim
 from mlim.steps.finetune import finetune
 from mlim.steps.pretrain import pretrain
 from mlim.tracking import client
-from mlim.training.loop import HISTORY_COLUMNS
+from mlim.training.journal import HISTORY_COLUMNS
 from mlim.workspace import Workspace
 
 pytestmark = pytest.mark.integration
