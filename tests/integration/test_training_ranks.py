@@ -93,6 +93,7 @@ def test_two_processes_give_the_losses_of_one(work):
     assert_same_training(alone.finetuned(ROW, 0), together.finetuned(ROW, 0))
 
 
+@pytest.mark.slow
 def test_shards_give_the_losses_of_one_process(work):
     """FSDP2 instead of DDP: weights, gradients and moments are dealt out."""
     alone, sharded = work("alone"), work("sharded")
@@ -111,6 +112,7 @@ def wait_for_checkpoint(process: "subprocess.Popen[str]", folder: Path, step: in
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_another_number_of_processes(work):
     settings = {"steps": 160, "validate_every": 40}
     alone, moved = work("alone", **settings), work("moved", **settings)

@@ -70,7 +70,10 @@ def undisturbed(work):
     return workspace.pretrained(NAME, 0)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow), (signal.SIGTERM, 1)],
+)
 def test_a_killed_training_continues_to_the_same_model(work, undisturbed, number, code):
     workspace = work(number.name)
     place = workspace.checkpoints("pretrain", NAME, 0)
