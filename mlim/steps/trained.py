@@ -44,6 +44,7 @@ MODEL_FOLDER = "model"
 HISTORY_FILE = "history.csv"
 SUMMARY_FILE = "summary.json"
 TRACE_FILE = "trace.json.gz"
+WATCH = "watch"  # the folder of a run's artifacts
 READ_BY_TRAINING = ("valid/index.parquet", "pairs/items.parquet", "pairs/pairs.parquet")
 
 
@@ -215,7 +216,7 @@ class ArtifactRun(Protocol):
 def keep_watched(run: ArtifactRun, folder: Path) -> None:
     """Give the run what a training left to look at: strips of reconstructions, a profiler's trace."""
     if folder.is_dir():
-        run.artifact(folder, folder.parent.name)
+        run.artifact(folder, WATCH)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

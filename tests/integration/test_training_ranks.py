@@ -114,7 +114,7 @@ def wait_for_checkpoint(process: "subprocess.Popen[str]", folder: Path, step: in
 
 @pytest.mark.slow
 def test_a_training_goes_on_with_another_number_of_processes(work):
-    settings = {"steps": 160, "validate_every": 40}
+    settings = {"steps": 600, "validate_every": 200}
     alone, moved = work("alone", **settings), work("moved", **settings)
     run(alone, 1, "pretrain", NAME)
     process = subprocess.Popen(
@@ -133,7 +133,7 @@ def test_a_training_goes_on_with_another_number_of_processes(work):
 
 
 def test_a_process_that_is_killed_restarts_the_training_where_it_was(work):
-    settings = {"steps": 160, "validate_every": 40}
+    settings = {"steps": 600, "validate_every": 200}
     alone, killed = work("alone", **settings), work("killed", **settings)
     run(alone, 1, "pretrain", NAME)
     process = subprocess.Popen(

@@ -13,6 +13,7 @@ import pytest
 
 from mlim.files import read_json, sha256_of
 from mlim.recipe import Recipe
+from mlim.training.journal import TIMED
 from mlim.workspace import Workspace
 
 pytestmark = pytest.mark.integration
@@ -59,7 +60,7 @@ def wait_for_checkpoint(process: "subprocess.Popen[str]", folder: Path, step: in
 
 
 def losses(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "history.csv").drop(columns="samples_per_second")
+    return pd.read_csv(folder / "history.csv").drop(columns=list(TIMED))
 
 
 @pytest.fixture(scope="module")
