@@ -99,7 +99,7 @@ def test_pixels_travel_as_bytes_and_become_the_same_floats():
     pixels = to_pixels(pictures, 2)
     floats = as_floats(pixels)
     assert pixels.dtype == torch.uint8
-    assert floats.is_contiguous()
+    assert floats.is_contiguous(memory_format=torch.channels_last)  # as the embedder wants them
     assert torch.equal(floats, torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / 255))
     assert as_floats(floats) is floats
 
