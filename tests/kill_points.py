@@ -1,9 +1,10 @@
 """Trains in forked children that are killed where asked, then in one that is not; tells what came out, as JSON.
 
-    python kill_points.py WORK RECIPE FOLDER (times COUNT SEED | steps COUNT SEED | saves)
+    python kill_points.py WORK RECIPE FOLDER (times COUNT SEED | steps COUNT SEED | saves EVERY)
 
-`times`: after random times; `steps`: before random micro-batches; `saves`: at every file that is opened, renamed or
-removed while the second checkpoint is written. Forking a process that has imported everything saves most of the time.
+`times`: after random times; `steps`: before random micro-batches; `saves`: at every EVERY-th file that is opened,
+renamed or removed while the second checkpoint is written. Forking a process that has imported everything saves most of
+the time.
 """
 
 import hashlib
@@ -96,7 +97,8 @@ def outcomes(folder: Path, kind: str, count: int, seed: int) -> list[dict]:
     whole = time.perf_counter() - started
     if kind == "saves":
         while len(found) == 1 or found[-1]["killed"]:
-            found.append(killed_then_continued(folder, at_file_event(len(found) - 1)))
+            found.append(killed_then_continued(folder, at_file_event(count * (len(found) - 1))))
+        return found
     for _ in range(count):
         moment = after(chance.uniform(0, whole))
         place = before_batch(chance.randrange(STEPS), 4 * chance.randrange(2))

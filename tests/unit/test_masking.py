@@ -92,12 +92,12 @@ def finetune(text_only: float, image_only: float) -> FinetuneConfig:
 
 
 def test_modality_dropout_follows_its_probabilities():
-    source = generator()
-    draws = [draw_modality(finetune(0.5, 0.2), source) for _ in range(3000)]
+    source, config = generator(), finetune(0.5, 0.2)
+    draws = [draw_modality(config, source) for _ in range(3000)]
     assert draws.count("text") == pytest.approx(1500, abs=120)
     assert draws.count("image") == pytest.approx(600, abs=100)
 
 
 def test_modality_dropout_off_keeps_both():
-    source = generator()
-    assert {draw_modality(finetune(0.0, 0.0), source) for _ in range(50)} == {"both"}
+    source, config = generator(), finetune(0.0, 0.0)
+    assert {draw_modality(config, source) for _ in range(50)} == {"both"}

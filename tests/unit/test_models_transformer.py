@@ -279,11 +279,9 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow  # the compiler also raises Python's recursion limit for whatever runs after it
 @needs_compiler
-@pytest.mark.parametrize(
-    ("everything", "checkpointed"),
-    [(False, True), *(pytest.param(True, again, marks=pytest.mark.slow) for again in (False, True))],
-)
+@pytest.mark.parametrize(("everything", "checkpointed"), [(False, True), (True, False), (True, True)])
 def test_compiled_parts_give_the_same_loss_and_gradients(everything, checkpointed):
     torch._dynamo.reset()  # graphs of an earlier test would be used again
     model = Mlim.random(WITHOUT_DROPOUT, 0).train()
