@@ -369,7 +369,7 @@ def ablate(
 
     if seeds is not None:
         session.with_seeds(seeds)
-    if catalog is not None and not session.workspace.pairs.is_dir():
+    if catalog is not None:
         _prepare(session, catalog)
     if grid is not None:
         summary = run_grid(session.recipe, session.workspace, session.terminal, grid)
@@ -381,8 +381,14 @@ def ablate(
 
 
 def _prepare(session: Session, catalog: Path) -> None:
-    for command in (ingest, validate, pairs):
-        command(session, catalog=catalog)
+    """Ingest, validate and pair a catalog, unless the work folder has pairs of it; never those of another one."""
+    if not session.workspace.pairs.is_dir():
+        for command in (ingest, validate, pairs):
+            command(session, catalog=catalog)
+        return
+    work, there = session.workspace.root, read_json(session.workspace.items / "summary.json")["catalog"]
+    if Path(there).resolve() != catalog.resolve():
+        raise InputError(f"--work {work}: holds the pairs of {there}, not of {catalog}; choose another folder")
 
 
 @step("mlim probe --set probe.items=500", tracked=True)

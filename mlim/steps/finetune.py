@@ -32,6 +32,7 @@ from mlim.steps.trained import (
     VALIDATION,
     Resume,
     TrainingData,
+    forget_watched,
     keep_watched,
     make_tokenizer,
     model_sections,
@@ -75,6 +76,7 @@ def finetune(
         if not place.ranks.leads:
             job.train(checkpoints, Unheard(), Terminal(quiet=True))
             return {}
+        forget_watched(checkpoints, workspace.watched(STAGE, row, seed))
         terminal.say(f"{row}, seed {seed}: {job.size}")
         with stage_run(recipe, workspace, STAGE, cell(row, seed), lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)

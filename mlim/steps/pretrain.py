@@ -16,6 +16,7 @@ from mlim.steps.trained import (
     TRAIN,
     VALIDATION,
     Resume,
+    forget_watched,
     keep_watched,
     make_tokenizer,
     model_sections,
@@ -67,6 +68,7 @@ def pretrain(
         if not place.ranks.leads:
             job.train(checkpoints, Unheard(), Terminal(quiet=True))
             return {}
+        forget_watched(checkpoints, workspace.watched(STAGE, name, seed))
         terminal.say(f"{name}, seed {seed}: {job.size}")
         with stage_run(recipe, workspace, STAGE, cell(name, seed), lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)

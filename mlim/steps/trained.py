@@ -1,5 +1,6 @@
 """What the two training steps have in common: the data they read, their checkpoints, and the folder they leave."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -211,6 +212,12 @@ class ArtifactRun(Protocol):
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file, or the contents of a folder."""
+
+
+def forget_watched(checkpoints: Checkpoints, folder: Path) -> None:
+    """Remove what an earlier training left to look at, where this one does not continue it."""
+    if checkpoints.empty:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep_watched(run: ArtifactRun, folder: Path) -> None:

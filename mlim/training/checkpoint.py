@@ -93,6 +93,11 @@ class Checkpoints:
             self.clear()
         return None
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to continue from."""
+        return not self._paths()
+
     def clear(self) -> None:
         """Remove all checkpoints of this training."""
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from torch import nn
-
+from mlim.models.matcher import Matcher
+from mlim.models.mlim import Mlim
 from mlim.objectives import ObjectiveOutput
 from mlim.training.checkpoint import Tensors
 from mlim.training.meter import Averages
@@ -37,7 +37,7 @@ class Objective(Protocol[Batch_contra, P]):
     """What the loop needs of `PretrainObjective` and `MatchObjective`."""
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Mlim | Matcher:
         """What is trained."""
 
     @property

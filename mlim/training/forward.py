@@ -17,9 +17,9 @@ class Forward:
 
     def __init__(self, objective: Objective[Any, Any], place: Place) -> None:
         self._losses = _Losses(objective)
-        objective.model.backbone.encoder.checkpoint_blocks = place.compute.checkpoint_blocks  # type: ignore[union-attr, assignment]
+        objective.model.backbone.encoder.checkpoint_blocks = place.compute.checkpoint_blocks
         if place.compute.compile:
-            objective.model.compile_parts()  # type: ignore[operator]
+            objective.model.compile_parts()
         self.shards = place.ranks.size > 1 and place.compute.shard
         self._run: Callable[[Any], ObjectiveOutput] = self._losses
         if self.shards:
@@ -68,6 +68,6 @@ def _shard(losses: _Losses, place: Place) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(place.device.type, (place.ranks.size,))
-    for block in losses.model.backbone.encoder.blocks:  # type: ignore[union-attr]
+    for block in losses.model.backbone.encoder.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(losses, mesh=mesh, reshard_after_forward=False)

@@ -74,7 +74,7 @@ class Trainer(Generic[Batch, P]):
         self._forward = Forward(objective, place)
         self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = build_optimizer(self._model, config.optim)
-        self._average = MovingAverage(self._model, getattr(config, "ema_decay", 0.0))
+        self._average = MovingAverage(self._model, config.ema_decay if isinstance(config, FinetuneConfig) else 0.0)
         self._saver = BackgroundSaver(checkpoints)
         self._state = TrainState()
         self._journal = Journal(self._state, sink if self._ranks.leads else Unheard())

@@ -12,11 +12,14 @@ from datetime import timedelta
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from mlim.errors import InputError
 from mlim.processes import die_with_parent
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # how often torchrun has started all processes anew
 PATIENCE = timedelta(minutes=30)  # one rank tokenises, validates or saves while the others wait
 
 
@@ -71,8 +74,12 @@ def join_ranks(device: str) -> Iterator[Ranks]:
         yield Ranks()
         return
     die_with_parent()  # torchrun, which may be killed
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    # Restarted processes would find the addresses of those that died in the launcher's store: every start has its own
+    fresh = PrefixStore(f"start-{os.environ.get(RESTARTS, '0')}", store)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size(), int(os.environ["LOCAL_RANK"]))
+        yield Ranks(rank, size, int(os.environ["LOCAL_RANK"]))
     finally:
         distributed.destroy_process_group()

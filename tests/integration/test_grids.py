@@ -1,9 +1,7 @@
 """Declared experiments: rows and variants, trained once, compared on equal terms."""
 
-import subprocess
-import sys
-
 import pytest
+from commands import finish, run, start
 
 from mlim.errors import DataError, InputError
 from mlim.evaluation.evidence import read_evidence
@@ -73,9 +71,12 @@ def test_unequal_budgets_are_never_compared(tiny_recipe, own_workspace, quiet):
 
 def test_one_command_from_the_work_folder(tiny_recipe, own_workspace):
     (own_workspace.root / "given.yaml").write_text(tiny_recipe.to_yaml(), encoding="utf-8")
-    command = [sys.executable, "-m", "mlim", "ablate", "--grid", "figure2", "--seeds", "1"]
-    options = ["--recipe", str(own_workspace.root / "given.yaml"), "--work", str(own_workspace.root)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "What does each modality gain" in done.stderr
+    assert "What does each modality gain" in run(own_workspace, "ablate", "--grid", "figure2", "--seeds", "1")
     assert (own_workspace.probe / "summary.json").is_file()
+
+
+def test_the_pairs_of_another_catalog_are_never_compared(tiny_recipe, own_workspace):
+    (own_workspace.root / "given.yaml").write_text(tiny_recipe.to_yaml(), encoding="utf-8")
+    code, said = finish(start(own_workspace, "ablate", "--grid", "table1", "--catalog", "other.yaml"))
+    assert code == 2
+    assert "holds the pairs of tiny, not of other.yaml; choose another folder" in said

@@ -1,15 +1,12 @@
 """The command a person types, killed while it trains, and typed again."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import finish, run, start, wait_for_checkpoint
 
 from mlim.files import read_json, sha256_of
 from mlim.recipe import Recipe
@@ -19,8 +16,6 @@ from mlim.workspace import Workspace
 pytestmark = pytest.mark.integration
 
 NAME, STEPS, EVERY = "recon-itm-mlm-mam", 240, 20
-PATIENCE = 120.0  # seconds until a checkpoint must be there
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +35,6 @@ def work(tiny_workspace, tiny_recipe, tmp_path_factory):
     return make
 
 
-def start(workspace: Workspace, *words: str) -> "subprocess.Popen[str]":
-    options = ["--recipe", str(workspace.root / "given.yaml"), "--work", str(workspace.root)]
-    command = [sys.executable, "-m", "mlim", *words, *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
-
-
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    said, _ = process.communicate(timeout=300)
-    return process.returncode, said
-
-
-def wait_for_checkpoint(process: "subprocess.Popen[str]", folder: Path, step: int) -> None:
-    until = time.monotonic() + PATIENCE
-    while not any(int(path.name.removeprefix("step-")) >= step for path in folder.glob("step-*")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def losses(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "history.csv").drop(columns=list(TIMED))
 
@@ -66,8 +42,7 @@ def losses(folder: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def undisturbed(work):
     workspace = work("undisturbed")
-    code, said = finish(start(workspace, "pretrain", NAME))
-    assert code == 0, said
+    run(workspace, "pretrain", NAME)
     return workspace.pretrained(NAME, 0)
 
 
@@ -83,8 +58,7 @@ def test_a_killed_training_continues_to_the_same_model(work, undisturbed, number
     process.send_signal(number)
     assert finish(process)[0] == code
     assert not workspace.pretrained(NAME, 0).exists()
-    code, said = finish(start(workspace, "pretrain", NAME))
-    assert code == 0, said
+    said = run(workspace, "pretrain", NAME)
     assert "continuing from the checkpoint of step" in said
     result = workspace.pretrained(NAME, 0)
     assert sha256_of(result / "model" / "model.safetensors") == sha256_of(undisturbed / "model" / "model.safetensors")
@@ -104,8 +78,7 @@ def test_sigterm_says_how_to_continue_and_never_starts_anew(work):
     assert "stopped by SIGTERM after step" in said
     assert "the same command continues from it" in said
     assert "Traceback" not in said
-    code, said = finish(start(workspace, "finetune", "no-pretraining", "--resume", "never"))
-    assert code == 0, said
+    said = run(workspace, "finetune", "no-pretraining", "--resume", "never")
     assert "continuing" not in said
     summary = read_json(workspace.finetuned("no-pretraining", 0) / "summary.json")
     assert summary["steps"] == STEPS

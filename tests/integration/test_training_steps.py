@@ -93,3 +93,11 @@ def test_the_same_recipe_data_and_seed_give_the_same_bytes(trained, tiny_recipe,
             assert sha256_of(one / name) == sha256_of(other / name)
     scores = [each.finetuned(row, 0) / "scores.parquet" for each in (workspace, own_workspace)]
     assert sha256_of(scores[0]) == sha256_of(scores[1])
+
+
+def test_a_new_training_leaves_nothing_of_an_earlier_one_to_look_at(tiny_recipe, own_workspace, quiet):
+    folder = own_workspace.watched("pretrain", NAME, 0) / "reconstructions"
+    folder.mkdir(parents=True)
+    (folder / "step-99999999.png").touch()
+    pretrain(tiny_recipe, own_workspace, quiet, NAME, 0)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000003.png", "step-00000006.png"]
