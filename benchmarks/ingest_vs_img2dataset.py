@@ -28,8 +28,10 @@ import functools, http.server, sys
 class Quiet(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def log_message(self, *arguments): pass
+class Patient(http.server.ThreadingHTTPServer):
+    request_queue_size = 1024  # Python's 5 drops connections that come together: clients wait seconds to ask again
 handler = functools.partial(Quiet, directory=sys.argv[1])
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+server = Patient(("127.0.0.1", 0), handler)
 print(server.server_port, flush=True)
 server.serve_forever()
 """

@@ -15,13 +15,15 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from mlim.catalog.refusal import Refusal
+from mlim.catalog.pictures.addresses import SHOWN_CHARACTERS
+from mlim.catalog.pictures.base import TOO_MANY_BYTES
+from mlim.catalog.refusal import Refusal, RefusedError
 from mlim.files import sha256_of_bytes
 
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -52,32 +54,35 @@ class DownloadCache:
 
     def find(self, url: str) -> str:
         """The SHA-256 of what the address gave; "" when it is not in the cache."""
-        sha256 = str(self._entry(url).get("sha256", ""))
-        return sha256 if SHA256.fullmatch(sha256) and self._object(sha256).is_file() else ""
+        return self._kept(self._entry(url))
+
+    def is_known(self, url: str, run: str) -> bool:
+        """Whether the address is in the cache or has failed in this run."""
+        entry = self._entry(url)
+        return bool(entry) and (_failure(entry, run) is not None or bool(self._kept(entry)))
 
     def failure(self, url: str, run: str) -> Refusal | None:
         """Why the address failed in this run; None when it did not. Failures of other runs do not count."""
-        entry = self._entry(url)
-        if "reason" not in entry or entry.get("run") != run:
-            return None
-        return Refusal(str(entry["reason"]), str(entry.get("detail", "")))
+        return _failure(self._entry(url), run)
 
-    def size(self, url: str) -> int | None:
-        """How many bytes the address gave; None when it is not in the cache."""
+    def read(self, url: str, max_bytes: int) -> bytes | None:
+        """What the address gave; None when it is not in the cache, or damaged there.
+
+        `RefusedError` when it has more than `max_bytes`.
+        """
         sha256 = self.find(url)
+        if not sha256:
+            return None
         try:
-            return self._object(sha256).stat().st_size if sha256 else None
+            with self._object(sha256).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > max_bytes:
+                    shown = url[:SHOWN_CHARACTERS]
+                    raise RefusedError(TOO_MANY_BYTES, f"{shown} has {size} bytes; the limit is {max_bytes}")
+                data = file.read()
         except OSError:
             return None
-
-    def read(self, url: str) -> bytes | None:
-        """What the address gave; None when it is not in the cache, or damaged there."""
-        sha256 = self.find(url)
-        try:
-            data = self._object(sha256).read_bytes() if sha256 else None
-        except OSError:
-            return None
-        return data if data is not None and sha256_of_bytes(data) == sha256 else None
+        return data if sha256_of_bytes(data) == sha256 else None
 
     @contextmanager
     def receive(self, url: str, status: int) -> Iterator[Incoming]:
@@ -85,12 +90,11 @@ class DownloadCache:
 
         `OSError` when they cannot be written (a full disk): then nothing is kept.
         """
-        with self._temporary() as path:
-            with path.open("wb") as file:
-                incoming = Incoming(file)
-                yield incoming
+        with self._temporary() as (path, file):
+            incoming = Incoming(file)
+            yield incoming
             sha256 = incoming.digest.hexdigest()
-            _publish(path, self._object(sha256))
+            _publish(path, file, self._object(sha256))
         self._note(url, {"sha256": sha256, "status": status})
 
     def fail(self, url: str, refusal: Refusal, run: str) -> None:
@@ -125,9 +129,13 @@ class DownloadCache:
         return entry if isinstance(entry, dict) else {}
 
     def _note(self, url: str, facts: dict[str, Any]) -> None:
-        with self._temporary() as path:
-            path.write_text(json.dumps({**facts, "url": url}, sort_keys=True) + "\n", encoding="utf-8")
-            _publish(path, self._address(url))
+        with self._temporary() as (path, file):
+            file.write(json.dumps({**facts, "url": url}, sort_keys=True).encode() + b"\n")
+            _publish(path, file, self._address(url))
+
+    def _kept(self, entry: Mapping[str, Any]) -> str:
+        sha256 = str(entry.get("sha256", ""))
+        return sha256 if SHA256.fullmatch(sha256) and self._object(sha256).is_file() else ""
 
     def _address(self, url: str) -> Path:
         return self.folder / "addresses" / f"{sha256_of_bytes(url.encode('utf-8', 'surrogatepass'))}.json"
@@ -136,17 +144,38 @@ class DownloadCache:
         return self.folder / "objects" / sha256[:PREFIX_DIGITS] / sha256
 
     @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """Yield the path of a new empty file, unlike any other thread's or process's; removed if still there."""
-        self._partial.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self._partial)
-        os.close(descriptor)
+    def _temporary(self) -> Iterator[tuple[Path, IO[bytes]]]:
+        """Yield a new empty file, unlike any other thread's or process's, and its path; removed if still there."""
+        descriptor, path = _create_in(self._partial)
         try:
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
+            with os.fdopen(descriptor, "wb") as file:
+                yield path, file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
-def _publish(temporary: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.replace(path)
+def _failure(entry: Mapping[str, Any], run: str) -> Refusal | None:
+    if "reason" not in entry or entry.get("run") != run:
+        return None
+    return Refusal(str(entry["reason"]), str(entry.get("detail", "")))
+
+
+def _create_in(folder: Path) -> tuple[int, Path]:
+    """A new file in a folder that is nearly always there: asking first would cost each of millions of downloads."""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=folder)
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=folder)
+    return descriptor, Path(name)
+
+
+def _publish(temporary: Path, file: IO[bytes], path: Path) -> None:
+    """Give the file its name when all of it is written."""
+    file.close()
+    try:
+        temporary.replace(path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(path)

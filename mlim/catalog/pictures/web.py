@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlim.catalog.description import Download
 from mlim.catalog.pictures.addresses import SHOWN_CHARACTERS, Network
-from mlim.catalog.pictures.base import MISSING_IMAGE, TOO_MANY_BYTES
+from mlim.catalog.pictures.base import MISSING_IMAGE
 from mlim.catalog.pictures.cache import DownloadCache
 from mlim.catalog.refusal import RefusedError
 
@@ -43,12 +43,9 @@ class WebPictures:
         """
         if not reference:
             raise RefusedError(MISSING_IMAGE, "the image column holds no address")
-        shown = reference[:SHOWN_CHARACTERS]
-        size = self._store.size(reference) or 0
-        if size > self.max_bytes:
-            raise RefusedError(TOO_MANY_BYTES, f"{shown} has {size} bytes; the limit is {self.max_bytes}")
-        data = self._store.read(reference) or self._fetch(reference)
+        data = self._store.read(reference, self.max_bytes) or self._fetch(reference)
         if data is None:
+            shown = reference[:SHOWN_CHARACTERS]
             raise RefusedError(MISSING_IMAGE, f"{shown} was taken out of the cache while it was read")
         return data
 
@@ -61,12 +58,10 @@ class WebPictures:
 
         `OSError` when the cache cannot be written (a full disk).
         """
-        wanted = [reference for reference in dict.fromkeys(references) if reference and not self._is_known(reference)]
+        store = self._store
+        wanted = [address for address in dict.fromkeys(references) if address and not store.is_known(address, self.run)]
         if wanted:
             self._download(wanted)
-
-    def _is_known(self, reference: str) -> bool:
-        return bool(self._store.find(reference)) or self._store.failure(reference, self.run) is not None
 
     def _fetch(self, reference: str) -> bytes | None:
         """The bytes of an address that `read` found missing; `RefusedError` tells why it failed, now or before."""
@@ -75,7 +70,7 @@ class WebPictures:
         refusal = self._store.failure(reference, self.run)
         if refusal is not None:
             raise RefusedError(refusal.reason, refusal.detail)
-        return self._store.read(reference)
+        return self._store.read(reference, self.max_bytes)
 
     def _download(self, references: Sequence[str]) -> None:
         from mlim.catalog.pictures.download import download_all  # only here: its client takes long to import
