@@ -362,20 +362,26 @@ def ablate(
     catalog: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ingest, validate and pair this catalog first, if need be.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings side by side; default: one for each CUDA device, one on a CPU."),
+    ] = None,
 ) -> None:
     """Tables 1 and 2: train every row that is not there yet, then compare all with a paired bootstrap."""
+    from mlim.evaluation.evidence import Variant
     from mlim.steps.ablate import ablate as run_step
-    from mlim.steps.grid import describe_grid, run_grid, train_missing
+    from mlim.steps.cells import train_missing
+    from mlim.steps.grid import describe_grid, run_grid
 
     if seeds is not None:
         session.with_seeds(seeds)
     if catalog is not None:
         _prepare(session, catalog)
     if grid is not None:
-        summary = run_grid(session.recipe, session.workspace, session.terminal, grid)
+        summary = run_grid(session.recipe, session.workspace, session.terminal, grid, jobs)
         session.show(summary, describe_grid(summary))
         return
-    train_missing(session.recipe, session.workspace, session.terminal)
+    train_missing([Variant(session.recipe, session.workspace)], session.terminal, jobs)
     summary = run_step(session.recipe, session.workspace, session.terminal)
     session.show(summary, _table(session.workspace))
 

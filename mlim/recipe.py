@@ -4,6 +4,8 @@ Named recipes (`demo`, `small`, `paper`) are complete YAML files beside this mod
 is a field here, so that every choice is visible and can be changed (docs/paper-decisions.md lists them).
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,8 +21,10 @@ Probability = float
 Share = float
 Modality = Literal["both", "text", "image"]
 LossName = Literal["mlm", "recon", "itm"]
+Stage = Literal["pretrain", "finetune"]
 
 RANDOM_START = "random"
+KEY_DIGITS = 16
 MAX_NEAR_BITS = 4  # beyond, near copies are no longer found fast (mlim.quality.near_duplicates)
 
 
@@ -447,6 +451,25 @@ class Recipe(Config):
     def main_row(self) -> Row:
         """The row that is reported first and registered."""
         return self.rows[self.main]
+
+    def training_key(self, stage: Stage, name: str) -> str:
+        """A short hash of all settings that decide what the pre-training or the row `name` becomes, whatever the seed.
+
+        Two results with the same key, seed and data are the same result; how often a checkpoint was written, or on how
+        many devices it was trained, is not in it.
+        """
+        text = json.dumps(self._deciding(stage, name), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+    def _deciding(self, stage: Stage, name: str) -> list[Any]:
+        network = self.model_dump(mode="json", include={"image", "text", "model"})
+        section = self.pretrain if stage == "pretrain" else self.finetune
+        settings = section.model_dump(mode="json", exclude={"checkpoint", "max_skipped_steps"})
+        if stage == "pretrain":
+            return [network, settings, self.pretrainings[name].model_dump(mode="json")]
+        row = self.rows[name]
+        start = None if row.pretraining is None else self._deciding("pretrain", row.pretraining)
+        return [network, settings, row.mdo, row.modality, start]
 
     def to_yaml(self) -> str:
         """The complete recipe as YAML, in the order of the tree; `load_recipe` reads it back to an equal recipe."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,12 @@ from mlim.workspace import Workspace
 
 SUMMARY: Final = "summary.json"
 TEST: Final = "test"
+Split = Literal["test", "validation"]
 
 
 @dataclass(frozen=True)
 class RowScores:
-    """Test scores (n,) of one row by seed, and what was spent on it: samples in pre-training, pairs in fine-tuning."""
+    """Scores (n,) of one row by seed, and what was spent on it: samples in pre-training, pairs in fine-tuning."""
 
     by_seed: Mapping[int, Scores]
     budgets: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
@@ -57,23 +58,25 @@ class Variant(NamedTuple):
     workspace: Workspace
 
 
-def read_evidence(recipe: Recipe, workspace: Workspace, variants: Mapping[str, Variant] | None = None) -> Evidence:
-    """The evidence in a work folder; what is not there is not in it.
+def read_evidence(
+    recipe: Recipe, workspace: Workspace, variants: Mapping[str, Variant] | None = None, split: Split = TEST
+) -> Evidence:
+    """The evidence in a work folder on the pairs of one split; what is not there is not in it.
 
     `variants` maps the name of a row that a claim asks for to where it was trained, when that is another work folder:
-    a variant that no row of one recipe can express. Its test pairs have to be the same.
+    a variant that no row of one recipe can express. Its pairs have to be the same.
     """
     probe = _json(workspace.probe / SUMMARY)
     path = workspace.pairs / "pairs.parquet"
     if not path.is_file():
         return Evidence(None, {}, probe)
-    test = part(in_order(pd.read_parquet(path)), split=TEST)
+    pairs = part(in_order(pd.read_parquet(path)), split=split)
     places = {row: (Variant(recipe, workspace), row) for row in recipe.rows}
     places |= {name: (variant, variant.recipe.main) for name, variant in (variants or {}).items()}
     left_out: list[str] = []
-    found = {name: _read_row(*place, test, left_out) for name, place in places.items()}
+    found = {name: _read_row(*place, split, pairs, left_out) for name, place in places.items()}
     rows = {name: scores for name, scores in found.items() if scores.by_seed}
-    return Evidence(JudgedPairs(labels_of(test), families_of(test, workspace)), rows, probe, tuple(left_out))
+    return Evidence(JudgedPairs(labels_of(pairs), families_of(pairs, workspace)), rows, probe, tuple(left_out))
 
 
 def families_of(pairs: pd.DataFrame, workspace: Workspace) -> Families | None:
@@ -86,16 +89,20 @@ def families_of(pairs: pd.DataFrame, workspace: Workspace) -> Families | None:
     return None if np.isnan(found).any() else found.astype(np.int64)
 
 
-def _read_row(place: Variant, row: str, test: pd.DataFrame, left_out: list[str]) -> RowScores:
+def _read_row(place: Variant, row: str, split: Split, pairs: pd.DataFrame, left_out: list[str]) -> RowScores:
     recipe, workspace = place
+    key = recipe.training_key("finetune", row)
     by_seed: dict[int, Scores] = {}
     spent: tuple[set[int], set[int]] = (set(), set())
     for seed in recipe.seeds:
         path = workspace.finetuned(row, seed) / SCORES_FILE
         if not path.is_file():
             continue
-        found = part(in_order(pd.read_parquet(path)), split=TEST, modality=recipe.rows[row].modality)
-        if not _same_pairs(test, found):
+        if _json(path.with_name(SUMMARY)).get("settings") != key:
+            left_out.append(f"row `{row}`, seed {seed}: trained with other settings than the recipe's")
+            continue
+        found = part(in_order(pd.read_parquet(path)), split=split, modality=recipe.rows[row].modality)
+        if not _same_pairs(pairs, found):
             left_out.append(f"row `{row}`, seed {seed}: scored on other pairs than the present ones")
             continue
         by_seed[seed] = scores_of(found)

@@ -1,13 +1,16 @@
 """Declared experiments: which rows of a recipe, and which variants of it, answer a question.
 
 A grid is a YAML file of this package. Rows are the recipe's own; a variant is the recipe with a few settings changed,
-of which the main row is trained.
+of which the main row is trained. What is to be chosen is judged on the validation pairs, so that the test pairs, on
+which claims are judged, have never chosen anything.
 """
 
 from collections.abc import Mapping
 from importlib import resources
+from typing import Literal, Self
 
 import yaml
+from pydantic import model_validator
 
 from mlim.config import Config, nearest, override, parse
 from mlim.errors import InputError
@@ -23,12 +26,26 @@ class Grid(Config):
     rows: tuple[str, ...]
     variants: Mapping[str, tuple[str, ...]]
     probe: bool
+    judged_on: Literal["test", "validation"]
+    equal_budgets: bool
+
+    @model_validator(mode="after")
+    def _fair(self) -> Self:
+        if self.judged_on == "test" and not self.equal_budgets:
+            raise ValueError("judged_on: test asks for equal_budgets: a claim about unequal spending is none")
+        return self
 
 
 def grid_names() -> list[str]:
     """The names of all grids."""
     entries = (entry.name for entry in (resources.files("mlim") / "grids").iterdir())
     return sorted(name.removesuffix(SUFFIX) for name in entries if name.endswith(SUFFIX))
+
+
+def judged_on_test() -> frozenset[str]:
+    """The variants of all grids whose test scores may be looked at."""
+    grids = map(load_grid, grid_names())
+    return frozenset(variant for grid in grids if grid.judged_on == "test" for variant in grid.variants)
 
 
 def load_grid(name: str) -> Grid:

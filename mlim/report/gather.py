@@ -13,6 +13,7 @@ from mlim.evaluation.evidence import Evidence, Variant, read_evidence
 from mlim.evaluation.judging import Judged, Settings, judge
 from mlim.evaluation.pr_auc import average_precision, mean_pr_curve
 from mlim.files import read_json
+from mlim.grids import judged_on_test
 from mlim.recipe import Recipe, load_recipe
 from mlim.workspace import Workspace
 
@@ -102,11 +103,11 @@ def _evidence(recipe: Recipe, workspace: Workspace) -> Evidence:
 
 
 def _variants(workspace: Workspace) -> dict[str, Variant]:
-    """What `mlim ablate --grid` trained beside the rows of the recipe."""
-    folders = [Workspace(folder) for folder in sorted(workspace.variants.glob("*")) if folder.is_dir()]
+    """What `mlim ablate --grid` trained beside the rows of the recipe, as far as it is judged on the test pairs."""
+    variants = [workspace.variant(name) for name in sorted(judged_on_test())]
     return {
         variant.root.name: Variant(load_recipe(str(variant.recipe)), variant)
-        for variant in folders
+        for variant in variants
         if variant.recipe.is_file()
     }
 

@@ -1,7 +1,7 @@
 """`mlim finetune`: closely matching or not, on pairs of items, with modality dropout (paper sections 3.3 and 4.2.1)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -56,7 +56,7 @@ from mlim.training.loop import Trainer
 from mlim.versions import lineage
 from mlim.workspace import Workspace, cell
 
-STAGE = "finetune"
+STAGE: Final = "finetune"
 
 
 def finetune(
@@ -168,6 +168,7 @@ class _Job:
         return {
             "row": self._name,
             "seed": self._seed,
+            "settings": self._recipe.training_key(STAGE, self._name),
             "label": self._row.label,
             "pretraining": self._row.pretraining,
             "mdo": self._row.mdo,

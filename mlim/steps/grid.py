@@ -10,44 +10,32 @@ from mlim.evaluation.evidence import Evidence, Variant, read_evidence
 from mlim.evaluation.resampling import effect_of, pooled_spread, resample
 from mlim.files import atomic_file, write_json
 from mlim.grids import Grid, load_grid, rows_of, variant_of
-from mlim.recipe import Recipe, load_recipe
-from mlim.steps.finetune import finetune
-from mlim.steps.plan import trainings
-from mlim.steps.pretrain import pretrain
+from mlim.recipe import Recipe
+from mlim.steps.cells import train_missing
 from mlim.steps.probe import probe
 from mlim.workspace import Workspace
 
-DECISIVE = ("image", "text", "model", "pretrain", "finetune", "pretrainings", "rows", "main")  # sections of a recipe
 
+def run_grid(
+    recipe: Recipe, workspace: Workspace, terminal: Terminal, name: str, jobs: int | None = None
+) -> dict[str, Any]:
+    """Train (`jobs` at a time) and compare one grid; writes grids/NAME.json into the work folder and returns it.
 
-def train_missing(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> None:
-    """Pre-train and fine-tune every cell of the recipe that has no result yet: a killed sweep goes on where it was."""
-    folders = {"pretrain": workspace.pretrained, "finetune": workspace.finetuned}
-    steps = {"pretrain": pretrain, "finetune": finetune}
-    for stage in trainings(recipe):
-        name, seed = str(stage.name), int(stage.seed or 0)
-        if not (folders[stage.command](name, seed) / "summary.json").exists():
-            steps[stage.command](recipe, workspace, terminal, name, seed)
-
-
-def run_grid(recipe: Recipe, workspace: Workspace, terminal: Terminal, name: str) -> dict[str, Any]:
-    """Train and compare one grid; writes grids/NAME.json into the work folder and returns it.
-
-    Every row and variant has its PR-AUC by seed and its difference to the main row, on the same test pairs, with an
-    interval over families and seeds. `InputError` for an unknown grid or missing inputs, `DataError` when budgets
-    differ.
+    Every row and variant has its PR-AUC by seed and its difference to the main row, on the same pairs, with an interval
+    over families and seeds. `InputError` for an unknown grid, missing inputs or results of other settings, `DataError`
+    when budgets differ that have to be equal.
     """
     grid = load_grid(name)
     terminal.say(f"grid {name}: {grid.question}")
     chosen = rows_of(recipe, grid)
     variants = _prepare_variants(recipe, workspace, grid)
-    train_missing(chosen, workspace, terminal)
-    for variant in variants.values():
-        train_missing(variant.recipe, variant.workspace, terminal)
+    train_missing([Variant(chosen, workspace), *variants.values()], terminal, jobs)
     if grid.probe:
         probe(recipe, workspace, terminal)
-    rows = compare(chosen, read_evidence(chosen, workspace, variants))
-    summary = {"grid": name, "question": grid.question, "main": recipe.main, "seeds": list(recipe.seeds), "rows": rows}
+    evidence = read_evidence(chosen, workspace, variants, grid.judged_on)
+    about = {"grid": name, "question": grid.question, "judged_on": grid.judged_on}
+    rows = compare(chosen, evidence, grid.equal_budgets)
+    summary = {**about, "main": recipe.main, "seeds": list(recipe.seeds), "rows": rows}
     write_json(workspace.grids / f"{name}.json", summary)
     return summary
 
@@ -59,23 +47,11 @@ def _prepare_variants(recipe: Recipe, workspace: Workspace, grid: Grid) -> dict[
     variants = {}
     for name, settings in grid.variants.items():
         variant = Variant(variant_of(recipe, name, settings), workspace.variant(name))
-        _check_same(variant)
         for shared in (workspace.items, workspace.valid, workspace.pairs, workspace.cache):
             _link(shared, variant.workspace.root / shared.name)
         _write_recipe(variant)
         variants[name] = variant
     return variants
-
-
-def _check_same(variant: Variant) -> None:
-    """Results of another recipe are never taken for this one's; more seeds may join."""
-    path = variant.workspace.recipe
-    if path.is_file() and _decisive(load_recipe(str(path))) != _decisive(variant.recipe):
-        raise InputError(f"{path.parent} holds a variant of another recipe; remove that folder to train it again")
-
-
-def _decisive(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", include=set(DECISIVE))
 
 
 def _link(folder: Path, place: Path) -> None:
@@ -90,15 +66,15 @@ def _write_recipe(variant: Variant) -> None:
         temporary.write_text(variant.recipe.to_yaml(), encoding="utf-8")
 
 
-def compare(recipe: Recipe, evidence: Evidence) -> dict[str, Any]:
+def compare(recipe: Recipe, evidence: Evidence, equal_budgets: bool = True) -> dict[str, Any]:
     """PR-AUC of every row by seed, and its difference to the main row with an interval over families and seeds."""
     if evidence.pairs is None:
-        raise DataError(evidence.too_few or "there are no test pairs to compare on")
+        raise DataError(evidence.too_few or "there are no pairs to compare on")
     if evidence.left_out:
         raise DataError(f"{'; '.join(evidence.left_out)}; remove these results and run the same command again")
     main = evidence.rows[recipe.main]
     unequal = [row for row, scores in evidence.rows.items() if not scores.same_budget(main)]
-    if unequal:
+    if unequal and equal_budgets:
         raise DataError(
             f"trained on another budget than `{recipe.main}`: {', '.join(unequal)}; there is nothing to compare"
         )
@@ -116,7 +92,7 @@ def compare(recipe: Recipe, evidence: Evidence) -> dict[str, Any]:
 
 def describe_grid(summary: dict[str, Any]) -> str:
     """The comparison as lines for a terminal."""
-    lines = [summary["question"]]
+    lines = [f"{summary['question']} PR-AUC on the {summary['judged_on']} pairs:"]
     for row, found in summary["rows"].items():
         minus = found["minus_main"]
         shown = "" if minus is None else f"  {minus['value']:+.4f} [{minus['low']:+.4f}, {minus['high']:+.4f}]"

@@ -1,7 +1,7 @@
 """`mlim pretrain`: MLM, RECON and ITM on the items of the train split (paper section 3)."""
 
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, Final
 
 from mlim.console import Terminal
 from mlim.data.collate import ItemCollator
@@ -45,7 +45,7 @@ from mlim.training.strip import ReconstructionStrip
 from mlim.versions import lineage
 from mlim.workspace import Workspace, cell
 
-STAGE = "pretrain"
+STAGE: Final = "pretrain"
 STRIPS = "reconstructions"
 STRIP_ITEMS = 8
 
@@ -179,6 +179,7 @@ class _Job:
         return {
             "name": self._name,
             "seed": self._seed,
+            "settings": self._recipe.training_key(STAGE, self._name),
             "losses": list(self._pretraining.losses),
             "masking": self._pretraining.masking,
             "samples_seen": result.samples,

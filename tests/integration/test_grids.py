@@ -1,15 +1,23 @@
 """Declared experiments: rows and variants, trained once, compared on equal terms."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 from commands import finish, run, start
 
+from mlim.config import parse
+from mlim.console import Terminal
 from mlim.errors import DataError, InputError
 from mlim.evaluation.evidence import read_evidence
+from mlim.evaluation.pr_auc import average_precision
+from mlim.evaluation.scores import labels_of, part, read_scores, scores_of
 from mlim.files import read_json, write_json
-from mlim.grids import grid_names, load_grid, rows_of, variant_of
+from mlim.grids import Grid, grid_names, load_grid, rows_of, variant_of
 from mlim.recipe import load_recipe
 from mlim.report.gather import gather
 from mlim.steps.grid import compare, run_grid
+from mlim.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 
@@ -30,9 +38,28 @@ def test_an_unknown_grid_is_named():
         load_grid("tabel2")
 
 
-def test_a_grid_trains_rows_and_variants_and_goes_on_where_it_was(tiny_recipe, own_workspace, quiet):
-    recipe = tiny_recipe.model_copy(update={"seeds": (0, 1)})
-    summary = run_grid(recipe, own_workspace, quiet, "mdo")
+@pytest.fixture(scope="module")
+def two_seeds(tiny_recipe):
+    """The tiny recipe with two seeds."""
+    return tiny_recipe.model_copy(update={"seeds": (0, 1)})
+
+
+@pytest.fixture(scope="module")
+def compared(two_seeds, tiny_workspace, tmp_path_factory):
+    """The grid `mdo`, trained once: its work folder, which tests only read, and its summary."""
+    place = Workspace(shutil.copytree(tiny_workspace.root, tmp_path_factory.mktemp("grid") / "work"))
+    return place, run_grid(two_seeds, place, Terminal(quiet=True), "mdo")
+
+
+@pytest.fixture
+def own_grid(compared, tmp_path):
+    """A copy of that work folder which one test may write to."""
+    return Workspace(shutil.copytree(compared[0].root, tmp_path / "grid", symlinks=True))
+
+
+def test_a_grid_trains_rows_and_variants(compared):
+    workspace, summary = compared
+    assert summary["judged_on"] == "test"
     assert set(summary["rows"]) == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
     assert summary["rows"]["recon-mlm-mam"]["minus_main"] is None
     for row in ("no-mdo", "mdo-lower"):
@@ -40,33 +67,70 @@ def test_a_grid_trains_rows_and_variants_and_goes_on_where_it_was(tiny_recipe, o
         main = summary["rows"]["recon-mlm-mam"]["by_seed"]
         mean = sum(found["by_seed"][seed] - main[seed] for seed in ("0", "1")) / 2
         assert found["minus_main"]["low"] <= found["minus_main"]["value"] == pytest.approx(mean)
-    trained = own_workspace.variant("mdo-lower").finetuned("recon-mlm-mam", 1) / "summary.json"
-    before = trained.stat().st_mtime_ns
-    assert run_grid(recipe, own_workspace, quiet, "mdo") == summary
-    assert trained.stat().st_mtime_ns == before
-    assert read_json(own_workspace.grids / "mdo.json") == summary
+    assert read_json(workspace.grids / "mdo.json") == summary
 
 
-def test_a_variant_of_another_recipe_is_not_taken_for_this_one(tiny_recipe, own_workspace, quiet):
-    run_grid(tiny_recipe, own_workspace, quiet, "mdo")
-    longer = tiny_recipe.model_copy(update={"finetune": tiny_recipe.finetune.model_copy(update={"steps": 7})})
-    with pytest.raises(InputError, match="mdo-lower holds a variant of another recipe"):
-        run_grid(longer, own_workspace, quiet, "mdo")
+def test_a_grid_goes_on_where_it_was(two_seeds, own_grid, compared, quiet):
+    there = own_grid.variant("mdo-lower").finetuned("recon-mlm-mam", 1) / "summary.json"
+    before = there.stat().st_mtime_ns
+    gone = own_grid.finetuned("no-mdo", 0)
+    shutil.rmtree(gone)
+    assert run_grid(two_seeds, own_grid, quiet, "mdo") == compared[1]
+    assert there.stat().st_mtime_ns == before
+    assert gone.is_dir()
 
 
-def test_the_report_judges_what_a_grid_trained(tiny_recipe, own_workspace, quiet):
-    run_grid(tiny_recipe, own_workspace, quiet, "mdo")
-    evidence = gather(tiny_recipe, own_workspace).evidence
-    assert {"mdo-lower", "mdo-higher", "no-mdo"} <= set(evidence.rows)
+def test_several_trainings_at_a_time_give_what_one_after_another_gives(two_seeds, own_grid, compared, quiet):
+    for row in ("recon-mlm-mam", "no-mdo"):
+        shutil.rmtree(own_grid.finetuned(row, 0))
+    together = run_grid(two_seeds, own_grid, quiet, "table1", jobs=2)
+    for row, found in together["rows"].items():
+        for seed, value in found["by_seed"].items():
+            assert value == pytest.approx(compared[1]["rows"][row]["by_seed"][seed], abs=1e-3)
 
 
-def test_unequal_budgets_are_never_compared(tiny_recipe, own_workspace, quiet):
-    run_grid(tiny_recipe, own_workspace, quiet, "table1")
-    path = own_workspace.finetuned("no-mdo", 0) / "summary.json"
+def test_results_of_other_settings_are_neither_reused_nor_lost(two_seeds, compared, quiet):
+    place, _ = compared
+    longer = two_seeds.model_copy(update={"finetune": two_seeds.finetune.model_copy(update={"steps": 7})})
+    with pytest.raises(InputError) as refused:
+        run_grid(longer, place, quiet, "table1")
+    finetuned, pretrained = place.finetuned("recon-mlm-mam", 0), place.pretrained("recon-mlm-mam", 0)
+    assert f"{finetuned} was trained with other settings" in str(refused.value)
+    assert (finetuned / "scores.parquet").is_file()
+    assert str(pretrained) not in str(refused.value)
+    evidence = gather(longer, place).evidence
+    assert set(evidence.rows) == {"mdo-lower", "mdo-higher"}  # which bring the recipe that they were trained with
+    assert "row `no-mdo`, seed 0: trained with other settings than the recipe's" in evidence.left_out
+
+
+def test_what_is_chosen_is_judged_on_the_validation_pairs(two_seeds, compared):
+    evidence = read_evidence(two_seeds, compared[0], split="validation")
+    alone = two_seeds.model_copy(update={"rows": {"recon-mlm-mam": two_seeds.main_row}})
+    found = compare(alone, replace(evidence, rows={"recon-mlm-mam": evidence.rows["recon-mlm-mam"]}))
+    scores = read_scores(compared[0].finetuned("recon-mlm-mam", 1), "")
+    validation = part(scores, split="validation", modality="both")
+    expected = average_precision(labels_of(validation), scores_of(validation))
+    assert found["recon-mlm-mam"]["by_seed"]["1"] == pytest.approx(expected)
+
+
+def test_the_report_judges_claims_by_grids_on_test_pairs_alone(two_seeds, own_grid):
+    shutil.copytree(own_grid.variant("mdo-lower").root, own_grid.variant("lr-1e-4").root, symlinks=True)
+    rows = set(gather(two_seeds, own_grid).evidence.rows)
+    assert rows == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
+
+
+def test_a_claim_is_never_judged_by_unequal_budgets():
+    grid = load_grid("table1").model_dump()
+    with pytest.raises(InputError, match="a claim about unequal spending is none"):
+        parse(Grid, {**grid, "equal_budgets": False}, "grid unfair")
+
+
+def test_unequal_budgets_are_never_compared(two_seeds, own_grid):
+    path = own_grid.finetuned("no-mdo", 0) / "summary.json"
     summary = read_json(path)
     write_json(path, {**summary, "pairs_seen": summary["pairs_seen"] + 1})
     with pytest.raises(DataError, match="another budget than `recon-mlm-mam`: no-mdo"):
-        compare(tiny_recipe, read_evidence(tiny_recipe, own_workspace))
+        compare(two_seeds, read_evidence(two_seeds, own_grid))
 
 
 def test_one_command_from_the_work_folder(tiny_recipe, own_workspace):

@@ -215,7 +215,8 @@ def test_evidence_is_read_from_a_work_folder(tiny_recipe, own_workspace):
         columns = scored[["item_a", "item_b", "label", "split"]].sample(frac=1, random_state=0)
         scores = columns.assign(modality="both", score=np.linspace(0, 1, len(columns)))
         scores.to_parquet(folder / "scores.parquet")
-        write_json(folder / "summary.json", {"pairs_seen": 48})
+        settings = tiny_recipe.training_key("finetune", name)
+        write_json(folder / "summary.json", {"pairs_seen": 48, "settings": settings})
     write_json(own_workspace.pretrained("recon-mlm-mam", 0) / "summary.json", {"samples_seen": 64})
     found = read_evidence(tiny_recipe, own_workspace)
     assert list(found.rows) == ["recon-mlm-mam"]
@@ -234,6 +235,7 @@ def test_a_variant_from_another_work_folder_is_a_row_like_any_other(tiny_recipe,
         folder = place.finetuned("recon-mlm-mam", 0)
         folder.mkdir(parents=True)
         test.assign(modality="both", score=np.linspace(first, 1, len(test))).to_parquet(folder / "scores.parquet")
+        write_json(folder / "summary.json", {"settings": tiny_recipe.training_key("finetune", "recon-mlm-mam")})
     variants = {"segments": Variant(tiny_recipe, other)}
     found = read_evidence(tiny_recipe, own_workspace, variants)
     assert list(found.rows) == ["recon-mlm-mam", "segments"]

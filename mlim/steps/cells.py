@@ -1,0 +1,129 @@
+"""The trainings of a grid: those that have no result yet, one after another or several at a time."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import cycle
+from multiprocessing.queues import Queue
+from pathlib import Path
+
+import torch
+
+from mlim.console import Terminal
+from mlim.errors import InputError
+from mlim.evaluation.evidence import Variant
+from mlim.files import read_json
+from mlim.processes import die_with_parent
+from mlim.recipe import Recipe, Stage
+from mlim.steps.finetune import finetune
+from mlim.steps.plan import trainings
+from mlim.steps.pretrain import pretrain
+from mlim.workspace import Workspace, cell
+
+SUMMARY = "summary.json"
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: what is trained, with which recipe, in which work folder."""
+
+    place: Variant
+    stage: Stage
+    name: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.stage} {cell(self.name, self.seed)} of {self.place.recipe.name}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its result lies."""
+        workspace = self.place.workspace
+        return (workspace.pretrained if self.stage == "pretrain" else workspace.finetuned)(self.name, self.seed)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its result is there, whatever made it."""
+        return (self.folder / SUMMARY).is_file()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the result that is there was trained with other settings than the recipe's."""
+        return self.is_trained and read_json(self.folder / SUMMARY).get("settings") != self.place.recipe.training_key(
+            self.stage, self.name
+        )
+
+
+def train_missing(places: Sequence[Variant], terminal: Terminal, jobs: int | None = None) -> None:
+    """Train every cell of the recipes that has no result yet: a killed sweep goes on where it was.
+
+    With `jobs` above 1 so many trainings run side by side, one device each (or its share of the cores); None: one for
+    each CUDA device. `InputError` when a result was trained with other settings than the recipe's.
+    """
+    cells = [cell for place in places for cell in _cells(place.recipe, place.workspace)]
+    stale = [f"{cell.folder} was trained with other settings" for cell in cells if cell.is_stale]
+    if stale:
+        raise InputError(*stale, "remove these folders to train them again, or choose another --work")
+    missing = [cell for cell in cells if not cell.is_trained]
+    side_by_side = jobs or max(1, torch.cuda.device_count())
+    for stage in ("pretrain", "finetune"):  # a fine-tuning starts from a pre-training
+        wave = [cell for cell in missing if cell.stage == stage]
+        if side_by_side == 1 or len(wave) < 2:
+            for cell in wave:
+                _train(cell, terminal)
+        else:
+            _train_together(wave, terminal, side_by_side)
+
+
+def _cells(recipe: Recipe, workspace: Workspace) -> Iterator[Cell]:
+    place = Variant(recipe, workspace)
+    for stage in trainings(recipe):
+        yield Cell(place, "pretrain" if stage.command == "pretrain" else "finetune", str(stage.name), stage.seed or 0)
+
+
+def _train(cell: Cell, terminal: Terminal) -> None:
+    step = pretrain if cell.stage == "pretrain" else finetune
+    step(cell.place.recipe, cell.place.workspace, terminal, cell.name, cell.seed)
+
+
+def _train_together(cells: Sequence[Cell], terminal: Terminal, jobs: int) -> None:
+    """All cells, `jobs` at a time; after a failure those under way end first, and no other starts."""
+    context = multiprocessing.get_context("spawn")
+    devices: Queue[str] = context.Queue()
+    for _, device in zip(range(jobs), cycle(_cuda_devices() or [""]), strict=False):
+        devices.put(device)
+    threads = max(1, torch.get_num_threads() // jobs)
+    with (
+        terminal.progress(f"{cells[0].stage}, {jobs} at a time", len(cells)) as bar,
+        ProcessPoolExecutor(jobs, context, _settle, (devices, threads)) as pool,
+    ):
+        running = {pool.submit(_train_quietly, cell): cell for cell in cells}
+        try:
+            for done in as_completed(running):
+                done.result()
+                bar.advance(1, str(running[done]))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _train_quietly(cell: Cell) -> None:
+    _train(cell, Terminal(quiet=True))
+
+
+def _cuda_devices() -> list[str]:
+    """The names by which CUDA_VISIBLE_DEVICES calls what this process sees."""
+    visible = os.environ.get(VISIBLE_DEVICES)
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _settle(devices: "Queue[str]", threads: int) -> None:
+    """Give a new process its own device, before CUDA starts in it, and its share of the cores."""
+    die_with_parent()
+    device = devices.get()
+    if device:
+        os.environ[VISIBLE_DEVICES] = device
+    torch.set_num_threads(threads)
