@@ -68,7 +68,7 @@ class Session:
     def begin(self, command: str, tracked: bool) -> None:
         """Say what starts (the libraries take seconds to load), check the tracking server, store the recipe."""
         self.terminal.say(f"{command}: recipe {self.recipe.name}, results in {self.workspace.root}; loading ...")
-        if tracked and not is_follower():
+        if tracked and not self.recipe.tracking.untracked and not is_follower():
             from mlim.tracking import check_server
 
             check_server(self.recipe)
@@ -111,7 +111,7 @@ _DEFAULTS: dict[str, Any] = {"recipe": "demo", "set_": None, "work": None, "quie
 def step(example: str, tracked: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function of a `Session` a subcommand that also takes the options which all steps share.
 
-    `tracked` steps need MLflow: whether it answers is checked before any work.
+    `tracked` steps need MLflow, unless the recipe says `tracking.uri: none`: whether it answers is checked before work.
     """
 
     def register(body: Callable[..., None]) -> Callable[..., None]:
@@ -299,7 +299,10 @@ def pretrain(
         bool, typer.Option("--find-batch-size", help="Only try how many items fit into memory at a time.")
     ] = False,
 ) -> None:
-    """Pre-train on the catalog's items."""
+    """Pre-train on the catalog's items.
+
+    `--set tracking.uri=none` trains without MLflow, on a machine that lacks it; `mlim import-run` records it later.
+    """
     from mlim.steps.pretrain import largest_batch
     from mlim.steps.pretrain import pretrain as run_step
     from mlim.training.launch import launch_if_wanted
@@ -326,7 +329,10 @@ def finetune(
     seed: SeedOption = None,
     resume: ResumeOption = "auto",
 ) -> None:
-    """Fine-tune on pairs: do these two items match?"""
+    """Fine-tune on pairs: do these two items match?
+
+    `--set tracking.uri=none` trains without MLflow, on a machine that lacks it; `mlim import-run` records it later.
+    """
     from mlim.steps.finetune import finetune as run_step
     from mlim.training.launch import launch_if_wanted
 
@@ -399,7 +405,7 @@ def _prepare(session: Session, catalog: Path) -> None:
 
 @step("mlim probe --set probe.items=500", tracked=True)
 def probe(session: Session) -> None:
-    """Figure 2: what each modality gains from the other, and a sheet of reconstructions."""
+    """Figure 2: what each modality gains from the other; reconstructions, nearest neighbours, attention."""
     from mlim.steps.probe import probe as run_step
 
     summary = run_step(session.recipe, session.workspace, session.terminal)
@@ -512,6 +518,32 @@ def _closing_words(session: Session, catalog: Path) -> str:
             f"runs:    mlflow ui --backend-store-uri {shown(tracking_uri(session.recipe))} --workers 1",
             f"again:   {again}",
         ]
+    )
+
+
+@app.command("import-run", epilog="Example: `mlim import-run build/gpu`, carried home from a machine without MLflow")
+def import_run(
+    folder: Annotated[Path, typer.Argument(help="A work folder, or the folder of one training inside it.")],
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Record trainings in MLflow that ran with `tracking.uri: none`, as if they had been tracked there and then.
+
+    What is recorded already stays as it is. The recipe is the folder's own recipe.yaml; where its `tracking.uri` is
+    `none`, the runs go to MLFLOW_TRACKING_URI, else to sqlite:///mlflow.db in the current folder.
+    """
+    terminal = Terminal(quiet)
+    terminal.say(f"import-run: {folder}; loading ...")
+    from mlim.steps.import_run import import_run as run_step
+
+    summary = run_step(folder, terminal)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2, sort_keys=True))
+        return
+    new, known = len(summary["imported"]), len(summary["known"])
+    there = f"{known} recorded there already" if known else ""
+    terminal.say(
+        f"{summary['store']}: " + ", ".join(filter(None, [f"{new} recorded" if new else "nothing to do", there]))
     )
 
 

@@ -382,10 +382,18 @@ class Row(Config):
 class TrackingConfig(Config):
     """Where MLflow keeps runs and models."""
 
-    uri: str | None = Field(description="null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder")
+    uri: str | None = Field(
+        description="null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder; the word `none`: "
+        "nothing is tracked and MLflow is not needed (`mlim import-run` records the trainings later)"
+    )
     experiment: str
     model_name: str
     timeout_seconds: PositiveFloat = Field(description="how long to wait for a tracking server before giving up")
+
+    @property
+    def untracked(self) -> bool:
+        """Whether results stay in the work folder alone."""
+        return self.uri == "none"
 
 
 class Recipe(Config):

@@ -22,13 +22,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from filelock import FileLock
 
 from mlim.errors import InputError, MlimError
 from mlim.files import read_json, write_json
 from mlim.recipe import Recipe
+from mlim.untracked import NoRun, sign
 from mlim.versions import UNKNOWN, Lineage
 from mlim.workspace import Workspace, cell
 
@@ -41,6 +42,7 @@ ARTIFACTS = "mlruns"
 SQLITE = "sqlite:///"
 SCHEMES = ("http://", "https://", SQLITE)
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
+NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: no id of a run at all
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 TAG = "mlim."
 METRICS_PER_CALL = 1000  # MLflow's own limits for one log_batch call
@@ -76,8 +78,14 @@ SECTIONS = {
 def tracking_uri(recipe: Recipe) -> str:
     """The store of runs: the recipe's, else MLFLOW_TRACKING_URI, else sqlite in the current folder.
 
-    A sqlite file is made absolute, so that the store stays the same when the current folder changes.
+    A sqlite file is made absolute, so that the store stays the same when the current folder changes. `InputError` when
+    the recipe says that nothing is tracked.
     """
+    if recipe.tracking.untracked:
+        raise InputError(
+            f"tracking.uri is `{recipe.tracking.uri}`: there are no runs and no models to read or write; give "
+            "http://HOST:PORT, sqlite:///FILE or null"
+        )
     uri = (recipe.tracking.uri or os.environ.get(URI_VARIABLE) or f"{SQLITE}{DATABASE}").rstrip("/")
     return f"{SQLITE}{_database(uri)}" if uri.startswith(SQLITE) else uri
 
@@ -179,6 +187,19 @@ def client(recipe: Recipe) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def is_recorded(recipe: Recipe, run_id: str) -> bool:
+    """Whether this store holds the run; one that was deleted does not count. `MlimError` when it gives no answer."""
+    from mlflow.exceptions import MlflowException
+
+    with as_mlim_error(tracking_uri(recipe)):
+        try:
+            return bool(client(recipe).get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code not in NO_SUCH_RUN:
+                raise
+            return False
+
+
 def run_tags(recipe: Recipe, run_id: str) -> dict[str, str]:
     """The tags of a run; empty when this store does not know it."""
     from mlflow.exceptions import MlflowException
@@ -215,12 +236,42 @@ def _create_experiment(store: "MlflowClient", name: str, location: str | None) -
         return str(found.experiment_id)
 
 
-class StageRun:
-    """One open run. `log` only appends to a list; a thread sends what has come together every few seconds."""
+class StageRun(Protocol):
+    """What a step tells about itself while its run is open."""
 
-    def __init__(self, store: "MlflowClient", run_id: str) -> None:
+    @property
+    def id(self) -> Any:
+        """The run's id, a string; None where nothing is tracked."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Figures of one step; cheap enough for a training loop."""
+
+    def metric(self, key: str, value: float) -> None:
+        """A figure of the whole run."""
+
+    def tag(self, key: str, value: object) -> None:
+        """One tag."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file, or the contents of a folder, to keep with the run (inside its artifact folder `folder`)."""
+
+
+class Past(NamedTuple):
+    """When a run that is recorded later began and ended, milliseconds since 1970."""
+
+    start: int
+    end: int
+
+
+class MlflowRun:
+    """One open run. `log` only appends to a list; a thread sends what has come together every few seconds.
+
+    The figures of a run of the past bear the time of its end.
+    """
+
+    def __init__(self, store: "MlflowClient", run_id: str, past: Past | None = None) -> None:
         self.id = run_id
-        self._store = store
+        self._store, self._past = store, past
         self._waiting: list[tuple[str, float, int, int]] = []
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -229,7 +280,7 @@ class StageRun:
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Keep figures of one step to be sent later; cheap enough for a training loop."""
-        now = time.time_ns() // NANOSECONDS_PER_MILLISECOND
+        now = self._past.end if self._past else time.time_ns() // NANOSECONDS_PER_MILLISECOND
         with self._lock:
             self._waiting += [(key, float(value), now, step) for key, value in values.items()]
             if self._thread is None and not self._closed.is_set():
@@ -250,6 +301,11 @@ class StageRun:
             self._store.log_artifacts(self.id, str(path), folder or None)
         else:
             self._store.log_artifact(self.id, str(path), folder or None)
+
+    def end(self, status: str) -> None:
+        """Send the rest and give the run its status."""
+        self.close()
+        self._store.set_terminated(self.id, status, self._past.end if self._past else None)
 
     def flush(self) -> None:
         """Send everything that waits; what could not be sent waits on."""
@@ -283,18 +339,26 @@ class StageRun:
 
 
 @contextmanager
-def stage_run(recipe: Recipe, workspace: Workspace, stage: str, name: str, lineage: Lineage) -> Iterator[StageRun]:
+def stage_run(
+    recipe: Recipe, workspace: Workspace, stage: str, name: str, lineage: Lineage, past: Past | None = None
+) -> Iterator[StageRun]:
     """An open child run for one stage or cell under the pipeline's parent run; closed with the right status.
 
+    Where the recipe says that nothing is tracked: no run, and nothing of MLflow is loaded. `past`: it is over already.
     FINISHED; FAILED on an exception; KILLED on an interruption: KeyboardInterrupt, SIGTERM, or an exception whose
     attribute `interrupted` is true. Raises `InputError` before anything is done when the store cannot be used, and
     `MlimError` at the end when it was lost and figures could not be sent.
     """
+    if recipe.tracking.untracked:
+        with _sigterm_raises():
+            yield NoRun()
+        sign(workspace, stage, name, lineage)
+        return
     experiment = initialise(recipe)
     book = _Book(client(recipe), tracking_uri(recipe), experiment)
     with as_mlim_error(book.uri):
         parent = _parent(book, recipe, workspace, lineage)
-        run = StageRun(book.store, _child(book, recipe, parent, stage, name, lineage))
+        run = MlflowRun(book.store, _child(book, recipe, parent, stage, name, lineage, past), past)
     try:
         with _sigterm_raises():
             yield run
@@ -317,11 +381,19 @@ class _Book:
         of_parent = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{RUNNING}'"
         return list(self.store.search_runs([self.experiment], of_parent))
 
-    def open_run(self, name: str, tags: Mapping[str, str], parameters: Mapping[str, str], lineage: Lineage) -> str:
+    def open_run(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        parameters: Mapping[str, str],
+        lineage: Lineage,
+        past: Past | None = None,
+    ) -> str:
         """Start a run with its tags, parameters and the catalog as its input; gives its id."""
         from mlflow.entities import Param
 
-        run_id = str(self.store.create_run(self.experiment, tags=dict(tags), run_name=name).info.run_id)
+        began = past.start if past else None
+        run_id = str(self.store.create_run(self.experiment, began, dict(tags), name).info.run_id)
         all_parameters = [Param(key, value) for key, value in parameters.items()]  # type: ignore[no-untyped-call]
         for start in range(0, len(all_parameters), PARAMETERS_PER_CALL):
             self.store.log_batch(run_id, params=all_parameters[start : start + PARAMETERS_PER_CALL])
@@ -330,11 +402,10 @@ class _Book:
         return run_id
 
 
-def _close(book: _Book, run: StageRun, parent: str, status: str) -> None:
+def _close(book: _Book, run: MlflowRun, parent: str, status: str) -> None:
     """End the run and, when no sibling is open, its parent. A failure under way is never hidden by one of tracking."""
     try:
-        run.close()
-        book.store.set_terminated(run.id, status)
+        run.end(status)
         if not book.running(parent):
             book.store.set_terminated(parent, status)
     except Exception as error:
@@ -417,13 +488,13 @@ def _same_pipeline(known: str, now: str) -> bool:
     return known_recipe == recipe and (known_data == data or UNKNOWN in (known_data, data))
 
 
-def _child(book: _Book, recipe: Recipe, parent: str, stage: str, name: str, lineage: Lineage) -> str:
+def _child(book: _Book, recipe: Recipe, parent: str, stage: str, name: str, lineage: Lineage, past: Past | None) -> str:
     title = stage if name in ("", stage) else f"{stage} {name}"
     for earlier in book.running(parent):
         if earlier.info.run_name == title:  # its process died without a word (kill -9, power)
             book.store.set_terminated(earlier.info.run_id, KILLED)
     tags = {**_tags(recipe, stage, lineage), "mlflow.parentRunId": parent}
-    run_id = book.open_run(title, tags, stage_parameters(recipe, stage, name), lineage)
+    run_id = book.open_run(title, tags, stage_parameters(recipe, stage, name), lineage, past)
     book.store.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
     return run_id
 

@@ -101,7 +101,9 @@ def _trainings(workspace: Workspace, recipe: Recipe) -> None:
             _training(workspace.pretrained(name, seed), history, {"name": name, "seed": seed, "final": final})
     for row in recipe.rows:
         for seed in recipe.seeds:
+            settings = recipe.training_key("finetune", row)
             summary = {"row": row, "seed": seed, "validation_pr_auc": ROW_SCORES.get(row, MAIN_SCORE)}
+            summary |= {"settings": settings, "hardware": "an abacus"}
             _training(workspace.finetuned(row, seed), _history(len(row), ("both", "text", "image"), ["match"]), summary)
 
 

@@ -86,6 +86,14 @@ class HuggingFaceSource(Config):
     revision: str | None = Field(default=None, description="commit or tag on the hub; without it the newest")
 
 
+class Ceilings(Config):
+    """PR-AUC of readers that make no mistake, over all pairs of a catalog whose maker knows what can be read."""
+
+    text: float = Field(ge=0, le=1, description="who sees the texts only")
+    image: float = Field(ge=0, le=1, description="who sees the pictures only")
+    both: float = Field(ge=0, le=1)
+
+
 class CatalogDescription(Config):
     """The whole catalog.yaml. A synthetic catalog is drawn first, then read as a table is."""
 
@@ -104,6 +112,7 @@ class CatalogDescription(Config):
     synthetic: SyntheticSource | None = None
     columns: Columns
     pairs: PairRules = PairRules()
+    ceilings: Ceilings | None = Field(default=None, description="of the embedded catalog, which is drawn")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

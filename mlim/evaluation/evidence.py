@@ -76,7 +76,12 @@ def read_evidence(
     left_out: list[str] = []
     found = {name: _read_row(*place, split, pairs, left_out) for name, place in places.items()}
     rows = {name: scores for name, scores in found.items() if scores.by_seed}
-    return Evidence(JudgedPairs(labels_of(pairs), families_of(pairs, workspace)), rows, probe, tuple(left_out))
+    return Evidence(judged_pairs(pairs, workspace), rows, probe, tuple(left_out))
+
+
+def judged_pairs(pairs: pd.DataFrame, workspace: Workspace) -> JudgedPairs:
+    """Pairs of a work folder with their labels and families; the order of `pairs` is that of the scores."""
+    return JudgedPairs(labels_of(pairs), families_of(pairs, workspace))
 
 
 def families_of(pairs: pd.DataFrame, workspace: Workspace) -> Families | None:

@@ -1,7 +1,7 @@
-"""PR-AUC of pair scores and how sure it is: the metric of the paper's Tables 1 and 2 (section 4.2.1).
+"""PR-AUC of pair scores: the metric of the paper's Tables 1 and 2 (section 4.2.1).
 
-The area is average precision (scikit-learn's definition, no interpolation). Its uncertainty comes from a bootstrap over
-the test pairs, stratified by label so that every resample has the prevalence of the test set.
+The area is average precision (scikit-learn's definition, no interpolation). Its uncertainty is in
+mlim/evaluation/resampling.py.
 """
 
 from collections.abc import Sequence
@@ -74,43 +74,6 @@ def mean_pr_curve(labels: Labels, scorings: Sequence[Scores]) -> pd.DataFrame:
     return pd.DataFrame({"recall": at, "precision": np.mean(found, axis=0)})
 
 
-class _Ranking:
-    """Scores as ranks of equal scores, best first: all that average precision needs, whatever is drawn."""
-
-    def __init__(self, labels: Labels, scores: Scores) -> None:
-        distinct, rising = np.unique(scores, return_inverse=True)
-        rank = distinct.size - 1 - rising
-        self._size = distinct.size
-        self._matches, self._mismatches = rank[labels == 1], rank[labels == 0]
-
-    def average_precision(self, matches: NDArray[np.int64], mismatches: NDArray[np.int64]) -> float:
-        """Average precision of the drawn matches and mismatches (indices, repeats allowed)."""
-        hits = np.bincount(self._matches[matches], minlength=self._size)
-        shown = np.cumsum(hits + np.bincount(self._mismatches[mismatches], minlength=self._size))
-        steps = np.flatnonzero(hits)
-        return float(np.sum(hits[steps] * np.cumsum(hits)[steps] / shown[steps]) / matches.size)
-
-
-def resampled_average_precision(labels: Labels, scores: Sequence[Scores], samples: int, seed: int) -> Scores:
-    """Average precision (len(scores), samples) of several scorings of the same pairs on the same resamples.
-
-    The resamples are stratified by label and depend on `seed` and the labels' order only, so that differences between
-    scorings are paired, also across calls.
-    """
-    for one in scores:
-        check_scores(labels, one)
-    rankings = [_Ranking(labels, one) for one in scores]
-    generator = np.random.default_rng(seed)
-    positives = int(labels.sum())
-    negatives = labels.size - positives
-    result = np.empty((len(rankings), samples))
-    for sample in range(samples):
-        matches = generator.integers(positives, size=positives)
-        mismatches = generator.integers(negatives, size=negatives)
-        result[:, sample] = [ranking.average_precision(matches, mismatches) for ranking in rankings]
-    return result
-
-
 def percentile_interval(value: float, resampled: Scores, confidence: float) -> Interval:
     """The central `confidence` share of `resampled` (samples,) around `value`, widened where needed to hold it.
 
@@ -119,9 +82,3 @@ def percentile_interval(value: float, resampled: Scores, confidence: float) -> I
     tail = (1 - confidence) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(value, min(float(low), value), max(float(high), value))
-
-
-def bootstrap_interval(labels: Labels, scores: Scores, samples: int, confidence: float, seed: int) -> Interval:
-    """Average precision with a stratified percentile bootstrap interval."""
-    resampled = resampled_average_precision(labels, [scores], samples, seed)
-    return percentile_interval(average_precision(labels, scores), resampled[0], confidence)

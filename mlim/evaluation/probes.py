@@ -71,33 +71,52 @@ class Shown:
         return self.image_of(item)
 
 
+@dataclass(frozen=True)
+class ProbedModel:
+    """A pre-trained model that is being looked into, and how it reads items."""
+
+    model: Mlim
+    tokenizer: TextTokenizer
+    source: ItemSource
+    max_tokens: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+    def batch(self, items: Sequence[str], source: ItemSource | None = None) -> ItemBatch:
+        """These items on the model's device, pixels of [0, 1]; `source`: shown otherwise than they are."""
+        batch = ItemCollator(self.source if source is None else source, self.tokenizer, self.max_tokens)(items)
+        tensors = {name: getattr(batch, name).to(self.device) for name in TENSORS}
+        return batch._replace(**tensors).with_floats()
+
+    def batches(self, items: Sequence[str], source: ItemSource | None = None) -> Iterator[ItemBatch]:
+        """All items in their order, `batch_size` at a time."""
+        for part in chunks(items, self.batch_size):
+            yield self.batch(part, source)
+
+
 class Prober:
     """Losses of one pre-trained model on fixed items with fixed masks; at least two items are needed."""
 
-    def __init__(
-        self,
-        model: Mlim,
-        tokenizer: TextTokenizer,
-        source: ItemSource,
-        items: Sequence[str],
-        *,
-        max_tokens: int,
-        batch_size: int,
-        seed: int,
-    ) -> None:
-        self._model = model.eval()
-        self._tokenizer, self._source, self._items = tokenizer, source, list(items)
-        self._max_tokens, self._batch_size = max_tokens, batch_size
-        self._device = next(model.parameters()).device
+    def __init__(self, probed: ProbedModel, items: Sequence[str], seed: int) -> None:
+        self._probed, self._model, self._source = probed, probed.model, probed.source
+        self._items, self._device = list(items), probed.device
         order = numpy_generator("probe partners", seed).permutation(len(self._items))
         self._other = {
             self._items[one]: self._items[other] for one, other in zip(order, np.roll(order, 1), strict=True)
         }
         # One uniform number for each place that can be masked: masked where it is below the probability.
         text = numpy_generator("probe text", seed).random(
-            (len(self._items), max_tokens + TEXT_SPECIALS), dtype=np.float32
+            (len(self._items), probed.max_tokens + TEXT_SPECIALS), dtype=np.float32
         )
-        image = numpy_generator("probe image", seed).random((len(self._items), model.config.cells), dtype=np.float32)
+        cells = self._model.config.cells
+        image = numpy_generator("probe image", seed).random((len(self._items), cells), dtype=np.float32)
         self._text_draws, self._image_draws = torch.from_numpy(text), torch.from_numpy(image)
 
     def mlm(self, probabilities: Sequence[float]) -> Losses:
@@ -120,7 +139,7 @@ class Prober:
         rows = []
         for item, draws in zip(self._items[:number], self._image_draws, strict=False):
             mask = (draws < probability)[None]
-            own, other = (self._batch(shown[partner], [item]) for partner in ("own", "random"))
+            own, other = (self._probed.batch([item], shown[partner]) for partner in ("own", "random"))
             redrawn = (self._reconstruct(batch, mask) for batch in (own, other))
             original = own.pixels[0]
             rows.append([_picture(pixels) for pixels in (original, self._hide(original, mask[0]), *redrawn)])
@@ -149,14 +168,9 @@ class Prober:
 
     def _batches(self, source: ItemSource) -> Iterator[tuple[slice, ItemBatch]]:
         start = 0
-        for items in chunks(self._items, self._batch_size):
-            yield slice(start, start + len(items)), self._batch(source, items)
-            start += len(items)
-
-    def _batch(self, source: ItemSource, items: Sequence[str]) -> ItemBatch:
-        batch = ItemCollator(source, self._tokenizer, self._max_tokens)(items)
-        tensors = {name: getattr(batch, name).to(self._device) for name in TENSORS}
-        return batch._replace(**tensors).with_floats()
+        for batch in self._probed.batches(self._items, source):
+            yield slice(start, start + len(batch.ids)), batch
+            start += len(batch.ids)
 
     @torch.inference_mode()
     def _mlm(self, batch: ItemBatch, place: slice, probability: float) -> ItemLosses:

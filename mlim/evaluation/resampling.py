@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mlim.errors import DataError
-from mlim.evaluation.pr_auc import Labels, Scores, average_precision, check_scores
+from mlim.evaluation.pr_auc import Interval, Labels, Scores, average_precision, check_scores
+from mlim.evaluation.significance import Difference
 
 CHUNK: Final = 250  # resamples in memory at a time
 FEWEST: Final = 2  # families, and pairs of a label, that a spread can be measured between
@@ -77,6 +78,16 @@ class Effect:
     def seeds(self) -> int:
         """The number of seeds."""
         return len(self.by_seed)
+
+    @property
+    def interval(self) -> Interval:
+        """The value with its limits, as a figure between 0 and 1."""
+        return Interval(self.value, max(self.low, 0.0), min(self.high, 1.0))
+
+    @property
+    def difference(self) -> Difference:
+        """The value with its limits and p-value, as a difference of two figures."""
+        return Difference(self.value, self.low, self.high, self.p_value)
 
     @property
     def separated(self) -> bool:
@@ -255,6 +266,34 @@ def t_test(value: float, error: float, freedom: float, confidence: float) -> tup
         return value, value, float(value == 0)
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     return value - half, value + half, float(2 * stats.t.sf(abs(value) / error, freedom))
+
+
+class Compared(NamedTuple):
+    """One model among several: its PR-AUC, and that minus the first model's (None for the first itself)."""
+
+    pr_auc: Effect
+    minus_first: Effect | None
+
+
+def compare_all(
+    pairs: JudgedPairs, scorings: Mapping[Name, NDArray[np.float64]], samples: int, confidence: float, seed: int
+) -> dict[Name, Compared]:
+    """All models beside the first of `scorings` (seeds, n), on the same resamples, seed by seed.
+
+    The spread between seeds of the differences is pooled over all models; `DataError` as `resample`.
+    """
+    drawn = resample(pairs, scorings, samples, seed)
+    first = next(iter(drawn))
+    spread = pooled_spread([found.by_seed for found in drawn.values()])
+    differences = {
+        name: effect_of(found.minus(drawn[first]), pairs.clusters, confidence, spread)
+        for name, found in drawn.items()
+        if name != first
+    }
+    return {
+        name: Compared(effect_of(found, pairs.clusters, confidence), differences.get(name))
+        for name, found in drawn.items()
+    }
 
 
 def compare(

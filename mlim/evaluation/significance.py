@@ -1,17 +1,11 @@
-"""Is one scoring of the same pairs better than another: a paired bootstrap."""
+"""A difference of two figures, and what resampled ones say about it."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlim.evaluation.pr_auc import (
-    Labels,
-    Scores,
-    average_precision,
-    percentile_interval,
-    resampled_average_precision,
-)
+from mlim.evaluation.pr_auc import percentile_interval
 
 
 class Difference(NamedTuple):
@@ -37,12 +31,3 @@ def paired_difference(value: float, resampled: NDArray[np.float64], confidence: 
     interval = percentile_interval(value, resampled, confidence)
     beyond = 1 + min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
     return Difference(*interval, p_value=min(1.0, 2 * beyond / (1 + resampled.size)))
-
-
-def paired_bootstrap(
-    labels: Labels, scores_a: Scores, scores_b: Scores, samples: int, confidence: float, seed: int
-) -> Difference:
-    """PR-AUC of `scores_a` minus that of `scores_b`, both on the same stratified resamples of the pairs."""
-    resampled_a, resampled_b = resampled_average_precision(labels, [scores_a, scores_b], samples, seed)
-    value = average_precision(labels, scores_a) - average_precision(labels, scores_b)
-    return paired_difference(value, resampled_a - resampled_b, confidence)

@@ -9,17 +9,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mlim.errors import MlimError
 from mlim.files import atomic_file
+
+if TYPE_CHECKING:  # they bring torch along, which a report does not need
+    from mlim.evaluation.interaction import ItemAttention, Neighbourhood
 
 INK: Final = "#1c2330"  # the report replaces it by the page's own text colour
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito, without yellow
@@ -59,6 +64,22 @@ FOREST_INCHES: Final = 0.4  # of height for each effect
 SEED_OFFSET: Final = 0.26  # of the rings of single seeds, below their mean
 PARTNERS: Final = {"own": "its own", "empty": "empty", "random": "a random other"}
 RECONSTRUCTION_INCHES: Final = 1.15
+NEIGHBOUR_INCHES: Final = (1.3, 2.0)  # of one picture with its texts: width, height
+NEIGHBOUR_CHARACTERS: Final = 18  # of a line of an item's text, of which there are at most
+NEIGHBOUR_LINES: Final = 3
+SAME_FAMILY: Final = "#009e73"
+FRAME_WIDTH: Final = 3.0  # points
+ATTENTION_INCHES: Final = (6.4, 2.25)  # of one item: width, height
+ATTENTION_CHARACTERS: Final = 84  # of an item's text above its panels
+ATTENTION_PANELS: Final = (1.0, 1.0, 1.2)  # widths: heat map, picture, bars
+ATTENTION_WORDS: Final = 6  # bars
+HEAT: Final = "#d55e00"
+HEAT_OPACITY: Final = 0.85  # the most
+HOTTEST: Final = 4.0  # times the average of the cells: from here on the heat covers as much as it may
+PALEST: Final = 0.35  # of the gray picture under the heat: black becomes a gray that the heat shows on
+BRIGHTEST: Final = 255  # of a pixel
+WORD_CHARACTERS: Final = 14
+SMALL_TEXT, SMALL_TITLE = 7, 9
 TITLE_SIZE: Final = 11
 TEXT_SIZE: Final = 10
 _STYLE: Final[Any] = {
@@ -146,6 +167,106 @@ def draw_reconstructions(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[
         for line, pictures in zip(grid, rows, strict=False):
             for axes, picture in zip(line, pictures, strict=True):
                 axes.imshow(picture, interpolation="nearest")
+
+
+def draw_neighbours(rows: Sequence["Neighbourhood"], path: Path) -> None:
+    """One row per item: its picture, then its nearest others with their similarity; its own family in frames."""
+    columns = 1 + max((len(row.nearest) for row in rows), default=0)
+    width, height = NEIGHBOUR_INCHES
+    size = (width * columns, height * max(len(rows), 1))
+    with _style(), _saved(Figure(figsize=size, dpi=FIGURE_DPI, layout="constrained"), path) as figure:
+        figure.suptitle("A test item, then its nearest others by similarity", fontsize=TITLE_SIZE)
+        grid = figure.subplots(max(len(rows), 1), columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for (query, *others), row in zip(grid, rows, strict=False):
+            _draw_item(query, row.picture, row.text, "test item", INK)
+            for axes, near in zip(others, row.nearest, strict=False):
+                title = f"{near.similarity:.2f}" + (" same family" if near.same_family else "")
+                _draw_item(axes, near.picture, near.text, title, SAME_FAMILY if near.same_family else INK)
+                if near.same_family:
+                    _frame(axes, (0, 0), near.picture.shape[0], SAME_FAMILY)
+
+
+def _draw_item(axes: Axes, picture: np.ndarray, text: str, title: str, colour: str) -> None:
+    """A picture under its title, over the first lines of its text."""
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_title(title, loc="center", fontsize=TEXT_SIZE - 2, color=colour)
+    lines = textwrap.wrap(text, NEIGHBOUR_CHARACTERS, max_lines=NEIGHBOUR_LINES, placeholder=" ...")
+    axes.text(0.5, -0.04, "\n".join(lines), transform=axes.transAxes, ha="center", va="top", fontsize=SMALL_TEXT)
+
+
+def _frame(axes: Axes, corner: tuple[float, float], side: float, colour: str) -> None:
+    """A square around pixels from `corner` (x, y), whose middle is at whole numbers."""
+    x, y = corner
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), side, side, fill=False, ec=colour, lw=FRAME_WIDTH, clip_on=False))
+
+
+def draw_attention(rows: Sequence["ItemAttention"], path: Path) -> None:
+    """One row per item: where a hidden word looks in the picture, and which words a hidden cell looks at."""
+    width, height = ATTENTION_INCHES
+    size = (width, height * max(len(rows), 1))
+    with _style(), _saved(Figure(figsize=size, dpi=FIGURE_DPI, layout="constrained"), path) as figure:
+        for part, row in zip(figure.subfigures(max(len(rows), 1), 1, squeeze=False).flat, rows, strict=False):
+            text = textwrap.shorten(row.text, ATTENTION_CHARACTERS, placeholder=" ...")
+            part.suptitle(text, x=0.01, ha="left", fontsize=TEXT_SIZE - 1, fontweight="bold")
+            heat, cell, bars = part.subplots(1, len(ATTENTION_PANELS), width_ratios=ATTENTION_PANELS)
+            _draw_heat(heat, row)
+            _draw_hidden_cell(cell, row)
+            _draw_words(bars, row)
+
+
+def _draw_heat(axes: Axes, row: "ItemAttention") -> None:
+    """The picture in pale gray; cells with more than the average of its attention are covered, on a fixed scale."""
+    size = row.picture.shape[0]
+    gray = PALEST + (1 - PALEST) * row.picture.mean(axis=2) / BRIGHTEST
+    axes.imshow(gray, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    times = row.cells / row.cells.mean()
+    heat = np.empty((*row.cells.shape, 4))
+    heat[..., :3] = to_rgb(HEAT)
+    heat[..., 3] = HEAT_OPACITY * np.log(times.clip(1, HOTTEST)) / np.log(HOTTEST)
+    axes.imshow(heat, interpolation="nearest", extent=(-0.5, size - 0.5, size - 0.5, -0.5))
+    axes.set_title(f"hidden word: {_short(row.word)}", loc="center", fontsize=SMALL_TITLE)
+    even = row.cells.size / row.places
+    lines = [f"attention on the picture: {row.cells.sum():.0%}", f"(even: {even:.0%}), hottest cell x{times.max():.1f}"]
+    if row.guess is not None:
+        lines.append(f"guess: {_short(row.guess.word)} {row.guess.probability:.0%}")
+        lines.append(f"truth {row.guess.truth:.0%}, no picture {row.guess.truth_beside_gray:.0%}")
+    _write_below(axes, lines)
+
+
+def _draw_hidden_cell(axes: Axes, row: "ItemAttention") -> None:
+    axes.imshow(row.picture, interpolation="nearest")
+    side = row.picture.shape[0] / len(row.cells)
+    line, column = row.cell
+    _frame(axes, (column * side, line * side), side, HEAT)
+    axes.set_title("hidden cell: framed", loc="center", fontsize=SMALL_TITLE)
+    share, pieces = sum(word.share for word in row.words), sum(word.pieces for word in row.words)
+    _write_below(axes, [f"attention on words: {share:.0%}", f"(even: {pieces / row.places:.0%})"])
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= WORD_CHARACTERS else f"{word[:WORD_CHARACTERS]}..."
+
+
+def _draw_words(axes: Axes, row: "ItemAttention") -> None:
+    """The words with the most attention as bars; dots: even attention to words of as many pieces."""
+    top = sorted(row.words, key=lambda word: -word.share)[:ATTENTION_WORDS]
+    places = np.arange(len(top))
+    axes.barh(places, [100 * word.share for word in top], color=PALETTE[0])
+    axes.plot([100 * word.pieces / row.places for word in top], places, "o", color=INK, mfc="white", markersize=4)
+    axes.set_yticks(places, [_short(word.text) for word in top])
+    axes.set_ylim(ATTENTION_WORDS - 0.5, -0.5)
+    axes.set_title("words it looks at, % (dots: even)", loc="center", fontsize=SMALL_TITLE)
+    axes.tick_params(labelsize=TEXT_SIZE - 2)
+    axes.grid(visible=False, axis="y")
+
+
+def _write_below(axes: Axes, lines: Sequence[str]) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("\n".join(lines), fontsize=SMALL_TEXT)
 
 
 def draw_table_bars(table: pd.DataFrame, path: Path, prevalence: float | None = None) -> None:

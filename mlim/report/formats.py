@@ -1,6 +1,7 @@
 """How numbers become text: the one place that decides decimals, signs and what a missing value looks like."""
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 MISSING: Final = "\u2013"  # en dash
@@ -78,3 +79,11 @@ def duration(seconds: Number) -> str:
 def rate(per_second: Number) -> str:
     """Samples per second."""
     return MISSING if per_second is None or math.isnan(per_second) else f"{per_second:.1f}/s"
+
+
+def ceilings(known: Mapping[str, float] | None, sentence: str) -> list[str]:
+    """The `sentence` with the PR-AUC that readers without a mistake reach; none where the catalog does not know it."""
+    if not known:
+        return []
+    told = f"{score(known['text'])} from texts, {score(known['image'])} from pictures, {score(known['both'])} from both"
+    return [sentence.format(told)]

@@ -52,6 +52,8 @@ class Gathered:
     ablation_summary: Summary | None
     figure2: Mapping[str, pd.DataFrame]
     reconstructions: bytes | None
+    neighbours: bytes | None
+    attention: bytes | None
     probe: Summary | None
     evidence: Evidence
     claims: tuple[Judged, ...]
@@ -85,6 +87,8 @@ def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
         ablation_summary=_summary(ablation / SUMMARY),
         figure2=dict(_figure2(probe)),
         reconstructions=_bytes(probe / "reconstructions.png"),
+        neighbours=_bytes(probe / "neighbours.png"),
+        attention=_bytes(probe / "attention.png"),
         probe=_summary(probe / SUMMARY),
         evidence=evidence,
         claims=judge(evidence, Settings(recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed)),

@@ -77,6 +77,10 @@ def tiles(recipe: Recipe, gathered: Gathered) -> list[Tile]:
         found.append(Tile("PR-AUC of the main model", formats.score(main.pr_auc.value), ends))
     if metrics is not None:
         found.append(Tile("Chance", formats.score(metrics["prevalence"]), "share of matches among the test pairs"))
+    ceilings = (gathered.pairs or {}).get("ceilings")
+    if ceilings:
+        alone = f"of both; texts alone {formats.score(ceilings['text'])}, pictures {formats.score(ceilings['image'])}"
+        found.append(Tile("Best possible reader", formats.score(ceilings["both"]), alone))
     best = next(iter(baseline_scores(metrics).values()), None)
     if best is not None:
         found.append(Tile("Best baseline", formats.score(best.pr_auc.value), best.label))

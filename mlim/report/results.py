@@ -43,7 +43,6 @@ DATA_SETS: Final = {
     "hm_fashion": "hm_fashion (fashion articles with pictures)",
     "abo": "ABO (Amazon Berkeley Objects)",
 }
-EMBEDDED: Final = "data/catalog.yaml"  # where `mlim catalog synthesize` puts the embedded catalog
 HEADER: Final = (
     "model",
     "PR-AUC",
@@ -53,6 +52,7 @@ HEADER: Final = (
     "p-value",
     "paper, Table 1",
     "paper, Table 2",
+    "time for one seed",
 )
 
 Store = Any  # MLflow's client and run: only the tracking room may name its types
@@ -63,7 +63,12 @@ def collect(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]) -> d
     """The figures of one work folder that `write_results` shows, as JSON-able values."""
     ingest, validation, metrics = gathered.ingest or {}, gathered.validation or {}, gathered.metrics or {}
     rows = [
-        {**_plain(score), "table1": recipe.rows[name].paper_table1, "table2": recipe.rows[name].paper_table2}
+        {
+            **_plain(score),
+            "table1": recipe.rows[name].paper_table1,
+            "table2": recipe.rows[name].paper_table2,
+            "seconds": _seconds_per_seed(recipe, gathered, name),
+        }
         for name, score in row_scores(recipe, gathered).items()
     ]
     return {
@@ -74,17 +79,31 @@ def collect(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]) -> d
         "commit": lineage["commit"],
         "dirty": lineage["dirty"],
         "data_version": lineage["data_version"],
+        "hardware": sorted({str(one.summary["hardware"]) for one in gathered.trainings if "hardware" in one.summary}),
         "rows_in": ingest.get("rows_in"),
         "ingested": ingest.get("ingested"),
         "accepted": validation.get("accepted"),
         "quarantined": {**ingest.get("quarantined", {}), **validation.get("quarantined", {})},
         "pairs": metrics.get("pairs"),
         "prevalence": metrics.get("prevalence"),
+        "ceilings": (gathered.pairs or {}).get("ceilings"),
         "rows": rows,
         "baselines": [_plain(score) for score in baseline_scores(gathered.metrics).values()],
         "claims": [_plain(told) for told in tell(recipe, gathered)],
         "unshown": unshown(recipe, gathered),
     }
+
+
+def _seconds_per_seed(recipe: Recipe, gathered: Gathered, row: str) -> float | None:
+    """What one model of a row took: its fine-tuning and the pre-training it starts from, whoever else starts there."""
+    start = recipe.rows[row].pretraining
+    before = {one.seed: one.summary["seconds"] for one in gathered.pretrainings if one.name == start}
+    spent = [
+        one.summary["seconds"] + before.get(one.seed, 0.0)
+        for one in gathered.finetunings
+        if one.name == row and "seconds" in one.summary
+    ]
+    return float(np.mean(spent)) if spent else None
 
 
 def write_results(recipe: Recipe, out: Path, experiment: str | None = None) -> int:
@@ -112,7 +131,7 @@ def write_results(recipe: Recipe, out: Path, experiment: str | None = None) -> i
 def _across(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
     """The effects of all results in one plot beside `out`; nothing where none was measured."""
     effects = [
-        {**effect, "group": f"{_catalog_name(each['catalog'])}, {each['recipe']}"}
+        {**effect, "group": f"{_catalog_name(each)}, {each['recipe']}"}
         for each in results
         for claim in each.get("claims", ())
         for effect in claim["effects"]
@@ -126,14 +145,14 @@ def _across(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
     return [f"## Effects\n\n![How large the effects are, with their intervals]({path.name})\n\n{EFFECTS_NOTE}\n"]
 
 
-def _catalog_name(catalog: str) -> str:
-    """What a person calls a catalog: the embedded one by its kind, others by their file."""
-    return "synthetic" if catalog == EMBEDDED else Path(catalog).stem
+def _catalog_name(results: Mapping[str, Any]) -> str:
+    """What a person calls a catalog: the embedded one, which alone knows its ceilings, by its kind; else its file."""
+    return "synthetic" if results.get("ceilings") else Path(results["catalog"]).stem
 
 
 def _unshown_part(results: Sequence[Mapping[str, Any]]) -> str:
     """The data sets that no result is of."""
-    names = " ".join(_catalog_name(each["catalog"]) for each in results)
+    names = " ".join(_catalog_name(each) for each in results)
     absent = [what for word, what in DATA_SETS.items() if word not in names]
     return f"## Data that are not shown\n\nNo result here is of {'; of '.join(absent)}.\n" if absent else ""
 
@@ -252,8 +271,9 @@ def _facts(results: Mapping[str, Any], durations: Mapping[str, float]) -> list[s
         f"{formats.count(results['accepted'])} accepted; quarantined: {reasons or 'none'}",
         f"- test pairs: {formats.count(results['pairs'])}, chance (prevalence) {formats.score(results['prevalence'])}; "
         f"seeds {', '.join(map(str, results['seeds']))}",
+        *formats.ceilings(results.get("ceilings"), "- the best possible readers reach {}"),
         f"- commit `{results['commit']}`{changes}, data version `{results['data_version']}`",
-        f"- time: {spent or formats.MISSING}",
+        f"- time: {spent or formats.MISSING}; trained on {'; '.join(results.get('hardware', ())) or formats.MISSING}",
     ]
 
 
@@ -274,6 +294,7 @@ def _cells(score: Mapping[str, Any]) -> list[str]:
         formats.p_value(score["p_value"]),
         formats.score(score.get("table1")),
         formats.score(score.get("table2")),
+        formats.MISSING if score.get("seconds") is None else formats.duration(score["seconds"]),
     ]
 
 

@@ -26,6 +26,16 @@ FIGURES: Final = {
     "figure2a": ("Text loss by its picture (Figure 2a)", "MLM loss per masked token", "picture"),
     "figure2b": ("Picture loss by its text (Figure 2b)", "RECON loss per pixel", "text"),
 }
+ATTENTION_NOTE: Final = (
+    "Left, a word is hidden, and the darker a cell, the more the word looks there (darkest from four times the average "
+    "on); right, a cell is hidden, and the longer a bar, the more the cell looks at that word (dots: spread evenly). "
+    "Last block, mean over heads; the word is the one of which the picture tells most, if the model was trained to "
+    "guess words, and the cell the one with most detail."
+)
+NEIGHBOURS_NOTE: Final = (
+    "Each row is one test item and the items closest to it for the pre-trained model (cosine of its mean outputs, less "
+    "their average over items); framed ones are variations of the same product."
+)
 
 
 def filled(blocks: Iterable[Block]) -> tuple[Block, ...]:
@@ -211,11 +221,17 @@ def row_curves_plot(recipe: Recipe, gathered: Gathered) -> list[Block]:
 
 
 def probes_section(gathered: Gathered) -> Section:
-    """Figure 2 of the paper and the sheet of reconstructions."""
+    """Figure 2 of the paper and the sheets: reconstructions, attention, nearest neighbours."""
     title = "Does each modality use the other?"
     if gathered.probe is None:
         return Section("probes", title, "", missing="The probes have not run: run `mlim probe`.")
-    found = (_figure2(gathered, "figure2a"), _figure2(gathered, "figure2b"), _reconstructions(gathered))
+    found = (
+        _figure2(gathered, "figure2a"),
+        _figure2(gathered, "figure2b"),
+        _sheet("Reconstructions of test items", gathered.reconstructions),
+        _sheet("Where a hidden word and a hidden cell look", gathered.attention, ATTENTION_NOTE),
+        _sheet("Nearest neighbours of test items", gathered.neighbours, f"{NEIGHBOURS_NOTE}{_family_share(gathered)}"),
+    )
     blocks = tuple(block for block in found if block is not None)
     left = [f"{name} was left out: {reason}." for name in FIGURES if (reason := _about(gathered, name).get("skipped"))]
     lead = (
@@ -243,10 +259,20 @@ def _about(gathered: Gathered, name: str) -> Mapping[str, Any]:
     return about
 
 
-def _reconstructions(gathered: Gathered) -> Block | None:
-    if gathered.reconstructions is None:
-        return None
-    return Picture("Reconstructions of test items", data_uri(gathered.reconstructions, PNG))
+def _sheet(title: str, picture: bytes | None, note: str = "") -> Block | None:
+    return None if picture is None else Picture(title, data_uri(picture, PNG), note)
+
+
+def _family_share(gathered: Gathered) -> str:
+    """How often the nearest neighbour is of the same family, as a sentence; empty where no item has a family."""
+    share = _about(gathered, "neighbours")
+    if not share.get("items"):
+        return ""
+    return (
+        f" The nearest is of the same family for {formats.percent(share['same_family'])} of "
+        f"{formats.count(share['items'])} test items, by chance for {formats.percent(share['by_chance'])}, with "
+        f"the same network's random weights for {formats.percent(share['with_random_weights'])}."
+    )
 
 
 def hardest_section(recipe: Recipe, gathered: Gathered, workspace: Workspace) -> Section:

@@ -10,17 +10,11 @@ import pandas as pd
 
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
-from mlim.evaluation.pr_auc import (
-    Interval,
-    Labels,
-    Scores,
-    average_precision,
-    percentile_interval,
-    prevalence,
-    resampled_average_precision,
-)
-from mlim.evaluation.scores import SCORES_FILE, check_same_pairs, labels_of, part, read_scores, scores_of
-from mlim.evaluation.significance import Difference, paired_difference
+from mlim.evaluation.evidence import judged_pairs
+from mlim.evaluation.pr_auc import Interval, Labels, Scores, average_precision, prevalence
+from mlim.evaluation.resampling import JudgedPairs, compare_all
+from mlim.evaluation.scores import SCORES_FILE, check_same_pairs, part, read_scores, scores_of
+from mlim.evaluation.significance import Difference
 from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.recipe import Modality, Recipe
 from mlim.tracking import stage_run
@@ -73,10 +67,11 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     cells = read_cells(recipe, workspace)
     check_budgets(recipe, cells)
     with stage_run(recipe, workspace, STAGE, STAGE, lineage(workspace)) as run:
-        labels = _common_labels(recipe, cells)
-        results = compare_rows(recipe, cells, labels)
+        pairs = judged_pairs(_common_pairs(recipe, cells), workspace)
+        results = compare_rows(recipe, cells, pairs)
         metrics = {row: _metrics(result) for row, result in results.items()}
-        about = {"main": recipe.main, "seeds": [*recipe.seeds], "pairs": len(labels), "prevalence": prevalence(labels)}
+        about = {"main": recipe.main, "seeds": [*recipe.seeds], "pairs": pairs.labels.size}
+        about |= {"prevalence": prevalence(pairs.labels)}
         summary = {**about, "rows": metrics, "run_id": run.id}
         with atomic_folder(workspace.ablation) as folder:
             _write(folder, table_rows(recipe, cells, results), metrics, summary)
@@ -139,41 +134,34 @@ def check_budgets(recipe: Recipe, cells: Mapping[str, Sequence[Cell]]) -> None:
         raise DataError("\n".join([*problems, "train the rows again with one recipe, so that they can be compared"]))
 
 
-def _common_labels(recipe: Recipe, cells: Mapping[str, Sequence[Cell]]) -> Labels:
-    """The labels of the test pairs; `DataError` when a cell was scored on other pairs than the main row."""
+def _common_pairs(recipe: Recipe, cells: Mapping[str, Sequence[Cell]]) -> pd.DataFrame:
+    """The test pairs; `DataError` when a cell was scored on other pairs than the main row."""
     expected = part(cells[recipe.main][0].test, modality=recipe.main_row.modality)
     for cell in (cell for row in recipe.rows for cell in cells[row]):
         found = part(cell.test, modality=recipe.rows[cell.row].modality)
         what = f"the test scores of row `{cell.row}`, seed {cell.seed},"
         check_same_pairs(expected, found, what, _command(cell.row, cell.seed))
-    return labels_of(expected)
+    return expected
 
 
-def compare_rows(recipe: Recipe, cells: Mapping[str, Sequence[Cell]], labels: Labels) -> dict[str, RowResult]:
-    """Every row's PR-AUC, averaged over seeds inside each resample of the pairs, and its difference to the main row."""
+def compare_rows(recipe: Recipe, cells: Mapping[str, Sequence[Cell]], pairs: JudgedPairs) -> dict[str, RowResult]:
+    """Every row's PR-AUC, averaged over its seeds, and its difference to the main row, over families and seeds."""
     settings = recipe.evaluate
-    scores = {row: [cell.scores(recipe.rows[row].modality) for cell in cells[row]] for row in recipe.rows}
-    resampled = {
-        row: resampled_average_precision(labels, of_row, settings.bootstrap_samples, recipe.seed).mean(axis=0)
-        for row, of_row in scores.items()
-    }
-    by_seed = {row: [average_precision(labels, one) for one in of_row] for row, of_row in scores.items()}
-    values = {row: float(np.mean(of_row)) for row, of_row in by_seed.items()}
+    order = dict.fromkeys((recipe.main, *recipe.rows))
+    stacked = {row: np.stack([cell.scores(recipe.rows[row].modality) for cell in cells[row]]) for row in order}
+    compared = compare_all(pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed)
 
-    def difference(row: str) -> Difference:
-        apart = resampled[row] - resampled[recipe.main]
-        return paired_difference(values[row] - values[recipe.main], apart, settings.confidence)
-
-    return {
-        row: RowResult(
-            pr_auc=percentile_interval(values[row], resampled[row], settings.confidence),
-            by_seed=by_seed[row],
-            text=_mean(labels, cells[row], "text"),
-            image=_mean(labels, cells[row], "image"),
-            difference=None if row == recipe.main else difference(row),
+    def result(row: str) -> RowResult:
+        pr_auc, minus_main = compared[row]
+        return RowResult(
+            pr_auc=pr_auc.interval,
+            by_seed=pr_auc.by_seed,
+            text=_mean(pairs.labels, cells[row], "text"),
+            image=_mean(pairs.labels, cells[row], "image"),
+            difference=None if minus_main is None else minus_main.difference,
         )
-        for row in recipe.rows
-    }
+
+    return {row: result(row) for row in recipe.rows}
 
 
 def _mean(labels: Labels, cells: Sequence[Cell], modality: Modality) -> float | None:
@@ -211,7 +199,7 @@ def _table_row(recipe: Recipe, name: str, cells: Sequence[Cell], result: RowResu
         "seeds": len(cells),
         "table1": described.paper_table1,
         "table2": described.paper_table2,
-        "run_ids": ";".join(str(cell.finetuning.get("run_id", "")) for cell in cells),
+        "run_ids": ";".join(cell.finetuning.get("run_id") or "" for cell in cells),
         **{column: None if figure is None else round(figure, DIGITS) for column, figure in figures.items()},
     }
 

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,9 @@ from mlim.catalog.items import open_items
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.evaluation.baselines import JUDGED, TREES, read_attributes, score_baselines, similarities
-from mlim.evaluation.pr_auc import bootstrap_interval, pr_curve, prevalence
+from mlim.evaluation.evidence import families_of
+from mlim.evaluation.pr_auc import pr_curve, prevalence
+from mlim.evaluation.resampling import Compared, Families, JudgedPairs, compare_all
 from mlim.evaluation.scores import (
     MODALITIES,
     check_same_pairs,
@@ -24,7 +25,6 @@ from mlim.evaluation.scores import (
     read_scores,
     scores_of,
 )
-from mlim.evaluation.significance import paired_bootstrap
 from mlim.evaluation.threshold import calibrate, choose_threshold, decide
 from mlim.files import atomic_folder, write_json
 from mlim.recipe import Modality, Recipe
@@ -52,7 +52,8 @@ def evaluate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[s
         atomic_folder(workspace.evaluation) as folder,
     ):
         baselines = _score_baselines(recipe, workspace, pairs, training_items, terminal)
-        metrics = judge(recipe, scores, baselines)
+        families = families_of(part(pairs, split="test"), workspace)
+        metrics = judge(recipe, scores, baselines, families)
         _write(folder, recipe, scores, baselines, metrics)
         _track(run, metrics, folder)
         summary = {**metrics, "run_id": run.id}
@@ -91,11 +92,17 @@ def _score_baselines(
     return score_baselines(pairs, features, recipe.seed)
 
 
-def judge(recipe: Recipe, scores: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, Any]:
-    """Every figure of metrics.json: PR-AUC by modality, the decision at the threshold, calibration, baselines."""
+def judge(
+    recipe: Recipe, scores: pd.DataFrame, baselines: pd.DataFrame, families: Families | None = None
+) -> dict[str, Any]:
+    """Every figure of metrics.json: PR-AUC by modality, the decision at the threshold, calibration, baselines.
+
+    `families` (n, 2) are those of the test pairs: intervals are over them, or over pairs where they are not known.
+    """
     modality = recipe.main_row.modality
     test = part(scores, split="test", modality=modality)
     labels = labels_of(test)
+    compared = _compare(recipe, scores, baselines, JudgedPairs(labels, families))
     found = {
         "row": recipe.main,
         "seed": recipe.seeds[0],
@@ -103,39 +110,27 @@ def judge(recipe: Recipe, scores: pd.DataFrame, baselines: pd.DataFrame) -> dict
         "pairs": len(labels),
         "positives": int(labels.sum()),
         "prevalence": prevalence(labels),
-        "pr_auc": _by_modality(recipe, scores),
-        "baselines": _baseline_figures(recipe, test, baselines),
+        "pr_auc": {shown: compared[shown].pr_auc.interval._asdict() for shown in MODALITIES if shown in compared},
+        "baselines": {str(name): _baseline(compared[name]) for name in baselines["baseline"].unique()},
         **_decision(recipe, part(scores, split="validation", modality=modality), test),
     }
     return {**found, **_against_trees(found["baselines"][TREES]["difference_to_main"])}
 
 
-def _by_modality(recipe: Recipe, scores: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """PR-AUC of the one model when it is shown both modalities, texts only, pictures only (as far as scored)."""
-    parts = {modality: part(scores, split="test", modality=modality) for modality in MODALITIES}
-    return {modality: _interval(recipe, shown) for modality, shown in parts.items() if len(shown)}
-
-
-def _interval(recipe: Recipe, shown: pd.DataFrame) -> dict[str, float]:
+def _compare(recipe: Recipe, scores: pd.DataFrame, baselines: pd.DataFrame, pairs: JudgedPairs) -> dict[str, Compared]:
+    """The main model as it is judged, as it does when shown another modality (as far as scored), and the baselines."""
+    modalities: tuple[str, ...] = (recipe.main_row.modality, *MODALITIES)
+    shown = {modality: part(scores, split="test", modality=modality) for modality in modalities}
+    shown |= {str(name): part(baselines, split="test", baseline=name) for name in baselines["baseline"].unique()}
+    stacked = {name: scores_of(frame)[None] for name, frame in shown.items() if len(frame)}
     settings = recipe.evaluate
-    interval = bootstrap_interval(
-        labels_of(shown), scores_of(shown), settings.bootstrap_samples, settings.confidence, recipe.seed
-    )
-    return interval._asdict()
+    return compare_all(pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed)
 
 
-def _baseline_figures(recipe: Recipe, test: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """For each baseline its PR-AUC and its PR-AUC minus the main model's, paired over the test pairs."""
-    settings = recipe.evaluate
-    compare = partial(
-        paired_bootstrap, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=recipe.seed
-    )
-    figures = {}
-    for name in baselines["baseline"].unique():
-        shown = part(baselines, split="test", baseline=name)
-        difference = compare(labels_of(test), scores_of(shown), scores_of(test))
-        figures[str(name)] = {**_interval(recipe, shown), "difference_to_main": difference._asdict()}
-    return figures
+def _baseline(found: Compared) -> dict[str, Any]:
+    """A baseline's PR-AUC, and its PR-AUC minus the main model's, paired over the test pairs."""
+    difference = {} if found.minus_first is None else {"difference_to_main": found.minus_first.difference._asdict()}
+    return {**found.pr_auc.interval._asdict(), **difference}
 
 
 def _decision(recipe: Recipe, validation: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
 from mlim.evaluation.evidence import Evidence, Variant, read_evidence
-from mlim.evaluation.resampling import effect_of, pooled_spread, resample
+from mlim.evaluation.resampling import compare_all
 from mlim.files import atomic_file, write_json
 from mlim.grids import Grid, load_grid, rows_of, variant_of
 from mlim.recipe import Recipe
@@ -78,15 +78,14 @@ def compare(recipe: Recipe, evidence: Evidence, equal_budgets: bool = True) -> d
         raise DataError(
             f"trained on another budget than `{recipe.main}`: {', '.join(unequal)}; there is nothing to compare"
         )
-    stacked = {row: scores.at(recipe.seeds) for row, scores in evidence.rows.items()}
-    drawn = resample(evidence.pairs, stacked, recipe.evaluate.bootstrap_samples, recipe.seed)
-    spread = pooled_spread([found.by_seed for found in drawn.values()])
+    settings = recipe.evaluate
+    stacked = {row: evidence.rows[row].at(recipe.seeds) for row in dict.fromkeys((recipe.main, *evidence.rows))}
+    compared = compare_all(evidence.pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed)
     rows: dict[str, Any] = {}
-    for row, found in drawn.items():
-        effect = effect_of(found.minus(drawn[recipe.main]), evidence.pairs.clusters, recipe.evaluate.confidence, spread)
-        by_seed = dict(zip(map(str, recipe.seeds), found.by_seed.tolist(), strict=True))
-        difference = None if row == recipe.main else {"value": effect.value, "low": effect.low, "high": effect.high}
-        rows[row] = {"pr_auc": float(found.by_seed.mean()), "by_seed": by_seed, "minus_main": difference}
+    for row, (pr_auc, minus) in compared.items():
+        by_seed = dict(zip(map(str, recipe.seeds), pr_auc.by_seed, strict=True))
+        difference = None if minus is None else {"value": minus.value, "low": minus.low, "high": minus.high}
+        rows[row] = {"pr_auc": pr_auc.value, "by_seed": by_seed, "minus_main": difference}
     return rows
 
 

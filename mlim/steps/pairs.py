@@ -142,11 +142,13 @@ def _require(findings: Sequence[Finding], data_docs: Path, workspace: Workspace)
 
 def _summary(inputs: _Inputs, made: SplitPairs, written: pd.DataFrame, paired: pd.DataFrame) -> dict[str, Any]:
     test = written[written["split"] == TEST]
+    ceilings = inputs.description.ceilings
     return {
         "pairs": len(written),
         "directions": inputs.description.pairs.directions,
         "counts": count_pairs(written),
         "prevalence": float(test["label"].mean()),
+        "ceilings": None if ceilings is None else ceilings.model_dump(),
         "kinds": written["kind"].value_counts().to_dict(),
         "mismatches": made.mismatches,
         "items": made.items["split"].value_counts().to_dict(),

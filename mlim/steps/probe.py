@@ -1,7 +1,10 @@
-"""Step `probe`: Figure 2 of the paper (section 4.2.2) and a sheet of reconstructions, on items of the test split."""
+"""Step `probe`: Figure 2 of the paper (section 4.2.2), and sheets that show what the model does with test items.
+
+The sheets: reconstructions, nearest neighbours, attention between text and picture.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +16,14 @@ from mlim.console import Terminal
 from mlim.data.seeds import numpy_generator
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import DataError, InputError
+from mlim.evaluation.interaction import embed, family_share, item_attention, neighbourhoods, similarities
 from mlim.evaluation.judging import HARM_KEY
 from mlim.evaluation.probes import (
     SHEET,
     Families,
     Losses,
     Point,
+    ProbedModel,
     Prober,
     compare_harm,
     compare_partners,
@@ -28,7 +33,7 @@ from mlim.evaluation.probes import (
 from mlim.files import atomic_folder, write_json
 from mlim.models.mlim import Mlim
 from mlim.recipe import LossName, Recipe
-from mlim.report.figures import draw_figure2, draw_reconstructions
+from mlim.report.figures import draw_attention, draw_figure2, draw_neighbours, draw_reconstructions
 from mlim.tracking import StageRun, stage_run
 from mlim.training.device import choose_device
 from mlim.versions import lineage
@@ -36,6 +41,8 @@ from mlim.workspace import Workspace
 
 STAGE: Final = "probe"
 FEWEST_ITEMS: Final = 2  # a random other item has to exist
+NEIGHBOURS: Final = 5  # shown of each item
+NEIGHBOURS_KEY: Final = "neighbours"  # of the summary
 
 
 @dataclass(frozen=True)
@@ -55,21 +62,24 @@ FIGURE_2B: Final = Figure("figure2b", "recon", "Picture masked, beside a text", 
 def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
     """Measure how much the main row's pre-trained model (first seed) uses each modality for the other.
 
-    A figure whose loss that model was not trained on is left out, and the summary says why. `InputError` when the
-    pre-training is missing; `DataError` with fewer than two test items.
+    A figure whose loss that model was not trained on is left out, and the summary says why; neighbours and attention
+    need no loss. `InputError` when the pre-training is missing; `DataError` with fewer than two test items.
     """
     losses, reason = _trained_losses(recipe)
     figures = [figure for figure in (FIGURE_2A, FIGURE_2B) if figure.loss in losses]
-    items = _test_items(recipe, workspace) if figures else pd.DataFrame()
-    prober = _prober(recipe, workspace, [*items["id"]]) if figures else None
+    items = _test_items(recipe, workspace) if losses else pd.DataFrame()
+    probed = _probed_model(recipe, workspace) if losses else None
     with (
         stage_run(recipe, workspace, STAGE, STAGE, lineage(workspace)) as run,
         atomic_folder(workspace.probe) as folder,
     ):
         found: dict[str, Any] = {figure.name: {"skipped": reason} for figure in (FIGURE_2A, FIGURE_2B)}
-        if prober is not None:
+        if probed is not None:
             families = items["component"].to_numpy(dtype=np.int64)
+            prober = Prober(probed, [*items["id"]], recipe.seed)
             found |= _draw_all(recipe, prober, figures, families, folder, terminal)
+            found[NEIGHBOURS_KEY] = _draw_neighbours(recipe, workspace, probed, items, folder)
+            _draw_attention(recipe, probed, [*items["id"]], "mlm" in losses, folder)
         _track(run, found, folder)
         summary = {**found, **_about(recipe), **_verdict(found), "run_id": run.id}
         write_json(folder / "summary.json", summary)
@@ -90,29 +100,23 @@ def _about(recipe: Recipe) -> dict[str, Any]:
     return {"row": recipe.main, "pretraining": recipe.main_row.pretraining, "seed": recipe.seeds[0]}
 
 
-def _prober(recipe: Recipe, workspace: Workspace, items: Sequence[str]) -> Prober:
+def _probed_model(recipe: Recipe, workspace: Workspace) -> ProbedModel:
     name, seed = recipe.main_row.pretraining, recipe.seeds[0]
     folder = workspace.pretrained(str(name), seed)
     if not (folder / "model").is_dir():
         raise InputError(f"{folder / 'model'} is missing; run `mlim pretrain {name} --seed {seed}` first")
-    return Prober(
+    return ProbedModel(
         Mlim.from_pretrained(folder / "model").to(choose_device(recipe.device)),
         TextTokenizer.from_folder(folder / "model"),
         open_items(recipe, workspace),
-        items,
         max_tokens=recipe.text.max_tokens,
         batch_size=recipe.evaluate.batch_size,
-        seed=recipe.seed,
     )
 
 
 def _test_items(recipe: Recipe, workspace: Workspace) -> pd.DataFrame:
     """Random items of the test split with their families (id, component), `probe.items` where there are as many."""
-    path = workspace.pairs / "items.parquet"
-    if not path.is_file():
-        raise InputError(f"{path} is missing; run `mlim pairs` first")
-    items = pd.read_parquet(path)
-    components = items.loc[items["split"] == "test"].set_index("id")["component"]
+    components = _test_families(workspace)
     known = sorted(components.index)
     number = min(recipe.probe.items, len(known))
     if number < FEWEST_ITEMS:
@@ -121,6 +125,25 @@ def _test_items(recipe: Recipe, workspace: Workspace) -> pd.DataFrame:
         )
     drawn = [str(item) for item in numpy_generator("probe items", recipe.seed).choice(known, number, replace=False)]
     return pd.DataFrame({"id": drawn, "component": components.loc[drawn].to_numpy()})
+
+
+def _test_families(workspace: Workspace) -> "pd.Series[int]":
+    """The family of every item of the test split, by its id."""
+    path = workspace.pairs / "items.parquet"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run `mlim pairs` first")
+    items = pd.read_parquet(path)
+    return items.loc[items["split"] == "test"].set_index("id")["component"]
+
+
+def _with_relatives(items: pd.DataFrame, workspace: Workspace) -> pd.DataFrame:
+    """The items (id, component), then the rest of their families in the test split: what a neighbour can be.
+
+    A random part of a catalog would hold few relatives; all of a large one would take too long.
+    """
+    components = _test_families(workspace).sort_index()
+    relatives = components[components.isin(items["component"]) & ~components.index.isin(items["id"])]
+    return pd.concat([items, relatives.reset_index()], ignore_index=True)
 
 
 def _draw_all(
@@ -142,6 +165,34 @@ def _draw_all(
         sheet = prober.reconstructions(recipe.probe.reconstruction_masking, recipe.probe.reconstructions)
         draw_reconstructions(sheet, SHEET, folder / "reconstructions.png")
     return found
+
+
+def _draw_neighbours(
+    recipe: Recipe, workspace: Workspace, probed: ProbedModel, items: pd.DataFrame, folder: Path
+) -> dict[str, Any]:
+    """Draw the nearest neighbours of the first items; say how often the nearest of a probed item is of its family.
+
+    Items of a family share words and looks, so that chance is easily beaten: random weights tell what training adds.
+    """
+    candidates = _with_relatives(items, workspace)
+    ids, families = [*candidates["id"]], candidates["component"].to_numpy(dtype=np.int64)
+    untrained = replace(probed, model=Mlim.random(probed.model.config, recipe.seed).to(probed.device))
+    cosines, by_accident = (similarities(embed(model, ids), len(items)) for model in (probed, untrained))
+    rows = neighbourhoods(probed, ids, families, cosines[: recipe.probe.reconstructions], NEIGHBOURS)
+    draw_neighbours(rows, folder / "neighbours.png")
+    return {
+        **family_share(cosines, families)._asdict(),
+        "with_random_weights": family_share(by_accident, families).same_family,
+    }
+
+
+def _draw_attention(recipe: Recipe, probed: ProbedModel, items: Sequence[str], guess: bool, folder: Path) -> None:
+    """Draw attention of the first items that have a text; none has: no picture."""
+    shown = items[: recipe.probe.reconstructions]
+    found = [item_attention(probed, item, guess, recipe.seed) for item in shown]
+    rows = [row for row in found if row is not None]
+    if rows:
+        draw_attention(rows, folder / "attention.png")
 
 
 def _settings(recipe: Recipe) -> tuple[int, float, int]:
@@ -198,6 +249,9 @@ def _track(run: StageRun, found: Mapping[str, Any], folder: Path) -> None:
         measured = found[figure.name]
         if measured["skipped"] is None:
             run.metric(f"{figure.name}.harm_of_random_partner", measured["harm_of_random_partner"])
+    share = found.get(NEIGHBOURS_KEY, {}).get("same_family")
+    if share is not None:
+        run.metric(f"{NEIGHBOURS_KEY}.same_family", share)
     if any(folder.iterdir()):
         run.artifact(folder)
 
@@ -212,4 +266,10 @@ def _say(summary: Mapping[str, Any], terminal: Terminal) -> None:
         terminal.say(
             f"{figure.name}: {figure.y_label} is {answer}; a random one changes it by "
             f"{found['harm_of_random_partner']:+.1%} on average"
+        )
+    share = summary.get(NEIGHBOURS_KEY)
+    if share is not None and share["items"]:
+        terminal.say(
+            f"neighbours: the nearest is of the same family for {share['same_family']:.1%} of {share['items']} items, "
+            f"by chance for {share['by_chance']:.1%}, with random weights for {share['with_random_weights']:.1%}"
         )

@@ -14,13 +14,15 @@ import pyarrow.parquet as pq
 from mlim.catalog.items import open_items
 from mlim.console import Terminal
 from mlim.errors import InputError
-from mlim.evaluation.significance import paired_bootstrap
+from mlim.evaluation.evidence import judged_pairs
+from mlim.evaluation.resampling import JudgedPairs, compare
 from mlim.files import atomic_folder, read_json, write_json
 from mlim.recipe import Recipe
 from mlim.registry import CHAMPION, MODEL_SHA256, Registry
 from mlim.serving import SETTINGS, SHARD_FORMAT, ServingSettings, seal
 from mlim.steps.cards import write_cards
 from mlim.tracking import StageRun, recipe_sha256, run_tags, shown, stage_run
+from mlim.untracked import check_recorded
 from mlim.versions import UNKNOWN, Lineage, lineage
 from mlim.workspace import Workspace
 
@@ -79,6 +81,7 @@ def _inputs(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
     missing = [f"{path} is missing; run `{command}` first" for path, command in needed.items() if not path.is_file()]
     if missing:
         raise InputError(*missing)
+    check_recorded(recipe, workspace)  # a version must lead back to runs
     metrics: dict[str, Any] = read_json(workspace.evaluation / "metrics.json")
     if (metrics["row"], metrics["seed"]) != (recipe.main, recipe.seeds[0]):
         raise InputError(
@@ -195,15 +198,15 @@ def _decide(recipe: Recipe, workspace: Workspace, registry: Registry, version: s
         reason = str(error).splitlines()[0]
         return Verdict(False, f"challenger; champion version {champion} cannot be scored ({reason}), compare by hand")
     ours = registry.score(version, _requests(recipe, workspace, pairs, size))
-    return _compare(recipe, np.asarray(pairs["label"]), ours, theirs, champion)
+    return _compare(recipe, judged_pairs(pairs, workspace), np.asarray(ours), np.asarray(theirs), champion)
 
 
-def _compare(recipe: Recipe, labels: Any, ours: Any, theirs: Any, champion: str) -> Verdict:
-    figures = recipe.evaluate
-    difference = paired_bootstrap(labels, ours, theirs, figures.bootstrap_samples, figures.confidence, recipe.seed)
+def _compare(recipe: Recipe, pairs: JudgedPairs, ours: Any, theirs: Any, champion: str) -> Verdict:
+    settings = recipe.evaluate
+    difference = compare(pairs, ours[None], theirs[None], settings.bootstrap_samples, settings.confidence, recipe.seed)
     measured = (
         f"PR-AUC {difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}] against champion version "
-        f"{champion} on the same {labels.size} test pairs"
+        f"{champion} on the same {pairs.labels.size} test pairs"
     )
     if difference.low > 0:
         return Verdict(True, f"champion, {measured}")

@@ -29,7 +29,7 @@ from mlim.models.hub import RANDOM, load_tokenizer
 from mlim.recipe import FinetuneConfig, PretrainConfig, Recipe
 from mlim.training.checkpoint import Checkpoints, fingerprint_of, only_trainer
 from mlim.training.contracts import TrainResult
-from mlim.training.device import Place, allow_fast_fp32, choose_device
+from mlim.training.device import Place, allow_fast_fp32, choose_device, hardware_of
 from mlim.training.journal import HISTORY_COLUMNS
 from mlim.training.ranks import join_ranks
 from mlim.workspace import Workspace
@@ -192,6 +192,7 @@ def training_summary(result: TrainResult, model: nn.Module, place: Place) -> dic
         "skipped_steps": result.skipped,
         "processes": place.ranks.size,
         "device": place.device.type,
+        "hardware": hardware_of(place),
         "seconds": round(result.seconds, 3),
         "samples_per_second": round(result.samples_per_second, 2),
         "parameters": {"total": _count_parameters(model), **parameters},

@@ -8,7 +8,7 @@ import torch
 
 from mlim.errors import InputError
 from mlim.recipe import ComputeConfig
-from mlim.throughput import Precision
+from mlim.throughput import Precision, device_name
 from mlim.training.ranks import Ranks
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -54,6 +54,13 @@ class Place:
         if wanted == "bf16" or (wanted == "auto" and cuda and torch.cuda.is_bf16_supported()):
             return "bf16"
         return "tf32" if cuda else "fp32"
+
+
+def hardware_of(place: Place) -> str:
+    """What a training runs on, for people who read its cost: `2 x NVIDIA H100`, `cpu with 4 threads`."""
+    name = device_name(place.device)
+    one = f"{name} with {torch.get_num_threads()} threads" if place.device.type == "cpu" else name
+    return one if place.ranks.size == 1 else f"{place.ranks.size} x {one}"
 
 
 def allow_fast_fp32() -> None:

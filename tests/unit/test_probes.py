@@ -7,6 +7,7 @@ from mlim.evaluation.probes import (
     GRAY,
     PARTNERS,
     ItemLosses,
+    ProbedModel,
     Prober,
     compare_harm,
     compare_partners,
@@ -27,10 +28,9 @@ def parts(tiny_recipe, tiny_workspace):
     return build_mlim(tiny_recipe, tokenizer, seed=0), tokenizer, store
 
 
-def prober(parts, recipe, batch_size=4, items=ITEMS, **changes):
-    model, tokenizer, store = parts
-    settings = {"max_tokens": recipe.text.max_tokens, "batch_size": batch_size, "seed": 0} | changes
-    return Prober(model, tokenizer, store, store.ids[:items], **settings)
+def prober(parts, recipe, batch_size=4):
+    _, _, store = parts
+    return Prober(ProbedModel(*parts, max_tokens=recipe.text.max_tokens, batch_size=batch_size), store.ids[:ITEMS], 0)
 
 
 @pytest.mark.parametrize("kind", ["mlm", "recon"])

@@ -8,6 +8,7 @@ import pytest
 from report_results import HOSTILE_TEXT, MAIN_SCORE, fill, write_hostile_text
 
 from mlim.errors import InputError
+from mlim.files import read_json, write_json
 from mlim.report import formats
 from mlim.report.gather import gather
 from mlim.report.page import render
@@ -158,6 +159,34 @@ def test_nothing_but_items_says_what_to_run(own_workspace, tiny_recipe):
     assert "No model has been judged yet" in words
     for command in ("`mlim evaluate`", "`mlim probe`", "`mlim pretrain`"):
         assert command in words
+
+
+def test_sheets_of_the_probe_are_shown_with_what_they_show(filled, tiny_recipe):
+    titles = {
+        "neighbours": "Nearest neighbours of test items",
+        "attention": "Where a hidden word and a hidden cell look",
+    }
+    before = page_of(tiny_recipe, filled)
+    assert not any(f'alt="{title}"' in before for title in titles.values())
+    sheet = (filled.probe / "reconstructions.png").read_bytes()
+    for name in titles:
+        (filled.probe / f"{name}.png").write_bytes(sheet)
+    share = {"same_family": 0.25, "by_chance": 0.031, "items": 8, "with_random_weights": 0.5}
+    write_json(filled.probe / "summary.json", {**read_json(filled.probe / "summary.json"), "neighbours": share})
+    page = page_of(tiny_recipe, filled)
+    assert all(f'alt="{title}"' in page for title in titles.values())
+    words = Outline(page).words
+    assert "of the same family for 25.0 % of 8 test items, by chance for 3.1 %" in words
+    assert "Last block, mean over heads" in words
+
+
+def test_neighbours_without_families_have_no_share(filled, tiny_recipe):
+    shutil.copy(filled.probe / "reconstructions.png", filled.probe / "neighbours.png")
+    share = {"same_family": None, "by_chance": None, "items": 0, "with_random_weights": None}
+    write_json(filled.probe / "summary.json", {**read_json(filled.probe / "summary.json"), "neighbours": share})
+    words = Outline(page_of(tiny_recipe, filled)).words
+    assert "variations of the same product" in words
+    assert "by chance for" not in words
 
 
 def test_rows_that_were_not_run_are_named(filled, tiny_recipe):

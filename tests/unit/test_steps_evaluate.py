@@ -220,7 +220,7 @@ def test_probe_draws_figure_2_and_says_what_it_shows(recipe, pretrained, quiet):
     folder = pretrained.probe
     assert {path.name for path in folder.iterdir()} == {
         *(f"figure2{half}.{suffix}" for half in "ab" for suffix in ("csv", "svg", "png")),
-        "reconstructions.png",
+        *(f"{sheet}.png" for sheet in ("reconstructions", "neighbours", "attention")),
         "summary.json",
     }
     for half in "ab":
@@ -238,7 +238,14 @@ def test_probe_draws_figure_2_and_says_what_it_shows(recipe, pretrained, quiet):
     )
     assert read_json(folder / "summary.json") == summary
     stored = artifacts_of(recipe, summary["run_id"])
-    assert stored >= {"recipe.yaml", "figure2a.csv", "figure2a.png", "figure2b.svg", "reconstructions.png"}
+    assert stored >= {
+        "recipe.yaml",
+        "figure2a.csv",
+        "figure2a.png",
+        "figure2b.svg",
+        "reconstructions.png",
+        "neighbours.png",
+    }
 
 
 def test_probe_leaves_out_what_the_model_was_not_trained_for(recipe, pretrained, quiet):
@@ -250,9 +257,30 @@ def test_probe_leaves_out_what_the_model_was_not_trained_for(recipe, pretrained,
     assert not (pretrained.probe / "reconstructions.png").exists()
 
 
+def test_neighbours_and_attention_need_no_loss(recipe, pretrained, quiet):
+    itm = recipe.pretrainings[PRETRAINING].model_copy(update={"losses": ("itm",)})
+    summary = probe(recipe.model_copy(update={"pretrainings": {PRETRAINING: itm}}), pretrained, quiet)
+    assert {path.name for path in pretrained.probe.iterdir()} == {"neighbours.png", "attention.png", "summary.json"}
+    found = summary["neighbours"]
+    assert found["items"] == recipe.probe.items  # all of two families of four
+    assert found["by_chance"] == pytest.approx(3 / 7)
+    assert 0 <= found["same_family"] <= 1
+    assert 0 <= found["with_random_weights"] <= 1
+
+
+def test_neighbours_are_found_among_whole_families(recipe, pretrained, quiet):
+    """Two drawn items are too few to meet a relative; the rest of their families is looked at, too."""
+    few = recipe.model_copy(update={"probe": recipe.probe.model_copy(update={"items": 2})})
+    found = probe(few, pretrained, quiet)["neighbours"]
+    assert found["items"] == 2
+    assert found["by_chance"] in (1.0, pytest.approx(3 / 7))  # one family, or two
+
+
 def test_probe_of_a_row_without_pre_training_says_so(recipe, trained, quiet):
     summary = probe(recipe.model_copy(update={"main": "no-pretraining"}), trained, quiet)
     assert {summary[f"figure2{half}"]["skipped"] for half in "ab"} == {"row `no-pretraining` has no pre-training"}
+    assert "neighbours" not in summary
+    assert [path.name for path in trained.probe.iterdir()] == ["summary.json"]
 
 
 def test_probe_without_the_model_says_what_to_run(recipe, trained, quiet):

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from mlim.catalog.synthetic.generate import plan_items
 from mlim.catalog.synthetic.wording import Texts, read_size
 from mlim.errors import InputError
 from mlim.files import atomic_file
@@ -109,6 +108,8 @@ def ceilings_table(ceilings: Ceilings) -> str:
 
 def demo_ceilings() -> Ceilings:
     """The ceilings of the catalog that the demo makes; no picture is drawn for them."""
+    from mlim.catalog.synthetic.generate import plan_items  # which measures the ceilings of what it draws
+
     return measure_ceilings(item.row for item in plan_items(DEMO_ITEMS, DEMO_SEED))
 
 

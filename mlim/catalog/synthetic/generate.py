@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from mlim.catalog.synthetic.broken import break_rows
+from mlim.catalog.synthetic.ceilings import measure_ceilings
 from mlim.catalog.synthetic.families import LARGEST_FAMILY, SMALLEST_FAMILY, Draw, Member, draw_members, generator_for
 from mlim.catalog.synthetic.look import Look, draw_look
 from mlim.catalog.synthetic.products import PRODUCTS
@@ -28,6 +29,7 @@ SMALLEST_IMAGE = 16
 ID_DIGITS = 10
 FOLDER_DIGITS = 2
 JPEG_QUALITY = 92
+CEILING_DIGITS = 3
 CHUNK = 16  # pictures per message to a worker
 
 Row = dict[str, str]
@@ -66,7 +68,8 @@ def synthesize(
                 bar.advance()
         faulty = break_rows(rows, folder / IMAGES) if broken else []
         _write_table(folder / TABLE, [*rows, *faulty])
-        (folder / DESCRIPTION).write_text(yaml.safe_dump(describe(), sort_keys=False), encoding="utf-8")
+        described = {**describe(), "ceilings": _ceilings(rows)}
+        (folder / DESCRIPTION).write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
 
 
 def plan_items(items: int, seed: int) -> list[Item]:
@@ -119,6 +122,11 @@ def describe() -> dict[str, Any]:
         },
         "pairs": {"decided_by": list(DECIDED_BY), "same": list(SAME), "max_family_size": LARGEST_FAMILY},
     }
+
+
+def _ceilings(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    found = measure_ceilings(rows)
+    return {name: round(getattr(found, name), CEILING_DIGITS) for name in ("text", "image", "both")}
 
 
 def _check(out: Path, items: int, seed: int, image_size: int, workers: int) -> None:
