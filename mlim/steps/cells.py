@@ -63,7 +63,8 @@ def train_missing(places: Sequence[Variant], terminal: Terminal, jobs: int | Non
     With `jobs` above 1 so many trainings run side by side, one device each (or its share of the cores); None: one for
     each CUDA device. `InputError` when a result was trained with other settings than the recipe's.
     """
-    cells = [cell for place in places for cell in _cells(place.recipe, place.workspace)]
+    found = (cell for place in places for cell in _cells(place.recipe, place.workspace))
+    cells = list({cell.folder.resolve(): cell for cell in found}.values())  # variants may share a pre-training
     stale = [f"{cell.folder} was trained with other settings" for cell in cells if cell.is_stale]
     if stale:
         raise InputError(*stale, "remove these folders to train them again, or choose another --work")

@@ -41,23 +41,32 @@ def run_grid(
 
 
 def _prepare_variants(recipe: Recipe, workspace: Workspace, grid: Grid) -> dict[str, Variant]:
-    """A work folder for every variant, on the same items and pairs."""
+    """A work folder for every variant, on the same items and pairs, and the same pre-training where that is equal."""
     if not workspace.pairs.is_dir():
         raise InputError(f"{workspace.pairs} is missing; run `mlim pairs` first, or give --catalog")
     variants = {}
     for name, settings in grid.variants.items():
         variant = Variant(variant_of(recipe, name, settings), workspace.variant(name))
-        for shared in (workspace.items, workspace.valid, workspace.pairs, workspace.cache):
-            _link(shared, variant.workspace.root / shared.name)
+        shared = [workspace.items, workspace.valid, workspace.pairs, workspace.cache]
+        if _same_pretraining(recipe, variant.recipe):
+            shared.append(workspace.pretrained("", 0).parent)
+        for folder in shared:
+            _link(folder, variant.workspace.root / folder.name)
         _write_recipe(variant)
         variants[name] = variant
     return variants
 
 
+def _same_pretraining(recipe: Recipe, variant: Recipe) -> bool:
+    """Whether the main rows start from the same weights, so that they need not be trained twice."""
+    name = recipe.main_row.pretraining
+    return name is not None and recipe.training_key("pretrain", name) == variant.training_key("pretrain", name)
+
+
 def _link(folder: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(exist_ok=True)
-    if not place.is_symlink():
+    if not place.exists():
         place.symlink_to(os.path.relpath(folder, place.parent), target_is_directory=True)
 
 

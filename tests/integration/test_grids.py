@@ -68,6 +68,8 @@ def test_a_grid_trains_rows_and_variants(compared):
         mean = sum(found["by_seed"][seed] - main[seed] for seed in ("0", "1")) / 2
         assert found["minus_main"]["low"] <= found["minus_main"]["value"] == pytest.approx(mean)
     assert read_json(workspace.grids / "mdo.json") == summary
+    shared = workspace.variant("mdo-lower").pretrained("recon-mlm-mam", 0)
+    assert shared.resolve() == workspace.pretrained("recon-mlm-mam", 0).resolve()  # equal, so trained once
 
 
 def test_a_grid_goes_on_where_it_was(two_seeds, own_grid, compared, quiet):
