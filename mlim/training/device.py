@@ -57,9 +57,9 @@ class Place:
 
 
 def hardware_of(place: Place) -> str:
-    """What a training runs on, for people who read its cost: `2 x NVIDIA H100`, `cpu with 4 threads`."""
+    """What a training runs on, for people who read its cost: `2 x NVIDIA H100`, `cpu, threads: 4`."""
     name = device_name(place.device)
-    one = f"{name} with {torch.get_num_threads()} threads" if place.device.type == "cpu" else name
+    one = f"{name}, threads: {torch.get_num_threads()}" if place.device.type == "cpu" else name
     return one if place.ranks.size == 1 else f"{place.ranks.size} x {one}"
 
 

@@ -93,7 +93,7 @@ def test_a_bare_machine_trains_and_says_where(brought, tiny_recipe):
         assert summary["run_id"] is None
         assert (summary["lineage"]["commit"], summary["lineage"]["dirty"]) == (COMMIT, True)
         assert summary["lineage"]["data_version"] == read_json(folder / "summary.json")["lineage"]["items"] != "unknown"
-        assert summary["hardware"].startswith("cpu with ")
+        assert summary["hardware"].startswith("cpu, threads: ")
         assert {"model", "history.csv"} <= {path.name for path in folder.iterdir()}
     assert not brought.pipeline.exists()
     assert not brought.checkpoints("pretrain", NAME, SEED).exists()
