@@ -5,7 +5,7 @@ to draw them: pairs by label (every pair for itself), and families, whose pairs 
 is measured between the seeds. Models are compared on the same resamples, seed by seed.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -276,15 +276,21 @@ class Compared(NamedTuple):
 
 
 def compare_all(
-    pairs: JudgedPairs, scorings: Mapping[Name, NDArray[np.float64]], samples: int, confidence: float, seed: int
+    pairs: JudgedPairs,
+    scorings: Mapping[Name, NDArray[np.float64]],
+    samples: int,
+    confidence: float,
+    seed: int,
+    alike: Collection[Name] | None = None,
 ) -> dict[Name, Compared]:
     """All models beside the first of `scorings` (seeds, n), on the same resamples, seed by seed.
 
-    The spread between seeds of the differences is pooled over all models; `DataError` as `resample`.
+    The spread between seeds of the differences is pooled over the models that are `alike` (None: all); `DataError` as
+    `resample`.
     """
     drawn = resample(pairs, scorings, samples, seed)
     first = next(iter(drawn))
-    spread = pooled_spread([found.by_seed for found in drawn.values()])
+    spread = pooled_spread([found.by_seed for name, found in drawn.items() if alike is None or name in alike])
     differences = {
         name: effect_of(found.minus(drawn[first]), pairs.clusters, confidence, spread)
         for name, found in drawn.items()

@@ -149,7 +149,8 @@ def compare_rows(recipe: Recipe, cells: Mapping[str, Sequence[Cell]], pairs: Jud
     settings = recipe.evaluate
     order = dict.fromkeys((recipe.main, *recipe.rows))
     stacked = {row: np.stack([cell.scores(recipe.rows[row].modality) for cell in cells[row]]) for row in order}
-    compared = compare_all(pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed)
+    alike = [row for row in order if recipe.rows[row].modality == recipe.main_row.modality]  # as the claims' rows are
+    compared = compare_all(pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed, alike)
 
     def result(row: str) -> RowResult:
         pr_auc, minus_main = compared[row]
