@@ -156,7 +156,7 @@ def results_section(recipe: Recipe, gathered: Gathered) -> Section:
     scores = row_scores(recipe, gathered)
     if not scores:
         return Section("results", title, "", missing="No model has been judged yet: run `mlim evaluate`.")
-    lead = "PR-AUC on the test pairs, with intervals over families and seeds; differences are paired over the same pairs."
+    lead = "PR-AUC on the test pairs, with intervals over families and seeds; differences are paired over these pairs."
     blocks: list[Block] = [
         _overview(recipe, gathered),
         *_curves(recipe, gathered),
