@@ -61,7 +61,7 @@ def prepared(recipe, catalog, work):
     """The catalog through ingest, validate and pairs."""
     workspace = Workspace(work)
     ingest(recipe, catalog / "catalog.yaml", workspace, QUIET)
-    validate(recipe, workspace, QUIET)
+    validate(recipe, catalog / "catalog.yaml", workspace, QUIET)
     make_pairs(recipe, catalog / "catalog.yaml", workspace, QUIET)
     return workspace
 
