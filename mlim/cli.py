@@ -363,7 +363,9 @@ def ablate(
     seeds: Annotated[int | None, typer.Option(min=1, help="Use seeds 0 to N-1 instead of the recipe's.")] = None,
     grid: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="One experiment alone: table1, table2, figure2, design, mam, mdo, lr, size."),
+        typer.Option(
+            metavar="NAME", help="One experiment alone: table1, table2, figure2, design, mam, mdo, lr, size, search."
+        ),
     ] = None,
     catalog: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ingest, validate and pair this catalog first, if need be.")

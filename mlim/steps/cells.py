@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import cycle
@@ -16,19 +16,19 @@ from mlim.errors import InputError
 from mlim.evaluation.evidence import Variant
 from mlim.files import read_json
 from mlim.processes import die_with_parent
-from mlim.recipe import Recipe, Stage
+from mlim.recipe import Stage
 from mlim.steps.finetune import finetune
 from mlim.steps.plan import trainings
 from mlim.steps.pretrain import pretrain
-from mlim.workspace import Workspace, cell
+from mlim.steps.trained import SUMMARY_FILE
+from mlim.workspace import cell
 
-SUMMARY = "summary.json"
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One training: what is trained, with which recipe, in which work folder."""
+class Training:
+    """One cell of a grid: what is trained, with which recipe, in which work folder."""
 
     place: Variant
     stage: Stage
@@ -45,16 +45,15 @@ class Cell:
         return (workspace.pretrained if self.stage == "pretrain" else workspace.finetuned)(self.name, self.seed)
 
     @property
-    def is_trained(self) -> bool:
+    def is_done(self) -> bool:
         """Whether its result is there, whatever made it."""
-        return (self.folder / SUMMARY).is_file()
+        return (self.folder / SUMMARY_FILE).is_file()
 
     @property
     def is_stale(self) -> bool:
         """Whether the result that is there was trained with other settings than the recipe's."""
-        return self.is_trained and read_json(self.folder / SUMMARY).get("settings") != self.place.recipe.training_key(
-            self.stage, self.name
-        )
+        wanted = self.place.recipe.training_key(self.stage, self.name)
+        return self.is_done and read_json(self.folder / SUMMARY_FILE).get("settings") != wanted
 
 
 def train_missing(places: Sequence[Variant], terminal: Terminal, jobs: int | None = None) -> None:
@@ -63,45 +62,52 @@ def train_missing(places: Sequence[Variant], terminal: Terminal, jobs: int | Non
     With `jobs` above 1 so many trainings run side by side, one device each (or its share of the cores); None: one for
     each CUDA device. `InputError` when a result was trained with other settings than the recipe's.
     """
-    found = (cell for place in places for cell in _cells(place.recipe, place.workspace))
-    cells = list({cell.folder.resolve(): cell for cell in found}.values())  # variants may share a pre-training
-    stale = [f"{cell.folder} was trained with other settings" for cell in cells if cell.is_stale]
+    wanted = _once(training for place in places for training in _trainings(place))
+    stale = [f"{training.folder} was trained with other settings" for training in wanted if training.is_stale]
     if stale:
         raise InputError(*stale, "remove these folders to train them again, or choose another --work")
-    missing = [cell for cell in cells if not cell.is_trained]
+    missing = [training for training in wanted if not training.is_done]
     side_by_side = jobs or max(1, torch.cuda.device_count())
     for stage in ("pretrain", "finetune"):  # a fine-tuning starts from a pre-training
-        wave = [cell for cell in missing if cell.stage == stage]
+        wave = [training for training in missing if training.stage == stage]
         if side_by_side == 1 or len(wave) < 2:
-            for cell in wave:
-                _train(cell, terminal)
+            for training in wave:
+                _train(training, terminal)
         else:
             _train_together(wave, terminal, side_by_side)
 
 
-def _cells(recipe: Recipe, workspace: Workspace) -> Iterator[Cell]:
-    place = Variant(recipe, workspace)
-    for stage in trainings(recipe):
-        yield Cell(place, "pretrain" if stage.command == "pretrain" else "finetune", str(stage.name), stage.seed or 0)
+def _trainings(place: Variant) -> Iterator[Training]:
+    for stage in trainings(place.recipe):
+        command: Stage = "pretrain" if stage.command == "pretrain" else "finetune"
+        yield Training(place, command, str(stage.name), stage.seed or 0)
 
 
-def _train(cell: Cell, terminal: Terminal) -> None:
-    step = pretrain if cell.stage == "pretrain" else finetune
-    step(cell.place.recipe, cell.place.workspace, terminal, cell.name, cell.seed)
+def _once(found: Iterable[Training]) -> list[Training]:
+    """Each result once, trained by the first that asks for it: variants may share the pre-training of the recipe."""
+    by_folder: dict[Path, Training] = {}
+    for training in found:
+        by_folder.setdefault(training.folder.resolve(), training)
+    return list(by_folder.values())
 
 
-def _train_together(cells: Sequence[Cell], terminal: Terminal, jobs: int) -> None:
-    """All cells, `jobs` at a time; after a failure those under way end first, and no other starts."""
+def _train(training: Training, terminal: Terminal) -> None:
+    step = pretrain if training.stage == "pretrain" else finetune
+    step(training.place.recipe, training.place.workspace, terminal, training.name, training.seed)
+
+
+def _train_together(wave: Sequence[Training], terminal: Terminal, jobs: int) -> None:
+    """All trainings, `jobs` at a time; after a failure those under way end first, and no other starts."""
     context = multiprocessing.get_context("spawn")
     devices: Queue[str] = context.Queue()
     for _, device in zip(range(jobs), cycle(_cuda_devices() or [""]), strict=False):
         devices.put(device)
     threads = max(1, torch.get_num_threads() // jobs)
     with (
-        terminal.progress(f"{cells[0].stage}, {jobs} at a time", len(cells)) as bar,
+        terminal.progress(f"{wave[0].stage}, {jobs} at a time", len(wave)) as bar,
         ProcessPoolExecutor(jobs, context, _settle, (devices, threads)) as pool,
     ):
-        running = {pool.submit(_train_quietly, cell): cell for cell in cells}
+        running = {pool.submit(_train_quietly, training): training for training in wave}
         try:
             for done in as_completed(running):
                 done.result()
@@ -111,8 +117,8 @@ def _train_together(cells: Sequence[Cell], terminal: Terminal, jobs: int) -> Non
             raise
 
 
-def _train_quietly(cell: Cell) -> None:
-    _train(cell, Terminal(quiet=True))
+def _train_quietly(training: Training) -> None:
+    _train(training, Terminal(quiet=True))
 
 
 def _cuda_devices() -> list[str]:

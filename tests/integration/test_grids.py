@@ -1,11 +1,14 @@
 """Declared experiments: rows and variants, trained once, compared on equal terms."""
 
+import re
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
 from commands import finish, run, start
 
+from mlim import cli
 from mlim.config import parse
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
@@ -17,6 +20,7 @@ from mlim.grids import Grid, grid_names, load_grid, rows_of, variant_of
 from mlim.recipe import load_recipe
 from mlim.report.gather import gather
 from mlim.steps.grid import compare, run_grid
+from mlim.tracking import run_tags
 from mlim.workspace import Workspace
 
 pytestmark = pytest.mark.integration
@@ -31,6 +35,13 @@ def test_every_grid_fits_the_recipes_for_cpus(name, recipe):
         changed = variant_of(chosen, variant, settings)
         assert list(changed.rows) == [chosen.main]
         assert changed != chosen
+
+
+def test_the_help_names_every_grid(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mlim", "ablate", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert set(grid_names()) <= set(re.findall(r"\w+", capsys.readouterr().out))
 
 
 def test_an_unknown_grid_is_named():
@@ -57,7 +68,7 @@ def own_grid(compared, tmp_path):
     return Workspace(shutil.copytree(compared[0].root, tmp_path / "grid", symlinks=True))
 
 
-def test_a_grid_trains_rows_and_variants(compared):
+def test_a_grid_trains_rows_and_variants(compared, two_seeds):
     workspace, summary = compared
     assert summary["judged_on"] == "test"
     assert set(summary["rows"]) == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
@@ -70,6 +81,8 @@ def test_a_grid_trains_rows_and_variants(compared):
     assert read_json(workspace.grids / "mdo.json") == summary
     shared = workspace.variant("mdo-lower").pretrained("recon-mlm-mam", 0)
     assert shared.resolve() == workspace.pretrained("recon-mlm-mam", 0).resolve()  # equal, so trained once
+    trained = run_tags(two_seeds, read_json(shared / "summary.json")["run_id"])
+    assert trained["mlim.recipe"] == two_seeds.name  # and for the recipe, not for its variant
 
 
 def test_a_grid_goes_on_where_it_was(two_seeds, own_grid, compared, quiet):

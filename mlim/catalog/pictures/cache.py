@@ -145,7 +145,7 @@ class DownloadCache:
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, IO[bytes]]]:
-        """Yield a new empty file, unlike any other thread's or process's, and its path; removed if still there."""
+        """Yield a new empty file, unlike any other thread's or process's; removed when the block fails."""
         descriptor, path = _create_in(self._partial)
         try:
             with os.fdopen(descriptor, "wb") as file:
