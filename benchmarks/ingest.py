@@ -37,13 +37,13 @@ WHOLE = "mlim ingest, start to end"
 STEADY = "mlim ingest without its start (a run over a handful of rows, in the same round)"
 
 INGEST = """
-import sys
-from pathlib import Path
-from mlim.console import Terminal
-from mlim.recipe import load_recipe
-from mlim.steps.ingest import ingest
-from mlim.workspace import Workspace
-if __name__ == "__main__":
+if __name__ == "__main__":  # as the `mlim` command, whose main module its decoding processes find light
+    import sys
+    from pathlib import Path
+    from mlim.console import Terminal
+    from mlim.recipe import load_recipe
+    from mlim.steps.ingest import ingest
+    from mlim.workspace import Workspace
     ingest(load_recipe(sys.argv[1]), Path(sys.argv[2]), Workspace(Path(sys.argv[3])), Terminal(quiet=True))
 """
 

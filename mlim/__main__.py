@@ -1,8 +1,18 @@
-"""`python -m mlim`: the same as the `mlim` command."""
+"""The `mlim` command, and `python -m mlim`.
+
+Every process that is started (to decode pictures, to train beside another) imports the main module of its parent
+again. So this one is light: the command line is loaded when it runs, and by the first process alone.
+"""
 
 import sys
 
-from mlim.cli import main
+
+def main() -> int:
+    """Run the command line; the exit code."""
+    from mlim.cli import main as run
+
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

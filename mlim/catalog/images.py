@@ -93,11 +93,14 @@ def encode_thumbnail(square: Image.Image, width: int, height: int) -> bytes:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any mode as RGB: transparency on white, 16 bits per channel by their high byte (Pillow would clip to white)."""
+    """Any mode as RGB: transparency on white, 16 bits per channel by their high byte (Pillow would clip to white).
+
+    The picture itself, and no copy of it, where it is RGB already.
+    """
     if picture.mode.startswith("I"):
         return Image.fromarray((np.asarray(picture) >> HIGH_BYTE_SHIFT).clip(0, 255).astype(np.uint8)).convert("RGB")
     if not picture.has_transparency_data:
-        return picture.convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
     layered = picture.convert("RGBA")
     white = Image.new("RGBA", layered.size, "white")
     return Image.alpha_composite(white, layered).convert("RGB")
@@ -114,8 +117,8 @@ def _prepare(data: bytes, name: str, rules: ImageRules) -> Picture:
         source.draft(None, (DECODE_MARGIN * rules.size, DECODE_MARGIN * rules.size))
         ImageOps.exif_transpose(source, in_place=True)
         upright = to_rgb(source)
-    square = upright.resize((rules.size, rules.size), Image.Resampling.LANCZOS, reducing_gap=DECODE_MARGIN)
-    grey = upright.convert("L")
+        square = upright.resize((rules.size, rules.size), Image.Resampling.LANCZOS, reducing_gap=DECODE_MARGIN)
+        grey = upright.convert("L")
     brightness, contrast = _levels(grey)
     return Picture(
         jpeg=_jpeg(square, rules.quality),

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
 import pyarrow.parquet as pq
 
 from mlim.catalog.item import QUARANTINE_SCHEMA
 from mlim.catalog.rows import RowWriter
+
+if TYPE_CHECKING:  # half a second to load, which ingest need not wait for
+    import pandas as pd
 
 QUARANTINE_FILE = "quarantine.parquet"
 
@@ -54,7 +56,7 @@ def write_quarantine(path: Path, rows: Iterable[Quarantined]) -> dict[str, int]:
     return writer.counts
 
 
-def read_quarantine(path: Path) -> pd.DataFrame:
+def read_quarantine(path: Path) -> "pd.DataFrame":
     """The quarantined rows as a table with the columns of `QUARANTINE_SCHEMA`."""
     frame: pd.DataFrame = pq.read_table(path).to_pandas()
     return frame

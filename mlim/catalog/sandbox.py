@@ -29,6 +29,7 @@ DECODE_TIMEOUT = "decode-timeout"
 DECODER_DIED = "decoder-died"
 MAY_PASS = frozenset({DECODE_TIMEOUT, DECODER_DIED})  # on a machine that is less busy
 
+LOADED_ONCE = ["mlim.catalog.sandbox", "mlim.catalog.sources.opening"]  # decoding itself, and every store of pictures
 PICTURES_PER_BATCH = 16  # enough to hide the cost of a message, few enough to decode again when one is lost
 BYTES_PER_MB = 1 << 20
 
@@ -101,8 +102,10 @@ class Sandbox:
 def open_sandbox(processes: int, limits: DecodeLimits, store: PictureStore, rules: ImageRules) -> Iterator[Sandbox]:
     """A sandbox of so many processes for the pictures of `store`; they are ended when the block is left."""
     packed = pickle.dumps((store, rules))
-    # spawn: a forked copy of a process that has started threads (torch, arrow) can hang
-    context = multiprocessing.get_context("spawn")
+    # Copies of one process that has loaded all and has no threads: a decoder that a picture killed is replaced at once.
+    # (A copy of this process could hang, as it has threads, of Dask and Arrow.)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LOADED_ONCE)
     pool = ProcessPool(processes, initializer=_confine, initargs=(limits.memory_mb, packed), context=context)
     try:
         yield Sandbox(pool, limits, packed)

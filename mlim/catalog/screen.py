@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlim.catalog.description import CatalogDescription
@@ -45,9 +45,9 @@ def screen_rows(
     rows: Iterable[RawRow], description: CatalogDescription, max_cell_characters: int
 ) -> Iterator[SourceRow]:
     """The rows in order, each with the refusal that its cells call for; of rows with one id the first is kept."""
-    seen = set[bytes]()
+    seen, facts = set[bytes](), description.fact_columns
     for raw in rows:
-        row = _source_row(raw, description, max_cell_characters)
+        row = _source_row(raw, description, facts, max_cell_characters)
         digest = hashlib.blake2b(row.id.encode(), digest_size=DIGEST_BYTES).digest()
         repeated = digest in seen and row.refusal is None
         seen.add(digest)
@@ -59,7 +59,9 @@ def _refused(row: SourceRow, refusal: Refusal) -> SourceRow:
     return SourceRow(*kept, refusal)
 
 
-def _source_row(raw: RawRow, description: CatalogDescription, max_cell_characters: int) -> SourceRow:
+def _source_row(
+    raw: RawRow, description: CatalogDescription, facts: Sequence[str], max_cell_characters: int
+) -> SourceRow:
     columns, refusal = description.columns, raw.problem or _too_long(raw.cells, max_cell_characters)
     cells = raw.cells if refusal is None else _shortened(raw.cells)
     attributes = {text.column: " ".join(cells.get(text.column, "").split()) for text in columns.text}
@@ -74,7 +76,7 @@ def _source_row(raw: RawRow, description: CatalogDescription, max_cell_character
         image=image,
         text=text,
         attributes=json.dumps(attributes, ensure_ascii=False),
-        facts=json.dumps({name: cells.get(name, "") for name in description.fact_columns}, ensure_ascii=False),
+        facts=json.dumps({name: cells.get(name, "") for name in facts}, ensure_ascii=False),
         refusal=refusal or _incomplete(identity, image, text, columns.image),
     )
 

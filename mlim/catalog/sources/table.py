@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
-
-import pandas as pd
+from typing import TYPE_CHECKING, Self
 
 from mlim.catalog.pictures.base import PictureStore
 from mlim.catalog.pictures.cells import CellPictures
@@ -16,6 +14,9 @@ from mlim.catalog.sources.base import RawRow
 from mlim.catalog.sources.readers import JSON_LINES, UTF8, TableFile
 from mlim.config import nearest
 from mlim.errors import InputError
+
+if TYPE_CHECKING:  # half a second to load, which reading rows need not wait for
+    import pandas as pd
 
 SHOWN_PROBLEMS = 20
 
@@ -128,11 +129,13 @@ def column_names(place: Path) -> list[str]:
     return table_files(place)[0].columns()
 
 
-def read_table(place: Path, columns: Sequence[str], rows: int | None = None) -> pd.DataFrame:
+def read_table(place: Path, columns: Sequence[str], rows: int | None = None) -> "pd.DataFrame":
     """The given columns as text, a missing cell as "", at most `rows` rows, for small tables that must be whole.
 
     `InputError` when the table is empty or unreadable, or a row of it is.
     """
+    import pandas as pd
+
     found = list[list[str]]()
     for file in table_files(place):
         for record in file.records(columns):
