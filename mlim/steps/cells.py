@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import cycle
 from multiprocessing.queues import Queue
@@ -12,7 +14,7 @@ from pathlib import Path
 import torch
 
 from mlim.console import Terminal
-from mlim.errors import InputError
+from mlim.errors import InputError, MlimError
 from mlim.evaluation.evidence import Variant
 from mlim.files import read_json
 from mlim.processes import die_with_parent
@@ -21,6 +23,7 @@ from mlim.steps.finetune import finetune
 from mlim.steps.plan import trainings
 from mlim.steps.pretrain import pretrain
 from mlim.steps.trained import SUMMARY_FILE
+from mlim.training.interrupt import Interrupted
 from mlim.workspace import cell
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -112,13 +115,23 @@ def _train_together(wave: Sequence[Training], terminal: Terminal, jobs: int) -> 
             for done in as_completed(running):
                 done.result()
                 bar.advance(1, str(running[done]))
+        except BrokenProcessPool:
+            raise MlimError(
+                "a process that trained was stopped or killed (out of memory?); what the others had to do is saved: "
+                "run the same command again, and it goes on"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def _train_quietly(training: Training) -> None:
-    _train(training, Terminal(quiet=True))
+    """Runs in a process of the pool, which ends with a training that was stopped: the pool would give it the next."""
+    try:
+        _train(training, Terminal(quiet=True))
+    except Interrupted:
+        signal.raise_signal(signal.SIGTERM)
+        raise
 
 
 def _cuda_devices() -> list[str]:

@@ -3,10 +3,12 @@
 import re
 import shutil
 import sys
+import time
 from dataclasses import replace
 
+import psutil
 import pytest
-from commands import finish, run, start
+from commands import PATIENCE, finish, run, start
 
 from mlim import cli
 from mlim.config import parse
@@ -102,6 +104,27 @@ def test_several_trainings_at_a_time_give_what_one_after_another_gives(two_seeds
     for row, found in together["rows"].items():
         for seed, value in found["by_seed"].items():
             assert value == pytest.approx(compared[1]["rows"][row]["by_seed"][seed], abs=1e-3)
+
+
+def test_a_grid_that_is_stopped_leaves_no_process_that_trains_on(tiny_recipe, own_workspace):
+    pretrain = tiny_recipe.pretrain.model_copy(update={"steps": 100_000})
+    endless = tiny_recipe.model_copy(update={"pretrain": pretrain})
+    (own_workspace.root / "given.yaml").write_text(endless.to_yaml(), encoding="utf-8")
+    shutil.rmtree(own_workspace.root / "pretrain", ignore_errors=True)
+    grid = start(own_workspace, "ablate", "--grid", "table2", "--jobs", "2")
+    folder = own_workspace.root / "checkpoints" / "pretrain"
+    until = time.monotonic() + PATIENCE
+    while len(list(folder.glob("*/step-*/manifest.json"))) < 2 and time.monotonic() < until:
+        assert grid.poll() is None, grid.communicate()[0]
+        time.sleep(0.05)
+    begun = {path.name for path in folder.glob(".*.lock")}
+    trainers = psutil.Process(grid.pid).children(recursive=True)
+    grid.terminate()
+    grid.communicate(timeout=PATIENCE)
+    _, still_there = psutil.wait_procs(trainers, timeout=PATIENCE)
+    assert len(trainers) >= 2
+    assert not still_there
+    assert {path.name for path in folder.glob(".*.lock")} == begun  # no other training was begun
 
 
 def test_results_of_other_settings_are_neither_reused_nor_lost(two_seeds, compared, quiet):
