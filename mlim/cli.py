@@ -557,7 +557,10 @@ def results(
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
 ) -> None:
-    """Write the results of the tracked runs into a document, so that no figure is typed by hand."""
+    """Write the results of the tracked runs into a document, so that no figure is typed by hand.
+
+    Results of other recipes and catalogs that the document shows already stay: they lie as JSON beside it.
+    """
     from mlim.report.results import write_results
 
     Terminal().say("reading the tracked runs ...")

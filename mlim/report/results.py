@@ -1,6 +1,7 @@
 """The results of the latest pipelines as a Markdown table for the documentation: read from MLflow, never typed.
 
 Every report run stores `results.json` (`collect`); `write_results` takes the latest one for each recipe and catalog.
+What a page shows lies beside it as JSON: results of another machine's MLflow stay on it when some are measured again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import pandas as pd
 from mlim import tracking
 from mlim.errors import InputError, MlimError
 from mlim.evaluation.claims import MARGIN
-from mlim.files import atomic_file, read_json
+from mlim.files import atomic_file, read_json, write_json
 from mlim.recipe import Recipe
 from mlim.report import formats
 from mlim.report.claims import tell, unshown
@@ -109,8 +110,9 @@ def _seconds_per_seed(recipe: Recipe, gathered: Gathered, row: str) -> float | N
 def write_results(recipe: Recipe, out: Path, experiment: str | None = None) -> int:
     """Replace the marked block of `out` (made when it is missing) by the latest results of every recipe and catalog.
 
-    Reads the recipe's tracking store and `experiment` (default: the recipe's). Gives the number of results written;
-    `InputError` when there are none, or when `out` exists without the marked block.
+    Reads the recipe's tracking store and `experiment` (default: the recipe's); results of other recipes and catalogs
+    that the page already shows are kept, in the JSON beside it (OUT with the ending .json). Gives the number of results
+    written; `InputError` when none is tracked, or when `out` exists without the marked block.
     """
     name = experiment or recipe.tracking.experiment
     before, after = _around(out)
@@ -120,12 +122,21 @@ def write_results(recipe: Recipe, out: Path, experiment: str | None = None) -> i
         runs = _latest(store, name)
         if not runs:
             raise InputError(f"experiment `{name}` holds no finished report; run `mlim run` or `mlim report` first")
-        found = [(_results(store, run), _durations(store, run)) for run in runs]
-    results = [each for each, _ in found]
-    parts = [*_across(results, out), *(_part(*each) for each in found), _unshown_part(results)]
+        tracked = [{**_results(store, run), "durations": _durations(store, run)} for run in runs]
+    data = out.with_suffix(".json")
+    results = _with_kept(tracked, data)
+    parts = [*_across(results, out), *map(_part, results), _unshown_part(results)]
+    write_json(data, results)
     with atomic_file(out) as temporary:
         temporary.write_text("\n".join([f"{before}{BEGIN}\n", *parts, f"{END}{after}"]), encoding="utf-8")
-    return len(found)
+    return len(results)
+
+
+def _with_kept(tracked: Sequence[Mapping[str, Any]], data: Path) -> list[Mapping[str, Any]]:
+    """The tracked results and, of other recipes and catalogs, those in the file `data`, in alphabetical order."""
+    kept: Sequence[Mapping[str, Any]] = read_json(data) if data.is_file() else ()
+    latest = {(each["recipe"], each["catalog"]): each for each in (*kept, *tracked)}
+    return [latest[key] for key in sorted(latest)]
 
 
 def _across(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
@@ -226,11 +237,11 @@ def _durations(store: Store, run: Run) -> dict[str, float]:
     return seconds
 
 
-def _part(results: Mapping[str, Any], durations: Mapping[str, float]) -> str:
+def _part(results: Mapping[str, Any]) -> str:
     lines = [
         f"## Recipe `{results['recipe']}` on `{results['catalog']}`",
         "",
-        *_facts(results, durations),
+        *_facts(results),
         "",
         *_markdown_table(results),
         "",
@@ -262,10 +273,10 @@ def _listed(title: str, sentences: Sequence[str]) -> list[str]:
     return [title, "", *(f"- {sentence}" for sentence in sentences), ""] if sentences else []
 
 
-def _facts(results: Mapping[str, Any], durations: Mapping[str, float]) -> list[str]:
+def _facts(results: Mapping[str, Any]) -> list[str]:
     reasons = ", ".join(f"{reason} {formats.count(number)}" for reason, number in results["quarantined"].items())
     changes = " with uncommitted changes" if results["dirty"] else ""
-    spent = ", ".join(f"{stage} {formats.duration(seconds)}" for stage, seconds in durations.items())
+    spent = ", ".join(f"{stage} {formats.duration(seconds)}" for stage, seconds in results["durations"].items())
     return [
         f"- data: {formats.count(results['rows_in'])} rows in, {formats.count(results['ingested'])} ingested, "
         f"{formats.count(results['accepted'])} accepted; quarantined: {reasons or 'none'}",

@@ -6,7 +6,7 @@ import pytest
 from report_results import fill
 
 from mlim.errors import InputError
-from mlim.files import read_json, sha256_of
+from mlim.files import read_json, sha256_of, write_json
 from mlim.report.results import BEGIN, END, RESULTS_FILE, write_results
 from mlim.steps.report import CLAIM_TAG, EFFECTS_FILE, ROWS_FILE, report
 from mlim.tracking import client
@@ -48,6 +48,16 @@ def test_results_are_written_from_the_latest_report(recipe, own_workspace, quiet
     assert re.search(r"- time: report \d+ s", text)
     assert write_results(recipe, out) == 1
     assert out.read_text() == text
+
+    beside = out.with_suffix(".json")  # as if it had been measured on a machine whose MLflow is not here
+    elsewhere = [{**each, "catalog": "far/away.yaml", "dirty": False} for each in read_json(beside)]
+    write_json(beside, elsewhere)
+    assert write_results(recipe, out) == 2
+    assert write_results(recipe, out) == 2
+    both = out.read_text()
+    assert both.count("| RECON + MLM + MAM | 0.822 |") == 2
+    assert f"## Recipe `{recipe.name}` on `far/away.yaml`" in both
+    assert [each["catalog"] for each in read_json(beside)].count("far/away.yaml") == 1
 
     (own_workspace.report / "by-hand.md").write_text("# no block\n")
     with pytest.raises(InputError, match="has no block"):
