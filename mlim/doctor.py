@@ -3,7 +3,7 @@
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from mlim.errors import MlimError
 from mlim.recipe import Recipe
 
-PACKAGES = ("torch", "transformers", "prefect", "mlflow", "dvc", "great-expectations", "pillow", "pandas")
+# All that a machine needs which only trains (docs/training.md)
+TRAINING = ("torch", "transformers", "pyarrow", "pillow", "pydantic", "pandas", "scikit-learn", "pyyaml")
+PACKAGES = (*TRAINING, "prefect", "mlflow", "dvc", "great-expectations")
 FASTAPI_LIMIT = (0, 153)  # Prefect's server refuses deployments with this one or later (constraints.txt)
 PORT_OF_SCHEME = {"http": 80, "https": 443}
 LEAST_FREE_BYTES = 2 * 1024**3
@@ -28,24 +30,28 @@ class Finding(NamedTuple):
 
 
 def examine(recipe: Recipe) -> list[Finding]:
-    """Everything worth knowing before a run of `recipe` in the current folder."""
-    return [*_packages(), _fastapi(), _devices(recipe), _tracking(recipe), _prefect(), _dvc(), _disk()]
+    """Everything worth knowing before a run of `recipe` here; of an untracked one, before a training."""
+    place = [_devices(recipe), _tracking(recipe), _prefect(), _dvc(), _disk()]
+    if recipe.tracking.untracked:
+        return [*_packages(TRAINING), *place]
+    return [*_packages(PACKAGES), *_fastapi(), *place]
 
 
-def _packages() -> Iterator[Finding]:
-    for name in PACKAGES:
+def _packages(names: Sequence[str]) -> Iterator[Finding]:
+    for name in names:
         try:
             yield Finding(name, True, version(name))
         except PackageNotFoundError:
             yield Finding(name, False, "is not installed; run `pip install -c constraints.txt -e .`")
 
 
-def _fastapi() -> Finding:
-    installed = version("fastapi")
+def _fastapi() -> Iterator[Finding]:
+    try:
+        installed = version("fastapi")
+    except PackageNotFoundError:  # Prefect, which brings it, is missed already
+        return
     fine = tuple(int(part) for part in installed.split(".")[:2]) < FASTAPI_LIMIT
-    return Finding(
-        "fastapi", fine, installed if fine else f"{installed} keeps Prefect's server from working; use 0.149"
-    )
+    yield Finding("fastapi", fine, installed if fine else f"{installed} keeps Prefect's server from working; use 0.149")
 
 
 def _devices(recipe: Recipe) -> Finding:
@@ -59,6 +65,8 @@ def _devices(recipe: Recipe) -> Finding:
 
 
 def _tracking(recipe: Recipe) -> Finding:
+    if recipe.tracking.untracked:
+        return Finding("MLflow", True, "not used (tracking.uri: none); `mlim import-run` records the trainings later")
     from mlim.tracking import check_server, tracking_uri
 
     try:

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -228,3 +229,21 @@ def test_doctor_finds_an_unreachable_server(monkeypatch: pytest.MonkeyPatch, cap
     findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert not findings["MLflow"]["fine"]
     assert findings["torch"]["fine"]
+
+
+def test_doctor_asks_a_machine_that_only_trains_for_what_trains(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    def nothing_tracks(name: str) -> str:
+        if name in {"mlflow", "prefect", "fastapi", "dvc", "great-expectations"}:
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("mlim.doctor.version", nothing_tracks)
+    monkeypatch.chdir(tmp_path)
+    assert mlim(monkeypatch, "doctor", "--set", "tracking.uri=none", "--json") == 0
+    findings = {finding["subject"]: finding["detail"] for finding in json.loads(capsys.readouterr().out)}
+    assert "import-run" in findings["MLflow"]
+    assert mlim(monkeypatch, "doctor", "--json") == 1
+    missing = [finding["subject"] for finding in json.loads(capsys.readouterr().out) if not finding["fine"]]
+    assert set(missing) >= {"mlflow", "prefect", "dvc"}
