@@ -163,12 +163,13 @@ def _learn_vocabulary(texts: Iterable[str], vocabulary_size: int) -> dict[str, i
 def _count_words(texts: Iterable[str]) -> Counter[str]:
     normalise = normalizers.BertNormalizer(lowercase=True).normalize_str
     split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
-    words: Counter[str] = Counter()
+    parts: Counter[str] = Counter()  # what stands between spaces is normalised and split by itself, so once is enough
     for text in texts:
-        words.update(word for word, _ in split(normalise(text)))
+        parts.update(text.split(" "))
     private: Counter[str] = Counter()
-    for word, count in words.items():
-        private[_to_private(word)] += count
+    for part, count in parts.items():
+        for word, _ in split(normalise(part)):
+            private[_to_private(word)] += count
     return private
 
 

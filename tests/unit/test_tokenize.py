@@ -2,12 +2,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import normalizers, pre_tokenizers
 
-from mlim.data.tokenize import SPECIAL_TOKENS, TextTokenizer
+from mlim.data.tokenize import SPECIAL_TOKENS, TextTokenizer, _count_words, _to_private
 from mlim.errors import InputError
 
 TEXTS = [
@@ -71,6 +73,13 @@ def test_an_empty_text_has_no_tokens(tokenizer):
 @given(st.lists(st.text(max_size=30), max_size=10))
 def test_learning_survives_any_texts(texts):
     assert TextTokenizer.learn(texts, 64).vocabulary_size >= len(SPECIAL_TOKENS)
+
+
+@given(st.text())
+def test_words_are_what_the_library_finds_in_the_whole_text(text):
+    normalise, split = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    whole = split.pre_tokenize_str(normalise.normalize_str(text))
+    assert _count_words([text]) == Counter(_to_private(word) for word, _ in whole)
 
 
 def test_saving_and_reading_back_changes_nothing(tokenizer, tmp_path):
