@@ -414,12 +414,22 @@ def probe(session: Session) -> None:
     session.show(summary, f"wrote {session.workspace.probe}")
 
 
-@step("mlim report --recipe small", tracked=True)
-def report(session: Session) -> None:
+@step("mlim report --recipe small --results docs/results.md", tracked=True)
+def report(
+    session: Session,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write all tracked results into this document, as `mlim results` does."),
+    ] = None,
+) -> None:
     """One self-contained HTML page with everything a person would ask."""
+    from mlim.report.results import write_results
     from mlim.steps.report import report as run_step
 
     summary = run_step(session.recipe, session.workspace, session.terminal)
+    if results is not None:
+        write_results(session.recipe, results)
+        session.terminal.say(f"wrote {results}")
     session.show(summary, f"wrote {session.workspace.report / 'index.html'}")
 
 

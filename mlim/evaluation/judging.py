@@ -45,7 +45,8 @@ class Settings(NamedTuple):
 class Measured:
     """One part of a claim: the difference with its interval, and the p-values for and against the claim.
 
-    `effect` is there for rows, `where` for curves: the masking probability at which the claim is weakest.
+    `effect` is there for rows, `where` for curves: the masking probability at which the claim is weakest. `by_seed` is
+    the difference for each seed, `seeds_spread` the standard deviation between seeds, None with one.
     """
 
     part: Part
@@ -54,6 +55,8 @@ class Measured:
     high: float
     p_for: float
     p_against: float
+    by_seed: tuple[float, ...]
+    seeds_spread: float | None
     effect: Effect | None = None
     where: float | None = None
 
@@ -187,7 +190,8 @@ def _measure_rows(
     spread = _pooled(resampled, seeds)
     effect = effect_of(first.minus(second), evidence.pairs.clusters, settings.confidence, spread)
     p_for, p_against = _p_values(effect, reading, settings.margin)
-    return Measured(part, effect.value, effect.low, effect.high, p_for, p_against, effect)
+    ends = (effect.value, effect.low, effect.high)
+    return Measured(part, *ends, p_for, p_against, effect.by_seed, effect.seeds_spread, effect)
 
 
 def _pooled(resampled: Mapping[tuple[str, int], Resampled], seeds: tuple[int, ...]) -> Spread | None:
@@ -246,13 +250,20 @@ def _measure_curves(part: Curves, probe: Mapping[str, Any]) -> Measured | Missin
     weakest = max(range(len(points)), key=lambda at: (directed[at][0], -directed[at][1], -points[at][1]["value"]))
     probability, least = points[weakest]
     against = min(1.0, len(points) * min(p_against for _, p_against in directed))
-    return Measured(
-        part, least["value"], least["low"], least["high"], directed[weakest][0], against, where=float(probability)
-    )
+    return _probed(part, least, directed[weakest][0], against, float(probability))
 
 
 def _measure_harm(part: Harm, probe: Mapping[str, Any]) -> Measured | Missing:
     found = probe.get(HARM_KEY)
     if found is None:
         return Missing(part, "the probe did not compare the two harms")
-    return Measured(part, found["value"], found["low"], found["high"], *_directed(found["value"], found["p_value"]))
+    return _probed(part, found, *_directed(found["value"], found["p_value"]))
+
+
+def _probed(
+    part: Part, found: Mapping[str, Any], p_for: float, p_against: float, where: float | None = None
+) -> Measured:
+    """One difference of the probe's summary; an older one speaks of one seed and does not say so."""
+    value, low, high = found["value"], found["low"], found["high"]
+    by_seed, spread = tuple(found.get("by_seed", (value,))), found.get("seeds_spread")
+    return Measured(part, value, low, high, p_for, p_against, by_seed, spread, where=where)

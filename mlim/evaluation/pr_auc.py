@@ -72,13 +72,3 @@ def mean_pr_curve(labels: Labels, scorings: Sequence[Scores]) -> pd.DataFrame:
         reached = np.searchsorted(recall[::-1], at - RECALL_SLACK, side="left")  # recall rises, 0 first
         found.append(precision[::-1][np.maximum(reached, 1)])  # the point at recall 0 is no threshold
     return pd.DataFrame({"recall": at, "precision": np.mean(found, axis=0)})
-
-
-def percentile_interval(value: float, resampled: Scores, confidence: float) -> Interval:
-    """The central `confidence` share of `resampled` (samples,) around `value`, widened where needed to hold it.
-
-    Drawing with repeats makes ties, so with a handful of pairs all resamples can lie on one side of the value.
-    """
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Interval(value, min(float(low), value), max(float(high), value))

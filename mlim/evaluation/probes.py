@@ -20,8 +20,7 @@ from mlim.data.collate import ItemBatch, ItemCollator, ItemSource
 from mlim.data.loader import chunks
 from mlim.data.seeds import numpy_generator
 from mlim.data.tokenize import TextTokenizer
-from mlim.evaluation.pr_auc import percentile_interval
-from mlim.evaluation.significance import Difference, paired_difference
+from mlim.evaluation.resampling import Effect, Resampled, effect_of, pooled_spread
 from mlim.models.config import TEXT_SPECIALS
 from mlim.models.mlim import Mlim
 
@@ -37,22 +36,35 @@ Families = NDArray[np.int64]
 
 
 class ItemLosses(NamedTuple):
-    """A loss summed over the targets of each item, and how many targets it has; both (items,)."""
+    """A loss summed over the targets of each item, and how many targets it has; both (seeds, items)."""
 
     total: Floats
     targets: Floats
 
     @property
+    def by_seed(self) -> Floats:
+        """The loss per target over all items (seeds,)."""
+        return np.asarray(self.total.sum(axis=1) / self.targets.sum(axis=1))
+
+    @property
     def mean(self) -> float:
-        """The loss per target over all items."""
-        return float(self.total.sum() / self.targets.sum())
+        """The loss per target over all items, averaged over seeds."""
+        return float(self.by_seed.mean())
 
-    def resampled(self, draws: Floats) -> Floats:
+    def resampled(self, draws: Floats) -> Resampled:
         """The loss per target when items are drawn with repeats; `draws` (samples, items) says how often."""
-        return np.asarray((draws @ self.total) / np.maximum(draws @ self.targets, 1))
+        return Resampled(self.by_seed, (self.total @ draws.T) / np.maximum(self.targets @ draws.T, 1))
 
 
-Losses = Mapping[tuple[float, Partner], ItemLosses]
+Losses = Mapping[tuple[float, Partner], ItemLosses]  # by masking probability and partner
+
+
+def join_seeds(of_seeds: Sequence[Losses]) -> Losses:
+    """The losses of several trainings, measured on the same items with the same masks, as those of one with seeds."""
+    return {
+        key: ItemLosses(*(np.concatenate(values) for values in zip(*(one[key] for one in of_seeds), strict=True)))
+        for key in of_seeds[0]
+    }
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,10 @@ class Prober:
         self._text_draws, self._image_draws = torch.from_numpy(text), torch.from_numpy(image)
 
     def mlm(self, probabilities: Sequence[float]) -> Losses:
-        """Figure 2a: MLM loss per masked token against the text masking probability, the picture not masked."""
+        """Figure 2a: MLM loss per masked token against the text masking probability, the picture not masked.
+
+        Losses of one seed, as those of `recon`; `join_seeds` puts several together.
+        """
         pictures: dict[Partner, Callable[[str], NDArray[np.uint8]]] = {
             "own": self._source.image,
             "random": lambda item: self._source.image(self._other[item]),
@@ -164,7 +179,10 @@ class Prober:
             for place, batch in self._batches(source):
                 for probability in probabilities:
                     parts.setdefault((probability, partner), []).append(measure(batch, place, probability))
-        return {key: ItemLosses(*map(np.concatenate, zip(*found, strict=True))) for key, found in parts.items()}
+        return {
+            key: ItemLosses(*(np.concatenate(values)[None] for values in zip(*found, strict=True)))
+            for key, found in parts.items()
+        }
 
     def _batches(self, source: ItemSource) -> Iterator[tuple[slice, ItemBatch]]:
         start = 0
@@ -217,84 +235,94 @@ class Point(NamedTuple):
     """What the partners cost at one masking probability: the loss with one partner minus that with another."""
 
     probability: float
-    random_minus_own: Difference
-    empty_minus_own: Difference
-    random_minus_empty: Difference
+    random_minus_own: Effect
+    empty_minus_own: Effect
+    random_minus_empty: Effect
 
 
-def _draws(items: int, samples: int, seed: int, families: Families | None) -> Floats:
-    """How often each item is drawn in each resample (samples, items); items of one family are drawn together."""
-    generator = np.random.default_rng(seed)
-    _, family = np.unique(np.arange(items) if families is None else families, return_inverse=True)
-    number = int(family.max()) + 1
-    return generator.multinomial(number, np.full(number, 1 / number), size=samples).astype(np.float64)[:, family]
+@dataclass(frozen=True)
+class Resampling:
+    """How other items, and other trainings, are told: intervals of `confidence` from `samples` resamples.
 
-
-def figure_table(
-    losses: Losses, samples: int, confidence: float, seed: int, families: Families | None = None
-) -> pd.DataFrame:
-    """The figure as a table: probability, partner, loss, low, high.
-
-    The interval is a bootstrap over items, or over `families` (items,), whose items are not independent.
+    Items of one family are not independent and are drawn together: `families` (items,), None where none are known.
     """
-    draws = _draws(_items_in(losses), samples, seed, families)
-    rows = [
-        {
-            "probability": probability,
-            "partner": partner,
-            "loss": interval.value,
-            "low": interval.low,
-            "high": interval.high,
-        }
-        for (probability, partner), found in losses.items()
-        for interval in [percentile_interval(found.mean, found.resampled(draws), confidence)]
-    ]
-    return pd.DataFrame(rows).sort_values(["probability", "partner"], kind="stable", ignore_index=True)
+
+    samples: int
+    confidence: float
+    seed: int
+    families: Families | None = None
+
+    def draws(self, losses: Losses) -> Floats:
+        """How often each item is in each resample (samples, items)."""
+        family = self._numbered(losses)
+        number = int(family.max()) + 1
+        counts = np.random.default_rng(self.seed).multinomial(number, np.full(number, 1 / number), size=self.samples)
+        return counts.astype(np.float64)[:, family]
+
+    def clusters(self, losses: Losses) -> int:
+        """How many independent units there are: families, or items where no families are known."""
+        return int(self._numbered(losses).max()) + 1
+
+    def _numbered(self, losses: Losses) -> Families:
+        """The family of each item (items,), from 0."""
+        items = next(iter(losses.values())).total.shape[1]
+        return np.unique(np.arange(items) if self.families is None else self.families, return_inverse=True)[1]
 
 
-def compare_partners(
-    losses: Losses, samples: int, confidence: float, seed: int, families: Families | None = None
-) -> list[Point]:
-    """At each probability the differences between partners, paired by item; `families` (items,) as in the table."""
-    draws = _draws(_items_in(losses), samples, seed, families)
+def figure_table(losses: Losses, settings: Resampling) -> pd.DataFrame:
+    """The figure as a table: probability, partner, loss, low, high."""
+    draws, clusters = settings.draws(losses), settings.clusters(losses)
+    rows = []
+    for (probability, partner), found in losses.items():
+        effect = effect_of(found.resampled(draws), clusters, settings.confidence)
+        rows.append((probability, partner, effect.value, effect.low, effect.high))
+    table = pd.DataFrame(rows, columns=["probability", "partner", "loss", "low", "high"])
+    return table.sort_values(["probability", "partner"], kind="stable", ignore_index=True)
 
-    def minus(probability: float, more: Partner, less: Partner) -> Difference:
-        one, other = losses[probability, more], losses[probability, less]
-        return paired_difference(one.mean - other.mean, one.resampled(draws) - other.resampled(draws), confidence)
 
-    pairs: tuple[tuple[Partner, Partner], ...] = (("random", "own"), ("empty", "own"), ("random", "empty"))
-    probabilities = sorted({probability for probability, _ in losses})
-    return [Point(p, *(minus(p, more, less) for more, less in pairs)) for p in probabilities]
+def compare_partners(losses: Losses, settings: Resampling) -> list[Point]:
+    """At each probability the differences between partners, paired by item and by seed.
+
+    The spread between seeds of a difference is that of the three partners together: they are alike, as are the rows
+    of a table (`pooled_spread`).
+    """
+    draws, clusters = settings.draws(losses), settings.clusters(losses)
+
+    def at(probability: float) -> Point:
+        found = {partner: losses[probability, partner].resampled(draws) for partner in PARTNERS}
+        spread = pooled_spread([one.by_seed for one in found.values()])
+
+        def minus(more: Partner, less: Partner) -> Effect:
+            return effect_of(found[more].minus(found[less]), clusters, settings.confidence, spread)
+
+        return Point(probability, minus("random", "own"), minus("empty", "own"), minus("random", "empty"))
+
+    return [at(probability) for probability in sorted({probability for probability, _ in losses})]
 
 
 def relative_harm(losses: Losses) -> float:
-    """How much a random partner raises the loss, as a share of the loss with the own; mean over probabilities."""
+    """How much a random partner raises the loss, as a share of that with the own; mean over probabilities and seeds."""
+    return float(_harm({key: found.by_seed for key, found in losses.items()}).mean())
+
+
+def compare_harm(recon: Losses, mlm: Losses, settings: Resampling) -> Effect:
+    """`relative_harm` to RECON minus that to MLM: of the same items and seeds, so both are drawn together."""
+    draws = settings.draws(recon)
+    first, second = (_resampled_harm(losses, draws) for losses in (recon, mlm))
+    return effect_of(first.minus(second), settings.clusters(recon), settings.confidence)
+
+
+def _resampled_harm(losses: Losses, draws: Floats) -> Resampled:
+    drawn = {key: found.resampled(draws) for key, found in losses.items()}
+    return Resampled(
+        _harm({key: found.by_seed for key, found in drawn.items()}),
+        _harm({key: found.replicates for key, found in drawn.items()}),
+    )
+
+
+def _harm(losses: Mapping[tuple[float, Partner], Floats]) -> Floats:
+    """The share by which a random partner raises each of these losses, averaged over probabilities."""
     shares = [
-        losses[probability, "random"].mean / found.mean - 1
-        for (probability, partner), found in losses.items()
-        if partner == "own"
-    ]
-    return float(np.mean(shares))
-
-
-def compare_harm(
-    recon: Losses, mlm: Losses, samples: int, confidence: float, seed: int, families: Families | None = None
-) -> Difference:
-    """`relative_harm` to RECON minus that to MLM: of the same items, so both are drawn together."""
-    draws = _draws(_items_in(recon), samples, seed, families)
-    value = relative_harm(recon) - relative_harm(mlm)
-    return paired_difference(value, _resampled_harm(recon, draws) - _resampled_harm(mlm, draws), confidence)
-
-
-def _resampled_harm(losses: Losses, draws: Floats) -> Floats:
-    """`relative_harm` on each resample (samples,)."""
-    shares = [
-        losses[probability, "random"].resampled(draws) / found.resampled(draws) - 1
-        for (probability, partner), found in losses.items()
-        if partner == "own"
+        losses[probability, "random"] / own - 1 for (probability, partner), own in losses.items() if partner == "own"
     ]
     return np.asarray(np.mean(shares, axis=0))
-
-
-def _items_in(losses: Losses) -> int:
-    return int(next(iter(losses.values())).total.size)

@@ -69,7 +69,7 @@ def _told(recipe: Recipe, gathered: Gathered, judged: Judged) -> Told:
         sentence=_sentence(recipe, gathered, judged),
         difference=formats.MISSING if weakest is None else difference_words(weakest),
         p_value=formats.p_value(judged.p_value),
-        seeds=formats.MISSING if weakest is None else str(_seeds(weakest)),
+        seeds=formats.MISSING if weakest is None else str(len(weakest.by_seed)),
         paper=formats.signed(paper_difference(recipe, claim.parts[0])),
         effects=tuple(_effect(judged, measured) for measured in judged.measured if measured.effect is not None),
     )
@@ -125,15 +125,11 @@ def _margin(claim: Claim) -> list[str]:
     return [ends[claim.reading]] if claim.reading in ends else []
 
 
-def _seeds(measured: Measured) -> int:
-    return 1 if measured.effect is None else measured.effect.seeds
-
-
 def _seeds_words(measured: Measured) -> str:
-    seeds = _seeds(measured)
-    if measured.effect is None or measured.effect.seeds_spread is None:
+    if measured.seeds_spread is None:
         return "one seed, so the luck of a training is not in the interval"
-    return f"{seeds} seeds, which differ by {formats.score(measured.effect.seeds_spread)} (standard deviation)"
+    spread = formats.score(measured.seeds_spread)
+    return f"{len(measured.by_seed)} seeds, which differ by {spread} (standard deviation)"
 
 
 def _units(gathered: Gathered, measured: Measured) -> str:
@@ -177,8 +173,7 @@ def _needs(claim: Claim, found: Needed | None, weakest: Measured) -> str:
 def _seeds_needed(found: Needed, weakest: Measured) -> str:
     if found.seeds is not None:
         return f"{formats.count(found.seeds)} seeds"
-    unknown = weakest.effect is None or weakest.effect.seeds_spread is None
-    return "an unknown number of seeds" if unknown else "no number of seeds"
+    return "an unknown number of seeds" if weakest.seeds_spread is None else "no number of seeds"
 
 
 def _pairs_needed(found: Needed) -> str:
@@ -194,7 +189,7 @@ def _effect(judged: Judged, measured: Measured) -> dict[str, Any]:
         "low": measured.low,
         "high": measured.high,
         "verdict": judged.verdict,
-        "by_seed": list(measured.effect.by_seed) if measured.effect else [],
+        "by_seed": list(measured.by_seed),
     }
 
 
@@ -271,6 +266,8 @@ def _few_seeds(recipe: Recipe, gathered: Gathered) -> list[str]:
 def _probed_once(gathered: Gathered) -> list[str]:
     if gathered.probe is None:
         return ["Figure 2 was not measured."]
+    if len(gathered.probe.get("seeds", ())) > 1:
+        return []
     return ["Figure 2 was measured on one pre-trained model: its intervals cover other items, not other trainings."]
 
 

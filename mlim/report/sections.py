@@ -236,9 +236,16 @@ def probes_section(gathered: Gathered) -> Section:
     left = [f"{name} was left out: {reason}." for name in FIGURES if (reason := _about(gathered, name).get("skipped"))]
     lead = (
         "Figure 2 of the paper: a masked modality is restored from what is left of it and from its partner. Where the "
-        "item's own partner gives the lowest loss, the model has learned to look across."
+        f"item's own partner gives the lowest loss, the model has learned to look across. {_bands(gathered.probe)}"
     )
     return Section("probes", title, lead, blocks, " ".join(left))
+
+
+def _bands(probe: Mapping[str, Any]) -> str:
+    seeds = len(probe.get("seeds", ()))
+    if seeds > 1:
+        return f"Lines are means over {seeds} trainings; bands cover other families of items and other trainings."
+    return "Bands cover other families of items, not other trainings."
 
 
 def _figure2(gathered: Gathered, name: str) -> Block | None:

@@ -143,6 +143,7 @@ def _cuda_devices() -> list[str]:
 def _settle(devices: "Queue[str]", threads: int) -> None:
     """Give a new process its own device, before CUDA starts in it, and its share of the cores."""
     die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: a training stops by itself, the pool is ended
     device = devices.get()
     if device:
         os.environ[VISIBLE_DEVICES] = device

@@ -19,17 +19,21 @@ from mlim.errors import DataError, InputError
 from mlim.evaluation.interaction import embed, family_share, item_attention, neighbourhoods, similarities
 from mlim.evaluation.judging import HARM_KEY
 from mlim.evaluation.probes import (
+    PARTNERS,
     SHEET,
     Families,
     Losses,
     Point,
     ProbedModel,
     Prober,
+    Resampling,
     compare_harm,
     compare_partners,
     figure_table,
+    join_seeds,
     relative_harm,
 )
+from mlim.evaluation.resampling import Effect
 from mlim.files import atomic_folder, write_json
 from mlim.models.mlim import Mlim
 from mlim.recipe import LossName, Recipe
@@ -40,7 +44,7 @@ from mlim.versions import lineage
 from mlim.workspace import Workspace
 
 STAGE: Final = "probe"
-FEWEST_ITEMS: Final = 2  # a random other item has to exist
+FEWEST: Final = 2  # items: a random other one has to exist; families: a spread has to be told between them
 NEIGHBOURS: Final = 5  # shown of each item
 NEIGHBOURS_KEY: Final = "neighbours"  # of the summary
 
@@ -60,26 +64,27 @@ FIGURE_2B: Final = Figure("figure2b", "recon", "Picture masked, beside a text", 
 
 
 def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
-    """Measure how much the main row's pre-trained model (first seed) uses each modality for the other.
+    """Measure how much the main row's pre-trained models (one for each seed) use each modality for the other.
 
-    A figure whose loss that model was not trained on is left out, and the summary says why; neighbours and attention
-    need no loss. `InputError` when the pre-training is missing; `DataError` with fewer than two test items.
+    A figure whose loss they were not trained on is left out, and the summary says why; neighbours and attention need no
+    loss. The sheets are of the first seed. `InputError` when a pre-training is missing; `DataError` with fewer than two
+    test items or families of them.
     """
     losses, reason = _trained_losses(recipe)
     figures = [figure for figure in (FIGURE_2A, FIGURE_2B) if figure.loss in losses]
     items = _test_items(recipe, workspace) if losses else pd.DataFrame()
-    probed = _probed_model(recipe, workspace) if losses else None
+    models = [_probed_model(recipe, workspace, seed) for seed in recipe.seeds] if losses else []
     with (
         stage_run(recipe, workspace, STAGE, STAGE, lineage(workspace)) as run,
         atomic_folder(workspace.probe) as folder,
     ):
         found: dict[str, Any] = {figure.name: {"skipped": reason} for figure in (FIGURE_2A, FIGURE_2B)}
-        if probed is not None:
+        if models:
             families = items["component"].to_numpy(dtype=np.int64)
-            prober = Prober(probed, [*items["id"]], recipe.seed)
-            found |= _draw_all(recipe, prober, figures, families, folder, terminal)
-            found[NEIGHBOURS_KEY] = _draw_neighbours(recipe, workspace, probed, items, folder)
-            _draw_attention(recipe, probed, [*items["id"]], "mlm" in losses, folder)
+            probers = [Prober(model, [*items["id"]], recipe.seed) for model in models]
+            found |= _draw_all(recipe, probers, figures, families, folder, terminal)
+            found[NEIGHBOURS_KEY] = _draw_neighbours(recipe, workspace, models[0], items, folder)
+            _draw_attention(recipe, models[0], [*items["id"]], "mlm" in losses, folder)
         _track(run, found, folder)
         summary = {**found, **_about(recipe), **_verdict(found), "run_id": run.id}
         write_json(folder / "summary.json", summary)
@@ -97,11 +102,11 @@ def _trained_losses(recipe: Recipe) -> tuple[Sequence[LossName], str]:
 
 
 def _about(recipe: Recipe) -> dict[str, Any]:
-    return {"row": recipe.main, "pretraining": recipe.main_row.pretraining, "seed": recipe.seeds[0]}
+    return {"row": recipe.main, "pretraining": recipe.main_row.pretraining, "seeds": list(recipe.seeds)}
 
 
-def _probed_model(recipe: Recipe, workspace: Workspace) -> ProbedModel:
-    name, seed = recipe.main_row.pretraining, recipe.seeds[0]
+def _probed_model(recipe: Recipe, workspace: Workspace, seed: int) -> ProbedModel:
+    name = recipe.main_row.pretraining
     folder = workspace.pretrained(str(name), seed)
     if not (folder / "model").is_dir():
         raise InputError(f"{folder / 'model'} is missing; run `mlim pretrain {name} --seed {seed}` first")
@@ -119,12 +124,14 @@ def _test_items(recipe: Recipe, workspace: Workspace) -> pd.DataFrame:
     components = _test_families(workspace)
     known = sorted(components.index)
     number = min(recipe.probe.items, len(known))
-    if number < FEWEST_ITEMS:
-        raise DataError(
-            f"Figure 2 needs at least {FEWEST_ITEMS} test items, not {number}; raise pairs.test_share or probe.items"
-        )
     drawn = [str(item) for item in numpy_generator("probe items", recipe.seed).choice(known, number, replace=False)]
-    return pd.DataFrame({"id": drawn, "component": components.loc[drawn].to_numpy()})
+    items = pd.DataFrame({"id": drawn, "component": components.loc[drawn].to_numpy()})
+    for units, found in (("test items", number), ("families of them", items["component"].nunique())):
+        if found < FEWEST:
+            raise DataError(
+                f"Figure 2 needs at least {FEWEST} {units}, not {found}; raise pairs.test_share or probe.items"
+            )
+    return items
 
 
 def _test_families(workspace: Workspace) -> "pd.Series[int]":
@@ -147,22 +154,30 @@ def _with_relatives(items: pd.DataFrame, workspace: Workspace) -> pd.DataFrame:
 
 
 def _draw_all(
-    recipe: Recipe, prober: Prober, figures: Sequence[Figure], families: Families, folder: Path, terminal: Terminal
+    recipe: Recipe,
+    probers: Sequence[Prober],
+    figures: Sequence[Figure],
+    families: Families,
+    folder: Path,
+    terminal: Terminal,
 ) -> dict[str, Any]:
     """Measure and draw the figures, compare their harms, and the reconstructions where RECON was trained."""
     found: dict[str, Any] = {}
     losses: dict[LossName, Losses] = {}
-    with terminal.progress("probes", len(figures)) as bar:
+    settings = Resampling(recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed, families)
+    with terminal.progress("probes", len(figures) * len(probers)) as bar:
         for figure in figures:
-            measure = prober.mlm if figure.loss == "mlm" else prober.recon
-            losses[figure.loss] = measure(recipe.probe.probabilities)
-            found[figure.name] = _draw(recipe, figure, losses[figure.loss], families, folder)
-            bar.advance(note=figure.title)
+            of_seeds = []
+            for prober in probers:
+                measure = prober.mlm if figure.loss == "mlm" else prober.recon
+                of_seeds.append(measure(recipe.probe.probabilities))
+                bar.advance(note=figure.title)
+            losses[figure.loss] = join_seeds(of_seeds)
+            found[figure.name] = _draw(figure, losses[figure.loss], settings, folder)
     if len(losses) == len((FIGURE_2A, FIGURE_2B)):
-        harm = compare_harm(losses["recon"], losses["mlm"], *_settings(recipe), families)
-        found[HARM_KEY] = harm._asdict()
+        found[HARM_KEY] = _told(compare_harm(losses["recon"], losses["mlm"], settings))
     if FIGURE_2B in figures:
-        sheet = prober.reconstructions(recipe.probe.reconstruction_masking, recipe.probe.reconstructions)
+        sheet = probers[0].reconstructions(recipe.probe.reconstruction_masking, recipe.probe.reconstructions)
         draw_reconstructions(sheet, SHEET, folder / "reconstructions.png")
     return found
 
@@ -195,17 +210,12 @@ def _draw_attention(recipe: Recipe, probed: ProbedModel, items: Sequence[str], g
         draw_attention(rows, folder / "attention.png")
 
 
-def _settings(recipe: Recipe) -> tuple[int, float, int]:
-    return recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed
-
-
-def _draw(recipe: Recipe, figure: Figure, losses: Losses, families: Families, folder: Path) -> dict[str, Any]:
-    settings = _settings(recipe)
-    table = figure_table(losses, *settings, families)
+def _draw(figure: Figure, losses: Losses, settings: Resampling, folder: Path) -> dict[str, Any]:
+    table = figure_table(losses, settings)
     table.to_csv(folder / f"{figure.name}.csv", index=False, lineterminator="\n")
     for suffix in ("svg", "png"):
         draw_figure2(table, folder / f"{figure.name}.{suffix}", figure.title, figure.y_label)
-    return conclude(losses, compare_partners(losses, *settings, families))
+    return conclude(losses, compare_partners(losses, settings))
 
 
 def conclude(losses: Losses, points: Sequence[Point]) -> dict[str, Any]:
@@ -213,10 +223,10 @@ def conclude(losses: Losses, points: Sequence[Point]) -> dict[str, Any]:
     described = [
         {
             "probability": point.probability,
-            **{partner: losses[point.probability, partner].mean for partner in ("own", "random", "empty")},
-            "random_minus_own": point.random_minus_own._asdict(),
-            "empty_minus_own": point.empty_minus_own._asdict(),
-            "random_minus_empty": point.random_minus_empty._asdict(),
+            **{partner: losses[point.probability, partner].mean for partner in PARTNERS},
+            "random_minus_own": _told(point.random_minus_own),
+            "empty_minus_own": _told(point.empty_minus_own),
+            "random_minus_empty": _told(point.random_minus_empty),
             "own_below_random": point.random_minus_own.value > 0,
             "separated": point.random_minus_own.separated,
         }
@@ -224,13 +234,18 @@ def conclude(losses: Losses, points: Sequence[Point]) -> dict[str, Any]:
     ]
     return {
         "skipped": None,
-        "items": int(next(iter(losses.values())).total.size),
+        "items": int(next(iter(losses.values())).total.shape[1]),
         "points": described,
         "own_below_random_everywhere": all(point.random_minus_own.value > 0 for point in points),
         "own_below_random_clearly_everywhere": all(point.random_minus_own.low > 0 for point in points),
         "own_below_empty_everywhere": all(point.empty_minus_own.value > 0 for point in points),
         "harm_of_random_partner": relative_harm(losses),
     }
+
+
+def _told(effect: Effect) -> dict[str, Any]:
+    """A difference as the claims are judged by it; how far seeds differ is None with one."""
+    return {**effect.difference._asdict(), "by_seed": list(effect.by_seed), "seeds_spread": effect.seeds_spread}
 
 
 def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:

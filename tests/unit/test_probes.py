@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,15 +11,17 @@ from mlim.evaluation.probes import (
     ItemLosses,
     ProbedModel,
     Prober,
+    Resampling,
     compare_harm,
     compare_partners,
     figure_table,
+    join_seeds,
     relative_harm,
 )
 from mlim.models.hub import build_mlim
 
 PROBABILITIES = (0.1, 0.5, 1.0)
-SETTINGS = {"samples": 50, "confidence": 0.9, "seed": 0}
+SETTINGS = Resampling(samples=50, confidence=0.9, seed=0)
 ITEMS = 10
 
 
@@ -51,7 +55,7 @@ def test_the_partners_share_their_masks_and_masks_grow_with_the_probability(part
         counts = [losses[probability, partner].targets for partner in PARTNERS]
         np.testing.assert_array_equal(counts[0], counts[1])
         np.testing.assert_array_equal(counts[0], counts[2])
-    own = [losses[probability, "own"].targets for probability in PROBABILITIES]
+    own = [losses[probability, "own"].targets[0] for probability in PROBABILITIES]
     assert (np.diff(own, axis=0) >= 0).all()
     _, tokenizer, store = parts
     texts = [len(tokenizer.encode(store.text(item), tiny_recipe.text.max_tokens)) for item in store.ids[:ITEMS]]
@@ -77,7 +81,7 @@ def test_the_partner_matters_where_the_loss_can_see_it(parts, tiny_recipe):
 def test_recon_is_the_squared_error_summed_over_channels_per_pixel(parts, tiny_recipe):
     probe = prober(parts, tiny_recipe)
     rows = probe.reconstructions(1.0, ITEMS)
-    losses = probe.recon((1.0,))[1.0, "own"].total
+    losses = probe.recon((1.0,))[1.0, "own"].total[0]
     by_hand = [np.square(own - original).sum(axis=-1).mean() for original, _, own, _ in rows]
     np.testing.assert_allclose(losses, by_hand, rtol=1e-4)
 
@@ -97,14 +101,14 @@ def test_reconstructions_show_the_masked_cells_in_gray(parts, tiny_recipe):
 
 
 def losses_with(own, random, empty):
-    targets = np.full(len(own), 2.0)
+    targets = np.full((1, len(own)), 2.0)
     totals = {"own": own, "random": random, "empty": empty}
-    return {(0.5, partner): ItemLosses(np.asarray(total, float), targets) for partner, total in totals.items()}
+    return {(0.5, partner): ItemLosses(np.asarray(total, float)[None], targets) for partner, total in totals.items()}
 
 
 def test_the_table_has_the_mean_per_target_inside_its_interval():
     losses = losses_with([2, 4, 6], [4, 6, 8], [3, 5, 7])
-    table = figure_table(losses, **SETTINGS)
+    table = figure_table(losses, SETTINGS)
     assert list(table.columns) == ["probability", "partner", "loss", "low", "high"]
     assert table.set_index("partner")["loss"].to_dict() == {"own": 2, "random": 3, "empty": 2.5}
     assert (table["low"] <= table["loss"]).all()
@@ -114,10 +118,10 @@ def test_the_table_has_the_mean_per_target_inside_its_interval():
 def test_differences_are_paired_by_item():
     """Items differ by far more than partners do; the paired interval does not notice."""
     own = np.linspace(1, 100, 30)
-    (point,) = compare_partners(losses_with(own, own + 1, own), **SETTINGS)
-    assert point.random_minus_own[:3] == pytest.approx((0.5, 0.5, 0.5))
+    (point,) = compare_partners(losses_with(own, own + 1, own), SETTINGS)
+    assert point.random_minus_own.difference[:3] == pytest.approx((0.5, 0.5, 0.5))
     assert point.random_minus_own.separated
-    assert point.empty_minus_own == (0, 0, 0, 1)
+    assert point.empty_minus_own.difference == (0, 0, 0, 1)
     assert point.random_minus_empty == point.random_minus_own
 
 
@@ -131,21 +135,46 @@ def test_items_of_one_family_are_drawn_together_which_widens_the_interval():
     family = np.repeat(np.arange(12), 5)
     random = own + 0.5 + generator.normal(0, 1, 12)[family]
     losses = losses_with(own, random, own)
-    (alone,) = compare_partners(losses, **SETTINGS)
-    (together,) = compare_partners(losses, **SETTINGS, families=family)
+    (alone,) = compare_partners(losses, SETTINGS)
+    (together,) = compare_partners(losses, replace(SETTINGS, families=family))
     assert together.random_minus_own.value == alone.random_minus_own.value
     wide, narrow = (point.random_minus_own.high - point.random_minus_own.low for point in (together, alone))
     assert wide > 1.4 * narrow
-    table = figure_table(losses, **SETTINGS, families=np.zeros(60, dtype=np.int64))
-    assert (table["high"] - table["low"]).max() == pytest.approx(0)  # one family: nothing varies
 
 
 def test_harms_are_compared_on_the_same_items():
     own = np.linspace(1, 3, 40)
     recon, mlm = losses_with(own, 1.5 * own, own), losses_with(own, 1.2 * own, own)
-    found = compare_harm(recon, mlm, **SETTINGS)
-    assert found[:3] == pytest.approx((0.3, 0.3, 0.3))
+    found = compare_harm(recon, mlm, SETTINGS)
+    assert found.difference[:3] == pytest.approx((0.3, 0.3, 0.3))
     assert found.separated
-    turned = compare_harm(mlm, recon, **SETTINGS)
+    turned = compare_harm(mlm, recon, SETTINGS)
     assert turned.value == pytest.approx(-found.value)
-    assert compare_harm(mlm, mlm, **SETTINGS) == (0, 0, 0, 1)
+    assert compare_harm(mlm, mlm, SETTINGS).difference == (0, 0, 0, 1)
+
+
+def seeds_that_differ_by(*gains):
+    """Losses of one training for each gain: a random partner costs so much, whatever the item."""
+    own = np.linspace(1, 100, 30)
+    return join_seeds([losses_with(own + seed, own + seed + 2 * gain, own + seed) for seed, gain in enumerate(gains)])
+
+
+def test_seeds_are_averaged_and_paired():
+    (point,) = compare_partners(seeds_that_differ_by(0.4, 0.5, 0.6), SETTINGS)
+    assert point.random_minus_own.value == pytest.approx(0.5)  # the level of a seed, 0 to 2, is gone
+    assert point.random_minus_own.by_seed == pytest.approx((0.4, 0.5, 0.6))
+    table = figure_table(seeds_that_differ_by(0.4, 0.5, 0.6), SETTINGS).set_index("partner")["loss"]
+    assert table["random"] - table["own"] == pytest.approx(0.5)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    alike, apart = (
+        compare_partners(seeds_that_differ_by(*gains), SETTINGS)[0].random_minus_own
+        for gains in ((0.5, 0.5, 0.5), (-0.5, 0.5, 1.5))
+    )
+    assert apart.value == pytest.approx(alike.value)
+    assert apart.seeds_spread > alike.seeds_spread == pytest.approx(0)
+    assert apart.high - apart.low > alike.high - alike.low
+    assert not apart.separated
+    harm = compare_harm(seeds_that_differ_by(1, 1), seeds_that_differ_by(1, 1), SETTINGS)
+    assert harm.value == harm.seeds_spread == 0

@@ -64,10 +64,11 @@ def trained(recipe, own_workspace):
 def pretrained(recipe, trained):
     store = ItemStore.open(trained.items, trained.valid / "index.parquet")
     tokenizer = TextTokenizer.learn([store.text(item) for item in store.ids], recipe.text.vocabulary_size)
-    folder = trained.pretrained(PRETRAINING, 0) / "model"
-    folder.mkdir()
-    build_mlim(recipe, tokenizer, seed=0).save_pretrained(folder)
-    tokenizer.save(folder)
+    for seed in recipe.seeds:
+        folder = trained.pretrained(PRETRAINING, seed) / "model"
+        folder.mkdir(parents=True)
+        build_mlim(recipe, tokenizer, seed=seed).save_pretrained(folder)
+        tokenizer.save(folder)
     return trained
 
 
@@ -233,6 +234,10 @@ def test_probe_draws_figure_2_and_says_what_it_shows(recipe, pretrained, quiet):
         below = [point["own"] < point["random"] for point in figure["points"]]
         assert [point["own_below_random"] for point in figure["points"]] == below
         assert figure["own_below_random_everywhere"] == all(below)
+        for point in figure["points"]:
+            by_seed = point["random_minus_own"]["by_seed"]
+            assert len(set(by_seed)) == len(recipe.seeds) == 2  # a model for each seed
+            assert np.mean(by_seed) == pytest.approx(point["random"] - point["own"], abs=1e-6)
     assert summary["text_to_image_is_stronger"] == (
         summary["random_text_hurts_recon"] > summary["random_image_hurts_mlm"]
     )
