@@ -5,6 +5,7 @@ import re
 import pytest
 from report_results import fill
 
+from mlim import cli
 from mlim.errors import InputError
 from mlim.files import read_json, sha256_of, write_json
 from mlim.report.results import BEGIN, END, RESULTS_FILE, write_results
@@ -64,6 +65,16 @@ def test_results_are_written_from_the_latest_report(recipe, own_workspace, quiet
         write_results(recipe, own_workspace.report / "by-hand.md")
     with pytest.raises(InputError, match="holds no finished report"):
         write_results(recipe, tmp_path / "new.md", experiment="another")
+
+
+def test_one_command_makes_the_report_and_the_page_of_results(recipe, own_workspace, monkeypatch, tmp_path):
+    fill(own_workspace, recipe)
+    (tmp_path / "given.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    options = ["--recipe", tmp_path / "given.yaml", "--work", own_workspace.root, "--results", tmp_path / "page.md"]
+    monkeypatch.setattr("sys.argv", ["mlim", "report", *map(str, options), "--quiet"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert "| RECON + MLM + MAM | 0.822 |" in (tmp_path / "page.md").read_text()
 
 
 def test_a_report_of_nothing_says_what_to_run(recipe, own_workspace, quiet, tmp_path):
