@@ -117,8 +117,8 @@ def _train_together(wave: Sequence[Training], terminal: Terminal, jobs: int) -> 
                 bar.advance(1, str(running[done]))
         except BrokenProcessPool:
             raise MlimError(
-                "a training process was stopped or killed (out of memory?); finished trainings and checkpoints are kept: "
-                "run the same command again to go on"
+                "a training process was stopped or killed (out of memory?); results and checkpoints are kept: run the "
+                "same command again to go on"
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
