@@ -292,6 +292,9 @@ class LoaderConfig(Config):
     batches_ahead: PositiveInt = Field(
         description="batches that are ready or in the making: for each worker, or, with none, how many threads decode"
     )
+    kept_mb: NonNegativeInt = Field(
+        description="megabytes of decoded pictures that each process which decodes keeps for the next epochs; 0: none"
+    )
     items: str | None = Field(
         description="where the shards are read from: a folder or an fsspec URL (`s3://BUCKET/FOLDER`, fetched once "
         "into the work folder's cache); null: the work folder's own items"

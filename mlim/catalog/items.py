@@ -5,7 +5,7 @@ import json
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ from mlim.recipe import Recipe
 from mlim.workspace import Workspace
 
 RGB = "RGB"
+PLACES_REMEMBERED = 1 << 16  # text and picture of an item are asked for one after the other, and a few epochs of it
 
 
 class ItemStore:
@@ -36,6 +37,7 @@ class ItemStore:
     def __init__(self, folder: Path, places: Path, version: str) -> None:
         """Prefer `ItemStore.open`; `places` is a file of mlim.catalog.places, its shards lie in `folder`."""
         self._folder, self._places = folder, MappedTable(places)
+        self._find = lru_cache(PLACES_REMEMBERED)(self._search)
         self.version = version
 
     def __reduce__(self) -> tuple[type["ItemStore"], tuple[Path, Path, str]]:
@@ -123,7 +125,7 @@ class ItemStore:
         names: list[str] = json.loads(self._table.schema.metadata[FILES_KEY])
         return names
 
-    def _find(self, item: str) -> int | None:
+    def _search(self, item: str) -> int | None:
         """The row of an item, by bisection over the sorted ids: no dictionary of millions in every process."""
         ids, by_id = self._table["id"], self._table["by_id"]
         rank = bisect_left(range(len(ids)), item, key=lambda at: ids[by_id[at].as_py()].as_py())

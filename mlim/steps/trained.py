@@ -20,6 +20,7 @@ from mlim.config import nearest
 from mlim.console import Terminal
 from mlim.data.collate import Pair
 from mlim.data.images import check_size
+from mlim.data.kept import KeptPictures
 from mlim.data.loader import BatchLoader
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import PreparedTokens, prepare_tokens
@@ -38,7 +39,7 @@ Resume = Literal["auto", "never"]
 Example = TypeVar("Example")
 Batch = TypeVar("Batch")
 M = TypeVar("M", bound=nn.Module)
-Collating = tuple[ItemStore, TextTokenizer, int, PreparedTokens]
+Collating = tuple[KeptPictures, TextTokenizer, int, PreparedTokens]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MODEL_FOLDER = "model"
@@ -100,7 +101,7 @@ def _read_pairs(path: Path) -> dict[str, list[Pair]]:
 def prepare_collating(recipe: Recipe, data: TrainingData, tokenizer: TextTokenizer, workspace: Workspace) -> Collating:
     """What a collator of training is made of; the texts are tokenised now unless the work folder's cache has them."""
     tokens = prepare_tokens(data.store, tokenizer, workspace.cache)
-    return data.store, tokenizer, recipe.text.max_tokens, tokens
+    return KeptPictures(data.store, recipe.loader.kept_mb), tokenizer, recipe.text.max_tokens, tokens
 
 
 def make_tokenizer(recipe: Recipe, data: TrainingData) -> TextTokenizer:
