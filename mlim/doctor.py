@@ -13,7 +13,7 @@ from mlim.errors import MlimError
 from mlim.recipe import Recipe
 
 # All that a machine needs which only trains (docs/training.md)
-TRAINING = ("torch", "transformers", "pyarrow", "pillow", "pydantic", "pandas", "scikit-learn", "pyyaml")
+TRAINING = ("torch", "transformers", "pyarrow", "pillow", "pydantic", "pandas", "pyyaml")
 PACKAGES = (*TRAINING, "prefect", "mlflow", "dvc", "great-expectations")
 FASTAPI_LIMIT = (0, 153)  # Prefect's server refuses deployments with this one or later (constraints.txt)
 PORT_OF_SCHEME = {"http": 80, "https": 443}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlim.evaluation.resampling import Ranking
+from mlim.evaluation.pr_auc import Ranking
 
 ACROSS: Final = "across categories"
 COLUMNS: Final = ("group", "pairs", "matches", "pr_auc", "right")

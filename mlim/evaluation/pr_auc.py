@@ -1,25 +1,19 @@
 """PR-AUC of pair scores: the metric of the paper's Tables 1 and 2 (section 4.2.1).
 
-The area is average precision (scikit-learn's definition, no interpolation). Its uncertainty is in
-mlim/evaluation/resampling.py.
+The area is average precision (scikit-learn's definition, no interpolation; a test compares them). Pairs may have
+weights. Its uncertainty is in mlim/evaluation/resampling.py.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from mlim.errors import DataError
 
-CURVE_POINTS = 500  # of a curve that is kept: what a plot can show, whatever the number of pairs
-MEAN_POINTS = 201  # of a curve that is averaged over seeds
-RECALL_SLACK = 1e-12  # a recall is a fraction of counts, the grid is not
-
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float64]
+Weights = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
@@ -45,30 +39,26 @@ def prevalence(labels: Labels) -> float:
     return float(np.mean(labels))
 
 
+class Ranking:
+    """One scoring of pairs, sorted once: all that average precision on weighted pairs needs."""
+
+    def __init__(self, labels: Labels, scores: Scores) -> None:
+        check_scores(labels, scores)
+        self._order = np.argsort(-scores, kind="stable")
+        falling = scores[self._order]
+        self._ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # equal scores: one threshold
+        self._matches = labels[self._order].astype(np.float64)[:, None]
+
+    def average_precision(self, weights: Weights) -> NDArray[np.float64]:
+        """Average precision (samples,) of the pairs weighted by `weights` (n, samples), each column with a match."""
+        drawn = weights[self._order]
+        shown = np.cumsum(drawn, axis=0)[self._ends]
+        hits = np.cumsum(drawn * self._matches, axis=0)[self._ends]
+        precision = np.divide(hits, shown, out=np.zeros_like(hits), where=shown > 0)
+        gained = np.diff(hits, axis=0, prepend=0.0)
+        return np.asarray((gained * precision).sum(axis=0) / hits[-1])
+
+
 def average_precision(labels: Labels, scores: Scores) -> float:
     """Average precision of `scores` (n,) for 0/1 `labels` (n,); equal scores count as one threshold."""
-    check_scores(labels, scores)
-    return float(average_precision_score(labels, scores))
-
-
-def pr_curve(labels: Labels, scores: Scores) -> pd.DataFrame:
-    """Columns recall and precision, recall rising, thinned to `CURVE_POINTS` thresholds."""
-    check_scores(labels, scores)
-    precision, recall, _ = precision_recall_curve(labels, scores, drop_intermediate=True)
-    kept = np.unique(np.linspace(0, recall.size - 1, min(CURVE_POINTS, recall.size)).round().astype(int))
-    return pd.DataFrame({"recall": recall[kept][::-1], "precision": precision[kept][::-1]})
-
-
-def mean_pr_curve(labels: Labels, scorings: Sequence[Scores]) -> pd.DataFrame:
-    """Columns recall and precision: at each recall the mean precision of several scorings (n,) of the same pairs.
-
-    Precision at a recall is that of the highest threshold which reaches it, as average precision counts it.
-    """
-    at = np.linspace(0, 1, MEAN_POINTS)
-    found = []
-    for scores in scorings:
-        check_scores(labels, scores)
-        precision, recall, _ = precision_recall_curve(labels, scores, drop_intermediate=True)
-        reached = np.searchsorted(recall[::-1], at - RECALL_SLACK, side="left")  # recall rises, 0 first
-        found.append(precision[::-1][np.maximum(reached, 1)])  # the point at recall 0 is no threshold
-    return pd.DataFrame({"recall": at, "precision": np.mean(found, axis=0)})
+    return float(Ranking(labels, scores).average_precision(np.ones((labels.size, 1)))[0])

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mlim.errors import DataError
-from mlim.evaluation.pr_auc import Interval, Labels, Scores, average_precision, check_scores
+from mlim.evaluation.pr_auc import Interval, Labels, Ranking, Scores, Weights, average_precision
 from mlim.evaluation.significance import Difference
 
 CHUNK: Final = 250  # resamples in memory at a time
 FEWEST: Final = 2  # families, and pairs of a label, that a spread can be measured between
 
-Weights = NDArray[np.float64]
 Families = NDArray[np.int64]
 Name = TypeVar("Name", bound=Hashable)
 
@@ -93,26 +92,6 @@ class Effect:
     def separated(self) -> bool:
         """Whether the interval leaves out 0."""
         return self.low > 0 or self.high < 0
-
-
-class Ranking:
-    """One scoring of pairs, sorted once: all that average precision on weighted pairs needs."""
-
-    def __init__(self, labels: Labels, scores: Scores) -> None:
-        check_scores(labels, scores)
-        self._order = np.argsort(-scores, kind="stable")
-        falling = scores[self._order]
-        self._ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # equal scores: one threshold
-        self._matches = labels[self._order].astype(np.float64)[:, None]
-
-    def average_precision(self, weights: Weights) -> NDArray[np.float64]:
-        """Average precision (samples,) of the pairs weighted by `weights` (n, samples), each column with a match."""
-        drawn = weights[self._order]
-        shown = np.cumsum(drawn, axis=0)[self._ends]
-        hits = np.cumsum(drawn * self._matches, axis=0)[self._ends]
-        precision = np.divide(hits, shown, out=np.zeros_like(hits), where=shown > 0)
-        gained = np.diff(hits, axis=0, prepend=0.0)
-        return np.asarray((gained * precision).sum(axis=0) / hits[-1])
 
 
 def resample(

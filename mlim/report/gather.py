@@ -9,9 +9,10 @@ import pandas as pd
 
 from mlim.catalog.quarantine import read_quarantine
 from mlim.errors import InputError
+from mlim.evaluation.curves import mean_pr_curve
 from mlim.evaluation.evidence import Evidence, Variant, read_evidence
 from mlim.evaluation.judging import Judged, Settings, judge
-from mlim.evaluation.pr_auc import average_precision, mean_pr_curve
+from mlim.evaluation.pr_auc import average_precision
 from mlim.files import read_json
 from mlim.grids import judged_on_test
 from mlim.recipe import Recipe, load_recipe

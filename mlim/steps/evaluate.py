@@ -13,8 +13,9 @@ from mlim.catalog.items import open_items
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.evaluation.baselines import JUDGED, TREES, read_attributes, score_baselines, similarities
+from mlim.evaluation.curves import pr_curve
 from mlim.evaluation.evidence import families_of
-from mlim.evaluation.pr_auc import pr_curve, prevalence
+from mlim.evaluation.pr_auc import prevalence
 from mlim.evaluation.resampling import Compared, Families, JudgedPairs, compare_all
 from mlim.evaluation.scores import (
     MODALITIES,

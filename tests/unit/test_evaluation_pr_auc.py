@@ -3,14 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import average_precision_score
 
 from mlim.errors import DataError
-from mlim.evaluation.pr_auc import (
-    CURVE_POINTS,
-    average_precision,
-    pr_curve,
-    prevalence,
-)
+from mlim.evaluation.curves import CURVE_POINTS, pr_curve
+from mlim.evaluation.pr_auc import average_precision, prevalence
 
 
 @st.composite
@@ -27,6 +24,12 @@ def random_pairs(size, seed=0):
     generator = np.random.default_rng(seed)
     labels = (generator.random(size) < 0.4).astype(np.int64)
     return labels, labels * 0.3 + generator.random(size)
+
+
+@given(scored_pairs())
+def test_it_is_scikit_learns_average_precision(pairs):
+    labels, scores = pairs
+    assert average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
 
 
 @given(scored_pairs())

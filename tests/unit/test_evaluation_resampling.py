@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from mlim.errors import DataError
-from mlim.evaluation.pr_auc import average_precision, mean_pr_curve
+from mlim.evaluation.curves import mean_pr_curve
+from mlim.evaluation.pr_auc import Ranking, average_precision
 from mlim.evaluation.resampling import (
     JudgedPairs,
-    Ranking,
     Resampled,
     compare,
     draw_weights,
