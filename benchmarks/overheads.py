@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import torch
 from measure import heading, table
 
@@ -75,6 +76,12 @@ def median(rows: list[dict], figure: str) -> float:
     return statistics.median(float(row[figure]) for row in {row["step"]: row for row in rows}.values())
 
 
+def epoch_of(work: Path, batch_size: int) -> int:
+    """Steps until every training item has been shown once."""
+    splits = pq.read_table(Workspace(work).pairs / "items.parquet", columns=["split"])["split"].to_pylist()
+    return -(-splits.count("train") // batch_size)
+
+
 def settings(recipe: Recipe, steps: int, batch_size: int) -> list[str]:
     """A short training that never validates before its end."""
     often = f"{{every_steps: {steps}, every_minutes: 1000, keep: 1}}"
@@ -95,14 +102,17 @@ def main() -> None:
     size = recipe.pretrain.batch_size
     threads = len(os.sched_getaffinity(0))
     first, _ = pretrain(options.work, options.recipe, 1, threads, *settings(recipe, 1, size))
-    _, whole = pretrain(options.work, options.recipe, 1, threads, *settings(recipe, STEPS, size))
+    epoch = epoch_of(options.work, size)
+    _, whole = pretrain(options.work, options.recipe, 1, threads, *settings(recipe, 2 * epoch, size))
+    early, late = ([row for row in whole if (int(row["step"]) > epoch) is later] for later in (False, True))
     _, alone = pretrain(options.work, options.recipe, 1, 1, *settings(recipe, STEPS, size))
     _, together = pretrain(options.work, options.recipe, 2, 1, *settings(recipe, STEPS, 2 * size))
     rate = "samples_per_second"
     waits = {name: checkpoint(name) for name in (options.recipe, "paper")}
     print(heading(PACKAGES))
     rows = [
-        ["waiting for data, share of the time", f"{median(whole, 'data_wait_share'):.2%}"],
+        ["waiting for data, first epoch, share of the time", f"{median(early, 'data_wait_share'):.2%}"],
+        ["waiting for data, second epoch (`loader.kept_mb`)", f"{median(late, 'data_wait_share'):.2%}"],
         ["one step from nothing, validated and saved, whole command", f"{first:.1f} s"],
         [f"one process, {threads} threads, batch {size}", f"{median(whole, rate):.1f} samples/s"],
         [f"one process, one thread, batch {size}", f"{median(alone, rate):.1f} samples/s"],
