@@ -32,6 +32,9 @@ BEGIN: Final = "<!-- mlim results: begin (written by `mlim results`, do not edit
 END: Final = "<!-- mlim results: end -->"
 HEADING: Final = "# Results\n\n"
 PAPER_NOTE: Final = "“Paper” is what the paper reports on its own, private data set: other pairs, so not comparable."
+SEEDS_NOTE: Final = (
+    "Rows are means over seeds; baselines are compared with the model of the first seed, the one that is registered."
+)
 CLAIMS_HEADER: Final = ("claim of the paper", "where", "verdict", "difference", "corrected p", "paper")
 CLAIM_CELLS: Final = ("claim", "source", "verdict", "difference", "p_value", "paper")
 EFFECTS_NOTE: Final = (
@@ -245,7 +248,7 @@ def _part(results: Mapping[str, Any]) -> str:
         "",
         *_markdown_table(results),
         "",
-        PAPER_NOTE,
+        f"{PAPER_NOTE} {SEEDS_NOTE}" if len(results["seeds"]) > 1 else PAPER_NOTE,
         "",
         *_claims(results),
     ]
