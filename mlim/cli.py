@@ -423,11 +423,12 @@ def report(
     ] = None,
 ) -> None:
     """One self-contained HTML page with everything a person would ask."""
-    from mlim.report.results import write_results
     from mlim.steps.report import report as run_step
 
     summary = run_step(session.recipe, session.workspace, session.terminal)
     if results is not None:
+        from mlim.report.results import write_results
+
         write_results(session.recipe, results)
         session.terminal.say(f"wrote {results}")
     session.show(summary, f"wrote {session.workspace.report / 'index.html'}")

@@ -29,8 +29,8 @@ MOVERS = 1  # threads beyond one per decoding process: one writes its shard whil
 AHEAD = 2  # tasks in flight for each thread: the next one is there when one ends
 CONNECT_SECONDS = 30
 LOOPBACK = "127.0.0.1:0"
-# Dask looks at itself: at all stacks every 10 ms, at its loop every 20, at memory every 500. On this machine alone that
-# took 4 % of two cores and told nobody anything; a cluster of yours keeps what its own configuration says.
+# Dask looks at itself: at all stacks every 10 ms, at its loop every 20, at memory every 500. Where one worker keeps
+# all cores busy that takes a share of them and tells nobody anything; a cluster keeps what its own configuration says.
 UNWATCHED = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",

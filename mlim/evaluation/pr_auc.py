@@ -24,6 +24,20 @@ class Interval(NamedTuple):
     high: float
 
 
+class Difference(NamedTuple):
+    """A difference of two figures with its interval and two-sided p-value."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def separated(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
 def check_scores(labels: Labels, scores: Scores) -> None:
     """Refuse (`DataError`) what has no PR-AUC: other lengths, scores that are not finite, only one of the labels."""
     if labels.shape != scores.shape or labels.ndim != 1:

@@ -20,7 +20,7 @@ from mlim.data.collate import ItemBatch, ItemCollator, ItemSource
 from mlim.data.loader import chunks
 from mlim.data.seeds import numpy_generator
 from mlim.data.tokenize import TextTokenizer
-from mlim.evaluation.resampling import Effect, Resampled, effect_of, pooled_spread
+from mlim.evaluation.resampling import Effect, Resampled, draw_units, effect_of, pooled_spread
 from mlim.models.config import TEXT_SPECIALS
 from mlim.models.mlim import Mlim
 
@@ -254,10 +254,8 @@ class Resampling:
 
     def draws(self, losses: Losses) -> Floats:
         """How often each item is in each resample (samples, items)."""
-        family = self._numbered(losses)
-        number = int(family.max()) + 1
-        counts = np.random.default_rng(self.seed).multinomial(number, np.full(number, 1 / number), size=self.samples)
-        return counts.astype(np.float64)[:, family]
+        counts = draw_units(self.clusters(losses), self.samples, np.random.default_rng(self.seed))
+        return counts[self._numbered(losses)].T
 
     def clusters(self, losses: Losses) -> int:
         """How many independent units there are: families, or items where no families are known."""

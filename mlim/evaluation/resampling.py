@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mlim.errors import DataError
-from mlim.evaluation.pr_auc import Interval, Labels, Ranking, Scores, Weights, average_precision
-from mlim.evaluation.significance import Difference
+from mlim.evaluation.pr_auc import Difference, Interval, Labels, Ranking, Scores, Weights, average_precision
 
 CHUNK: Final = 250  # resamples in memory at a time
 FEWEST: Final = 2  # families, and pairs of a label, that a spread can be measured between
@@ -138,8 +137,8 @@ def draw_weights(pairs: JudgedPairs, samples: int, generator: np.random.Generato
     return _with_shares(_drawn_families(pairs.families, samples, generator), pairs.labels)
 
 
-def _counts(size: int, samples: int, generator: np.random.Generator) -> Weights:
-    """How often each of `size` units is in each resample (size, samples) of `size` - 1 draws with repeats."""
+def draw_units(size: int, samples: int, generator: np.random.Generator) -> Weights:
+    """How often each of `size` units is in each resample (size, samples): `size` - 1 draws with repeats, as above."""
     places = generator.integers(size, size=(samples, size - 1)) + size * np.arange(samples)[:, None]
     counts = np.bincount(places.ravel(), minlength=size * samples).reshape(samples, size)
     return np.ascontiguousarray(counts.T, dtype=np.float64)
@@ -149,14 +148,14 @@ def _drawn_pairs(labels: Labels, samples: int, generator: np.random.Generator) -
     weights = np.empty((labels.size, samples))
     for label in (0, 1):
         places = np.flatnonzero(labels == label)
-        weights[places] = _counts(places.size, samples, generator)
+        weights[places] = draw_units(places.size, samples, generator)
     return weights
 
 
 def _drawn_families(families: Families, samples: int, generator: np.random.Generator) -> Weights:
     known, numbered = np.unique(families, return_inverse=True)
     first, second = numbered.reshape(families.shape).T
-    counts = _counts(known.size, samples, generator)
+    counts = draw_units(known.size, samples, generator)
     crossing = (first != second)[:, None]
     return np.asarray(np.where(crossing, counts[first] * counts[second], counts[first]))
 

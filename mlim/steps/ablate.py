@@ -11,10 +11,9 @@ import pandas as pd
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
 from mlim.evaluation.evidence import judged_pairs
-from mlim.evaluation.pr_auc import Interval, Labels, Scores, average_precision, prevalence
+from mlim.evaluation.pr_auc import Difference, Interval, Labels, Scores, average_precision, prevalence
 from mlim.evaluation.resampling import JudgedPairs, compare_all
 from mlim.evaluation.scores import SCORES_FILE, check_same_pairs, part, read_scores, scores_of
-from mlim.evaluation.significance import Difference
 from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.recipe import Modality, Recipe
 from mlim.tracking import stage_run

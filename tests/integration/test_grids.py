@@ -117,6 +117,7 @@ def test_a_grid_that_is_stopped_leaves_no_process_that_trains_on(tiny_recipe, ow
     while len(list(folder.glob("*/step-*/manifest.json"))) < 2 and time.monotonic() < until:
         assert grid.poll() is None, grid.communicate()[0]
         time.sleep(0.05)
+    assert len(list(folder.glob("*/step-*/manifest.json"))) >= 2
     begun = {path.name for path in folder.glob(".*.lock")}
     trainers = psutil.Process(grid.pid).children(recursive=True)
     grid.terminate()

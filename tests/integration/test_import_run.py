@@ -10,6 +10,7 @@ from mlflow.entities import ViewType
 
 from mlim import cli
 from mlim.console import Terminal
+from mlim.doctor import TRAINING
 from mlim.errors import InputError
 from mlim.files import read_json, write_json
 from mlim.recipe import load_recipe
@@ -20,7 +21,6 @@ from mlim.workspace import Workspace, cell
 from tests.commands import ENVIRONMENT
 from tests.integration.test_bare_training import closure, run
 
-GPU_MACHINE = ("torch", "transformers", "pandas", "pyarrow", "pillow", "pydantic", "pyyaml")
 NAME, SEED = "recon-mlm-mam", 0
 COMMIT = "c0ffee" * 6 + "c0ff"
 MODES = ("heavy_image", "heavy_text", "light")
@@ -38,7 +38,7 @@ assert not {"mlflow", "prefect", "dvc", "great_expectations", "dask"} & sys.modu
 
 def lacking():
     """The modules that a machine with those packages, and what they need, does not have."""
-    there = closure(GPU_MACHINE)
+    there = closure(TRAINING)
     names = {
         module
         for module, distributions in metadata.packages_distributions().items()
