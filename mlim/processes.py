@@ -1,6 +1,7 @@
 """Processes that must not outlive the one that started them, and processes that train together."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -26,6 +27,12 @@ def is_alive(process: int) -> bool:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to terminate this process when its parent dies, even by kill -9 (Linux; elsewhere nothing)."""
+    """Ask the kernel to terminate this process when its parent dies, even by kill -9 (Linux; elsewhere nothing).
+
+    A process of multiprocessing may be told so seconds after it was started: is its parent gone by then, it ends here.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        signal.raise_signal(signal.SIGTERM)

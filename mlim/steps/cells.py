@@ -126,10 +126,13 @@ def _train_together(wave: Sequence[Training], terminal: Terminal, jobs: int) -> 
 
 
 def _train_quietly(training: Training) -> None:
-    """Runs in a process of the pool, which ends with a training that was stopped: the pool would give it the next."""
+    """Runs in a process of the pool, which ends with a training that was stopped: the pool would give it the next.
+
+    A training that is stopped before its first step or after its last one says so by SystemExit.
+    """
     try:
         _train(training, Terminal(quiet=True))
-    except Interrupted:
+    except (Interrupted, SystemExit):
         signal.raise_signal(signal.SIGTERM)
         raise
 
