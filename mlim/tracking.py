@@ -136,7 +136,7 @@ def _check_database(path: Path) -> None:
         problem = "cannot be written" if target.exists() else "is missing"
         raise InputError(f"tracking: {target} {problem}; make it, or change tracking.uri or {URI_VARIABLE}")
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
             connection.execute("PRAGMA schema_version")
     except sqlite3.Error as error:
         if path.exists():

@@ -1,8 +1,11 @@
 """Runs in a real sqlite store: parents, children, figures, endings."""
 
 import re
+import shutil
 import socket
+import sqlite3
 import threading
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -261,6 +264,19 @@ def test_databases_that_cannot_be_used_are_refused(recipe, tmp_path):
         check_server(with_uri(recipe, f"sqlite:///{tmp_path / 'text.db'}"))
     with pytest.raises(InputError, match="is missing"):
         check_server(with_uri(recipe, f"sqlite:///{tmp_path / 'no' / 'folder.db'}"))
+
+
+def test_a_database_whose_writer_was_killed_is_used_again(recipe, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "live.db", isolation_level=None)) as writer:
+        writer.executescript("PRAGMA cache_size = 1; CREATE TABLE kept (value TEXT); INSERT INTO kept VALUES ('old')")
+        writer.executescript("BEGIN; UPDATE kept SET value = 'new'; CREATE TABLE half (value TEXT)")
+        writer.executemany("INSERT INTO half VALUES (?)", (("x" * 5000,) for _ in range(50)))
+        for name in ("live.db", "live.db-journal"):  # as a kill leaves them: the transaction is half on the disk
+            shutil.copy(tmp_path / name, tmp_path / name.replace("live", "left"))
+    check_server(with_uri(recipe, f"sqlite:///{tmp_path / 'left.db'}"))
+    with closing(sqlite3.connect(tmp_path / "left.db")) as reader:
+        assert reader.execute("SELECT value FROM kept").fetchall() == [("old",)]
+        assert reader.execute("SELECT name FROM sqlite_master").fetchall() == [("kept",)]
 
 
 def test_a_deleted_experiment_is_named(recipe, workspace, tmp_path):
