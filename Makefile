@@ -4,6 +4,9 @@ CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PORT ?= 4277
+JOBS ?= 2
+# One file's tests stay in one process, which makes their trainings once; in this order the long files come first.
+SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -31,8 +34,8 @@ data/catalog.yaml: .venv/installed
 demo: .venv/installed data/catalog.yaml ## from nothing to a report: the whole pipeline on the embedded catalog
 	@$(BIN)/mlim run --catalog data/catalog.yaml --recipe demo
 
-test: .venv/installed-dev lint ## linters, then unit and integration tests
-	@$(BIN)/python -m pytest -m "not slow and not gpu"
+test: .venv/installed-dev lint ## linters, then unit and integration tests, on JOBS=2 processes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" $(SIDE_BY_SIDE)
 
 test-slow: .venv/installed-dev ## the long tests too
 	@$(BIN)/python -m pytest

@@ -51,7 +51,7 @@ if __name__ == "__main__":  # as the `mlim` command, whose main module its decod
 def bare(path: str) -> int:
     """What no ingest can avoid; the length is returned so that nothing large travels between processes."""
     with Image.open(path) as picture:
-        square = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        square = picture.convert("RGB").resize((SIDE, SIDE))
     target = io.BytesIO()
     square.save(target, "JPEG", quality=QUALITY)
     return len(target.getvalue())

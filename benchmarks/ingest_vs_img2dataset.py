@@ -5,6 +5,7 @@
 img2dataset reads addresses, so a server on loopback serves the folder to it, and to ingest as well; ingest also reads
 the folder as it is. `PYTHON` is the interpreter of an environment that has img2dataset. Both decode, resize
 to 384 x 384 and encode as JPEG 95; img2dataset writes WebDataset tars, ingest its shards, ledger and quarantine.
+img2dataset runs twice: as it comes (it enlarges with Lanczos) and with the cubic kernel that ingest uses.
 """
 
 import argparse
@@ -22,18 +23,20 @@ from measure import cores, heading, run_timed
 
 PACKAGES = ("mlim", "pillow", "dask", "pebble", "aiohttp")
 THREADS = 32
-FLOOR = "bare Pillow loop, folder"
+KERNELS = {"img2dataset": "lanczos", "img2dataset, cubic": "cubic"}
+ADDRESSES, FOLDER, FLOOR = "ingest, addresses", "ingest, folder", "bare Pillow loop, folder"
 SERVER = """
-import functools, http.server, sys
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def log_message(self, *arguments): pass
-class Patient(http.server.ThreadingHTTPServer):
-    request_queue_size = 1024  # Python's 5 drops connections that come together: clients wait seconds to ask again
-handler = functools.partial(Quiet, directory=sys.argv[1])
-server = Patient(("127.0.0.1", 0), handler)
-print(server.server_port, flush=True)
-server.serve_forever()
+import asyncio, sys
+from aiohttp import web
+async def serve():
+    app = web.Application()
+    app.router.add_static("/", sys.argv[1])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+asyncio.run(serve())
 """
 IMG2DATASET = """
 import sys
@@ -41,7 +44,7 @@ from img2dataset import download
 if __name__ == "__main__":
     download(url_list=sys.argv[1], output_folder=sys.argv[2], processes_count=int(sys.argv[3]),
              thread_count=int(sys.argv[4]), image_size=int(sys.argv[5]), encode_quality=int(sys.argv[6]),
-             resize_mode="border", resize_only_if_bigger=False,
+             resize_mode="border", resize_only_if_bigger=False, upscale_interpolation=sys.argv[7],
              input_format="txt", output_format="webdataset", number_sample_per_shard=500, retries=0)
 """
 
@@ -58,11 +61,11 @@ def served(images: Path) -> Iterator[str]:
         server.wait()
 
 
-def run_img2dataset(python: Path, addresses: Path, out: Path) -> float:
+def run_img2dataset(python: Path, addresses: Path, out: Path, kernel: str) -> float:
     """One whole run, start-up included."""
     script = addresses.with_name("img2dataset_run.py")
     script.write_text(IMG2DATASET, encoding="utf-8")
-    options = [cores(), THREADS, SIDE, QUALITY]
+    options = [cores(), THREADS, SIDE, QUALITY, kernel]
     return run_timed([str(python), str(script), str(addresses), str(out), *map(str, options)])
 
 
@@ -90,9 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     names = [path.name for path in sorted(options.images.glob("*.jpg"))[: options.limit]]
-    seconds: dict[str, list[float]] = {
-        name: [] for name in ("img2dataset", "ingest, addresses", "ingest, folder", FLOOR)
-    }
+    seconds: dict[str, list[float]] = {name: [] for name in (*KERNELS, ADDRESSES, FOLDER, FLOOR)}
     with tempfile.TemporaryDirectory() as temporary, served(options.images) as address:
         folder = Path(temporary)
         (folder / "addresses.txt").write_text("\n".join(f"{address}/{name}" for name in names), encoding="utf-8")
@@ -100,10 +101,11 @@ def main() -> None:
         catalog = write_catalog(folder, names, options.images.resolve(), len(names))
         web = of_addresses(catalog, address)
         for turn in range(options.rounds):
-            theirs = run_img2dataset(options.img2dataset, folder / "addresses.txt", folder / f"tars-{turn}")
-            seconds["img2dataset"].append(theirs)
-            seconds["ingest, addresses"].append(run_timed(ingest_command(folder, recipe, web, f"web-{turn}")))
-            seconds["ingest, folder"].append(run_timed(ingest_command(folder, recipe, catalog, f"folder-{turn}")))
+            for name, kernel in KERNELS.items():
+                tars = folder / f"{kernel}-{turn}"
+                seconds[name].append(run_img2dataset(options.img2dataset, folder / "addresses.txt", tars, kernel))
+            seconds[ADDRESSES].append(run_timed(ingest_command(folder, recipe, web, f"web-{turn}")))
+            seconds[FOLDER].append(run_timed(ingest_command(folder, recipe, catalog, f"folder-{turn}")))
             seconds[FLOOR].append(floor([str(options.images / name) for name in names]))
     print(heading(PACKAGES))
     print(f"{len(names)} pictures to {SIDE} x {SIDE}, start to end, {options.rounds} rounds in turn, medians\n")

@@ -43,6 +43,7 @@ INPUTS = ("text_a", "image_a", "text_b", "image_b")
 REQUIREMENTS = (
     "mlflow",
     "numpy",
+    "opencv-python-headless",
     "pandas",
     "pillow",
     "pydantic",

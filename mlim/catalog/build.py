@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import cv2
 import PIL
 import pyarrow as pa
 
@@ -31,7 +32,7 @@ ITEMS_FILE = "items.arrow"
 REFUSED_FILE = "refused.parquet"
 RECORD_FILE = "shard.json"
 ROWS_PER_DOWNLOAD = 256  # many connections are busy at once, and decoding need not wait long for its first pictures
-FORMAT = 1  # of the shards' content: count up when equal rows give other bytes
+FORMAT = 2  # of the shards' content: count up when equal rows give other bytes
 
 MAY_PASS = sandbox.MAY_PASS | web_reasons.MAY_PASS
 
@@ -58,7 +59,7 @@ class ShardPlan:
     def of(cls, rows: Sequence[SourceRow], store: PictureStore, settings: Mapping[str, Any], cache: Path) -> Self:
         """The plan of a chunk; its key changes when a row, a picture's size or time, a setting or a library does."""
         deciding = {
-            "made by": [FORMAT, PIL.__version__, pa.__version__],
+            "made by": [FORMAT, PIL.__version__, cv2.__version__, pa.__version__],
             "settings": settings,
             "rows": [[*row.content(), store.fingerprint(row.image)] for row in rows],
         }

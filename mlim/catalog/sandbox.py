@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import cv2
 import psutil
 from pebble import ProcessExpired, ProcessPool
 
@@ -117,6 +118,7 @@ def open_sandbox(processes: int, limits: DecodeLimits, store: PictureStore, rule
 def _confine(memory_mb: int, packed: bytes) -> None:
     """Runs in a decoding process as it starts: what the store needs comes before the limits, not out of them."""
     die_with_parent()
+    cv2.setNumThreads(1)  # a process for each core already
     store, _ = _unpacked(packed)
     store.prefetch(())
     _, most = resource.getrlimit(resource.RLIMIT_AS)

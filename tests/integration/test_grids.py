@@ -107,7 +107,8 @@ def test_several_trainings_at_a_time_give_what_one_after_another_gives(two_seeds
 
 
 def training_processes(grid):
-    return [child for child in psutil.Process(grid.pid).children(recursive=True) if "spawn_main" in str(child.cmdline())]
+    children = psutil.Process(grid.pid).children(recursive=True)
+    return [child for child in children if "spawn_main" in str(child.cmdline())]
 
 
 MOMENTS = {

@@ -1,6 +1,7 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -100,6 +101,23 @@ def test_the_picture_is_turned_upright():
 
 def test_broken_exif_does_not_cost_the_picture():
     assert isinstance(prepared(Image.new("RGB", (40, 20), "red"), "JPEG", exif=b"Exif\x00\x00garbage"), Picture)
+
+
+@pytest.mark.parametrize("size", [(400, 400), (400, 20), (400, SIZE)])
+def test_a_side_that_shrinks_is_averaged_whatever_the_other_one_does(size):
+    stripes = np.zeros((*reversed(size), 3), dtype=np.uint8)
+    stripes[:, ::2, 0] = 255
+    red, *others = np.moveaxis(pixels(prepared(Image.fromarray(stripes))), -1, 0)
+    assert abs(red - 127).max() <= TOLERANCE
+    assert max(other.max() for other in others) <= TOLERANCE
+
+
+def test_every_thread_makes_the_same_bytes():
+    noise = np.random.default_rng(0).integers(0, 256, (20, 25, 3), dtype=np.uint8)
+    source = saved(Image.fromarray(noise))
+    with ThreadPoolExecutor(1) as thread:
+        there = thread.submit(prepare_picture, source, "x", RULES).result()
+    assert there == prepare_picture(source, "x", RULES)
 
 
 def test_not_an_image():
