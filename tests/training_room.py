@@ -1,6 +1,7 @@
 """A training on a handful of items, assembled anew for every start, and what may happen to it."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,21 +40,25 @@ class Kept:
 
 
 class Disturbed(PretrainObjective):
-    """Something happens while a micro-batch is prepared."""
+    """Something happens before the losses of a micro-batch are computed."""
 
     at, first, what = -1, 0, staticmethod(lambda: None)
     poisoned: frozenset[int] = frozenset()  # steps whose losses are infinite
+    room: "Room"
+    coming: deque[tuple[int, int]]  # step and first sample of the micro-batches that are prepared
 
     def prepare(self, batch, step, first=0, mode=None):
-        if (step, first) == (self.at, self.first):
-            self.what()
-        self.step = self.room.step = step
-        self.room.seen.extend(batch.ids)
+        self.coming.append((step, first))
         return super().prepare(batch, step, first, mode)
 
     def losses(self, prepared):
+        step, first = self.coming.popleft()
+        if (step, first) == (self.at, self.first):
+            self.what()
+        self.room.step = step
+        self.room.seen.extend(prepared.ids)
         output = super().losses(prepared)
-        if self.step not in self.poisoned:
+        if step not in self.poisoned:
             return output
         terms = (each._replace(term=LossTerm(each.term.total * math.inf, each.term.count)) for each in output.terms)
         return output._replace(terms=tuple(terms))
@@ -65,7 +70,7 @@ class Room:
     def __init__(self, recipe: Recipe, store: ItemStore, folder: Path) -> None:
         self.recipe, self.store, self.folder = recipe, store, folder
         self.sink = Kept()
-        self.step, self.seen = -1, list[str]()  # where it is, and the items that it has prepared
+        self.step, self.seen = -1, list[str]()  # where it is, and the items that it has learned from
 
     def start(
         self,
@@ -80,7 +85,7 @@ class Room:
         tokenizer = TextTokenizer.learn((self.store.text(item) for item in ids), recipe.text.vocabulary_size)
         model = build_mlim(recipe, tokenizer, seed=0)
         objective = Disturbed(model, recipe, EVERYTHING, seed=0)
-        objective.room = self
+        objective.room, objective.coming = self, deque()
         objective.at, objective.first, objective.what, objective.poisoned = at, first, what, poisoned
         collate = ItemCollator(self.store, tokenizer, recipe.text.max_tokens)
         judge = PretrainObjective(model, recipe, EVERYTHING, VALIDATION_SEED)

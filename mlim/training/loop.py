@@ -18,6 +18,7 @@ from mlim.data.seeds import seed_of
 from mlim.data.transfer import to_device
 from mlim.objectives import ObjectiveOutput
 from mlim.recipe import FinetuneConfig, OptimConfig, PretrainConfig
+from mlim.training.ahead import StepsAhead
 from mlim.training.checkpoint import (
     BackgroundSaver,
     Checkpoints,
@@ -69,6 +70,7 @@ class Trainer(Generic[Batch, P]):
         trace: Path | None = None,
     ) -> None:
         self._objective, self._loader, self._config, self._seed = objective, loader, config, seed
+        self._batches = StepsAhead(loader, self._take_batches, config.steps)
         self._validate, self._checkpoints, self._place, self._ranks = validate, checkpoints, place, place.ranks
         self._model = objective.model.to(place.device)
         self._forward = Forward(objective, place)
@@ -111,14 +113,14 @@ class Trainer(Generic[Batch, P]):
             self._saver.wait()
         finally:
             self._saver.close()
-            self._loader.close()
+            self._batches.close()
         return self._result()
 
     def _step(self, stop: StopRequest) -> None:
         step = self._state.step
         torch.manual_seed(seed_of("dropout", self._seed, step, self._ranks.rank))
         with self._rates.waiting():
-            micro = self._take_batches(step)
+            micro = self._batches.take(step)
         counts = self._agree(micro, stop)
         loss = torch.zeros((), device=self._place.device)
         for number, prepared in enumerate(micro, start=1):
@@ -133,7 +135,7 @@ class Trainer(Generic[Batch, P]):
         self._update(step, loss, [item for prepared in micro for item in prepared.ids])
 
     def _take_batches(self, step: int) -> list[P]:
-        """This rank's part of every micro-batch of a step."""
+        """This rank's part of every micro-batch of a step; runs beside the step before it."""
         config, ranks = self._config, self._ranks
         first = ranks.rank * ranks.share(config.batch_size)
         starts = range(first, config.accumulate * config.batch_size, config.batch_size)
@@ -250,7 +252,7 @@ class Trainer(Generic[Batch, P]):
             "history": list(state.history),
             "logged": list(state.logged),
             "best": None if state.best is None else {"step": state.best.step, "value": state.best.value},
-            "loader": self._loader.state_dict(),
+            "loader": dict(self._batches.state_dict()),
             "meter": meter.state_dict(),
         }
 
@@ -266,7 +268,7 @@ class Trainer(Generic[Batch, P]):
         state.step, state.seconds, state.skipped = snapshot.step, values["seconds"], values["skipped"]
         state.best = None if values["best"] is None else Best(**values["best"], weights=tensors["best"])
         self._journal.load(values["history"], values["logged"])
-        self._loader.load_state_dict(values["loader"])
+        self._batches.load_state_dict(values["loader"])
         self._meter.load_state_dict(values["meter"], self._ranks)
         self._rates.continue_at(snapshot.step)
         terminal.say(f"continuing from the checkpoint of step {snapshot.step} of {self._config.steps}")

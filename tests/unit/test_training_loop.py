@@ -69,7 +69,7 @@ def test_a_stopped_training_continues_to_the_same_weights_and_losses(recipe, sto
 def test_after_a_stop_the_new_run_shows_the_whole_curve(recipe, store, tmp_path):
     room = Room(recipe, store, tmp_path)
     with pytest.raises(Interrupted, match=f"SIGTERM after step 14 of {STEPS}"):
-        room.start(at=13, what=stop_me)
+        room.start(at=12, what=stop_me)
     again = Room(recipe, store, tmp_path)
     again.start()
     assert [step for step, _ in again.sink.logged] == [8, 10, 16, 20, 24, 24]
