@@ -8,11 +8,11 @@ import multiprocessing
 import pickle
 import resource
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as OutOfTimeError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -31,6 +31,7 @@ DECODER_DIED = "decoder-died"
 MAY_PASS = frozenset({DECODE_TIMEOUT, DECODER_DIED})  # on a machine that is less busy
 
 LOADED_ONCE = ["mlim.catalog.sandbox", "mlim.catalog.sources.opening"]  # decoding itself, and every store of pictures
+GONE = "the decoding processes are gone ({}); run the same command again"
 PICTURES_PER_BATCH = 16  # enough to hide the cost of a message, few enough to decode again when one is lost
 BYTES_PER_MB = 1 << 20
 
@@ -66,6 +67,15 @@ class Sandbox:
     pool: ProcessPool
     limits: DecodeLimits
     packed: bytes  # store and rules, as the processes get them
+    running: set["Future[list[Outcome]]"] = field(default_factory=set)
+
+    def close(self) -> None:
+        """End the processes, and with `MlimError` whoever waits for them: Pebble would let them wait for ever."""
+        self.pool.close()
+        for future in list(self.running):
+            future.cancel()
+        self.pool.stop()
+        self.pool.join()
 
     def decode(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcome of every job, in order. `MlimError` when the pool itself is gone."""
@@ -79,12 +89,16 @@ class Sandbox:
                 _decode, args=(list(jobs), self.packed), timeout=self.limits.seconds
             )
         except RuntimeError as error:
-            raise MlimError(f"the decoding processes are gone ({error}); run the same command again") from None
+            raise MlimError(GONE.format(error)) from None
+        self.running.add(future)
+        future.add_done_callback(self.running.discard)
         return future
 
     def _finish(self, jobs: Sequence[Job], future: "Future[list[Outcome]]") -> list[Outcome]:
         try:
             return future.result()
+        except CancelledError:
+            raise MlimError(GONE.format("ingest has ended")) from None
         except OutOfTimeError:
             lost = Refusal(DECODE_TIMEOUT, f"takes more than ingest.decode_seconds {self.limits.seconds:g} to decode")
         except BrokenProcessPool as broken:
@@ -108,11 +122,8 @@ def open_sandbox(processes: int, limits: DecodeLimits, store: PictureStore, rule
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED_ONCE)
     pool = ProcessPool(processes, initializer=_confine, initargs=(limits.memory_mb, packed), context=context)
-    try:
-        yield Sandbox(pool, limits, packed)
-    finally:
-        pool.stop()
-        pool.join()
+    with closing(Sandbox(pool, limits, packed)) as sandbox:
+        yield sandbox
 
 
 def _confine(memory_mb: int, packed: bytes) -> None:

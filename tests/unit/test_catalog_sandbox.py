@@ -4,6 +4,7 @@ import io
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from mlim.catalog.images import ImageRules, Picture
 from mlim.catalog.refusal import Refusal, RefusedError
 from mlim.catalog.sandbox import DecodeLimits, Job, open_sandbox
+from mlim.errors import MlimError
 
 RULES = ImageRules(("PNG",), max_megapixels=30, size=16, quality=90)
 LIMITS = DecodeLimits(seconds=2, memory_mb=200)
@@ -82,3 +84,15 @@ def test_a_refused_row_gets_a_thumbnail_where_there_is_a_picture(sandbox):
     assert hidden.thumbnail is None
     with Image.open(io.BytesIO(shown.thumbnail)) as small:
         assert small.width == 2 * small.height
+
+
+def test_who_waits_for_a_picture_is_told_when_all_is_over():
+    """A source that breaks off ends ingest while pictures are decoded: nobody may wait for those then."""
+    patient = DecodeLimits(seconds=60, memory_mb=200)
+    with ThreadPoolExecutor(1) as threads:
+        with open_sandbox(1, patient, Dangerous(), RULES) as opened:
+            waiting = threads.submit(reasons, opened, ["hang"] * 40)
+            while not opened.running:
+                time.sleep(0.01)
+        with pytest.raises(MlimError, match=r"processes are gone \(ingest has ended\)"):
+            waiting.result(timeout=5)
