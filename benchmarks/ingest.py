@@ -26,7 +26,7 @@ from PIL import Image
 from mlim.recipe import load_recipe
 
 MILLION = 1_000_000
-PACKAGES = ("mlim", "pillow", "dask", "pebble", "pyarrow")
+PACKAGES = ("mlim", "pillow", "opencv-python-headless", "dask", "pebble", "pyarrow")
 SIDE, QUALITY = 384, 95
 FLOOR_CHUNK = 32
 SMALL_SIDE = 64  # of the pictures that `scale` makes and of what they become

@@ -21,7 +21,7 @@ import yaml
 from ingest import QUALITY, SIDE, floor, ingest_command, rates, write_catalog, write_recipe
 from measure import cores, heading, run_timed
 
-PACKAGES = ("mlim", "pillow", "dask", "pebble", "aiohttp")
+PACKAGES = ("mlim", "pillow", "opencv-python-headless", "dask", "pebble", "aiohttp")
 THREADS = 32
 KERNELS = {"img2dataset": "lanczos", "img2dataset, cubic": "cubic"}
 ADDRESSES, FOLDER, FLOOR = "ingest, addresses", "ingest, folder", "bare Pillow loop, folder"
