@@ -5,7 +5,7 @@
 img2dataset reads addresses, so a server on loopback serves the folder to it, and to ingest as well; ingest also reads
 the folder as it is. `PYTHON` is the interpreter of an environment that has img2dataset. Both decode, resize
 to 384 x 384 and encode as JPEG 95; img2dataset writes WebDataset tars, ingest its shards, ledger and quarantine.
-img2dataset runs twice: as it comes (it enlarges with Lanczos) and with the cubic kernel that ingest uses.
+img2dataset runs twice: as it comes (it enlarges with Lanczos) and with the linear kernel that ingest uses.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from measure import cores, heading, run_timed
 
 PACKAGES = ("mlim", "pillow", "opencv-python-headless", "dask", "pebble", "aiohttp")
 THREADS = 32
-KERNELS = {"img2dataset": "lanczos", "img2dataset, cubic": "cubic"}
+KERNELS = {"img2dataset": "lanczos", "img2dataset, linear": "linear"}
 ADDRESSES, FOLDER, FLOOR = "ingest, addresses", "ingest, folder", "bare Pillow loop, folder"
 SERVER = """
 import asyncio, sys

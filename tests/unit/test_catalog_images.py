@@ -1,7 +1,9 @@
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -112,12 +114,28 @@ def test_a_side_that_shrinks_is_averaged_whatever_the_other_one_does(size):
     assert max(other.max() for other in others) <= TOLERANCE
 
 
-def test_every_thread_makes_the_same_bytes():
-    noise = np.random.default_rng(0).integers(0, 256, (20, 25, 3), dtype=np.uint8)
-    source = saved(Image.fromarray(noise))
-    with ThreadPoolExecutor(1) as thread:
-        there = thread.submit(prepare_picture, source, "x", RULES).result()
-    assert there == prepare_picture(source, "x", RULES)
+MANY_SIZES = """
+import hashlib, io, numpy as np
+from PIL import Image
+from mlim.catalog.images import ImageRules, prepare_picture
+digest, draw = hashlib.sha256(), np.random.default_rng(0)
+for size in [(31, 20), (20, 90), (400, 300), (70, 70), (97, 1), (64, 64)]:
+    target = io.BytesIO()
+    Image.fromarray(draw.integers(0, 256, (*size, 3), dtype=np.uint8)).save(target, "PNG")
+    digest.update(prepare_picture(target.getvalue(), "x", ImageRules(("PNG",), 1.0, 64, 95)).jpeg)
+print(digest.hexdigest())
+"""
+
+
+def test_every_processor_makes_the_same_bytes():
+    plain = {"OPENCV_CPU_DISABLE": "AVX512_SKX,AVX2,AVX,FP16,SSE4_2", "OPENCV_IPP": "disabled"}
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", MANY_SIZES], env=os.environ | given, capture_output=True, check=True
+        ).stdout
+        for given in ({}, plain)
+    ]
+    assert found[0] == found[1]
 
 
 def test_not_an_image():
