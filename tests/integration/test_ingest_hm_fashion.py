@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
+from mlim.catalog.shards import read_manifest, read_shard
 from mlim.console import Terminal
 from mlim.recipe import load_recipe
 from mlim.steps.ingest import ingest
@@ -36,8 +36,8 @@ def ingested(source, tmp_path_factory):
 
 
 def _items(workspace, columns):
-    shards = sorted(workspace.items.glob("part-*.parquet"))
-    return pd.concat([pq.read_table(path, columns=columns).to_pandas() for path in shards], ignore_index=True)
+    names = [entry.file for entry in read_manifest(workspace.items)]
+    return pd.concat([read_shard(workspace.items / name, columns).to_pandas() for name in names], ignore_index=True)
 
 
 def test_every_row_is_accounted_for(ingested):
