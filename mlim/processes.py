@@ -29,7 +29,7 @@ def is_alive(process: int) -> bool:
 def die_with_parent() -> None:
     """Ask the kernel to terminate this process when its parent dies, even by kill -9 (Linux; elsewhere nothing).
 
-    A process of multiprocessing may be told so seconds after it was started: is its parent gone by then, it ends here.
+    A process of multiprocessing may get here seconds after it was started; if its parent is gone by then, it ends now.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import cv2
-import PIL
 import pyarrow as pa
 
 from mlim.catalog import sandbox
 from mlim.catalog.engine import worker_sandbox
-from mlim.catalog.images import Picture
+from mlim.catalog.images import Picture, library_versions
 from mlim.catalog.pictures import web_reasons
 from mlim.catalog.pictures.base import PictureStore
 from mlim.catalog.refusal import Refusal
@@ -59,7 +57,7 @@ class ShardPlan:
     def of(cls, rows: Sequence[SourceRow], store: PictureStore, settings: Mapping[str, Any], cache: Path) -> Self:
         """The plan of a chunk; its key changes when a row, a picture's size or time, a setting or a library does."""
         deciding = {
-            "made by": [FORMAT, PIL.__version__, cv2.__version__, pa.__version__],
+            "made by": [FORMAT, *library_versions(), pa.__version__],
             "settings": settings,
             "rows": [[*row.content(), store.fingerprint(row.image)] for row in rows],
         }

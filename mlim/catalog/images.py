@@ -7,6 +7,7 @@ from functools import cache
 
 import cv2
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
@@ -80,6 +81,16 @@ def prepare_picture(data: bytes, name: str, rules: ImageRules) -> Picture | Refu
         return Refusal(NOT_AN_IMAGE, f"{name} cannot be decoded: {_brief(error)}")
 
 
+def library_versions() -> tuple[str, ...]:
+    """Of the libraries that decide a picture's bytes."""
+    return PIL.__version__, cv2.__version__
+
+
+def use_one_thread() -> None:
+    """Keep OpenCV to the thread that calls it: for processes of which there is one for each core."""
+    cv2.setNumThreads(1)
+
+
 def thumbnail_of(picture: Picture) -> bytes:
     """A JPEG of at most 96 x 96 pixels with the proportions of the source."""
     with Image.open(io.BytesIO(picture.jpeg), formats=["JPEG"]) as square:
@@ -135,7 +146,8 @@ def _prepare(data: bytes, name: str, rules: ImageRules) -> Picture:
 def _squashed_jpeg(pixels: NDArray[np.uint8], side: int, quality: int) -> bytes:
     """RGB pixels (H, W, 3) as a JPEG of side x side: areas' means where a side shrinks, linear where it grows.
 
-    By OpenCV's exact kernel, which gives the same bytes on every processor; Pillow takes several times as long.
+    By OpenCV's exact kernel, whose bytes do not depend on the processor's instructions; Pillow takes several times as
+    long.
     """
     height, width = pixels.shape[:2]
     shrunk = cv2.resize(pixels, (min(width, side), min(height, side)), interpolation=cv2.INTER_AREA)

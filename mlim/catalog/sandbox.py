@@ -16,11 +16,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import cv2
 import psutil
 from pebble import ProcessExpired, ProcessPool
 
-from mlim.catalog.images import TOO_MUCH_MEMORY, ImageRules, Picture, prepare_picture, thumbnail_of
+from mlim.catalog.images import (
+    TOO_MUCH_MEMORY,
+    ImageRules,
+    Picture,
+    prepare_picture,
+    thumbnail_of,
+    use_one_thread,
+)
 from mlim.catalog.pictures.base import PictureStore
 from mlim.catalog.refusal import Refusal, RefusedError
 from mlim.errors import MlimError
@@ -129,7 +135,7 @@ def open_sandbox(processes: int, limits: DecodeLimits, store: PictureStore, rule
 def _confine(memory_mb: int, packed: bytes) -> None:
     """Runs in a decoding process as it starts: what the store needs comes before the limits, not out of them."""
     die_with_parent()
-    cv2.setNumThreads(1)  # a process for each core already
+    use_one_thread()
     store, _ = _unpacked(packed)
     store.prefetch(())
     _, most = resource.getrlimit(resource.RLIMIT_AS)

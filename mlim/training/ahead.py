@@ -1,6 +1,6 @@
 """The batches of the next step, made while this one is computed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic
 
@@ -28,11 +28,11 @@ class StepsAhead(Generic[P]):
             self._next = self._thread.submit(self._make, step + 1)
         return batches
 
-    def state_dict(self) -> Mapping[str, int]:
+    def state_dict(self) -> dict[str, int]:
         """Where the loader stood before it was asked for what no step has got yet."""
         return self._state
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue there, before the first `take`; raises what the loader's own raises."""
         self._loader.load_state_dict(state)
         self._state = self._loader.state_dict()

@@ -252,7 +252,7 @@ class Trainer(Generic[Batch, P]):
             "history": list(state.history),
             "logged": list(state.logged),
             "best": None if state.best is None else {"step": state.best.step, "value": state.best.value},
-            "loader": dict(self._batches.state_dict()),
+            "loader": self._batches.state_dict(),
             "meter": meter.state_dict(),
         }
 

@@ -127,7 +127,7 @@ print(digest.hexdigest())
 """
 
 
-def test_every_processor_makes_the_same_bytes():
+def test_the_bytes_do_not_depend_on_the_instructions_of_the_processor():
     plain = {"OPENCV_CPU_DISABLE": "AVX512_SKX,AVX2,AVX,FP16,SSE4_2", "OPENCV_IPP": "disabled"}
     found = [
         subprocess.run(

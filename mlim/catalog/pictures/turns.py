@@ -17,7 +17,8 @@ HOST_DIGITS = 16
 class Turns:
     """Turns at hosts, each held as a lock on one of `per_host` files in `folder`; the system frees a dead process's.
 
-    A lock goes from one of our downloads to the next that waits for it, without asking the system again.
+    A lock goes from one of our downloads to the next that waits for it, without asking the system again: another
+    process gets it when no download of ours waits for this host any more.
     """
 
     def __init__(self, folder: Path, per_host: int) -> None:
