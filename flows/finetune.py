@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.job import prepare
-from flows.stage import run_stage
+from flows.stage import run_stages
 from mlim.steps.plan import main_finetuning
 
 
@@ -17,5 +17,4 @@ def finetune(
 ) -> None:
     """Fine-tune the main model on pairs and measure its PR-AUC."""
     job = prepare(recipe, catalog, work, overrides, start)
-    for stage in main_finetuning(job.recipe):
-        run_stage(job, stage)
+    run_stages(job, main_finetuning(job.recipe))

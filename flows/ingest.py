@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.artifacts import show_validation
 from flows.job import prepare
-from flows.stage import run_stage
+from flows.stage import run_stages
 from mlim.steps.plan import preparation
 
 
@@ -18,6 +18,5 @@ def ingest(
 ) -> None:
     """Ingest, validate and pair a catalog."""
     job = prepare(recipe, catalog, work, overrides, start)
-    for stage in preparation():
-        run_stage(job, stage)
+    run_stages(job, preparation())
     show_validation(job)

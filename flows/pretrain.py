@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.job import prepare
-from flows.stage import run_stage
+from flows.stage import run_stages
 from mlim.steps.plan import main_pretraining
 
 
@@ -17,5 +17,4 @@ def pretrain(
 ) -> None:
     """Pre-train the main model of a recipe."""
     job = prepare(recipe, catalog, work, overrides, start)
-    for stage in main_pretraining(job.recipe):
-        run_stage(job, stage)
+    run_stages(job, main_pretraining(job.recipe))

@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.job import prepare
-from flows.stage import run_stage
+from flows.stage import run_stages
 from mlim.steps.plan import conclusion
 
 
@@ -17,5 +17,4 @@ def report(
 ) -> None:
     """Write the HTML report and register the model."""
     job = prepare(recipe, catalog, work, overrides, start)
-    for stage in conclusion():
-        run_stage(job, stage)
+    run_stages(job, conclusion())

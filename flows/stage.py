@@ -1,41 +1,57 @@
-"""One stage of the pipeline as a Prefect task: a subprocess with its own log file, gone when the task is."""
+"""The stages of the pipeline as Prefect tasks: each a subprocess with its own log file, gone when the flow is."""
 
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO
 
 from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.concurrency.sync import concurrency
+from prefect.futures import as_completed
+from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.children import Child, Children
 from flows.job import Job
 from mlim.errors import InputError, MlimError
-from mlim.processes import die_with_parent
-from mlim.steps.plan import Stage
+from mlim.processes import threads_of_each
+from mlim.steps.plan import Stage, waves
 
 GPU_LIMIT = "gpu"  # the name of the server's global concurrency limit
-GRACE_SECONDS = 30
-QUIET = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def run_stages(job: Job, stages: Iterable[Stage]) -> None:
+    """Run stages in their order, trainings that need nothing of each other side by side as the recipe says.
+
+    Stages run through `dvc repro` where DVC owns the results. The first failure ends those beside it and says where
+    its log is.
+    """
+    for wave in waves(stage for stage in stages if stage in job.todo):
+        _run_wave(job, wave)
+
+
+def _run_wave(job: Job, wave: Sequence[Stage]) -> None:
+    """Threads wait for the processes: this one is free to be told that the flow is cancelled, and ends them then."""
+    at_once = min(job.recipe.compute.side_by_side, len(wave))
+    threads: ThreadPoolTaskRunner[None] = ThreadPoolTaskRunner(at_once)
+    with _slot(wave), threads, Children() as children:
+        common = {"job": job, "children": children, "at_once": at_once}
+        for done in as_completed([threads.submit(run_stage, {"stage": stage, **common}) for stage in wave]):
+            done.result()
 
 
 @task(task_run_name="{stage.target}", persist_result=False)
-def run_stage(job: Job, stage: Stage) -> None:
-    """Run one stage (through `dvc repro` where DVC owns the results); a failure says where its log is.
-
-    Called, not submitted: it runs in the flow's main thread, so that cancelling the flow run ends the child in seconds.
-    """
-    if stage not in job.todo:
-        return
+def run_stage(job: Job, stage: Stage, children: Children, at_once: int) -> None:
+    """Run one stage, `at_once` of which share this machine's cores; a failure says where its log is."""
     log = job.workspace.logs / f"{stage.target}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     if not job.quiet:
         print(f"[{stage.target}]", file=sys.stderr, flush=True)
-    with _slot(stage), log.open("wb") as target, _child(job, stage) as child:
+    watched = at_once == 1 and not job.quiet and sys.stderr.isatty()  # the child draws its progress bars itself
+    share = {} if at_once == 1 else threads_of_each(at_once)
+    with log.open("wb") as target, children.start(job.command(stage), share, watched) as child:
         _copy_output(child, target, echo=not job.quiet)
         code = child.wait()
     if _has_server():
@@ -54,37 +70,12 @@ def _has_server() -> bool:
     return bool(os.environ.get("PREFECT_API_URL"))
 
 
-def _slot(stage: Stage) -> AbstractContextManager[None]:
-    """One training at a time on one accelerator, where a server counts the slots."""
-    return concurrency(GPU_LIMIT, occupy=1) if stage.trains and _has_server() else nullcontext()
+def _slot(wave: Sequence[Stage]) -> AbstractContextManager[None]:
+    """One pipeline's trainings at a time on one accelerator, where a server counts the slots."""
+    return concurrency(GPU_LIMIT, occupy=1) if wave[0].trains and _has_server() else nullcontext()
 
 
-@contextmanager
-def _child(job: Job, stage: Stage) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a stage in its own process group; the whole group is ended when the block is left early."""
-    live = sys.stderr.isatty() and not job.quiet  # a person is watching: the child draws its progress bars itself
-    child = subprocess.Popen(  # noqa: S603 - our own command line
-        job.command(stage),
-        stdout=sys.stderr if live else subprocess.PIPE,  # standard output belongs to the summary
-        stderr=None if live else subprocess.STDOUT,
-        preexec_fn=die_with_parent,
-        process_group=0,
-        env=_environment(),
-    )
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            _end_group(child)
-
-
-def _environment() -> dict[str, str]:
-    """Ours, quiet, with this interpreter's commands first on the path (DVC's stages call `mlim` by name)."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, **QUIET, "PATH": path, "MLIM_DIE_WITH_PARENT": "1"}
-
-
-def _copy_output(child: "subprocess.Popen[bytes]", log: IO[bytes], echo: bool) -> None:
+def _copy_output(child: Child, log: IO[bytes], echo: bool) -> None:
     """Line by line into the log file and, with `echo`, on to our own standard error (a worker keeps that)."""
     for line in child.stdout or ():
         log.write(line)
@@ -92,12 +83,3 @@ def _copy_output(child: "subprocess.Popen[bytes]", log: IO[bytes], echo: bool) -
         if echo:
             sys.stderr.write(line.decode(errors="replace"))
             sys.stderr.flush()
-
-
-def _end_group(child: "subprocess.Popen[bytes]") -> None:
-    os.killpg(child.pid, signal.SIGTERM)
-    try:
-        child.wait(timeout=GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()

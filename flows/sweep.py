@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.artifacts import show_tables
 from flows.job import prepare
-from flows.stage import run_stage
+from flows.stage import run_stages
 from mlim.steps.plan import sweep as sweep_stages
 
 
@@ -18,6 +18,5 @@ def sweep(
 ) -> None:
     """Train every row of the grid, compare them, and probe the main model."""
     job = prepare(recipe, catalog, work, overrides, start)
-    for stage in sweep_stages(job.recipe):
-        run_stage(job, stage)
+    run_stages(job, sweep_stages(job.recipe))
     show_tables(job)

@@ -372,7 +372,7 @@ def ablate(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Trainings side by side; default: one for each CUDA device, one on a CPU."),
+        typer.Option(min=1, help="Trainings side by side; default: compute.side_by_side, or one for each CUDA device."),
     ] = None,
 ) -> None:
     """Tables 1 and 2: train every row that is not there yet, then compare all with a paired bootstrap."""

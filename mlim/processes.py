@@ -8,11 +8,24 @@ import sys
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 RANK = "RANK"  # torchrun's environment; 0 for the process that leads
+THREADS = "OMP_NUM_THREADS"  # torch reads it when it is loaded
 
 
 def is_follower() -> bool:
     """Whether a launcher started this process beside another one that does the talking."""
     return os.environ.get(RANK, "0") != "0"
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of_each(processes: int) -> dict[str, str]:
+    """The environment of one of so many `processes` side by side: its share of the threads that one alone would use."""
+    given = os.environ.get(THREADS, "")
+    alone = int(given) if given.isdecimal() else cores()
+    return {THREADS: str(max(1, alone // processes))}
 
 
 def is_alive(process: int) -> bool:

@@ -270,6 +270,10 @@ class ComputeConfig(Config):
         description="training processes on this machine, one for each device; auto: as many CUDA devices as a batch "
         "can be dealt evenly to, else one"
     )
+    side_by_side: PositiveInt = Field(
+        description="trainings of a sweep that run at the same time, each with its share of the cores: two small "
+        "models use two cores better together than one after the other, and need twice the memory"
+    )
     shard: bool = Field(
         description="several processes share weights, gradients and moments out among themselves (FSDP2) instead of "
         "holding all of them each (DDP): for models that one device cannot hold"

@@ -174,5 +174,8 @@ def _parameters(root: Path) -> Recipe | None:
 
 
 def repro_command(stage: str, options: Sequence[str] = ()) -> list[str]:
-    """The command that brings one stage up to date through DVC (skipped when nothing it depends on changed)."""
-    return [sys.executable, "-m", "dvc", "repro", "--single-item", *options, stage]
+    """The command that brings one stage up to date through DVC (skipped when nothing it depends on changed).
+
+    Several may run at once: DVC holds its lock while it looks and while it keeps results, not while a stage works.
+    """
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *options, stage]

@@ -8,7 +8,6 @@ under the same path (a shared file system).
 import contextlib
 import logging
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -48,11 +47,6 @@ class Keyed(Protocol):
 
 Work = TypeVar("Work", bound=Keyed)
 Result = TypeVar("Result")
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_sandbox() -> Sandbox:

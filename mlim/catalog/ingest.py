@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from mlim.catalog.build import ITEMS_FILE, REFUSED_FILE, ShardPlan, ShardRecord, build_shard, forget_others
 from mlim.catalog.chunks import cut_chunks
 from mlim.catalog.description import CatalogDescription
-from mlim.catalog.engine import cores, open_engine
+from mlim.catalog.engine import open_engine
 from mlim.catalog.images import ImageRules
 from mlim.catalog.item import LEDGER_SCHEMA, QUARANTINE_SCHEMA
 from mlim.catalog.ledger import LEDGER_FILE
@@ -30,6 +30,7 @@ from mlim.catalog.sources.base import Source
 from mlim.config import nearest
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError, MlimError
+from mlim.processes import cores
 from mlim.recipe import Recipe
 
 FEWEST_FAMILIES = 2

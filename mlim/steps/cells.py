@@ -62,15 +62,16 @@ class Training:
 def train_missing(places: Sequence[Variant], terminal: Terminal, jobs: int | None = None) -> None:
     """Train every cell of the recipes that has no result yet: a killed sweep goes on where it was.
 
-    With `jobs` above 1 so many trainings run side by side, one device each (or its share of the cores); None: one for
-    each CUDA device. `InputError` when a result was trained with other settings than the recipe's.
+    With `jobs` above 1 so many trainings run side by side, one device each (or its share of the cores); None: what the
+    recipe says, and no fewer than there are CUDA devices. `InputError` when a result was trained with other settings
+    than the recipe's.
     """
     wanted = _once(training for place in places for training in _trainings(place))
     stale = [f"{training.folder} was trained with other settings" for training in wanted if training.is_stale]
     if stale:
         raise InputError(*stale, "remove these folders to train them again, or choose another --work")
     missing = [training for training in wanted if not training.is_done]
-    side_by_side = jobs or max(1, torch.cuda.device_count())
+    side_by_side = jobs or max(places[0].recipe.compute.side_by_side, torch.cuda.device_count())
     for stage in ("pretrain", "finetune"):  # a fine-tuning starts from a pre-training
         wave = [training for training in missing if training.stage == stage]
         if side_by_side == 1 or len(wave) < 2:

@@ -16,6 +16,7 @@ from mlim.catalog.sources.opening import open_source
 from mlim.console import Terminal
 from mlim.errors import DataError, MlimError
 from mlim.files import atomic_folder, write_json
+from mlim.processes import cores
 from mlim.recipe import Recipe
 from mlim.workspace import Workspace
 
@@ -91,7 +92,6 @@ def _drawn(
     drawing = description.synthetic
     if description.source != "synthetic" or drawing is None:
         return description
-    from mlim.catalog.engine import cores
     from mlim.catalog.synthetic import synthesize
 
     out = workspace.root / "synthetic"

@@ -4,8 +4,9 @@ One definition for three users: the flows run it, `dvc.yaml` mirrors it (a test 
 offers the same words.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from mlim.config import nearest
 from mlim.errors import InputError
@@ -92,6 +93,12 @@ def everything(recipe: Recipe) -> Iterator[Stage]:
     yield from main_finetuning(recipe)
     yield from sweep(recipe)
     yield from conclusion()
+
+
+def waves(stages: Iterable[Stage]) -> Iterator[list[Stage]]:
+    """Neighbours that may run side by side: those of one command, which need nothing of each other."""
+    for _, wave in groupby(stages, lambda stage: stage.command):
+        yield list(wave)
 
 
 def stages_from(recipe: Recipe, start: str) -> frozenset[Stage]:

@@ -1,7 +1,8 @@
-"""`dvc repro` on a fresh clone runs everything once; nothing runs twice, whoever started it."""
+"""`mlim run` on a fresh clone runs everything once, through DVC; nothing runs twice, whoever started it."""
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -29,19 +30,26 @@ def table(folder: Path) -> dict[str, dict[str, str]]:
         return {row["row"]: row for row in csv.DictReader(source)}
 
 
-def test_a_second_repro_runs_nothing(reproduced: Path) -> None:
+def test_repro_finds_nothing_to_do(reproduced: Path) -> None:
     done = run_in(reproduced, ["dvc", "repro"])
     assert "Running stage" not in done.stdout
     assert "up to date" in done.stdout
 
 
-def test_the_prefect_flow_shares_the_results(reproduced: Path, client: mlflow.MlflowClient) -> None:
+def test_the_flow_finds_nothing_to_do(reproduced: Path, client: mlflow.MlflowClient) -> None:
     before = {run.info.run_id for run in all_runs(client)}
     done = run_in(reproduced, ["mlim", "run", "--recipe", "params.yaml"])
     assert {run.info.run_id for run in all_runs(client)} == before
     assert "Running stage" not in done.stdout + done.stderr
     assert "report:" in done.stderr
     assert "dvc repro" in done.stderr
+
+
+def test_repro_makes_what_is_missing(reproduced: Path) -> None:
+    shutil.rmtree(reproduced / "build/demo/report")
+    done = run_in(reproduced, ["dvc", "repro", "--no-run-cache"])
+    assert (reproduced / "build/demo/report/index.html").is_file()
+    assert "pretrain" not in done.stdout
 
 
 def test_a_run_leaves_git_clean_but_for_the_lock_file(reproduced: Path) -> None:

@@ -22,10 +22,10 @@ STOP_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with one pre-training and two rows, so that the whole job fits into a test."""
+    """A checkout with one pre-training and three rows, so that the whole job fits into a test."""
     folder = make_checkout(tmp_path_factory.mktemp("prefect"))
     values = yaml.safe_load((folder / "params.yaml").read_text())
-    values["rows"] = {name: values["rows"][name] for name in ("recon-mlm-mam", "no-pretraining")}
+    values["rows"] = {name: values["rows"][name] for name in ("recon-mlm-mam", "no-mdo", "no-pretraining")}
     values["name"] = "tiny"
     (folder / "tiny.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return folder
@@ -96,10 +96,17 @@ def test_its_artifacts_are_on_the_server(server: dict[str, str]) -> None:
     artifacts = {artifact["key"]: artifact for artifact in ask(server, "artifacts/filter")}
     assert "rows in" in str(artifacts["validation"]["data"])
     rows = json.loads(str(artifacts["ablation"]["data"]))
-    assert {row["label"] for row in rows} == {"RECON + MLM + MAM", "no pre-training"}
+    assert {row["label"] for row in rows} == {"RECON + MLM + MAM", "RECON + MLM + MAM, without MDO", "no pre-training"}
     assert any(
         artifact["type"] == "progress" and artifact["data"] == 100.0 for artifact in ask(server, "artifacts/filter")
     )
+
+
+def test_trainings_of_the_sweep_ran_side_by_side(server: dict[str, str]) -> None:
+    runs = {str(run["name"]): run for run in ask(server, "task_runs/filter")}
+    first, second = (runs[f"finetune-{row}-0"] for row in ("variant@no-mdo", "scratch@no-pretraining"))
+    assert str(first["start_time"]) < str(second["end_time"])
+    assert str(second["start_time"]) < str(first["end_time"])
 
 
 def test_the_server_listens_on_loopback_only(server: dict[str, str]) -> None:
@@ -113,20 +120,14 @@ def test_a_wrong_recipe_fails_the_run(checkout: Path, server: dict[str, str]) ->
     assert run_in(checkout, command, check=False, **server).returncode != 0
 
 
-def test_cancelling_stops_the_trainer(checkout: Path, server: dict[str, str]) -> None:
-    long = [
-        "--param",
-        "recipe=tiny.yaml",
-        "--param",
-        'overrides=["pretrain.steps=100000"]',
-        "--param",
-        "work=build/long",
-    ]
-    for name in ("items", "valid", "pairs"):
+def test_cancelling_stops_every_trainer(checkout: Path, server: dict[str, str]) -> None:
+    for name in ("items", "valid", "pairs", "pretrain"):
         run_in(checkout, ["mkdir", "-p", "build/long"])
         run_in(checkout, ["cp", "-r", f"build/tiny/{name}", f"build/long/{name}"])
-    run_in(checkout, ["prefect", "deployment", "run", "pretrain/local", *long], **server)
-    wait_until(lambda: trainers(checkout), START_SECONDS)
+    long = {"recipe": "tiny.yaml", "overrides": '["finetune.steps=100000"]', "work": "build/long"}
+    words = [word for name, value in long.items() for word in ("--param", f"{name}={value}")]
+    run_in(checkout, ["prefect", "deployment", "run", "sweep/local", *words], **server)
+    wait_until(lambda: len(trainers(checkout)) == 2, START_SECONDS)
     (running,) = ask(server, "flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
     run_in(checkout, ["prefect", "flow-run", "cancel", str(running["id"])], **server)
     wait_until(lambda: not trainers(checkout), CANCEL_SECONDS)
@@ -136,6 +137,6 @@ def trainers(checkout: Path) -> list[int]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(checkout) and "pretrain" in words and "--recipe" in words:
+        if process.info["cwd"] == str(checkout) and "finetune" in words and "--recipe" in words:
             found.append(process.info["pid"])
     return found

@@ -8,7 +8,7 @@ import yaml
 
 from mlim.errors import InputError
 from mlim.recipe import Recipe, load_recipe
-from mlim.steps.plan import everything, stages_from, sweep, trainings
+from mlim.steps.plan import everything, stages_from, sweep, trainings, waves
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,3 +58,16 @@ def test_starting_late_leaves_out_what_came_before(recipe: Recipe) -> None:
 def test_an_unknown_start_names_the_nearest_stage(recipe: Recipe) -> None:
     with pytest.raises(InputError, match="did you mean `finetune`"):
         stages_from(recipe, "fine-tune")
+
+
+def test_waves_keep_the_order_and_what_a_stage_needs_comes_in_an_earlier_one(recipe: Recipe) -> None:
+    two = recipe.model_copy(update={"seeds": (0, 1)})
+    found = list(waves(everything(two)))
+    assert [stage for wave in found for stage in wave] == list(everything(two))
+    made: set[tuple[str, int | None]] = set()
+    for wave in found:
+        for stage in wave:
+            start = recipe.rows[str(stage.name)].pretraining if stage.command == "finetune" else None
+            assert start is None or (start, stage.seed) in made
+        made |= {(str(stage.name), stage.seed) for stage in wave if stage.command == "pretrain"}
+    assert max(len(wave) for wave in found) > 2

@@ -1,0 +1,88 @@
+"""The processes behind the stages of a flow: each leads a group of its own, and all are gone when the flow is."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from mlim.errors import MlimError
+from mlim.processes import die_with_parent
+
+GRACE_SECONDS = 30
+QUIET = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+Child = subprocess.Popen[bytes]
+
+
+class Children:
+    """Processes that threads start and wait for; a block that is left early ends them, and no other starts."""
+
+    def __init__(self) -> None:
+        self._running: set[Child] = set()
+        self._closed = False
+        self._lock = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for child in running:
+            _signal_group(child, signal.SIGTERM)
+        for child in running:
+            _wait_or_kill(child)
+
+    @contextmanager
+    def start(self, command: Sequence[str], variables: Mapping[str, str], on_terminal: bool) -> Iterator[Child]:
+        """A process with our environment and `variables`, whose output is a pipe or, if wanted, our standard error.
+
+        Raises `MlimError` when the block is over already.
+        """
+        with self._lock:  # either it starts before the others are ended, and is ended with them, or not at all
+            if self._closed:
+                raise MlimError("not started: the flow was stopped, or another stage failed")
+            child = subprocess.Popen(  # noqa: S603 - our own command line
+                command,
+                stdout=sys.stderr if on_terminal else subprocess.PIPE,  # standard output belongs to the summary
+                stderr=None if on_terminal else subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+                process_group=0,
+                env={**_environment(), **variables},
+            )
+            self._running.add(child)
+        with child:
+            try:
+                yield child
+            finally:
+                _signal_group(child, signal.SIGTERM)
+                _wait_or_kill(child)
+                with self._lock:
+                    self._running.discard(child)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, quiet, with this interpreter's commands first on the path (DVC's stages call `mlim` by name)."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, **QUIET, "PATH": path, "MLIM_DIE_WITH_PARENT": "1"}
+
+
+def _signal_group(child: Child, number: signal.Signals) -> None:
+    if child.poll() is None:
+        with suppress(ProcessLookupError):  # another thread has just seen it end
+            os.killpg(child.pid, number)
+
+
+def _wait_or_kill(child: Child) -> None:
+    try:
+        child.wait(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        _signal_group(child, signal.SIGKILL)
+        child.wait()
