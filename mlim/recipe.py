@@ -271,8 +271,9 @@ class ComputeConfig(Config):
         "can be dealt evenly to, else one"
     )
     side_by_side: PositiveInt = Field(
-        description="trainings of a sweep that run at the same time, each with its share of the cores: two small "
-        "models use two cores better together than one after the other, and need twice the memory"
+        description="stages that need nothing of each other, above all the trainings of a sweep, that run at the same "
+        "time, each with its share of the cores: two small models use two cores better together than one after the "
+        "other, and need twice the memory"
     )
     shard: bool = Field(
         description="several processes share weights, gradients and moments out among themselves (FSDP2) instead of "

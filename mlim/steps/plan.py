@@ -13,6 +13,7 @@ from mlim.errors import InputError
 from mlim.recipe import Recipe
 
 PREPARATION = ("ingest", "validate", "pairs")
+INDEPENDENT = (("ablate", "probe"), ("report", "register"))
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,14 @@ def everything(recipe: Recipe) -> Iterator[Stage]:
 
 
 def waves(stages: Iterable[Stage]) -> Iterator[list[Stage]]:
-    """Neighbours that may run side by side: those of one command, which need nothing of each other."""
-    for _, wave in groupby(stages, lambda stage: stage.command):
+    """Neighbours that may run side by side, because they need nothing of each other."""
+    for _, wave in groupby(stages, _independent):
         yield list(wave)
+
+
+def _independent(stage: Stage) -> tuple[str, ...]:
+    """The commands whose stages do not need this one's results, its own among them."""
+    return next((commands for commands in INDEPENDENT if stage.command in commands), (stage.command,))
 
 
 def stages_from(recipe: Recipe, start: str) -> frozenset[Stage]:
