@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Self
 from mlim.errors import MlimError
 from mlim.processes import die_with_parent
 
-GRACE_SECONDS = 30
+GRACE_SECONDS = 120  # a large model writes a checkpoint
+POLL_SECONDS = 0.1
 QUIET = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 Child = subprocess.Popen[bytes]
@@ -35,10 +37,7 @@ class Children:
         with self._lock:
             self._closed = True
             running = list(self._running)
-        for child in running:
-            _signal_group(child, signal.SIGTERM)
-        for child in running:
-            _wait_or_kill(child)
+        _end(running)
 
     @contextmanager
     def start(self, command: Sequence[str], variables: Mapping[str, str], on_terminal: bool) -> Iterator[Child]:
@@ -62,8 +61,8 @@ class Children:
             try:
                 yield child
             finally:
-                _signal_group(child, signal.SIGTERM)
-                _wait_or_kill(child)
+                if child.poll() is None:
+                    _end([child])
                 with self._lock:
                     self._running.discard(child)
 
@@ -74,15 +73,27 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **QUIET, "PATH": path, "MLIM_DIE_WITH_PARENT": "1"}
 
 
-def _signal_group(child: Child, number: signal.Signals) -> None:
-    if child.poll() is None:
-        with suppress(ProcessLookupError):  # another thread has just seen it end
-            os.killpg(child.pid, number)
+def _end(children: Sequence[Child]) -> None:
+    """Let processes and all they started end by themselves, a training with a checkpoint; kill what does not."""
+    for child in children:
+        _signal(child, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while any(map(_has_members, children)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    for child in children:
+        _signal(child, signal.SIGKILL)
 
 
-def _wait_or_kill(child: Child) -> None:
+def _signal(child: Child, number: int) -> None:
+    with suppress(ProcessLookupError):  # all of the group are gone
+        os.killpg(child.pid, number)
+
+
+def _has_members(child: Child) -> bool:
+    """Whether anyone of a process's group is left; it may be gone before those that it started."""
+    child.poll()  # else it stays in the table of processes
     try:
-        child.wait(timeout=GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        _signal_group(child, signal.SIGKILL)
-        child.wait()
+        os.killpg(child.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -50,6 +50,9 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing bu
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 CatalogOption = Annotated[Path, typer.Option("--catalog", metavar="FILE", help="The catalog.yaml of the source.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Default: the recipe's first seed.")]
+SeedsOption = Annotated[
+    int | None, typer.Option("--seeds", min=1, metavar="N", help="Seeds 0 to N-1 instead of the recipe's.")
+]
 ResumeOption = Annotated[
     Literal["auto", "never"],
     typer.Option("--resume", help="`auto` continues an interrupted training from its last checkpoint."),
@@ -87,8 +90,10 @@ class Session:
                 f"--work {self.workspace.root}: results cannot be written there ({error.strerror}); choose another"
             ) from None
 
-    def with_seeds(self, count: int) -> None:
-        """Replace the recipe's seeds by 0 to `count` - 1."""
+    def with_seeds(self, count: int | None) -> None:
+        """Replace the recipe's seeds by 0 to `count` - 1, when a count is given."""
+        if count is None:
+            return
         self.recipe = self.recipe.model_copy(update={"seeds": tuple(range(count))})
         self._store_recipe()
 
@@ -344,10 +349,11 @@ def finetune(
 
 
 @step("mlim evaluate --recipe small --json", tracked=True)
-def evaluate(session: Session) -> None:
+def evaluate(session: Session, seeds: SeedsOption = None) -> None:
     """PR-AUC of the main model with its interval, its threshold, and the baselines on the same pairs."""
     from mlim.steps.evaluate import evaluate as run_step
 
+    session.with_seeds(seeds)
     summary = run_step(session.recipe, session.workspace, session.terminal)
     main_auc = summary["pr_auc"][session.recipe.main_row.modality]
     session.show(
@@ -360,7 +366,7 @@ def evaluate(session: Session) -> None:
 @step("mlim ablate --grid table2 --recipe small --seeds 3 --catalog catalog.yaml", tracked=True)
 def ablate(
     session: Session,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Use seeds 0 to N-1 instead of the recipe's.")] = None,
+    seeds: SeedsOption = None,
     grid: Annotated[
         str | None,
         typer.Option(
@@ -381,8 +387,7 @@ def ablate(
     from mlim.steps.cells import train_missing
     from mlim.steps.grid import describe_grid, run_grid
 
-    if seeds is not None:
-        session.with_seeds(seeds)
+    session.with_seeds(seeds)
     if catalog is not None:
         _prepare(session, catalog)
     if grid is not None:
@@ -414,9 +419,10 @@ def probe(session: Session) -> None:
     session.show(summary, f"wrote {session.workspace.probe}")
 
 
-@step("mlim report --recipe small --results docs/results.md", tracked=True)
+@step("mlim report --recipe small --seeds 3 --results docs/results.md", tracked=True)
 def report(
     session: Session,
+    seeds: SeedsOption = None,
     results: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also write all tracked results into this document, as `mlim results` does."),
@@ -425,6 +431,7 @@ def report(
     """One self-contained HTML page with everything a person would ask."""
     from mlim.steps.report import report as run_step
 
+    session.with_seeds(seeds)
     summary = run_step(session.recipe, session.workspace, session.terminal)
     if results is not None:
         from mlim.report.results import write_results

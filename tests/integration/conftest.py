@@ -5,8 +5,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ import yaml
 from scripts.chromium import find_browser
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("mlim", "flows", "great_expectations", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "prefect.yaml")
+COPIED = ("mlim", "flows", "great_expectations", ".dvc", ".dvcignore", ".gitignore", "prefect.yaml")
 ITEMS = 240
 RUN_SECONDS = 900
 TINY = {
@@ -26,6 +27,9 @@ TINY = {
     "evaluate": {"bootstrap_samples": 50},
     "probe": {"probabilities": [0.2, 0.8], "items": 16, "reconstructions": 2},
 }
+
+# One row of each kind that dvc.yaml knows, and a text-only one: every further one repeats the same commands.
+ROWS = ("recon-mlm-mam", "recon-mlm-naive", "no-mdo", "text-only", "no-pretraining")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -58,14 +62,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def tiny_values() -> dict[str, object]:
-    """The demo recipe with every size turned down; rows, pre-trainings and names stay."""
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+def tiny_values() -> dict[str, Any]:
+    """The demo recipe with every size turned down and a few of its rows."""
+    values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["rows"] = {name: values["rows"][name] for name in ROWS}
+    used = {row["pretraining"] for row in values["rows"].values()}
+    values["pretrainings"] = {name: losses for name, losses in values["pretrainings"].items() if name in used}
     for section, changes in TINY.items():
         values[section].update(changes)
     values["model"]["embedder"] = {"strides": [2, 2, 2], "channels": [8, 8]}
     values["model"]["decoder"] = {"strides": [2, 2, 2], "channels": [8, 8]}
     return values
+
+
+def stages_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """dvc.yaml with the cells of those rows and pre-trainings alone that the recipe has."""
+    pipeline: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    for stage in pipeline["stages"].values():
+        for axis, known in (("name", recipe["pretrainings"]), ("row", recipe["rows"])):
+            if axis in stage.get("matrix", {}):
+                stage["matrix"][axis] = [name for name in stage["matrix"][axis] if name in known]
+    return pipeline
 
 
 def make_checkout(folder: Path) -> Path:
@@ -78,7 +95,9 @@ def make_checkout(folder: Path) -> Path:
             shutil.copytree(source, folder / name, ignore=leave)
         else:
             shutil.copy(source, folder / name)
-    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_values(), sort_keys=False))
+    recipe = tiny_values()
+    for name, values in (("params.yaml", recipe), ("dvc.yaml", stages_of(recipe))):
+        (folder / name).write_text(yaml.safe_dump(values, sort_keys=False))
     run_in(folder, ["git", "init", "--quiet"])
     run_in(folder, ["mlim", "catalog", "synthesize", "--items", str(ITEMS), "--quiet"])
     run_in(folder, ["dvc", "add", "--quiet", "data"])

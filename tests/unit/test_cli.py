@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlim import cli
+from mlim.recipe import load_recipe
 from tests.small_catalog import SmallCatalog, small_catalog
 
 LARGEST_FILE = 8_000  # bytes: more than a recipe, less than the shard of a small catalog
@@ -71,6 +72,14 @@ def test_the_resolved_recipe_lies_beside_the_results(catalog: SmallCatalog, monk
     words = ["ingest", "--catalog", str(catalog.write()), "--set", "image.jpeg_quality=71", "--work", "out", "--quiet"]
     assert mlim(monkeypatch, *words) == 0
     assert "jpeg_quality: 71" in Path("out/recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("command", ["ablate", "evaluate", "report"])
+def test_what_judges_several_trainings_takes_a_number_of_seeds(
+    command: str, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mlim(monkeypatch, command, "--seeds", "2", "--work", "w") == 2  # nothing is trained there
+    assert load_recipe("w/recipe.yaml").seeds == (0, 1)
 
 
 @pytest.mark.parametrize(
