@@ -43,6 +43,7 @@ class Children:
     def start(self, command: Sequence[str], variables: Mapping[str, str], on_terminal: bool) -> Iterator[Child]:
         """A process with our environment and `variables`, whose output is a pipe or, if wanted, our standard error.
 
+        The thread that starts it waits for it: when that thread ends, the kernel ends the process (`die_with_parent`).
         Raises `MlimError` when the block is over already.
         """
         with self._lock:  # either it starts before the others are ended, and is ended with them, or not at all
