@@ -60,8 +60,9 @@ VERDICTS: Final = {  # colour and mark
     "not separated": ("#6b7788", "D"),
     "not measured": ("#6b7788", "x"),
 }
-FOREST_INCHES: Final = 0.4  # of height for each effect
-SEED_OFFSET: Final = 0.26  # of the rings of single seeds, below their mean
+FOREST_INCHES: Final = 0.2  # of height for each line of an effect's label
+FOREST_LINES: Final = 2  # that an effect takes at least: its bar, and below it its seeds
+SEED_OFFSET: Final = 0.52  # lines of a label; of the rings of single seeds, below their mean
 PARTNERS: Final = {"own": "its own", "empty": "empty", "random": "a random other"}
 RECONSTRUCTION_INCHES: Final = 1.15
 NEIGHBOUR_INCHES: Final = (1.3, 2.0)  # of one picture with its texts: width, height
@@ -292,17 +293,19 @@ def draw_forest(effects: pd.DataFrame, path: Path, margin: float, ground: bool =
     `effects` has label, value, low, high, verdict and by_seed (a list), and group where there are several data sets;
     +-`margin` around 0 is shaded. `ground`: on white, for a page that is not ours.
     """
-    with _figure(path, height=FOREST_INCHES * (len(effects) + 2), ground=ground) as (axes,):
-        places = np.arange(len(effects))[::-1]
+    labels = [_effect_label(row) for row in effects.to_dict("records")]
+    lines = np.array([max(FOREST_LINES, label.count("\n") + 1) for label in labels])
+    with _figure(path, height=FOREST_INCHES * (lines.sum() + 2 * FOREST_LINES), ground=ground) as (axes,):
+        places = lines / 2 - np.cumsum(lines)
         axes.axvspan(-margin, margin, color=INK, alpha=0.07, linewidth=0)
         axes.axvline(0, color=INK, linewidth=1)
         for verdict, (colour, marker) in VERDICTS.items():
             shown = (effects["verdict"] == verdict).to_numpy()
             if shown.any():
                 _draw_effects(axes, effects[shown], places[shown], colour, marker, verdict)
-        axes.set_yticks(places, [_effect_label(row) for row in effects.to_dict("records")])
+        axes.set_yticks(places, labels)
         axes.tick_params(axis="y", labelsize=TEXT_SIZE - 1)
-        axes.set_ylim(-0.7, len(effects) - 0.3)
+        axes.set_ylim(-lines.sum(), 0)
         axes.set_xlabel("difference of PR-AUC")
         axes.grid(visible=False, axis="y")
         axes.figure.legend(loc="outside lower left", ncols=3)

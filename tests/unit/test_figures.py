@@ -1,10 +1,12 @@
 """Figures: equal bytes for equal numbers, and nothing that a caller may leave out breaks them."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mlim.errors import MlimError
@@ -100,6 +102,17 @@ def test_a_forest_for_another_page_brings_its_ground(tmp_path: Path):
     ours, theirs = ((tmp_path / f"{name}.svg").read_text() for name in ("ours", "theirs"))
     assert "fill: #ffffff" in theirs
     assert "fill: #ffffff" not in ours
+
+
+def test_long_labels_of_a_forest_keep_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "Figure", lambda **looks: drawn.append(Figure(**looks)) or drawn[-1])
+    names = ["a name that takes three lines beside its bar", "short", "another name that takes three lines or more"]
+    effects = pd.DataFrame({"label": names, "group": "some data", "value": 0.0, "low": -0.1, "high": 0.1})
+    effects = effects.assign(verdict="not separated", by_seed=[[0.0, 0.01]] * len(names))
+    figures.draw_forest(effects, tmp_path / "forest.svg", margin=0.01)
+    labels = [label.get_window_extent() for label in drawn[0].axes[0].get_yticklabels()]
+    assert all(lower.y1 <= upper.y0 for upper, lower in pairwise(labels))
 
 
 def test_another_suffix_is_refused(tmp_path: Path):
