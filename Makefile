@@ -34,9 +34,8 @@ data/catalog.yaml: .venv/installed
 demo: .venv/installed data/catalog.yaml ## from nothing to a report: the whole pipeline on the embedded catalog
 	@$(BIN)/mlim run --catalog data/catalog.yaml --recipe demo
 
-# The tests start hundreds of processes: what is imported is compiled once, whatever the environment says.
 test: .venv/installed-dev lint ## linters, then unit and integration tests, on JOBS=2 processes
-	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" $(SIDE_BY_SIDE)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" $(SIDE_BY_SIDE)
 
 test-slow: .venv/installed-dev ## the long tests too
 	@$(BIN)/python -m pytest
