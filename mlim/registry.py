@@ -68,7 +68,7 @@ class Registry:
         """Log the sealed files in `folder` as a model of run `run_id`, register it, and give the new version."""
         import mlflow
 
-        with as_mlim_error(self.uri), _fluent(self.uri), mlflow.start_run(run_id=run_id):
+        with as_mlim_error(self.uri), _fluent(self.uri), _no_bytecode(), mlflow.start_run(run_id=run_id):
             logged = mlflow.pyfunc.log_model(
                 name=NAME,
                 python_model=str(CODE),
@@ -138,6 +138,16 @@ class Registry:
             model = mlflow.pyfunc.load_model(f"models:/{self.name}/{version}", dst_path=folder)
             parts = [model.predict(request)["probability"].to_numpy() for request in requests]
         return np.concatenate(parts)
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """MLflow imports the logged script where it lies: its compiled form would be stored with the version."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @contextmanager
