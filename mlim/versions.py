@@ -8,7 +8,6 @@ import getpass
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,9 +172,9 @@ def _parameters(root: Path) -> Recipe | None:
         return None
 
 
-def repro_command(stage: str, options: Sequence[str] = ()) -> list[str]:
+def repro_command(stage: str) -> list[str]:
     """The command that brings one stage up to date through DVC (skipped when nothing it depends on changed).
 
     Several may run at once: DVC holds its lock while it looks and while it keeps results, not while a stage works.
     """
-    return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *options, stage]
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]

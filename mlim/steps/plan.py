@@ -13,7 +13,7 @@ from mlim.errors import InputError
 from mlim.recipe import Recipe
 
 PREPARATION = ("ingest", "validate", "pairs")
-INDEPENDENT = (("ablate", "probe"), ("report", "register"))
+INDEPENDENT = (("ablate", "probe"), ("report", "register"))  # neighbours, other than trainings of one kind
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mlim.processes import threads_of_each
 from mlim.recipe import Recipe
 from mlim.training.device import choose_device
 from mlim.training.ranks import LAUNCHED
@@ -32,6 +33,7 @@ def launch_if_wanted(recipe: Recipe, batch_size: int, arguments: Sequence[str]) 
     if count == 1 or all(name in os.environ for name in LAUNCHED):
         return
     # torchrun would give each process one thread, and say so
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // count)))
+    for name, share in threads_of_each(count).items():
+        os.environ.setdefault(name, share)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "mlim"]
     os.execv(sys.executable, [sys.executable, *launcher, *arguments])  # noqa: S606 - our own words

@@ -76,7 +76,9 @@ def registered(tiny_recipe: Recipe, tiny_workspace: Workspace, tmp_path_factory:
     workspace = Workspace(place / "work")
     shutil.copytree(tiny_workspace.root, workspace.root)
     put_model(recipe, workspace, seed=0)
-    summary = register(recipe, workspace, Terminal(quiet=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", False)  # as on most machines; a version must hold none all the same
+        summary = register(recipe, workspace, Terminal(quiet=True))
     return Registered(recipe, workspace, summary, artifacts_of(recipe, "1"))
 
 
