@@ -109,8 +109,9 @@ def make_checkout(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout in which `mlim run` has run the whole pipeline once, stage by stage through DVC."""
+    """A checkout in which `dvc repro` has made the main model from nothing, and `mlim run` the rest through DVC."""
     folder = make_checkout(tmp_path_factory.mktemp("checkout"))
+    run_in(folder, ["dvc", "repro", "evaluate"])
     run_in(folder, ["mlim", "run", "--recipe", "params.yaml"])
     return folder
 

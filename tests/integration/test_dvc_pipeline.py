@@ -1,4 +1,4 @@
-"""`mlim run` on a fresh clone runs everything once, through DVC; nothing runs twice, whoever started it."""
+"""`dvc repro` and `mlim run` on a fresh clone run everything once; nothing runs twice, whoever started it."""
 
 import csv
 import json
@@ -28,6 +28,14 @@ def all_runs(client: mlflow.MlflowClient) -> list[mlflow.entities.Run]:
 def table(folder: Path) -> dict[str, dict[str, str]]:
     with (folder / "build/demo/ablation/table.csv").open(newline="") as source:
         return {row["row"]: row for row in csv.DictReader(source)}
+
+
+def test_the_flow_took_what_repro_had_made(reproduced: Path) -> None:
+    said = {log.stem: log.read_text() for log in (reproduced / "build/demo/logs").iterdir()}
+    ran = {stage for stage, words in said.items() if "Running stage" in words}
+    by_repro = {"ingest", "validate", "pairs", "pretrain@recon-mlm-mam-0", "finetune@recon-mlm-mam-0", "evaluate"}
+    assert by_repro == said.keys() - ran
+    assert ran == {stage.target for stage in everything(load_recipe(str(reproduced / "params.yaml")))} - by_repro
 
 
 def test_repro_finds_nothing_to_do(reproduced: Path) -> None:
