@@ -99,6 +99,7 @@ def changes(setting: Setting, arguments: argparse.Namespace) -> None:
         ours("padding kept", setting, works.keep_padding),
         ours("torch's random numbers in dropout", setting, works.usual_dropout),
         ours("pictures channel by channel in the embedder", setting, works.planar_embedder),
+        ours("pictures channel by channel in the decoder", setting, works.planar_decoder),
         ours("logits at all text positions", setting, losses=works.all_positions),
         ours("Hugging Face's blocks, padded", setting, works.pad_everything),
         ours(

@@ -138,7 +138,16 @@ def usual_dropout(model: Mlim) -> None:
 
 def planar_embedder(model: Mlim) -> None:
     """Undo channels-last in the embedder."""
-    model.backbone.image_embedder.layers[0].register_forward_pre_hook(lambda _, given: given[0].contiguous())
+    _make_planar(model.backbone.image_embedder.layers[0])
+
+
+def planar_decoder(model: Mlim) -> None:
+    """Undo channels-last in the decoder."""
+    _make_planar(model.decoder.layers[0])
+
+
+def _make_planar(layer: nn.Module) -> None:
+    layer.register_forward_pre_hook(lambda _, given: given[0].contiguous())
 
 
 def pad_everything(model: Mlim) -> None:

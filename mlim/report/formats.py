@@ -9,7 +9,6 @@ MINUS: Final = "\u2212"  # as wide as the plus sign
 SMALLEST_P: Final = 0.001
 MINUTE: Final = 60  # seconds
 HOUR: Final = 60  # minutes
-MILLISECONDS: Final = 1000  # of a second
 
 Number = float | int | None
 

@@ -125,7 +125,7 @@ def write_results(recipe: Recipe, out: Path, experiment: str | None = None) -> i
         runs = _latest(store, name)
         if not runs:
             raise InputError(f"experiment `{name}` holds no finished report; run `mlim run` or `mlim report` first")
-        tracked = [{**_results(store, run), "durations": _durations(store, run)} for run in runs]
+        tracked = [_results(store, run) for run in runs]
     data = out.with_suffix(".json")
     results = _with_kept(tracked, data)
     parts = [*_across(results, out), *map(_part, results), _unshown_part(results)]
@@ -223,23 +223,6 @@ def _results(store: Store, run: Run) -> Mapping[str, Any]:
     return found
 
 
-def _durations(store: Store, run: Run) -> dict[str, float]:
-    """Seconds by stage over the finished runs of the same pipeline; of a cell that ran twice, the later run."""
-    parent = run.data.tags.get("mlflow.parentRunId")
-    siblings = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{tracking.FINISHED}'"
-    by_name = {
-        each.info.run_name: each
-        for each in store.search_runs([run.info.experiment_id], siblings, order_by=["start_time ASC"])
-        if each.info.end_time is not None
-    }
-    seconds: dict[str, float] = {}
-    for each in by_name.values():
-        stage = each.data.tags[f"{tracking.TAG}stage"]
-        spent = (each.info.end_time - each.info.start_time) / formats.MILLISECONDS
-        seconds[stage] = seconds.get(stage, 0.0) + spent
-    return seconds
-
-
 def _part(results: Mapping[str, Any]) -> str:
     lines = [
         f"## Recipe `{results['recipe']}` on `{results['catalog']}`",
@@ -279,7 +262,6 @@ def _listed(title: str, sentences: Sequence[str]) -> list[str]:
 def _facts(results: Mapping[str, Any]) -> list[str]:
     reasons = ", ".join(f"{reason} {formats.count(number)}" for reason, number in results["quarantined"].items())
     changes = " with uncommitted changes" if results["dirty"] else ""
-    spent = ", ".join(f"{stage} {formats.duration(seconds)}" for stage, seconds in results["durations"].items())
     return [
         f"- data: {formats.count(results['rows_in'])} rows in, {formats.count(results['ingested'])} ingested, "
         f"{formats.count(results['accepted'])} accepted; quarantined: {reasons or 'none'}",
@@ -287,7 +269,7 @@ def _facts(results: Mapping[str, Any]) -> list[str]:
         f"seeds {', '.join(map(str, results['seeds']))}",
         *formats.ceilings(results.get("ceilings"), "- the best possible readers reach {}"),
         f"- commit `{results['commit']}`{changes}, data version `{results['data_version']}`",
-        f"- time: {spent or formats.MISSING}; trained on {'; '.join(results.get('hardware', ())) or formats.MISSING}",
+        f"- trained on {'; '.join(results.get('hardware', ())) or formats.MISSING}",
     ]
 
 
