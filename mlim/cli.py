@@ -16,7 +16,7 @@ import typer
 from mlim.console import Terminal
 from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, read_json
-from mlim.processes import die_with_parent, is_follower
+from mlim.processes import die_with_parent, is_follower, wait_briefly
 from mlim.recipe import Recipe, load_recipe
 from mlim.workspace import Workspace
 
@@ -605,6 +605,7 @@ def doctor(recipe: RecipeOption = "demo", set_: SetOption = None, as_json: JsonO
 def main() -> int:
     """Run the command line: 0 fine, 1 failed, 2 wrong usage or bad input. An error is one sentence per problem."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what modality dropout does on purpose
+    wait_briefly()
     if os.environ.get("MLIM_DIE_WITH_PARENT"):
         die_with_parent()
     try:

@@ -9,6 +9,8 @@ import sys
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 RANK = "RANK"  # torchrun's environment; 0 for the process that leads
 THREADS = "OMP_NUM_THREADS"  # torch reads it when it is loaded
+WAITING, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"  # how its threads wait for each other; libgomp, which torch brings
+FEW_SPINS = "3000"  # microseconds instead of milliseconds: no slower where the cores are free
 
 
 def is_follower() -> bool:
@@ -26,6 +28,17 @@ def threads_of_each(processes: int) -> dict[str, str]:
     given = os.environ.get(THREADS, "")
     alone = int(given) if given.isdecimal() else cores()
     return {THREADS: str(max(1, alone // processes))}
+
+
+def wait_briefly() -> None:
+    """Let torch's threads go to sleep soon when they wait for each other; to be called before torch is loaded.
+
+    By default they spin for milliseconds. Where other programs use the cores too, one spins on a core that the thread
+    it waits for could have, and a step takes many times as long (docs/performance.md). What the environment says about
+    waiting stays.
+    """
+    if WAITING not in os.environ:
+        os.environ.setdefault(SPINS, FEW_SPINS)
 
 
 def is_alive(process: int) -> bool:

@@ -1,6 +1,5 @@
 """The report step with a real tracking store, and the document that is written from what it stored."""
 
-
 import pytest
 from report_results import fill
 

@@ -9,7 +9,6 @@ import pytest
 
 from flows.children import Children
 from mlim.errors import MlimError
-from mlim.processes import cores, threads_of_each
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 WITH_CHILD = [sys.executable, "-c", f"import subprocess; subprocess.run({SLEEP})"]
@@ -79,12 +78,3 @@ def test_output_comes_through_a_pipe_and_variables_reach_the_process() -> None:
     words = [sys.executable, "-c", "import os, sys; print(os.environ['WORD'], file=sys.stderr)"]
     with Children() as children, children.start(words, {"WORD": "here"}, on_terminal=False) as child:
         assert child.communicate(timeout=SECONDS)[0] == b"here\n"
-
-
-@pytest.mark.parametrize(("given", "each"), [("8", 4), ("1", 1), (None, max(1, cores() // 2))])
-def test_threads_are_shared_out(given: str | None, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    if given is None:
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    else:
-        monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert threads_of_each(2) == {"OMP_NUM_THREADS": str(each)}
