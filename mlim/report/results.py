@@ -147,7 +147,7 @@ def _across(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
     effects = [
         {**effect, "group": f"{_catalog_name(each)}, {each['recipe']}"}
         for each in results
-        for claim in each.get("claims", ())
+        for claim in each["claims"]
         for effect in claim["effects"]
     ]
     if not effects:
@@ -239,12 +239,12 @@ def _part(results: Mapping[str, Any]) -> str:
 
 
 def _claims(results: Mapping[str, Any]) -> list[str]:
-    """The claims that were measured as a table and in words, and what is not shown; nothing for an older result."""
-    measured = [claim for claim in results.get("claims", ()) if claim["verdict"] != "not measured"]
+    """The claims that were measured as a table and in words, and what is not shown."""
+    measured = [claim for claim in results["claims"] if claim["verdict"] != "not measured"]
     return [
         *_claims_table(measured),
         *_listed("In words:", [claim["sentence"] for claim in measured]),
-        *_listed("What is not shown:", results.get("unshown", ())),
+        *_listed("What is not shown:", results["unshown"]),
     ]
 
 
@@ -267,9 +267,9 @@ def _facts(results: Mapping[str, Any]) -> list[str]:
         f"{formats.count(results['accepted'])} accepted; quarantined: {reasons or 'none'}",
         f"- test pairs: {formats.count(results['pairs'])}, chance (prevalence) {formats.score(results['prevalence'])}; "
         f"seeds {', '.join(map(str, results['seeds']))}",
-        *formats.ceilings(results.get("ceilings"), "- the best possible readers reach {}"),
+        *formats.ceilings(results["ceilings"], "- the best possible readers reach {}"),
         f"- commit `{results['commit']}`{changes}, data version `{results['data_version']}`",
-        f"- trained on {'; '.join(results.get('hardware', ())) or formats.MISSING}",
+        f"- trained on {'; '.join(results['hardware']) or formats.MISSING}",
     ]
 
 
