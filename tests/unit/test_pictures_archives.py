@@ -9,7 +9,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlim.catalog.pictures.archives import ArchivePictures, names_archives
@@ -125,6 +125,7 @@ def test_a_name_that_leads_out_is_refused_even_when_the_archive_holds_it(kind, n
 
 
 @given(st.text(st.sampled_from("ab./\\:C\0é"), max_size=12))
+@example("./C:")
 def test_a_safe_name_never_leads_out(text):
     name = safe_name(text)
     if name is not None:

@@ -104,10 +104,11 @@ def safe_name(name: str) -> str | None:
     Those are absolute names, `..`, drive letters and backslashes, and names with a NUL.
     """
     name = unicodedata.normalize("NFC", name)
-    if name.startswith("/") or "\\" in name or "\0" in name or DRIVE_LETTER.match(name):
+    if name.startswith("/") or "\\" in name or "\0" in name:
         return None
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    return None if ".." in parts else "/".join(parts)
+    plain = "/".join(parts)
+    return None if ".." in parts or DRIVE_LETTER.match(plain) else plain
 
 
 def index_archive(path: Path) -> Index:
