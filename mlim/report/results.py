@@ -161,7 +161,7 @@ def _across(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
 
 def _catalog_name(results: Mapping[str, Any]) -> str:
     """What a person calls a catalog: the embedded one, which alone knows its ceilings, by its kind; else its file."""
-    return "synthetic" if results.get("ceilings") else Path(results["catalog"]).stem
+    return "synthetic" if results["ceilings"] else Path(results["catalog"]).stem
 
 
 def _unshown_part(results: Sequence[Mapping[str, Any]]) -> str:

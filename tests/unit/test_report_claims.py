@@ -162,7 +162,8 @@ def _height(path):
 
 
 def test_absent_data_sets_are_named():
-    some = _unshown_part([{"catalog": "catalogs/hm_fashion.yaml"}, {"catalog": "x.yaml", "ceilings": {"both": 1.0}}])
+    real = {"catalog": "catalogs/hm_fashion.yaml", "ceilings": None}
+    some = _unshown_part([real, {"catalog": "x.yaml", "ceilings": {"both": 1.0}}])
     assert "ABO" in some
     assert "hm_fashion" not in some
     assert "embedded" not in some
