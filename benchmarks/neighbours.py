@@ -1,4 +1,4 @@
-"""What does a training step cost while other programs keep the cores busy, for each way in which threads may wait?
+"""What does a training step cost while another program keeps a core busy, for each way in which threads may wait?
 
     python benchmarks/neighbours.py [--recipe small] [--rounds 3] [--seconds 5]
 

@@ -34,6 +34,20 @@ def test_threads_wait_briefly_unless_told_otherwise(
     assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
-def test_the_command_line_loads_torch_after_it_has_said_how_to_wait() -> None:
-    script = "import sys, mlim.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+AT_TORCH = """
+import os, sys
+def look(event, given):
+    if event == "import" and given[0] == "torch":
+        print("SPINS", os.environ.get("GOMP_SPINCOUNT"))
+sys.addaudithook(look)
+sys.argv = ["mlim", "doctor"]
+from mlim.cli import main
+main()
+"""
+
+
+def test_the_command_line_says_how_to_wait_before_torch_is_loaded() -> None:
+    told = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", AT_TORCH], env=told, capture_output=True, text=True, check=False)
+    assert "SPINS 3000" in done.stdout.splitlines(), done.stdout + done.stderr
+    assert "SPINS None" not in done.stdout
