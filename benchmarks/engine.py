@@ -21,6 +21,7 @@ from engine_works import MODES, Setting, Work, ours
 from measure import heading, median_ratio, table
 
 from mlim import throughput
+from mlim.models import costs
 from mlim.models.mlim import Mlim
 from mlim.recipe import Recipe, load_recipe
 
@@ -29,45 +30,45 @@ HALF_BYTES = 2
 STEP_BYTES = 40  # per weight and step, fp32: read forward and backward, gradient written, Adam reads four, writes three
 DEVICES = ("NVIDIA H200", "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB", "NVIDIA L40S", "NVIDIA L4")
 COMPARED = ("model.hidden_size=384", "model.layers=6", "model.heads=6", "model.intermediate_size=1536")
-OWN_PATCH, EQUAL_PATCH = 32, 48  # ViLT's own; and the one that gives as many patches as we have cells
+OWN_PATCH, EQUAL_PATCH = 32, 48  # ViLT's own; and the one that gives as many patches as we have patches
 
 
-def sample_of(setting: Setting) -> throughput.Sample:
+def sample_of(setting: Setting) -> costs.Sample:
     """The average sample: text tokens, and those of them that MAM's three modes mask."""
     mam, text = setting.recipe.pretrain.masking.mam, (setting.shortest + setting.longest) / 2
     rate = (mam.heavy_image.text + mam.heavy_text.text + mam.light.text) / MODES
-    return throughput.Sample(text, (text - 2) * rate, setting.config.cells)
+    return costs.Sample(text, (text - 2) * rate, setting.config.patches)
 
 
 def floor(setting: Setting, arguments: argparse.Namespace) -> None:
     sample, step = sample_of(setting), setting.batch * setting.recipe.pretrain.accumulate
-    costs = throughput.part_costs(setting.config, sample)
+    counted = costs.part_costs(setting.config, sample)
     moved = {
-        part: throughput.TRAINING * HALF_BYTES * cost.elements + STEP_BYTES * cost.weights / step
-        for part, cost in costs.items()
+        part: costs.TRAINING * HALF_BYTES * cost.elements + STEP_BYTES * cost.weights / step
+        for part, cost in counted.items()
     }
     rows = [
-        [cost.weights / 1e6, cost.operations / 1e9, throughput.TRAINING * cost.operations / 1e9, moved[part] / 1e6]
-        for part, cost in costs.items()
+        [cost.weights / 1e6, cost.operations / 1e9, costs.TRAINING * cost.operations / 1e9, moved[part] / 1e6]
+        for part, cost in counted.items()
     ]
     rows.append([sum(column) for column in zip(*rows, strict=True)])
-    print(f"{sample.text:.0f} text tokens, {sample.masked:.1f} of them masked on average, {sample.cells} cells;")
+    print(f"{sample.text:.0f} text tokens, {sample.masked:.1f} of them masked on average, {sample.patches} patches;")
     print(f"{step} samples per optimiser step. Bytes: activations in bf16, weights, gradients and Adam in fp32.\n")
-    told = [[name, *(f"{value:,.2f}" for value in row)] for name, row in zip([*costs, "all"], rows, strict=True)]
+    told = [[name, *(f"{value:,.2f}" for value in row)] for name, row in zip([*counted, "all"], rows, strict=True)]
     print(table(["part", "M weights", "GFLOP forward", "GFLOP in training", "MB moved in training"], told))
     print("\nAt best: the slower of operations and bytes in every part.\n")
     told = []
     for name in DEVICES:
         peak = throughput.peak_of(name)
-        spent = {part: throughput.TRAINING * cost.operations / peak.bf16 for part, cost in costs.items()}
+        spent = {part: costs.TRAINING * cost.operations / peak.bf16 for part, cost in counted.items()}
         best = 1 / sum(max(seconds, moved[part] / peak.bandwidth) for part, seconds in spent.items())
         told.append([name, f"{best:,.0f}", f"{0.5 / sum(spent.values()):,.0f}"])
     print(table(["device", "samples/s at best", "samples/s at 50 % MFU"], told))
 
 
 def rungs(setting: Setting, arguments: argparse.Namespace) -> None:
-    alone = throughput.TRAINING * throughput.part_costs(setting.config, sample_of(setting))["transformer"].operations
-    whole = throughput.training_operations(setting.config, sample_of(setting))
+    alone = costs.TRAINING * costs.part_costs(setting.config, sample_of(setting))["transformer"].operations
+    whole = costs.training_operations(setting.config, sample_of(setting))
     change = Mlim.compile_parts if setting.recipe.compute.compile else works.unchanged
     rows = []
     for name, operations in (("transformer only", alone), ("full model, synthetic data", whole)):
@@ -117,7 +118,7 @@ def compare(setting: Setting, arguments: argparse.Namespace) -> None:
     steps.append(ours("mlim, padded, logits at all positions", setting, works.pad_everything, works.all_positions))
     steps.append(ours("mlim, MLM alone: no decoder", setting, losses=works.mlm_alone))
     steps.append(works.vilt("ViltForMaskedLM, its own patches", setting, OWN_PATCH))
-    steps.append(works.vilt("ViltForMaskedLM, as many patches as cells", setting, EQUAL_PATCH))
+    steps.append(works.vilt("ViltForMaskedLM, as many patches as patches", setting, EQUAL_PATCH))
     show(steps, setting, arguments)
 
 
@@ -151,7 +152,7 @@ def in_turns(steps: Sequence[Work], rounds: int, device: torch.device) -> dict[s
 
 def setting_of(arguments: argparse.Namespace) -> Setting:
     recipe = recipe_of(arguments)
-    shortest, longest = arguments.text or (recipe.text.max_tokens, recipe.text.max_tokens)
+    shortest, longest = arguments.text or (recipe.text.limit, recipe.text.limit)
     batch = arguments.batch or recipe.pretrain.batch_size
     return Setting(recipe, torch.device(arguments.device), batch, shortest, longest)
 

@@ -10,21 +10,22 @@ import pyarrow.parquet as pq
 from engine_works import LOSSES, Setting
 from PIL import Image
 
-from mlim.catalog.items import ItemStore
-from mlim.catalog.shards import ShardEntry, shard_name, write_manifest, write_shard
 from mlim.console import Terminal
-from mlim.data.collate import ItemBatch, ItemCollator
+from mlim.data.batches import ItemBatch
+from mlim.data.collate import ItemCollator
 from mlim.data.loader import BatchLoader
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import prepare_tokens
 from mlim.files import sha256_of
 from mlim.models.config import MlimConfig, SpecialIds
 from mlim.models.mlim import Mlim
-from mlim.objectives import PretrainObjective
+from mlim.shards.items import ItemStore
+from mlim.shards.shard import ShardEntry, shard_name, write_manifest, write_shard
+from mlim.tasks.build import pretrain_objective
 from mlim.training.checkpoint import Checkpoints
-from mlim.training.contracts import Validation
-from mlim.training.device import Place
+from mlim.training.device import DeviceContext
 from mlim.training.loop import Trainer
+from mlim.training.protocols import Validation
 from mlim.training.ranks import Ranks
 
 WORDS = [f"{one}{two}" for one in ("red", "blue", "soft", "long") for two in ("shoe", "coat", "hat", "sock")]
@@ -34,7 +35,7 @@ WARM_BATCHES = 4
 BLANK = {"attributes": "{}", "facts": "{}", "image_sha256": "", "image_hash": "", "image_width": 1, "image_height": 1}
 
 
-class Rates(list[float]):
+class ThroughputMeter(list[float]):
     """A sink for how fast the training was at each of its readings."""
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -70,17 +71,21 @@ class Catalog:
 
     def train(self, steps: int) -> list[float]:
         """Samples per second of the trainer with everything; its first reading, which warms up, is left out."""
-        setting, rates, terminal = self._setting, Rates(), Terminal(quiet=True)
+        setting, rates, terminal = self._setting, ThroughputMeter(), Terminal(quiet=True)
         changed = {"steps": steps, "validate_every": steps, "batch_size": setting.batch, "accumulate": 1}
         config = setting.recipe.pretrain.model_copy(update=changed)
         shape = MlimConfig.from_recipe(
             setting.recipe, setting.recipe.text.vocabulary_size, SpecialIds.of(self._tokenizer)
         )
-        objective = PretrainObjective(Mlim.random(shape, 0), setting.recipe, LOSSES, 0)
+        planned, loader = Mlim.planned(shape, 0), self._loader()
+        objective = pretrain_objective(planned.model, setting.recipe.pretrain, LOSSES, setting.recipe.text.limit, 0)
         checkpoints = Checkpoints(self._folder / "checkpoints", "engine", 1, terminal)
-        place = Place(setting.device, Ranks(), setting.recipe.compute)
+        context = DeviceContext(setting.device, Ranks(), setting.recipe.compute)
         nothing = Validation({}, {})
-        Trainer(objective, self._loader(), config, 0, lambda *_: nothing, checkpoints, rates, place).run(terminal, "")
+        trainer = Trainer(
+            objective, planned.weights, loader, config, 0, lambda *_: nothing, checkpoints, rates, context
+        )
+        trainer.run(terminal, "")
         return rates[1:] or rates
 
     def _write(self) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM, ViltConfig, ViltForMaskedLM
 from transformers.models.bert.modeling_bert import BertEncoder
 
-from mlim.data.collate import ItemBatch
+from mlim.data.batches import ItemBatch
 from mlim.data.transfer import to_device
 from mlim.losses import mlm_loss, recon_loss
 from mlim.masking import MAM_MODES
@@ -19,8 +19,9 @@ from mlim.models.config import MlimConfig, SpecialIds
 from mlim.models.dropout import Dropout
 from mlim.models.mlim import Mlim
 from mlim.models.transformer import pack
-from mlim.objectives import PreparedItems, PretrainObjective
 from mlim.recipe import Pretraining, Recipe
+from mlim.tasks.build import pretrain_objective
+from mlim.tasks.pretrain.objective import PreparedItems, PretrainObjective
 
 SPECIAL, FIRST_WORD, IGNORED = SpecialIds(), 5, -100
 LEARNING_RATE = 1e-5
@@ -93,10 +94,10 @@ class Setting:
 
 def mlm_alone(objective: PretrainObjective, prepared: PreparedItems) -> Tensor:
     """Without RECON and its decoder: what a model has to do that only fills in words."""
-    model, batch, plan = objective.model, prepared.batch.with_floats(), prepared.plan
+    model, batch, plan = objective.model, prepared.batch.with_floats(), prepared.masks
     output = model.forward_items(batch.input_ids, batch.text_attention, batch.pixels, plan.text, plan.image)
-    hidden = output.text.flatten(0, 1)[prepared.targets]
-    return mlm_loss(model.mlm_logits(hidden), batch.input_ids.flatten()[prepared.targets]).mean
+    hidden = output.text.flatten(0, 1)[prepared.targets["mlm"].wanted]
+    return mlm_loss(model.mlm_logits(hidden), batch.input_ids.flatten()[prepared.targets["mlm"].wanted]).mean
 
 
 def our_losses(objective: PretrainObjective, prepared: PreparedItems) -> Tensor:
@@ -106,12 +107,12 @@ def our_losses(objective: PretrainObjective, prepared: PreparedItems) -> Tensor:
 
 def all_positions(objective: PretrainObjective, prepared: PreparedItems) -> Tensor:
     """The same losses with logits at every text position."""
-    model, batch, plan = objective.model, prepared.batch.with_floats(), prepared.plan
+    model, batch, plan = objective.model, prepared.batch.with_floats(), prepared.masks
     output = model.forward_items(batch.input_ids, batch.text_attention, batch.pixels, plan.text, plan.image)
     logits = model.mlm_logits(output.text.flatten(0, 1)).float()
     labels = batch.input_ids.masked_fill(~plan.text, IGNORED).flatten()
     mlm = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-    return mlm / max(prepared.counts["mlm"], 1) + recon_loss(model.reconstruct(output.cells), batch.pixels).mean
+    return mlm / max(prepared.counts["mlm"], 1) + recon_loss(model.reconstruct(output.patches), batch.pixels).mean
 
 
 def unchanged(model: Mlim) -> None:
@@ -123,7 +124,7 @@ def keep_padding(model: Mlim) -> None:
     encode = model.backbone.encode
 
     def padded(vectors: Tensor, attention: Tensor, _: object = None) -> Tensor:
-        packing = pack(torch.ones_like(attention))._replace(readable=attention, padded=True)
+        packing = pack(torch.ones_like(attention))._replace(attention_mask=attention, padded=True)
         return encode(vectors, attention, packing)
 
     model.backbone.encode = padded
@@ -166,7 +167,7 @@ def _padded_encode(backbone: Backbone, vectors: Tensor, attention: Tensor, packi
 def ours(name: str, setting: Setting, change: Change = unchanged, losses: Losses = our_losses) -> Work:
     """Our step with MLM and RECON: masks drawn, losses, gradients, Adam; `change` alters the model beforehand."""
     model, batches = Mlim.random(setting.config, seed=0), setting.batches()
-    objective = PretrainObjective(model, setting.recipe, LOSSES, seed=0)
+    objective = pretrain_objective(model, setting.recipe.pretrain, LOSSES, setting.recipe.text.limit, seed=0)
     change(model)
 
     def loss(number: int) -> Tensor:
@@ -175,31 +176,36 @@ def ours(name: str, setting: Setting, change: Change = unchanged, losses: Losses
 
     padded = change in (pad_everything, keep_padding)
     texts = [batch.input_ids.shape[1] if padded else batch.text_attention.sum() / setting.batch for batch in batches]
-    return setting.optimised(name, model, float(sum(texts) / BATCHES) + setting.config.cells, loss)
+    return setting.optimised(name, model, float(sum(texts) / BATCHES) + setting.config.patches, loss)
 
 
 def transformer(name: str, setting: Setting, change: Change = unchanged) -> Work:
     """Our blocks by themselves over random vectors, none of them padding."""
-    model, width = Mlim.random(setting.config, seed=0), setting.config.cells + (setting.shortest + setting.longest) // 2
+    model, width = (
+        Mlim.random(setting.config, seed=0),
+        setting.config.patches + (setting.shortest + setting.longest) // 2,
+    )
     change(model)
     packing = to_device(pack(torch.ones(setting.batch, width, dtype=torch.bool)), setting.device)
     vectors = torch.randn(setting.batch, width, setting.config.hidden_size, device=setting.device)
     parts, encode = nn.ModuleList([model.backbone.encoder, model.backbone.norm]), model.backbone.encode
-    return setting.optimised(name, parts, width, lambda _: encode(vectors, packing.readable, packing).square().mean())
+    return setting.optimised(
+        name, parts, width, lambda _: encode(vectors, packing.attention_mask, packing).square().mean()
+    )
 
 
 def pieces(setting: Setting) -> list[Work]:
     """The parts of our step one by one, each with its own gradients and its own Adam, on random inputs."""
     model, config, batch = Mlim.random(setting.config, seed=0), setting.config, setting.batch
     embedder, masked = model.backbone.image_embedder, batch * max(1, setting.longest // MODES)
-    vectors = torch.randn(batch, config.cells, config.hidden_size, device=setting.device, requires_grad=True)
+    vectors = torch.randn(batch, config.patches, config.hidden_size, device=setting.device, requires_grad=True)
     pixels = torch.rand(batch, 3, config.image_size, config.image_size, device=setting.device)
     hidden, targets = torch.randn(masked, config.hidden_size), torch.arange(masked)
     hidden, targets = hidden.to(setting.device).requires_grad_(), targets.to(setting.device)
     runs: dict[str, tuple[list[nn.Module], Callable[[int], Tensor]]] = {
         "embedder": ([embedder], lambda _: embedder(pixels).square().mean()),
         "MLM head": (
-            [model.mlm_head, model.backbone.words],
+            [model.mlm_head, model.backbone.word_embeddings],
             lambda _: mlm_loss(model.mlm_logits(hidden), targets).mean,
         ),
         "decoder": ([model.decoder], lambda _: recon_loss(model.reconstruct(vectors), pixels).mean),
@@ -228,7 +234,7 @@ def some_labels(ids: Tensor, allowed: Tensor) -> Tensor:
 
 def bert(name: str, setting: Setting) -> Work:
     """The floor: `BertForMaskedLM` and nothing else, over as many tokens, none of them padding."""
-    width, model = setting.config.cells + setting.longest, BertForMaskedLM(bert_config(setting.config))
+    width, model = setting.config.patches + setting.longest, BertForMaskedLM(bert_config(setting.config))
     source, words = torch.Generator().manual_seed(0), setting.config.vocabulary_size
     ids = torch.randint(FIRST_WORD, words, (setting.batch, width), generator=source)
     given = {"input_ids": ids, "labels": some_labels(ids, torch.ones_like(ids, dtype=torch.bool))}

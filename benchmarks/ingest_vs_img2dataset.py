@@ -4,7 +4,7 @@
 
 img2dataset reads addresses, so a server on loopback serves the folder to it, and to ingest as well; ingest also reads
 the folder as it is. `PYTHON` is the interpreter of an environment that has img2dataset. Both decode, resize
-to 384 x 384 and encode as JPEG 95; img2dataset writes WebDataset tars, ingest its shards, ledger and quarantine.
+to 384 x 384 and encode as JPEG 95; img2dataset writes WebDataset tars, ingest its shards, row log and quarantine.
 img2dataset runs twice: as it comes (it enlarges with Lanczos) and with the linear kernel that ingest uses.
 """
 

@@ -103,8 +103,8 @@ def write_ours(folder: Path, jpegs: Callable[[int], bytes], count: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from mlim.catalog.shards import ShardEntry, shard_name, write_manifest, write_shard
     from mlim.files import sha256_of
+    from mlim.shards.shard import ShardEntry, shard_name, write_manifest, write_shard
 
     (folder / "items").mkdir(parents=True)
     (folder / "valid").mkdir()
@@ -173,11 +173,11 @@ class Loader(Protocol):
 
 class Mlim:
     def __init__(self, data: Path, workers: int) -> None:
-        from mlim.catalog.items import ItemStore
         from mlim.data.collate import ItemCollator
         from mlim.data.loader import BatchLoader
         from mlim.data.tokenize import TextTokenizer
         from mlim.data.tokens import prepare_tokens
+        from mlim.shards.items import ItemStore
 
         store = ItemStore.open(data / "mlim" / "items", data / "mlim" / "valid" / "index.parquet")
         tokenizer = TextTokenizer.learn([text_of(row) for row in range(len(WORDS) ** 2)], 64)

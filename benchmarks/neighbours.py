@@ -33,7 +33,7 @@ def time_steps(recipe: str, seconds: float) -> float:
     from mlim.recipe import load_recipe
 
     chosen = load_recipe(recipe)
-    longest = chosen.text.max_tokens
+    longest = chosen.text.limit
     work = ours("step", Setting(chosen, torch.device("cpu"), chosen.pretrain.batch_size, longest, longest))
     spent: list[float] = []
     end = time.perf_counter() + seconds

@@ -23,8 +23,9 @@ from measure import heading, table
 from mlim.console import Terminal
 from mlim.models.config import MlimConfig
 from mlim.models.mlim import Mlim
+from mlim.models.weights import named_tensors
 from mlim.recipe import Recipe, load_recipe
-from mlim.training.checkpoint import BackgroundSaver, Checkpoints, Snapshot, model_tensors
+from mlim.training.checkpoint import BackgroundSaver, Checkpoints, Snapshot
 from mlim.workspace import Workspace
 
 PACKAGES = ("mlim", "torch")
@@ -59,11 +60,11 @@ def checkpoint(name: str) -> tuple[float, float]:
     """Seconds that the training waits for a checkpoint of a recipe's network with moments, and until it is written."""
     recipe = load_recipe(name, ["model.start=random"])
     model = Mlim.random(MlimConfig.from_recipe(recipe, recipe.text.vocabulary_size), seed=0)
-    moments = {f"{name}.{key}": torch.zeros_like(value) for name, value in model_tensors(model).items() for key in "mv"}
+    moments = {f"{name}.{key}": torch.zeros_like(value) for name, value in named_tensors(model).items() for key in "mv"}
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:  # a disk, not a memory file system
         saver = BackgroundSaver(Checkpoints(Path(temporary), "benchmark", 1, Terminal(quiet=True)))
         started = time.perf_counter()
-        saver.save(Snapshot(1, {"model": model_tensors(model), "optimizer": moments}, {}))
+        saver.save(Snapshot(1, {"model": named_tensors(model), "optimizer": moments}, {}))
         blocked = time.perf_counter() - started
         saver.wait()
         written = time.perf_counter() - started
@@ -112,7 +113,7 @@ def main() -> None:
     print(heading(PACKAGES))
     rows = [
         ["waiting for data, first epoch, share of the time", f"{median(early, 'data_wait_share'):.2%}"],
-        ["waiting for data, second epoch (`loader.kept_mb`)", f"{median(late, 'data_wait_share'):.2%}"],
+        ["waiting for data, second epoch (`loader.image_cache_mb`)", f"{median(late, 'data_wait_share'):.2%}"],
         ["one step from nothing, validated and saved, whole command", f"{first:.1f} s"],
         [f"one process, {threads} threads, batch {size}", f"{median(whole, rate):.1f} samples/s"],
         [f"one process, one thread, batch {size}", f"{median(alone, rate):.1f} samples/s"],

@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 from measure import heading
 from PIL import Image
 
-from mlim.catalog.item import ITEM_SCHEMA, LEDGER_SCHEMA
-from mlim.catalog.shards import ShardEntry, shard_name, write_manifest
+from mlim.catalog.item import ITEM_SCHEMA, ROW_LOG_SCHEMA
 from mlim.console import Terminal
 from mlim.files import sha256_of
 from mlim.recipe import Recipe, load_recipe
+from mlim.shards.shard import ShardEntry, shard_name, write_manifest
 from mlim.steps.validate import validate
 from mlim.workspace import Workspace
 
@@ -103,7 +103,7 @@ def make_items(folder: Path, rows: int, bad: float) -> None:
     items = Workspace(folder).items
     items.mkdir()
     entries = []
-    with pq.ParquetWriter(items / "ledger.parquet", LEDGER_SCHEMA) as ledger:
+    with pq.ParquetWriter(items / "ledger.parquet", ROW_LOG_SCHEMA) as ledger:
         for number, start in enumerate(range(0, rows, SHARD_ROWS)):
             table = _shard(start, min(SHARD_ROWS, rows - start), bad)
             path = items / shard_name(number)
@@ -154,7 +154,7 @@ def _lines(ids: Any, start: int, shard: str) -> Any:
         "position": np.arange(count),
         "reason": pa.nulls(count, pa.string()),
     }
-    return pa.table(columns).cast(LEDGER_SCHEMA)
+    return pa.table(columns).cast(ROW_LOG_SCHEMA)
 
 
 def _words(draw: np.random.Generator, count: int, columns: int) -> list[Any]:

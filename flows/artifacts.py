@@ -1,6 +1,5 @@
 """What the Prefect page shows of a run: the validation, the tables, how far it is."""
 
-import csv
 from typing import Any
 
 from prefect.artifacts import (
@@ -11,7 +10,7 @@ from prefect.artifacts import (
 )
 
 from flows.job import Job
-from mlim.files import read_json
+from mlim.files import read_csv, read_json
 
 
 def show_validation(job: Job) -> None:
@@ -35,11 +34,9 @@ def show_validation(job: Job) -> None:
 
 def show_tables(job: Job) -> None:
     """A table artifact: PR-AUC of every row with its interval, beside the paper's figures."""
-    with (job.workspace.ablation / "table.csv").open(encoding="utf-8", newline="") as source:
-        rows: list[dict[str, Any]] = [
-            {key: row[key] for key in ("label", "pr_auc", "low", "high", "table1", "table2")}
-            for row in csv.DictReader(source)
-        ]
+    shown = ("label", "pr_auc", "low", "high", "table1", "table2")
+    table = read_csv(job.workspace.ablation / "table.csv")
+    rows: list[dict[str, Any]] = [{key: row[key] for key in shown} for row in table]
     create_table_artifact(key="ablation", table=rows, description="Tables 1 and 2 on this catalog")
 
 

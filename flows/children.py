@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from mlim.errors import MlimError
-from mlim.processes import die_with_parent
+from mlim.processes import die_with_parent, with_proxies
 
 GRACE_SECONDS = 120  # a large model writes a checkpoint
 POLL_SECONDS = 0.1
@@ -69,9 +69,11 @@ class Children:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, quiet, with this interpreter's commands first on the path (DVC's stages call `mlim` by name)."""
+    """Ours with the proxies that Prefect must not see (a stage may go out), quiet, and with this interpreter's commands
+    first on the path (DVC's stages call `mlim` by name).
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, **QUIET, "PATH": path, "MLIM_DIE_WITH_PARENT": "1"}
+    return {**with_proxies(os.environ), **QUIET, "PATH": path, "MLIM_DIE_WITH_PARENT": "1"}
 
 
 def _end(children: Sequence[Child]) -> None:

@@ -2,31 +2,36 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlim.files import atomic_file
 from mlim.recipe import Recipe, load_recipe
-from mlim.steps.plan import Stage, everything, stages_from
-from mlim.versions import everything_reproduced, repro_command, workspace_is_dvc
+from mlim.steps.pipeline import workspace_is_dvc
+from mlim.steps.plan import READ_THE_CATALOG, Stage, everything, stages_from
+from mlim.versions import everything_reproduced, repro_command
 from mlim.workspace import Workspace
+from mlim.writer import fix_recipe, only_writer, record_recipe
 
 QUIET_VARIABLE = "MLIM_QUIET"
-READ_THE_CATALOG = frozenset({"ingest", "validate", "pairs"})
 
 
 @dataclass(frozen=True)
 class Job:
     """One pipeline: `dvc` says that DVC owns these results, so stages go through `dvc repro`.
 
-    A `quiet` job keeps what its stages say in their log files only.
+    `recipe_file` holds the recipe as it was when the job began. A `quiet` job keeps what its stages say in their log
+    files only. `todo` are the stages from `start` on; what is before them keeps its results.
     """
 
     recipe: Recipe
+    recipe_file: Path
     catalog: Path
     workspace: Workspace
     dvc: bool
     quiet: bool
+    start: str
     todo: frozenset[Stage]
 
     def is_done(self) -> bool:
@@ -37,18 +42,23 @@ class Job:
         """The command line of a stage: exactly what a person would type."""
         if self.dvc:
             return repro_command(stage.target)
-        options = ["--recipe", str(self.workspace.recipe), "--work", str(self.workspace.root)]
+        options = ["--recipe", str(self.recipe_file), "--work", str(self.workspace.root)]
         if stage.command in READ_THE_CATALOG:
             options += ["--catalog", str(self.catalog)]
         return [sys.executable, "-m", "mlim", *stage.arguments, *options]
 
 
-def prepare(recipe: str, catalog: str, work: str | None, overrides: list[str] | None, start: str) -> Job:
-    """Resolve what was asked for and store the resolved recipe; `InputError` before any work."""
+@contextmanager
+def prepare(recipe: str, catalog: str, work: str | None, overrides: list[str] | None, start: str) -> Iterator[Job]:
+    """Resolve what was asked for, fix the resolved recipe, and have the work folder to the job.
+
+    `InputError` or `MlimError` before any work when something is wrong or another command has the folder.
+    """
     resolved = load_recipe(recipe, overrides or [])
     workspace = Workspace(Path(work or f"build/{resolved.name}"))
-    with atomic_file(workspace.recipe) as temporary:
-        temporary.write_text(resolved.to_yaml(), encoding="utf-8")
     dvc = workspace_is_dvc(resolved, Path(catalog), workspace)
     todo = frozenset(everything(resolved)) if dvc else stages_from(resolved, start)
-    return Job(resolved, Path(catalog), workspace, dvc, bool(os.environ.get(QUIET_VARIABLE)), todo)
+    with only_writer(workspace, resolved.record, "a flow of Prefect"):
+        record_recipe(workspace, resolved.record)
+        file = fix_recipe(workspace, resolved.record)
+        yield Job(resolved, file, Path(catalog), workspace, dvc, bool(os.environ.get(QUIET_VARIABLE)), start, todo)

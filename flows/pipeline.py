@@ -1,11 +1,10 @@
 """Flow: everything, from a raw catalog to a registered model."""
 
-from prefect import flow
-
 from flows.artifacts import Progress
+from flows.factory import make_flow
 from flows.finetune import finetune
 from flows.ingest import ingest
-from flows.job import prepare
+from flows.job import Job
 from flows.pretrain import pretrain
 from flows.report import report
 from flows.sweep import sweep
@@ -13,18 +12,14 @@ from flows.sweep import sweep
 PARTS = (ingest, pretrain, finetune, sweep, report)
 
 
-@flow(name="pipeline")
-def pipeline(
-    recipe: str = "demo",
-    catalog: str = "data/catalog.yaml",
-    work: str | None = None,
-    overrides: list[str] | None = None,
-    start: str = "ingest",
-) -> None:
-    """Run all parts in order, unless nothing changed; each is a flow of its own with its own deployment."""
-    if prepare(recipe, catalog, work, overrides, start).is_done():
+def _run(job: Job) -> None:
+    """All parts in order, unless nothing changed; each is a flow of its own with its own deployment."""
+    if job.is_done():
         return
     progress = Progress(len(PARTS))
     for part in PARTS:
-        part(recipe=recipe, catalog=catalog, work=work, overrides=overrides, start=start)
+        part(recipe=str(job.recipe_file), catalog=str(job.catalog), work=str(job.workspace.root), start=job.start)
         progress.advance()
+
+
+pipeline = make_flow("pipeline", "Run all parts in order, unless nothing changed.", _run)

@@ -1,20 +1,13 @@
-"""Flow: the report and the registry."""
+"""Flow: the registry and the report."""
 
-from prefect import flow
-
-from flows.job import prepare
+from flows.factory import make_flow
+from flows.job import Job
 from flows.stage import run_stages
 from mlim.steps.plan import conclusion
 
 
-@flow(name="report")
-def report(
-    recipe: str = "demo",
-    catalog: str = "data/catalog.yaml",
-    work: str | None = None,
-    overrides: list[str] | None = None,
-    start: str = "ingest",
-) -> None:
-    """Write the HTML report and register the model."""
-    job = prepare(recipe, catalog, work, overrides, start)
+def _run(job: Job) -> None:
     run_stages(job, conclusion())
+
+
+report = make_flow("report", "Register the model and write the HTML report.", _run)

@@ -9,7 +9,7 @@ import sys
 
 def main() -> int:
     """Run the command line; the exit code."""
-    from mlim.cli import main as run
+    from mlim.cli.main import main as run
 
     return run()
 

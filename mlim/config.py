@@ -1,18 +1,51 @@
 """The base of every typed configuration: frozen, strict about names, kind about mistakes."""
 
 import difflib
+import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mlim.errors import InputError
 
 C = TypeVar("C", bound="Config")
+
+ENVIRONMENT_VARIABLE = re.compile(r"\$\{(\w+)\}")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+MAX_NAME_CHARACTERS = 100  # file systems take 255 with what is added to a name
+MAX_TITLE_BYTES = 200
+
+
+def _plain(name: str) -> str:
+    if len(name) > MAX_NAME_CHARACTERS or not PLAIN_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name[:MAX_NAME_CHARACTERS]!r} names a folder or an address, so it must be made of letters a to z, "
+            f"digits, `.`, `_` and `-`, at most {MAX_NAME_CHARACTERS}, and begin with a letter, a digit or `_`; choose "
+            "another name"
+        )
+    return name
+
+
+def _title(name: str) -> str:
+    shaped = name.isprintable() and name == name.strip() and 0 < len(name.encode("utf-8", "replace")) <= MAX_TITLE_BYTES
+    if not shaped or not {".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError(
+            f"{name[:MAX_NAME_CHARACTERS]!r} names a folder, so it must be one line of 1 to {MAX_TITLE_BYTES} bytes "
+            "that does not begin or end with a blank, without `.` or `..` between its slashes; choose another name"
+        )
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain)]
+"""A name that can be that of a file or folder, or stand in an address, and leads nowhere else."""
+
+Title = Annotated[str, AfterValidator(_title)]
+"""What a person calls something; it may hold blanks, slashes and any letters, and leads nowhere else either."""
 
 
 class Config(BaseModel):
@@ -31,6 +64,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML: {_yaml_problem(error)}") from None
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply to be read; start from a file made by `mlim init`") from None
     if not isinstance(loaded, dict):
         raise InputError(f"{path}: holds no `key: value` mapping; start from a file made by `mlim init`")
     return loaded
@@ -42,13 +77,17 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else problem
 
 
-def parse(model: type[C], values: Mapping[str, Any], where: str) -> C:
-    """Validate `values` as `model`; all problems are raised together as one `InputError`, each led by `where`."""
+def parse(model: type[C], values: Mapping[str, Any], where: str | Callable[[tuple[str, ...]], str]) -> C:
+    """Validate `values` as `model`; all problems are raised together as one `InputError`, each led by `where`.
+
+    `where` may depend on the keys that lead to the value.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [f"{where}: {_explain(model, details)}" for details in error.errors()]
-    raise InputError(*problems)
+        found = error.errors()
+    leads = [where if isinstance(where, str) else where(_location(details)) for details in found]
+    raise InputError(*(f"{lead}: {_explain(model, details)}" for lead, details in zip(leads, found, strict=True)))
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -60,7 +99,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _explain(model: type[BaseModel], details: Any) -> str:
-    location = [str(part) for part in details["loc"]]
+    location = _location(details)
     path = ".".join(location)
     if details["type"] == "extra_forbidden":
         return f"unknown key `{path}`{nearest(location[-1], _known_keys(model, location[:-1]))}"
@@ -71,6 +110,10 @@ def _explain(model: type[BaseModel], details: Any) -> str:
         return message
     given = "" if details["type"] == "value_error" else f", got {details['input']!r}"
     return f"`{path}`: {message[:1].lower() + message[1:]}{given}"
+
+
+def _location(details: Any) -> tuple[str, ...]:
+    return tuple(str(part) for part in details["loc"] if part != "[key]")  # pydantic's mark for the key of a mapping
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
@@ -98,8 +141,20 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`: mappings key by key, all else replaced; the inputs stay untouched."""
+    result = _copy(base)
+    for key, value in _copy(over).items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
 def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply `a.b=c` assignments (values are read as YAML) to a nested mapping; the input stays untouched."""
+    """Apply `a.b=c` assignments (values are read as YAML) to a nested mapping; the input stays untouched.
+
+    A mapping that is assigned to a section changes the keys that it names.
+    """
     result: dict[str, Any] = _copy(values)
     problems = []
     for assignment in assignments:
@@ -126,4 +181,4 @@ def _assign(node: dict[str, Any], path: Sequence[str], value: Any, assignment: s
         if not isinstance(inner, dict):
             raise InputError(f"--set {assignment}: no section `{part}`{nearest(part, list(node))}")
         node = inner
-    node[path[-1]] = value
+    node.update(merged(node, {path[-1]: value}))

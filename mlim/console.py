@@ -7,6 +7,9 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+JOINER = "\u200d"  # holds emoji together
+REPLACEMENT = "\ufffd"
+
 
 class ProgressBar(Protocol):
     """Long work reports through this; it never knows what draws it."""
@@ -47,6 +50,11 @@ class _LineBar:
             self._shown = part
             of = "" if self._total is None else f"/{self._total}"
             self._console.print(f"{self._title} {self._done}{of} {note}", highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """The text with control characters, escape sequences and direction marks made visible as U+FFFD."""
+    return "".join(letter if letter.isprintable() or letter == JOINER else REPLACEMENT for letter in text)
 
 
 class Terminal:

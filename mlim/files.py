@@ -1,18 +1,124 @@
-"""Writing results so that a crash leaves either the old file or the new one, never half of one."""
+"""Writing results so that a crash leaves either the old file or the new one, never half of one.
+
+A folder is replaced or removed only when it is mlim's own: when it, or a folder it lies in, carries the marker. Links
+are followed to find out where a folder lies, but never to remove anything: a link goes, what it leads to stays.
+"""
 
 import csv
 import hashlib
+import io
 import json
 import os
+import re
+import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlim.errors import InputError
 from mlim.processes import is_alive
 
 HASH_CHUNK_BYTES = 1 << 20
+MARKER = ".mlim-folder"
+MARKER_TEXT = "mlim created this folder and replaces and removes its contents. Keep nothing else here.\n"
+LEFT_BY_SYSTEMS = frozenset({".gitignore", ".DS_Store", "lost+found"})  # in a folder that is empty to a person
+SHOWN_NAMES = 3
+SIGNED_BYTES = 4096  # a file says at its beginning who made it
+# OWASP, "CSV Injection"; also after what programs skip, and after apostrophes, so that each text is found again
+FORMULA = re.compile(r"'*([\t\r\n]|[\s\x00-\x1f\u200b\ufeff]*[=+\-@])")
+
+
+def check_claim(folder: Path, where: str, known: Collection[str] = ()) -> None:
+    """`InputError` led by `where` unless `folder` has the marker, is absent or empty, or holds `known` names only."""
+    try:
+        if not os.path.lexists(folder) or is_marked(folder):
+            return
+        folder.stat()
+    except OSError as error:
+        raise InputError(f"{where}: cannot be used ({error.strerror}); name another folder") from None
+    if not folder.is_dir():
+        raise InputError(f"{where}: is a file; name a folder")
+    if (folder / MARKER).is_symlink():
+        raise InputError(f"{where}: its {MARKER} is a link and says nothing about this folder; name another folder")
+    foreign = sorted({entry.name for entry in folder.iterdir()} - LEFT_BY_SYSTEMS - set(known))
+    if foreign:
+        more = ", ..." if len(foreign) > SHOWN_NAMES else ""
+        raise InputError(
+            f"{where}: holds something that mlim did not make ({', '.join(foreign[:SHOWN_NAMES])}{more}), and mlim "
+            f"replaces and removes what lies in its folders; name a new or empty folder, or, if an earlier version of "
+            f"mlim made all of it, run `touch {shlex.quote(str(folder / MARKER))}` once"
+        )
+
+
+def claim(folder: Path, where: str, known: Collection[str] = ()) -> None:
+    """Make `folder` mlim's own, if need be by making it; `InputError` as `check_claim` has it, before any change."""
+    check_claim(folder, where, known)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not is_marked(folder):
+            mark(folder)
+    except OSError as error:
+        raise InputError(f"{where}: results cannot be written there ({error.strerror}); choose another") from None
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether a folder itself carries the marker; a link to that of another folder is none."""
+    return (folder / MARKER).is_file() and not (folder / MARKER).is_symlink()
+
+
+def mark(folder: Path) -> None:
+    """Put the marker into a folder that mlim has just made."""
+    (folder / MARKER).write_text(MARKER_TEXT, encoding="utf-8")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `path`, or a folder in which it really lies (links followed), carries the marker."""
+    place = path.parent.resolve() / path.name
+    return any(is_marked(folder) for folder in (place, *place.parents))
+
+
+def check_replaceable(path: Path, sign: str) -> None:
+    """`InputError` unless a file may be written at `path`: nothing is there, or a file of mlim's, which holds `sign`.
+
+    In a folder of mlim's own every file is.
+    """
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file")
+        if not os.path.lexists(path) or is_ours(path):
+            return
+        with path.open("rb") as source:
+            known = sign.encode() in source.read(SIGNED_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used ({error.strerror}); name another file") from None
+    if not known:
+        raise InputError(f"{path}: is there already and mlim did not make it; name another file, or move it away")
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, or the link in its place, with all that lies in it; `InputError` when it is not mlim's own."""
+    if path.is_symlink() or path.exists():
+        _check_ours(path)
+        _discard(path)
+
+
+def _check_ours(path: Path) -> None:
+    if not is_ours(path):
+        raise InputError(
+            f"{path}: really lies in {path.parent.resolve()}, which mlim did not make, so it is not replaced or "
+            f"removed; move it away, or run `touch {shlex.quote(str(path.parent.resolve() / MARKER))}` if mlim may"
+        )
+
+
+def _discard(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -31,28 +137,37 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; it replaces `path` when the block ends well."""
+    """Yield an empty temporary folder beside `path`; it replaces `path` when the block ends well.
+
+    `InputError` before anything is written when there is a folder at `path` that is not mlim's own, unless it is empty.
+    """
+    if path.is_symlink() or (path.exists() and not _is_empty(path)):
+        _check_ours(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary, retired = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     _remove_leftovers(path)
     temporary.mkdir()
     try:
         yield temporary
-        retired = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
+        if path.is_symlink() or path.exists():
             path.replace(retired)
         temporary.replace(path)
-        shutil.rmtree(retired, ignore_errors=True)
+        _discard(retired)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _discard(temporary)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and next(folder.iterdir(), None) is None
 
 
 def _remove_leftovers(path: Path) -> None:
     """Remove the temporary folders of `path` that processes left which are no more (kill -9, power loss)."""
     for left in path.parent.glob(f".{path.name}.*"):
         owner = left.name.removeprefix(f".{path.name}.").partition(".")[0]
-        if left.suffix in (".tmp", ".old") and owner.isdecimal() and not _is_anothers(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
+        ended = left.suffix in (".tmp", ".old") and owner.isdecimal() and not _is_anothers(int(owner))
+        if ended and is_ours(left):
+            _discard(left)
 
 
 def _is_anothers(process: int) -> bool:
@@ -71,12 +186,43 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows as CSV with the given columns, atomically; missing values stay empty."""
+def write_csv(path: Path, rows: Iterable[Mapping[Any, Any]], columns: Sequence[str]) -> None:
+    """Write rows as CSV with the given columns, atomically; missing values (None, NaN) stay empty.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe in the file; `read_csv` takes it off.
+    """
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as target:
-        writer = csv.DictWriter(target, fieldnames=list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        target.write(_line(columns))
+        target.writelines(_line([_cell(row.get(column)) for column in columns]) for row in rows)
+
+
+def _line(cells: Sequence[Any]) -> str:
+    """One row that ends in a line feed; the writer quotes only those line ends that are its own, so it has both."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if _is_formula(value) else value
+    return "" if value is None or value != value else value  # NaN is no number, not even itself
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a file that `write_csv` wrote, every cell as a text."""
+    with path.open(encoding="utf-8", newline="") as source:
+        return [{name: plain_cell(cell) for name, cell in row.items()} for row in csv.DictReader(source)]
+
+
+def plain_cell(cell: str) -> str:
+    """The text that `write_csv` was given for this cell."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet might compute a text, full-width signs and all."""
+    return FORMULA.match(unicodedata.normalize("NFKC", text)) is not None
 
 
 def sha256_of(path: Path) -> str:
@@ -91,3 +237,34 @@ def sha256_of(path: Path) -> str:
 def sha256_of_bytes(data: bytes) -> str:
     """The SHA-256 of bytes, as hexadecimal text."""
     return hashlib.sha256(data).hexdigest()
+
+
+def check_unlinked(root: Path, path: Path) -> None:
+    """`InputError` unless `path` lies below `root` by its name, and nothing on the way from `root` to it is a link."""
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else ("..",)
+    if ".." in parts:
+        raise InputError(f"{path}: leads out of {root}, so it is left")
+    for length in range(1, len(parts) + 1):
+        step = root.joinpath(*parts[:length])
+        if step.is_symlink():
+            raise InputError(f"{step}: is a link, which is not followed, so it is left; put there what it leads to")
+
+
+def read_plain(root: Path, path: Path, most: int) -> bytes:
+    """The bytes of a file in a folder that came from elsewhere.
+
+    `InputError` unless it is a regular file of at most `most` bytes inside `root` that no link leads to. A hard link is
+    a regular file and cannot be told from one: what is read must still be of the kind that the caller expects.
+    """
+    check_unlinked(root, path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its writer
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), so it is left") from None
+    with os.fdopen(descriptor, "rb") as source:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError(f"{path}: is no regular file, so it is left")
+        data = source.read(most + 1)
+    if len(data) > most:
+        raise InputError(f"{path}: is larger than {most:,} bytes, so it is left")
+    return data

@@ -1,10 +1,14 @@
 """The losses as sums and counts: micro-batches and devices add up, and a mean over nothing is 0 instead of NaN."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+UNKNOWN: Final = -100  # a target that counts nothing; torch's own number for that
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ def mlm_loss(logits: Tensor, targets: Tensor) -> LossTerm:
 def recon_loss(pred: Tensor, target: Tensor) -> LossTerm:
     """Squared error summed over the channels, counted per pixel of the whole picture (section 3.2).
 
-    Both are (B, 3, S, S) in [0, 1]; masked and visible cells count alike.
+    Both are (B, 3, S, S) in [0, 1]; masked and visible patches count alike.
     """
     total = (pred.float() - target.float()).square().sum()
     return LossTerm(total, _count(total, pred.numel() // pred.shape[1]))
@@ -43,6 +47,20 @@ def itm_loss(logits: Tensor, labels: Tensor) -> LossTerm:
 def match_loss(logits: Tensor, labels: Tensor) -> LossTerm:
     """Are the two items closely matching? Binary cross-entropy over pairs: logits (B,), labels (B,) in {0, 1}."""
     return _binary(logits, labels)
+
+
+def attribute_loss(logits: Sequence[Tensor], targets: Tensor, count: int) -> LossTerm:
+    """Which value has an item? Cross-entropy over items and attributes.
+
+    `logits` (N, classes) for each of A attributes, `targets` (N, A) with UNKNOWN where nothing is to be told, `count`
+    the targets that are known.
+    """
+    parts = [
+        functional.cross_entropy(each.float(), target, reduction="sum", ignore_index=UNKNOWN)
+        for each, target in zip(logits, targets.unbind(1), strict=True)
+    ]
+    total = torch.stack(parts).sum()
+    return LossTerm(total, _count(total, count))
 
 
 def _binary(logits: Tensor, labels: Tensor) -> LossTerm:

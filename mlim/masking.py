@@ -5,21 +5,27 @@ device a model runs on, and one row of numbers belongs to each sample, so that t
 """
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor
 
-from mlim.recipe import FinetuneConfig, MamMode, MaskingConfig, Modality
+from mlim.recipe.base import Modality
+from mlim.recipe.finetune import FinetuneConfig
+from mlim.recipe.pretrain import MamMode, MaskingConfig
 
 
 class MaskMode(StrEnum):
-    """How one optimiser step is masked: one of MAM's three modes (paper section 3.1), or the ablation's fixed rate."""
+    """How one optimiser step is masked.
+
+    One of MAM's three modes (paper section 3.1), the ablation's fixed rate, or not at all.
+    """
 
     HEAVY_IMAGE = "heavy_image"
     HEAVY_TEXT = "heavy_text"
     LIGHT = "light"
     NAIVE = "naive"
+    UNMASKED = "unmasked"
 
 
 MAM_MODES = (MaskMode.HEAVY_IMAGE, MaskMode.HEAVY_TEXT, MaskMode.LIGHT)
@@ -58,13 +64,19 @@ def plan_masks(maskable: Tensor, text: Tensor, image: Tensor, mode: MaskMode, co
 
 def probabilities(mode: MaskMode, config: MaskingConfig) -> MamMode:
     """The masking probabilities of text and image that `mode` stands for."""
-    if mode is MaskMode.NAIVE:
-        return MamMode(text=config.naive, image=config.naive)
-    return {
-        MaskMode.HEAVY_IMAGE: config.mam.heavy_image,
-        MaskMode.HEAVY_TEXT: config.mam.heavy_text,
-        MaskMode.LIGHT: config.mam.light,
-    }[mode]
+    match mode:
+        case MaskMode.HEAVY_IMAGE:
+            return config.mam.heavy_image
+        case MaskMode.HEAVY_TEXT:
+            return config.mam.heavy_text
+        case MaskMode.LIGHT:
+            return config.mam.light
+        case MaskMode.NAIVE:
+            return MamMode(text=config.naive, image=config.naive)
+        case MaskMode.UNMASKED:
+            return MamMode(text=0.0, image=0.0)
+        case _:
+            assert_never(mode)
 
 
 def draw_modality(config: FinetuneConfig, generator: torch.Generator) -> Modality:

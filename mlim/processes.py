@@ -1,16 +1,30 @@
-"""Processes that must not outlive the one that started them, and processes that train together."""
+"""Processes that must not outlive the one that started them, processes that train together, and ways to loopback."""
 
 import ctypes
+import json
 import multiprocessing
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import NoReturn
+
+from mlim.errors import InputError
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+TERMINATED = 128 + signal.SIGTERM  # the exit status that shells give such an end
 RANK = "RANK"  # torchrun's environment; 0 for the process that leads
 THREADS = "OMP_NUM_THREADS"  # torch reads it when it is loaded
 WAITING, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"  # how its threads wait for each other; libgomp, which torch brings
+PROCESSES_PER_CORE = 4
 FEW_SPINS = "3000"  # microseconds instead of milliseconds: no slower where the cores are free
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DIRECT = ("NO_PROXY", "no_proxy")  # libraries read one or the other
+EVERY_HOST = "*"
+PROXIES = tuple(f"{kind}_proxy" for kind in ("http", "https", "all"))
+SET_ASIDE = "MLIM_PROXIES"  # the proxies that `without_proxies` took out, as JSON
 
 
 def is_follower() -> bool:
@@ -21,6 +35,20 @@ def is_follower() -> bool:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes_for(wanted: int | None, setting: str) -> int:
+    """How many processes share the cores: so many as are wanted, or one for each core (None).
+
+    `InputError`, which names the setting, for more than help anybody: each takes memory and a place in the system.
+    """
+    most = PROCESSES_PER_CORE * cores()
+    if wanted is not None and wanted > most:
+        raise InputError(
+            f"{setting} is {wanted}, but this machine has {cores()} cores, and more than {PROCESSES_PER_CORE} "
+            f"processes for each only take memory; set it to {most} or less"
+        )
+    return wanted or cores()
 
 
 def threads_of_each(processes: int) -> dict[str, str]:
@@ -39,6 +67,32 @@ def wait_briefly() -> None:
     """
     if WAITING not in os.environ:
         os.environ.setdefault(SPINS, FEW_SPINS)
+
+
+def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
+    """Let no proxy stand before this machine's own servers; the hosts that are named already stay."""
+    named = [host.strip() for name in DIRECT for host in environment.get(name, "").split(",")]
+    if EVERY_HOST not in named:  # Python knows this one alone and not in a list
+        hosts = dict.fromkeys(host for host in [*named, *LOOPBACK] if host)
+        environment.update(dict.fromkeys(DIRECT, ",".join(hosts)))
+
+
+def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that speaks to loopback alone; `with_proxies` gives back what is missing in it.
+
+    Loopback among the hosts without a proxy is not enough there: httpx refuses to start when it cannot use a proxy
+    (`socks5://` without a further package, `socks://` always), whatever it is asked to reach.
+    """
+    proxies = {name: value for name, value in environment.items() if name.lower() in PROXIES}
+    rest = {name: value for name, value in environment.items() if name not in proxies}
+    return {**rest, SET_ASIDE: json.dumps(proxies)} if proxies else rest
+
+
+def with_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment as it was before `without_proxies`, for a program that may go out."""
+    rest = dict(environment)
+    proxies: dict[str, str] = json.loads(rest.pop(SET_ASIDE, "{}"))
+    return {**proxies, **rest}
 
 
 def is_alive(process: int) -> bool:
@@ -62,3 +116,20 @@ def die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that what is open is closed; a handler that someone else has set stays."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    def stop(signum: int, frame: object) -> NoReturn:
+        raise SystemExit(TERMINATED)
+
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,13 +1,16 @@
 """Model versions in MLflow's registry: what is stored, who is challenger, who is champion.
 
 A version is a pyfunc model from code (mlim/serving.py) with the whole `mlim` package beside it, so that it loads
-where mlim is not installed and always runs with the code that made it; nothing in it is a pickle. The aliases
+where mlim is not installed and always runs with the code that made it; nothing in it is a pickle. The SHA-256 of the
+manifest of all its files, code included, is a tag of the version: what differs is refused before any of it runs. The
+aliases
 `challenger` (the newest version) and `champion` (the one in use) are the truth; MLflow's older stages and a `stage`
 tag say the same for tools that still read those.
 """
 
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import mlim
-from mlim.recipe import Recipe
-from mlim.serving import ARTIFACT
+from mlim.errors import InputError
+from mlim.local_store import SQLITE
+from mlim.manifest import ARTIFACT, MANIFEST, ChangedFilesError, check_manifest, remove_derived, write_manifest
+from mlim.recipe.tracking import TrackingConfig
 from mlim.tracking import URI_VARIABLE, as_mlim_error, client, tracking_uri
 
 if TYPE_CHECKING:
@@ -34,10 +38,12 @@ Stage = Literal["Production", "Staging", "Archived"]
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 STAGE_TAG = "stage"
-MODEL_SHA256 = "mlim.model_sha256"
+MODEL_SHA256 = "mlim.model_sha256"  # of the manifest of weights, settings and tokenizer: the same model
+VERSION_SHA256 = "mlim.version_sha256"  # of the manifest of every file of the version, with the code beside it
+GONE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 STORE_VARIABLES = (URI_VARIABLE, "MLFLOW_REGISTRY_URI")
 NAME = "matcher"
-CODE = Path(mlim.__file__).parent / "serving.py"
+REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:[@/](?P<choice>[^@/]+))?")
 INPUTS = ("text_a", "image_a", "text_b", "image_b")
 # What the code beside the model imports; written as exact versions, so that MLflow guesses and looks up nothing.
 REQUIREMENTS = (
@@ -50,6 +56,9 @@ REQUIREMENTS = (
     "pyyaml",
     "safetensors",
     "scikit-learn",
+    "scipy",
+    "skops",
+    "threadpoolctl",
     "tokenizers",
     "torch",
     "transformers",
@@ -57,37 +66,104 @@ REQUIREMENTS = (
 
 
 class Registry:
-    """The versions of the recipe's registered model (`tracking.model_name`)."""
+    """The versions of a registered model: that of `tracking.model_name`, or another one by name."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.name = recipe.tracking.model_name
-        self.uri = tracking_uri(recipe)
-        self._client = client(recipe)
+    def __init__(self, tracking: TrackingConfig, name: str | None = None) -> None:
+        self.name = name or tracking.model_name
+        self.uri = tracking_uri(tracking)
+        self._client = client(tracking)
 
     def add(self, run_id: str, folder: Path, example: "pd.DataFrame", modality: str, tags: Mapping[str, str]) -> str:
-        """Log the sealed files in `folder` as a model of run `run_id`, register it, and give the new version."""
+        """Log the files in `folder` as a model of run `run_id`, register it, and give the new version."""
         import mlflow
 
+        from mlim import serving
+
+        code = Path(serving.__file__)  # stored as text, with the package that it lies in
         with as_mlim_error(self.uri), _fluent(self.uri), _no_bytecode(), mlflow.start_run(run_id=run_id):
             logged = mlflow.pyfunc.log_model(
                 name=NAME,
-                python_model=str(CODE),
+                python_model=str(code),
                 artifacts={ARTIFACT: str(folder)},
-                code_paths=[str(CODE.parent)],
+                code_paths=[str(code.parent)],
                 pip_requirements=requirements(),
                 signature=signature(modality),
                 input_example=example,
             )
+            all_tags = {**tags, VERSION_SHA256: self._seal(logged.model_id)}
             with redirect_stderr(io.StringIO()):  # it tells the terminal, whatever the level of its loggers
-                version = mlflow.register_model(logged.model_uri, self.name, tags=dict(tags)).version
+                version = mlflow.register_model(logged.model_uri, self.name, tags=all_tags).version
         return str(version)
 
+    def _seal(self, model_id: str) -> str:
+        """Put the manifest of all files of a logged model beside them; gives the manifest's SHA-256."""
+        with TemporaryDirectory() as temporary:
+            folder = _download(f"models:/{model_id}", temporary)
+            remove_derived(folder)
+            sha256 = write_manifest(folder)
+            self._client.log_model_artifact(model_id, str(folder / MANIFEST))
+        return sha256
+
     def find(self, sha256: str) -> str | None:
-        """The newest version whose sealed files are the same, if there is one."""
+        """The newest version of the same model whose files are still those that were registered, if there is one."""
         with as_mlim_error(self.uri):
             known = self._client.search_model_versions(f"name='{self.name}'")
         same = [int(version.version) for version in known if version.tags.get(MODEL_SHA256) == sha256]
-        return str(max(same)) if same else None
+        return next((str(version) for version in sorted(same, reverse=True) if self.is_whole(str(version))), None)
+
+    def is_whole(self, version: str) -> bool:
+        """Whether the files of a version can be fetched and are those that were registered."""
+        try:
+            with self.fetched(version):
+                return True
+        except ChangedFilesError:
+            return False
+
+    @contextmanager
+    def fetched(self, version: str) -> Iterator[Path]:
+        """A temporary folder with the files of a version, once they are compared with the registry's record.
+
+        Nothing of the version has run by then. `ChangedFilesError` when files are gone, changed, added or were never
+        recorded; `MlimError` when the store gives no answer.
+        """
+        recorded = self.tags(version).get(VERSION_SHA256)
+        if recorded is None:
+            raise ChangedFilesError(
+                f"{self.name} version {version} has no record of its files ({VERSION_SHA256}); register the model again"
+            )
+        with TemporaryDirectory() as temporary:
+            folder = self._fetch(version, temporary)
+            remove_derived(folder)
+            check_manifest(folder, f"{self.name} version {version}", recorded)
+            yield folder
+
+    def _fetch(self, version: str, temporary: str) -> Path:
+        from mlflow.exceptions import MlflowException
+
+        with _fluent(self.uri), as_mlim_error(self.uri):
+            try:
+                return _download(f"models:/{self.name}/{version}", temporary)
+            except (MlflowException, OSError) as error:
+                if not self.uri.startswith(SQLITE) and getattr(error, "error_code", None) not in GONE:
+                    raise  # a server that is away for a moment
+                reason = str(error).splitlines()[0]
+                raise ChangedFilesError(
+                    f"the files of {self.name} version {version} are gone ({reason}); register the model again"
+                ) from error
+
+    def version_of(self, choice: str) -> str:
+        """The version that a number or an alias names; `InputError` when there is none."""
+        version = choice if choice.isdecimal() else self.holder(choice)
+        with as_mlim_error(self.uri):
+            known = {str(each.version) for each in self._client.search_model_versions(f"name='{self.name}'")}
+        if version is None and choice == CHAMPION and known:
+            raise InputError(
+                f"{self.name} has {_versions(len(known))} and no champion in {self.uri}: `mlim register` says what "
+                f"stands against the newest one, which is models:/{self.name}@{CHALLENGER}"
+            )
+        if version is None or version not in known:
+            raise InputError(f"{self.name} has no version `{choice}` in {self.uri}; `mlim register` makes one")
+        return version
 
     def holder(self, alias: str) -> str | None:
         """The version that has an alias, if any."""
@@ -101,15 +177,21 @@ class Registry:
         with as_mlim_error(self.uri):
             return dict(self._client.get_model_version(self.name, version).tags)
 
+    def add_tags(self, version: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a version; those of the same names are replaced."""
+        with as_mlim_error(self.uri):
+            for name, value in tags.items():
+                self._client.set_model_version_tag(self.name, version, name, value)
+
     def aliases(self, version: str) -> list[str]:
         """The aliases of a version, sorted."""
         return [alias for alias in (CHALLENGER, CHAMPION) if self.holder(alias) == version]
 
-    def challenge(self, version: str) -> None:
+    def set_challenger(self, version: str) -> None:
         """Make a version the challenger."""
         self._move(CHALLENGER, version, "Staging")
 
-    def crown(self, version: str) -> None:
+    def promote(self, version: str) -> None:
         """Make a version the champion; the one before it stays in the archive."""
         self._move(CHAMPION, version, "Production")
 
@@ -128,16 +210,45 @@ class Registry:
             self._client.transition_model_version_stage(self.name, version, stage)
 
     def score(self, version: str, requests: Iterable["pd.DataFrame"]) -> NDArray[np.float64]:
-        """The probability (n,) that a version gives to every pair of the requests, loaded as any client would.
+        """The probability (n,) that a version gives to every pair of the requests: `answer` without the decisions."""
+        return np.asarray(self.answer(version, requests)["probability"], dtype=np.float64)
 
-        Runs in this process, so with the code installed here and not the copy inside the version.
+    def answer(self, version: str, requests: Iterable["pd.DataFrame"]) -> "pd.DataFrame":
+        """What a version answers to every pair of the requests (probability, match), loaded as any client would.
+
+        Its files are compared with the registry's record first (`fetched`). Runs in this process, so with the code
+        installed here and not the copy inside the version.
         """
         import mlflow
+        import pandas as pd
 
-        with TemporaryDirectory() as folder, _fluent(self.uri):
-            model = mlflow.pyfunc.load_model(f"models:/{self.name}/{version}", dst_path=folder)
-            parts = [model.predict(request)["probability"].to_numpy() for request in requests]
-        return np.concatenate(parts)
+        with self.fetched(version) as folder, _fluent(self.uri):
+            model = mlflow.pyfunc.load_model(str(folder))
+            parts = [model.predict(request) for request in requests]
+        answers: pd.DataFrame = pd.concat(parts, ignore_index=True)
+        return answers
+
+
+def referred(tracking: TrackingConfig, reference: str, where: str) -> tuple[Registry, str]:
+    """The registered model that `reference` names, and the number or alias of its version (default: champion).
+
+    Written as models:/NAME@ALIAS, models:/NAME/3 or without the scheme; else `InputError`, which begins with `where`.
+    """
+    found = REFERENCE.fullmatch(reference)
+    if found is None:
+        raise InputError(f"{where} {reference}: write it as models:/NAME@champion or models:/NAME/3")
+    return Registry(tracking, found["name"]), found["choice"] or CHAMPION
+
+
+def _versions(number: int) -> str:
+    return "1 version" if number == 1 else f"{number} versions"
+
+
+def _download(uri: str, folder: str) -> Path:
+    """A copy of all files of a model, below `folder`."""
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
 
 
 @contextmanager

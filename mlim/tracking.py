@@ -1,4 +1,4 @@
-"""Runs in MLflow: one parent per pipeline, one child per stage or cell. The only room that knows mlflow runs.
+"""Runs in MLflow: one parent per pipeline, one child per stage or training. The only room that knows mlflow runs.
 
 Figures are collected in memory and sent by a thread of their own, many at a time: a write to sqlite costs as much as
 a training step of a small model, so it never happens inside one.
@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import re
-import signal
+import shlex
 import sqlite3
+import sys
 import threading
 import time
 import urllib.error
@@ -26,20 +27,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from filelock import FileLock
 
+from mlim import local_store
 from mlim.errors import InputError, MlimError
 from mlim.files import read_json, write_json
-from mlim.recipe import Recipe
-from mlim.untracked import NoRun, sign
+from mlim.local_store import SQLITE
+from mlim.offline import NullRun, sign
+from mlim.processes import sigterm_raises
+from mlim.recipe.record import RecipeRecord
+from mlim.recipe.tracking import TrackingConfig
 from mlim.versions import UNKNOWN, Lineage
-from mlim.workspace import Workspace, cell
+from mlim.workspace import Workspace, run_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Run
 
 DATABASE = "mlflow.db"
-ARTIFACTS = "mlruns"
-SQLITE = "sqlite:///"
 SCHEMES = ("http://", "https://", SQLITE)
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: no id of a run at all
@@ -52,7 +55,6 @@ DIGEST_CHARACTERS = 36
 FLUSH_SECONDS = 5.0
 CLOSE_SECONDS = 120.0
 NANOSECONDS_PER_MILLISECOND = 10**6
-TERMINATED = 128 + signal.SIGTERM
 HEALTHY = b"OK"
 FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /:]")
 QUIET = {
@@ -62,6 +64,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # the default waits for four minutes before it says anything
     "GIT_PYTHON_REFRESH": "quiet",
 }
+QUIET_PAGES = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 # The sections of the recipe that a stage reads; its run carries those, the parent run carries all.
 SECTIONS = {
     "ingest": ("image", "ingest"),
@@ -69,42 +72,46 @@ SECTIONS = {
     "pairs": ("pairs",),
     "pretrain": ("image", "text", "model", "compute", "pretrain"),
     "finetune": ("image", "text", "model", "compute", "finetune"),
-    "evaluate": ("evaluate",),
+    "stack": ("stack",),
+    "evaluate": ("evaluate", "gate"),
     "ablate": ("evaluate", "seeds"),
     "probe": ("probe",),
 }
 
 
-def tracking_uri(recipe: Recipe) -> str:
-    """The store of runs: the recipe's, else MLFLOW_TRACKING_URI, else sqlite in the current folder.
+def tracking_uri(tracking: TrackingConfig) -> str:
+    """The store of runs: the given one, else MLFLOW_TRACKING_URI, else sqlite in the current folder.
 
     A sqlite file is made absolute, so that the store stays the same when the current folder changes. `InputError` when
-    the recipe says that nothing is tracked.
+    nothing is to be tracked, or when the file's path cannot be an address.
     """
-    if recipe.tracking.untracked:
+    if tracking.offline:
         raise InputError(
-            f"tracking.uri is `{recipe.tracking.uri}`: there are no runs and no models to read or write; give "
+            f"tracking.uri is `{tracking.uri}`: there are no runs and no models to read or write; give "
             "http://HOST:PORT, sqlite:///FILE or null"
         )
-    uri = (recipe.tracking.uri or os.environ.get(URI_VARIABLE) or f"{SQLITE}{DATABASE}").rstrip("/")
-    return f"{SQLITE}{_database(uri)}" if uri.startswith(SQLITE) else uri
+    uri = (tracking.uri or os.environ.get(URI_VARIABLE) or f"{SQLITE}{DATABASE}").rstrip("/")
+    return local_store.address(local_store.database(uri)) if uri.startswith(SQLITE) else uri
 
 
-def check_server(recipe: Recipe) -> None:
+def check_server(tracking: TrackingConfig) -> None:
     """Raise `InputError` naming the address unless the store of runs can be used; asked before any long work."""
-    uri = tracking_uri(recipe)
+    uri = tracking_uri(tracking)
     if not uri.startswith(SCHEMES):
         raise InputError(
-            f"tracking: `{shown(uri)}` is no address of runs; give http://HOST:PORT or sqlite:///FILE in tracking.uri "
-            f"or {URI_VARIABLE}"
+            f"tracking: `{without_password(uri)}` is no address of runs; give http://HOST:PORT or sqlite:///FILE in "
+            f"tracking.uri or {URI_VARIABLE}"
         )
     if uri.startswith(SQLITE):
-        _check_database(_database(uri))
+        path = local_store.database(uri)
+        _check_database(path)
+        chosen = ["--set", f"tracking.uri={tracking.uri}"] if tracking.uri else []
+        local_store.check_place(path, shlex.join(["mlim", "doctor", "--fix", *chosen]))
     else:
-        _check_address(uri, recipe.tracking.timeout_seconds)
+        _check_address(uri, tracking.timeout_seconds)
 
 
-def shown(uri: str) -> str:
+def without_password(uri: str) -> str:
     """The address without user name and password, fit for messages and files."""
     parts = urllib.parse.urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
@@ -112,22 +119,20 @@ def shown(uri: str) -> str:
 
 def _check_address(uri: str, timeout: float) -> None:
     try:
-        with urllib.request.urlopen(f"{shown(uri)}/health", timeout=timeout) as answer:  # noqa: S310 (http only)
+        with urllib.request.urlopen(f"{without_password(uri)}/health", timeout=timeout) as answer:  # noqa: S310 (http only)
             healthy = answer.status == HTTPStatus.OK and answer.read(len(HEALTHY) + 1).strip() == HEALTHY
     except urllib.error.HTTPError:
         healthy = False
     except (OSError, ValueError, http.client.HTTPException) as error:  # no answer, a port that is no number
         reason = getattr(error, "reason", error)
         raise InputError(
-            f"tracking server {shown(uri)} cannot be reached within {timeout:g} s ({reason}); start it with "
+            f"tracking server {without_password(uri)} cannot be reached within {timeout:g} s ({reason}); start it with "
             f"`mlflow server`, or change tracking.uri or {URI_VARIABLE}"
         ) from None
     if not healthy:
-        raise InputError(f"{shown(uri)} answers, but not as an MLflow server; check tracking.uri or {URI_VARIABLE}")
-
-
-def _database(uri: str) -> Path:
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
+        raise InputError(
+            f"{without_password(uri)} answers, but not as an MLflow server; check tracking.uri or {URI_VARIABLE}"
+        )
 
 
 def _check_database(path: Path) -> None:
@@ -143,7 +148,7 @@ def _check_database(path: Path) -> None:
             raise InputError(f"tracking: {path} is no usable sqlite database ({error}); move it away") from None
 
 
-def hush() -> None:
+def silence() -> None:
     """Keep mlflow and its database migrations from writing on the terminal, and its telemetry off."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -159,62 +164,80 @@ def as_mlim_error(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise MlimError(f"tracking: {shown(uri)} refused: {str(error).splitlines()[0]}") from error
+        raise MlimError(f"tracking: {without_password(uri)} refused: {str(error).splitlines()[0]}") from error
 
 
-def initialise(recipe: Recipe) -> str:
+def initialise(tracking: TrackingConfig) -> str:
     """Make the store and the experiment when they are new and give the experiment's id.
 
     Behind a file lock for sqlite: two processes that create the database at once break each other's migrations.
     """
-    check_server(recipe)
-    hush()
-    uri = tracking_uri(recipe)
+    check_server(tracking)
+    silence()
+    uri = tracking_uri(tracking)
     if not uri.startswith(SQLITE):
         with as_mlim_error(uri):
-            return _experiment(recipe, client(recipe), None)
-    path = _database(uri)
-    with FileLock(f"{path}.lock"), as_mlim_error(uri):
-        return _experiment(recipe, client(recipe), (path.parent / ARTIFACTS).as_uri())
+            return _experiment(tracking, client(tracking), None)
+    path = local_store.database(uri)
+    with local_store.locked(path), as_mlim_error(uri):
+        return _experiment(tracking, client(tracking), path)
 
 
-def client(recipe: Recipe) -> "MlflowClient":
-    """A client of the recipe's store, for runs and for models."""
-    hush()
+def client(tracking: TrackingConfig) -> "MlflowClient":
+    """A client of the store, for runs and for models."""
+    silence()
     from mlflow import MlflowClient
 
-    uri = tracking_uri(recipe)
+    uri = tracking_uri(tracking)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def is_recorded(recipe: Recipe, run_id: str) -> bool:
+def serve_pages(tracking: TrackingConfig, port: int) -> NoReturn:
+    """Become `mlflow ui` on a sqlite store; `InputError` names the address where a server has the pages already.
+
+    MLflow's own rules let in every Host that begins like a private address, `10.example.com` too, and it runs jobs
+    for whoever asks: here only loopback's two names with this port are let in, and no jobs are run.
+    """
+    check_server(tracking)
+    uri = tracking_uri(tracking)
+    if not uri.startswith(SQLITE):
+        raise InputError(f"the runs are on a server that has the pages itself: open {without_password(uri)}")
+    names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", ",".join(names)]
+    command += ["--cors-allowed-origins", ",".join(f"http://{name}" for name in names), "--x-frame-options", "DENY"]
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # it starts uvicorn by name
+    os.execve(sys.executable, command, {**os.environ, **QUIET_PAGES, "PATH": tools})  # noqa: S606
+
+
+def is_recorded(tracking: TrackingConfig, run_id: str) -> bool:
     """Whether this store holds the run; one that was deleted does not count. `MlimError` when it gives no answer."""
     from mlflow.exceptions import MlflowException
 
-    with as_mlim_error(tracking_uri(recipe)):
+    with as_mlim_error(tracking_uri(tracking)):
         try:
-            return bool(client(recipe).get_run(run_id).info.lifecycle_stage == "active")
+            return bool(client(tracking).get_run(run_id).info.lifecycle_stage == "active")
         except MlflowException as error:
             if error.error_code not in NO_SUCH_RUN:
                 raise
             return False
 
 
-def run_tags(recipe: Recipe, run_id: str) -> dict[str, str]:
+def run_tags(tracking: TrackingConfig, run_id: str) -> dict[str, str]:
     """The tags of a run; empty when this store does not know it."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return dict(client(recipe).get_run(run_id).data.tags)
+        return dict(client(tracking).get_run(run_id).data.tags)
     except MlflowException:
         return {}
 
 
-def _experiment(recipe: Recipe, store: "MlflowClient", artifacts: str | None) -> str:
-    name = recipe.tracking.experiment
+def _experiment(tracking: TrackingConfig, store: "MlflowClient", database: Path | None) -> str:
+    name = tracking.experiment
     found = store.get_experiment_by_name(name)
     if found is None:
-        location = f"{artifacts}/{urllib.parse.quote(name, safe='')}" if artifacts else None
+        location = local_store.experiment_location(database, name) if database else None
         return _create_experiment(store, name, location)
     if found.lifecycle_stage != "active":
         raise InputError(
@@ -340,27 +363,27 @@ class MlflowRun:
 
 @contextmanager
 def stage_run(
-    recipe: Recipe, workspace: Workspace, stage: str, name: str, lineage: Lineage, past: Past | None = None
+    recipe: RecipeRecord, workspace: Workspace, stage: str, name: str, lineage: Lineage, past: Past | None = None
 ) -> Iterator[StageRun]:
-    """An open child run for one stage or cell under the pipeline's parent run; closed with the right status.
+    """An open child run for one stage or training under the pipeline's parent run; closed with the right status.
 
     Where the recipe says that nothing is tracked: no run, and nothing of MLflow is loaded. `past`: it is over already.
     FINISHED; FAILED on an exception; KILLED on an interruption: KeyboardInterrupt, SIGTERM, or an exception whose
     attribute `interrupted` is true. Raises `InputError` before anything is done when the store cannot be used, and
     `MlimError` at the end when it was lost and figures could not be sent.
     """
-    if recipe.tracking.untracked:
-        with _sigterm_raises():
-            yield NoRun()
+    if recipe.tracking.offline:
+        with sigterm_raises():
+            yield NullRun()
         sign(workspace, stage, name, lineage)
         return
-    experiment = initialise(recipe)
-    book = _Book(client(recipe), tracking_uri(recipe), experiment)
+    experiment = initialise(recipe.tracking)
+    book = _Book(client(recipe.tracking), tracking_uri(recipe.tracking), experiment)
     with as_mlim_error(book.uri):
         parent = _parent(book, recipe, workspace, lineage)
         run = MlflowRun(book.store, _child(book, recipe, parent, stage, name, lineage, past), past)
     try:
-        with _sigterm_raises():
+        with sigterm_raises():
             yield run
     except BaseException as error:
         _close(book, run, parent, _status_of(error))
@@ -411,7 +434,7 @@ def _close(book: _Book, run: MlflowRun, parent: str, status: str) -> None:
     except Exception as error:
         if status == FINISHED:
             raise MlimError(
-                f"tracking: {shown(book.uri)} was lost and run {run.id} is not complete "
+                f"tracking: {without_password(book.uri)} was lost and run {run.id} is not complete "
                 f"({str(error).splitlines()[0]}); run the command again when it is back"
             ) from error
 
@@ -421,32 +444,15 @@ def _status_of(error: BaseException) -> str:
     return KILLED if interrupted else FAILED
 
 
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that the run is closed; leaves a handler alone that someone else has set."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-    def stop(signum: int, frame: object) -> NoReturn:
-        raise SystemExit(TERMINATED)
-
-    if ours:
-        signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _parent(book: _Book, recipe: Recipe, workspace: Workspace, lineage: Lineage) -> str:
+def _parent(book: _Book, recipe: RecipeRecord, workspace: Workspace, lineage: Lineage) -> str:
     """The pipeline's parent run: the one that the work folder names, else a new one."""
     workspace.root.mkdir(parents=True, exist_ok=True)
     tags = _tags(recipe, "pipeline", lineage)
     with FileLock(workspace.pipeline.with_name(f".{workspace.pipeline.name}.lock")):
         known = _known_parent(book, recipe, workspace, lineage)
-        run_id = known or book.open_run(recipe.name, tags, flatten(recipe.model_dump(mode="json")), lineage)
+        run_id = known or book.open_run(recipe.name, tags, flatten(recipe.values), lineage)
         if known is None:
-            book.store.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
+            book.store.log_text(run_id, recipe.text, "recipe.yaml")
         if known is None or lineage.data_version != UNKNOWN:
             place = {"run_id": run_id, "experiment_id": book.experiment, "fingerprint": fingerprint(recipe, lineage)}
             write_json(workspace.pipeline, place)
@@ -456,29 +462,38 @@ def _parent(book: _Book, recipe: Recipe, workspace: Workspace, lineage: Lineage)
     return run_id
 
 
-def _known_parent(book: _Book, recipe: Recipe, workspace: Workspace, lineage: Lineage) -> str | None:
+def _known_parent(book: _Book, recipe: RecipeRecord, workspace: Workspace, lineage: Lineage) -> str | None:
     """The run in the work folder's file, unless it is of another recipe, other data or another store, or deleted."""
     from mlflow.exceptions import MlflowException
 
-    place = read_json(workspace.pipeline) if workspace.pipeline.is_file() else {}
+    place = _place(workspace)
     if not _same_pipeline(str(place.get("fingerprint")), fingerprint(recipe, lineage)):
         return None
     try:
-        info = book.store.get_run(str(place["run_id"])).info
+        info = book.store.get_run(str(place.get("run_id"))).info
     except MlflowException:
         return None
     usable = info.lifecycle_stage == "active" and info.experiment_id == book.experiment
     return str(info.run_id) if usable else None
 
 
-def fingerprint(recipe: Recipe, lineage: Lineage) -> str:
+def _place(workspace: Workspace) -> dict[str, Any]:
+    """What the work folder's file says; nothing where there is none or it cannot be read."""
+    try:
+        place = read_json(workspace.pipeline)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return place if isinstance(place, dict) else {}
+
+
+def fingerprint(recipe: RecipeRecord, lineage: Lineage) -> str:
     """What makes a pipeline: `RECIPE_SHA256:DATA_VERSION`; where it is tracked does not matter."""
     return f"{recipe_sha256(recipe)}:{lineage.data_version}"
 
 
-def recipe_sha256(recipe: Recipe) -> str:
+def recipe_sha256(recipe: RecipeRecord) -> str:
     """The SHA-256 of everything in the recipe that decides a result (all but `tracking`)."""
-    values = recipe.model_dump(mode="json", exclude={"tracking"})
+    values = {key: value for key, value in recipe.values.items() if key != "tracking"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -488,18 +503,20 @@ def _same_pipeline(known: str, now: str) -> bool:
     return known_recipe == recipe and (known_data == data or UNKNOWN in (known_data, data))
 
 
-def _child(book: _Book, recipe: Recipe, parent: str, stage: str, name: str, lineage: Lineage, past: Past | None) -> str:
+def _child(
+    book: _Book, recipe: RecipeRecord, parent: str, stage: str, name: str, lineage: Lineage, past: Past | None
+) -> str:
     title = stage if name in ("", stage) else f"{stage} {name}"
     for earlier in book.running(parent):
         if earlier.info.run_name == title:  # its process died without a word (kill -9, power)
             book.store.set_terminated(earlier.info.run_id, KILLED)
     tags = {**_tags(recipe, stage, lineage), "mlflow.parentRunId": parent}
     run_id = book.open_run(title, tags, stage_parameters(recipe, stage, name), lineage, past)
-    book.store.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
+    book.store.log_text(run_id, recipe.text, "recipe.yaml")
     return run_id
 
 
-def _tags(recipe: Recipe, stage: str, lineage: Lineage) -> dict[str, str]:
+def _tags(recipe: RecipeRecord, stage: str, lineage: Lineage) -> dict[str, str]:
     """What leads from a run back to its code, data and recipe."""
     known_commit = {} if lineage.commit == UNKNOWN else {"mlflow.source.git.commit": lineage.commit}
     return {
@@ -518,16 +535,16 @@ def _tags(recipe: Recipe, stage: str, lineage: Lineage) -> dict[str, str]:
     }
 
 
-def stage_parameters(recipe: Recipe, stage: str, name: str) -> dict[str, str]:
-    """The parameters that matter to one stage, and those of its cell when `name` names one (`mlim`, `mlim-s0`)."""
-    values = recipe.model_dump(mode="json")
+def stage_parameters(recipe: RecipeRecord, stage: str, name: str) -> dict[str, str]:
+    """The parameters that matter to one stage, and those of its training when `name` names one (`mlim`, `mlim-s0`)."""
+    values = recipe.values
     chosen = {section: values[section] for section in SECTIONS.get(stage, ())}
-    chosen |= {"main": recipe.main, "recipe": recipe.name}
-    grid = values["pretrainings" if stage == "pretrain" else "rows"]
-    cells = {cell(entry, seed): (entry, seed) for entry in grid for seed in recipe.seeds}
-    entry, seed = cells.get(name, (name, None))
-    if entry in grid:
-        chosen["cell"] = {"name": entry, "seed": seed, **grid[entry]}
+    chosen |= {"main": values["main"], "recipe": recipe.name}
+    section = values["pretrainings" if stage == "pretrain" else "rows"]
+    runs = {run_name(entry, seed): (entry, seed) for entry in section for seed in values["seeds"]}
+    entry, seed = runs.get(name, (name, None))
+    if entry in section:
+        chosen["cell"] = {"name": entry, "seed": seed, **section[entry]}
     return flatten(chosen)
 
 

@@ -45,13 +45,14 @@ from great_expectations.validator.validator import Validator
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlim.catalog.shards import read_shard
 from mlim.errors import DataError, InputError, MlimError
 from mlim.files import read_json
+from mlim.shards.shard import read_shard
 
 ROOT_VARIABLE = "MLIM_GX_ROOT"
 DATA_DOCS_VARIABLE = "MLIM_DATA_DOCS"  # filled into great_expectations.yml
 PROJECT_FOLDER = "great_expectations"
+PACKAGED_FOLDER = "suites"  # where a wheel has the same folder (pyproject.toml)
 PROJECT_FILE = "great_expectations.yml"
 PLACE_SEPARATOR = ":"
 SHOWN_CHARACTERS = 60
@@ -63,17 +64,26 @@ LIMITS = ("value", "min_value", "max_value")
 
 
 def project_root() -> Path:
-    """The folder of the Great Expectations project; `InputError` says where it was looked for."""
+    """The folder of the Great Expectations project: the current folder's own, else the one that came with mlim.
+
+    A project that was not made for mlim (it does not read MLIM_DATA_DOCS) is passed over; MLIM_GX_ROOT names one
+    outright. `InputError` says where it was looked for.
+    """
     named = os.environ.get(ROOT_VARIABLE)
-    beside_package = Path(__file__).resolve().parent.parent / PROJECT_FOLDER
-    candidates = [Path(named)] if named else [Path.cwd() / PROJECT_FOLDER, beside_package]
+    package = Path(__file__).resolve().parent
+    bundled = [package / PACKAGED_FOLDER, package.parent / PROJECT_FOLDER]  # in a wheel, in a checkout
+    candidates = [Path(named)] if named else [Path.cwd() / PROJECT_FOLDER, *bundled]
     for candidate in candidates:
-        if (candidate / PROJECT_FILE).is_file():
+        if _is_project(candidate / PROJECT_FILE):
             return candidate
     raise InputError(
-        f"no {PROJECT_FILE} in {' or '.join(map(str, candidates))}; run in the project's folder or set {ROOT_VARIABLE} "
-        f"to its {PROJECT_FOLDER}/ folder"
+        f"no {PROJECT_FILE} of mlim in {' or '.join(map(str, candidates))}; set {ROOT_VARIABLE} to the "
+        f"{PROJECT_FOLDER}/ folder of a checkout, or install mlim again"
     )
+
+
+def _is_project(file: Path) -> bool:
+    return file.is_file() and DATA_DOCS_VARIABLE in file.read_text(encoding="utf-8")
 
 
 def picture_place(shard: str, position: int) -> str:
@@ -85,7 +95,7 @@ def picture_place(shard: str, position: int) -> str:
 class Finding:
     """What one expectation found. `unexpected` counts rows; it is 0 or 1 for an expectation of the whole table.
 
-    `code` is a stable short name; `shows` names the column whose value explains a refused row; `acceptable` says
+    `code` is a stable short name; `shows` names the column whose value explains a rejected row; `acceptable` says
     whether a person may overrule the expectation; one that is not `critical` is told and stops nothing.
     """
 
@@ -124,8 +134,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class RefusedRows:
-    """The rows of a chunk, by position, that one expectation refuses."""
+class RejectedRows:
+    """The rows of a chunk, by position, that one expectation rejects."""
 
     id: str
     rows: NDArray[np.int64]
@@ -144,8 +154,8 @@ class SuiteCheck:
         self._results: dict[str, list[Any]] = defaultdict(list)
         self._parameters: Mapping[str, Any] = {}
 
-    def rows(self, chunk: pd.DataFrame, parameters: Mapping[str, Any]) -> Iterator[RefusedRows]:
-        """Judge the rows of a chunk (labels 0, 1, 2, ...); yields what is refused, in the suite's order.
+    def rows(self, chunk: pd.DataFrame, parameters: Mapping[str, Any]) -> Iterator[RejectedRows]:
+        """Judge the rows of a chunk (labels 0, 1, 2, ...); yields what is rejected, in the suite's order.
 
         Results stay BASIC (a count and some examples); the rows come from the condition itself, and only where an
         expectation failed: asking the library to list millions of bad rows takes minutes.
@@ -153,7 +163,7 @@ class SuiteCheck:
         batch = self._data.get_batch(batch_parameters={"dataframe": chunk})
         for result in self._run(batch, True, parameters):
             if not result.success:
-                yield RefusedRows(result.expectation_config.id, self._refused(batch, result.expectation_config))
+                yield RejectedRows(result.expectation_config.id, self._rejected(batch, result.expectation_config))
 
     def whole(self, frame: pd.DataFrame, parameters: Mapping[str, Any]) -> None:
         """Judge the table with the expectations that are not about single rows."""
@@ -187,13 +197,13 @@ class SuiteCheck:
             self._results[result.expectation_config.id].append(result)
         return found
 
-    def _refused(self, batch: Any, config: Any) -> NDArray[np.int64]:
+    def _rejected(self, batch: Any, config: Any) -> NDArray[np.int64]:
         metric = f"{get_expectation_impl(config.type).map_metric}.condition"
         named = get_metric_kwargs(metric, config)
         condition = MetricConfiguration(metric, named["metric_domain_kwargs"], named["metric_value_kwargs"])
         engine = Validator(batch.data.execution_engine, batches=[batch], data_context=self._context)
-        refused = engine.get_metric(condition)[0]
-        return np.sort(refused.index.to_numpy()[refused.to_numpy(dtype=bool)])
+        rejected = engine.get_metric(condition)[0]
+        return np.sort(rejected.index.to_numpy()[rejected.to_numpy(dtype=bool)])
 
     def _keep(self, results: Sequence[Any]) -> None:
         """Put the results where the pages are built from."""

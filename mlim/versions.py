@@ -5,6 +5,7 @@ file tracks are named by the SHA-256 of the shards' manifest.
 """
 
 import getpass
+import json
 import os
 import subprocess
 import sys
@@ -12,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlim.config import parse, read_yaml
-from mlim.errors import InputError
+from mlim.config import read_yaml
+from mlim.errors import MlimError
 from mlim.files import read_json, sha256_of
-from mlim.recipe import Recipe
 from mlim.workspace import Workspace
 
 UNKNOWN = "unknown"
@@ -125,6 +125,20 @@ def everything_reproduced(root: Path | None = None) -> bool:
     return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0  # noqa: S603
 
 
+def dvc_state(root: Path) -> str:
+    """What DVC finds of the pipeline in `root`, in a few words; `MlimError` when it cannot look."""
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise MlimError(f"`dvc status` failed: {_last_line(done.stderr)}; run it to see more")
+    changed = len(json.loads(done.stdout))
+    return f"{changed} stages or tracked folders changed" if changed else "everything is up to date"
+
+
+def _last_line(said: str) -> str:
+    return next(reversed(said.strip().splitlines()), "no reason given")
+
+
 def commit_data(folder: Path) -> str:
     """Record what `folder` holds in its DVC file, when it has one; gives the end of a sentence about it."""
     target = folder.absolute()
@@ -138,8 +152,7 @@ def commit_data(folder: Path) -> str:
         command, cwd=target.parent, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return f"; {pointer.name} could not be brought up to date: {reason}"
+        return f"; {pointer.name} could not be brought up to date: {_last_line(done.stderr)}"
     return f", as {pointer.name} has them" if _recorded(pointer) == before else f"; {pointer.name} now names them"
 
 
@@ -148,28 +161,18 @@ def dvc_pipeline(root: Path) -> bool:
     return (root / DVC_PIPELINE).is_file() and (root / DVC_PARAMETERS).is_file()
 
 
-def workspace_is_dvc(recipe: Recipe, catalog: Path, workspace: Workspace, root: Path | None = None) -> bool:
-    """Whether a run of `recipe` over `catalog` in `workspace` is exactly the pipeline that `root/dvc.yaml` describes.
+def dvc_outputs(folder: Path, root: Path | None = None) -> frozenset[str]:
+    """What the DVC pipeline in `root` (default: current folder) puts into `folder`: the names there, nothing deeper.
 
-    True when params.yaml holds the same recipe, the catalog is `data/catalog.yaml` and the work folder is
-    `build/RECIPE`; then `dvc repro` may run the steps and skip those that are up to date.
+    DVC brings outputs back without running a stage (`dvc pull`), and then they lie in a folder that mlim did not make.
     """
     here = (root or Path.cwd()).resolve()
-    if not dvc_pipeline(here) or not (here / DVC_SUFFIX).is_dir():
-        return False
-    same_places = (catalog.resolve(), workspace.root.resolve()) == (
-        (here / DVC_CATALOG).resolve(),
-        (here / DVC_BUILD / recipe.name).resolve(),
-    )
-    return same_places and _parameters(here) == recipe
-
-
-def _parameters(root: Path) -> Recipe | None:
-    path = root / DVC_PARAMETERS
-    try:
-        return parse(Recipe, read_yaml(path), str(path))
-    except InputError:  # not our pipeline, or not ready: the caller falls back to running the steps itself
-        return None
+    if not dvc_pipeline(here):
+        return frozenset()
+    stages = read_yaml(here / DVC_PIPELINE).get("stages", {}).values()
+    outs = (next(iter(out)) if isinstance(out, dict) else out for stage in stages for out in stage.get("outs", ()))
+    place = folder.resolve()
+    return frozenset((here / out).relative_to(place).parts[0] for out in outs if place in (here / out).parents)
 
 
 def repro_command(stage: str) -> list[str]:

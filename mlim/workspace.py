@@ -40,22 +40,42 @@ class Workspace:
         """`pairs`: items.parquet (id, component, split), pairs.parquet, summary.json."""
         return self.root / "pairs"
 
-    def pretrained(self, name: str, seed: int) -> Path:
-        """`pretrain`: model/, history.csv, summary.json of one pre-training."""
-        return self.root / "pretrain" / cell(name, seed)
-
-    def finetuned(self, row: str, seed: int) -> Path:
-        """`finetune`: model/, history.csv, scores.parquet, summary.json of one row of the tables."""
-        return self.root / "finetune" / cell(row, seed)
-
-    def checkpoints(self, stage: str, name: str, seed: int) -> Path:
-        """Checkpoints of a running training; outside the results, so that a re-run does not wipe them."""
-        return self.root / "checkpoints" / stage / cell(name, seed)
+    @property
+    def indexes(self) -> Path:
+        """Indexes of vectors by name, and the encoder of texts; kept from run to run, safe to delete."""
+        return self.root / "indexes"
 
     @property
-    def grids(self) -> Path:
-        """`ablate --grid NAME`: NAME.json."""
-        return self.root / "grids"
+    def candidates(self) -> Path:
+        """`candidates`: candidates.parquet (item_a, item_b, found_by, rank), summary.json."""
+        return self.root / "candidates"
+
+    @property
+    def scores(self) -> Path:
+        """`match`: scores.parquet, the candidates with their scores."""
+        return self.root / "scores"
+
+    @property
+    def groups(self) -> Path:
+        """`group`: groups.parquet and .csv (item, group, role, size), conflicts.csv, summary.json."""
+        return self.root / "groups"
+
+    def pretrained(self, name: str, seed: int | str) -> Path:
+        """`pretrain`: model/, history.csv, summary.json of one pre-training."""
+        return self.root / "pretrain" / run_name(name, seed)
+
+    def finetuned(self, row: str, seed: int | str, again: int = 0) -> Path:
+        """`finetune`: model/, history.csv, scores.parquet, summary.json of one row of the tables."""
+        return self.root / "finetune" / run_name(row, seed, again)
+
+    def checkpoints(self, stage: str, name: str, seed: int, again: int = 0) -> Path:
+        """Checkpoints of a running training; outside the results, so that a re-run does not wipe them."""
+        return self.root / "checkpoints" / stage / run_name(name, seed, again)
+
+    @property
+    def experiments(self) -> Path:
+        """`ablate --experiment NAME`: NAME.json."""
+        return self.root / "experiments"
 
     @property
     def variants(self) -> Path:
@@ -66,13 +86,22 @@ class Workspace:
         """The work folder of one variant."""
         return Workspace(self.variants / name)
 
-    def watched(self, stage: str, name: str, seed: int) -> Path:
+    def samples(self, stage: str, name: str, seed: int, again: int = 0) -> Path:
         """What a running training leaves to look at: reconstructions/step-*.png, trace.json.gz."""
-        return self.root / "watch" / stage / cell(name, seed)
+        return self.root / "samples" / stage / run_name(name, seed, again)
+
+    def earlier_samples(self, stage: str, name: str, seed: int, again: int = 0) -> Path:
+        """Where earlier versions left the same."""
+        return self.root / "watch" / stage / run_name(name, seed, again)
+
+    @property
+    def stack(self) -> Path:
+        """`stack`: baselines.parquet, scores.parquet of every scorer, stack.skops of the registered one."""
+        return self.root / "stack"
 
     @property
     def evaluation(self) -> Path:
-        """`evaluate`: metrics.json, curve.csv, baselines.parquet, plots of the main model."""
+        """`evaluate`: metrics.json, curve.csv, plots of the main model."""
         return self.root / "evaluation"
 
     @property
@@ -107,10 +136,20 @@ class Workspace:
 
     @property
     def recipe(self) -> Path:
-        """The resolved recipe of the last command, complete."""
+        """The complete recipe that the results were made with, as the last command that made any had it."""
         return self.root / "recipe.yaml"
 
+    @property
+    def recipes(self) -> Path:
+        """The recipes of runs, by content: what a run was started with stays what its stages read."""
+        return self.root / "recipes"
 
-def cell(name: str, seed: int) -> str:
-    """The name of one cell of the grid: `recon-mlm-mam-s0`."""
-    return f"{name}-s{seed}"
+    @property
+    def lock(self) -> Path:
+        """The lock of the one command that writes, with its name in it."""
+        return self.root / ".writer.lock"
+
+
+def run_name(name: str, seed: int | str, again: int = 0) -> str:
+    """The name of one training: `recon-mlm-mam-s0`; of its further fine-tunings `recon-mlm-mam-s0.1`, ..."""
+    return f"{name}-s{seed}.{again}" if again else f"{name}-s{seed}"

@@ -6,6 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from mlim.cli.main import main
 from mlim.workspace import Workspace
 
 PATIENCE = 120.0  # seconds until a checkpoint must be there
@@ -46,3 +49,12 @@ def wait_for_checkpoint(process: "subprocess.Popen[str]", folder: Path, step: in
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The exit code of the command `mlim WORDS`, in this process."""
+    monkeypatch.setattr(sys, "argv", ["mlim", *words])
+    try:
+        return main()
+    except SystemExit as done:
+        return int(done.code or 0)

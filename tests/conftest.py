@@ -18,14 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 from PIL import Image
 
-from mlim.catalog.item import ITEM_SCHEMA, LEDGER_SCHEMA, QUARANTINE_SCHEMA
-from mlim.catalog.shards import ShardEntry, shard_name, write_manifest, write_shard
+from mlim.catalog.item import ITEM_SCHEMA, QUARANTINE_SCHEMA, ROW_LOG_SCHEMA
 from mlim.console import Terminal
 from mlim.files import sha256_of, write_json
 from mlim.recipe import Recipe, load_recipe
+from mlim.shards.shard import ShardEntry, shard_name, write_manifest, write_shard
 from mlim.workspace import Workspace
+from mlim.writer import claim_work
+from tests.reaper import start_reaper
 
 FAMILIES = 10
 FAMILY_SIZE = 4
@@ -62,10 +65,20 @@ TINY_SETTINGS = (
     "evaluate.batch_size=8",
     "evaluate.bootstrap_samples=50",
     "evaluate.hardest=2",
+    *(f"gate.{key}=false" for key in ("above_chance", "above_baselines", "unrelated_lowers")),  # models learn nothing
+    *("gate.max_one_answer=1", "gate.min_kind_right=0", "gate.max_swap_difference=1", "gate.min_identical_right=0"),
+    "gate.sampled_pairs=8",
     "probe.probabilities=[0.2, 0.8]",
     "probe.items=8",
     "probe.reconstructions=2",
 )
+
+
+def pytest_configure() -> None:
+    """Nothing that the tests start outlives them, and no example is too slow."""
+    start_reaper()
+    settings.register_profile("any-machine", deadline=None)
+    settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +92,7 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 def tiny_workspace(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe) -> Workspace:
     """Forty items in ten families and all their pairs, ready for training; read-only by agreement."""
     workspace = Workspace(tmp_path_factory.mktemp("tiny") / "work")
+    claim_work(workspace)
     items = [_item(number, tiny_recipe.image.size) for number in range(FAMILIES * FAMILY_SIZE)]
     _write_items(workspace, items)
     _write_valid(workspace, items)
@@ -169,7 +183,7 @@ def _write_items(workspace: Workspace, items: list[dict[str, Any]]) -> None:
         {"source": "tiny.csv", "row": row, **{key: item[key] for key in ("id", "shard", "position")}, "reason": None}
         for row, item in enumerate(_placed(items), start=1)
     ]
-    pq.write_table(pa.Table.from_pylist(ledger, schema=LEDGER_SCHEMA), workspace.items / "ledger.parquet")
+    pq.write_table(pa.Table.from_pylist(ledger, schema=ROW_LOG_SCHEMA), workspace.items / "ledger.parquet")
     summary = {
         "rows_in": len(items),
         "ingested": len(items),
@@ -197,12 +211,18 @@ def _write_valid(workspace: Workspace, items: list[dict[str, Any]]) -> None:
 
 def _write_pairs(workspace: Workspace, items: list[dict[str, Any]]) -> None:
     workspace.pairs.mkdir()
+    patterns = ["", *sorted({json.loads(item["facts"])["pattern"] for item in items})]
     members = [
-        {"id": item["id"], "component": number // FAMILY_SIZE, "split": SPLITS[number // FAMILY_SIZE]}
+        {
+            "id": item["id"],
+            "component": number // FAMILY_SIZE,
+            "split": SPLITS[number // FAMILY_SIZE],
+            "deciding": [patterns.index(json.loads(item["facts"])["pattern"])],
+        }
         for number, item in enumerate(items)
     ]
-    schema = pa.schema([("id", pa.string()), ("component", pa.int64()), ("split", pa.string())])
-    pq.write_table(pa.Table.from_pylist(members, schema=schema), workspace.pairs / "items.parquet")
+    kinds = {"id": pa.string(), "component": pa.int64(), "split": pa.string(), "deciding": pa.list_(pa.int32())}
+    pq.write_table(pa.Table.from_pylist(members, schema=pa.schema(kinds)), workspace.pairs / "items.parquet")
     rows = [
         _pair(items, a, b)
         for a, b in itertools.combinations(range(len(items)), 2)

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from training_room import STEPS, Room
 
-from mlim.catalog.items import ItemStore
 from mlim.recipe import load_recipe
+from mlim.shards.items import ItemStore
 from mlim.workspace import Workspace
 
 FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}

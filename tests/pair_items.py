@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from mlim.catalog.defaults import describe_embedded
 from mlim.catalog.description import CatalogDescription
-from mlim.catalog.screen import screen_rows
-from mlim.catalog.sources.base import RawRow
-from mlim.catalog.synthetic.generate import describe, plan_items
+from mlim.embedded.generate import plan_items
+from mlim.ingest.screen import screen_rows
+from mlim.sources.base import RawRow
 
 NO_LIMIT = 1_000_000
 COLUMNS = ["id", "family", "text", "attributes", "facts"]
@@ -33,5 +34,5 @@ def items_of(description: CatalogDescription, rows: Sequence[Mapping[str, str]])
 
 def embedded(pairs: Mapping[str, Any], count: int, seed: int = 0) -> tuple[CatalogDescription, pd.DataFrame]:
     """The embedded catalog with this `pairs` section, and `count` of its items, none of them drawn."""
-    description = described(pairs, describe()["columns"])
+    description = described(pairs, describe_embedded()["columns"])
     return description, items_of(description, [item.row for item in plan_items(count, seed)])

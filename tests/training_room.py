@@ -1,27 +1,29 @@
 """A training on a handful of items, assembled anew for every start, and what may happen to it."""
 
 import math
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mlim.catalog.items import ItemStore
 from mlim.console import Terminal
 from mlim.data.collate import ItemCollator
 from mlim.data.loader import BatchLoader
 from mlim.data.tokenize import TextTokenizer
+from mlim.files import claim
 from mlim.losses import LossTerm
-from mlim.models.hub import build_mlim
-from mlim.objectives import PretrainObjective
-from mlim.recipe import Pretraining, Recipe
-from mlim.training.checkpoint import Checkpoints, model_tensors
-from mlim.training.contracts import TrainResult
-from mlim.training.device import Place
+from mlim.models.hub import plan_mlim
+from mlim.models.weights import named_tensors
+from mlim.recipe import BalanceConfig, Pretraining, Recipe
+from mlim.shards.items import ItemStore
+from mlim.tasks.build import pretrain_objective
+from mlim.tasks.pretrain.objective import PretrainObjective
+from mlim.training.checkpoint import Checkpoints
+from mlim.training.device import DeviceContext
 from mlim.training.held_out import VALIDATION_SEED, HeldOutLosses
 from mlim.training.loop import Trainer
+from mlim.training.protocols import TrainResult
 from mlim.training.ranks import Ranks
 
 EVERYTHING = Pretraining(losses=("mlm", "recon", "itm"), masking="mam")
@@ -45,14 +47,14 @@ class Disturbed(PretrainObjective):
     at, first, what = -1, 0, staticmethod(lambda: None)
     poisoned: frozenset[int] = frozenset()  # steps whose losses are infinite
     room: "Room"
-    coming: deque[tuple[int, int]]  # step and first sample of the micro-batches that are prepared
+    places: dict[int, tuple[list[str], int, int]]  # micro-batches: their ids, by that list's identity; step, first
 
     def prepare(self, batch, step, first=0, mode=None):
-        self.coming.append((step, first))
+        self.places[id(batch.ids)] = batch.ids, step, first
         return super().prepare(batch, step, first, mode)
 
     def losses(self, prepared):
-        step, first = self.coming.popleft()
+        _, step, first = self.places[id(prepared.ids)]  # several times where gradients are measured
         if (step, first) == (self.at, self.first):
             self.what()
         self.room.step = step
@@ -65,10 +67,11 @@ class Disturbed(PretrainObjective):
 
 
 class Room:
-    """A training on eight items, assembled anew for every start."""
+    """A training on a handful of items, assembled anew for every start; `ranks` share its batches."""
 
-    def __init__(self, recipe: Recipe, store: ItemStore, folder: Path) -> None:
-        self.recipe, self.store, self.folder = recipe, store, folder
+    def __init__(self, recipe: Recipe, store: ItemStore, folder: Path, ranks: Ranks | None = None) -> None:
+        self.recipe, self.store, self.folder, self.ranks = recipe, store, folder, ranks or Ranks()
+        claim(folder, str(folder))
         self.sink = Kept()
         self.step, self.seen = -1, list[str]()  # where it is, and the items that it has learned from
 
@@ -83,26 +86,37 @@ class Room:
     ) -> tuple[dict[str, torch.Tensor], TrainResult]:
         recipe, ids = self.recipe, self.store.ids[:16]
         tokenizer = TextTokenizer.learn((self.store.text(item) for item in ids), recipe.text.vocabulary_size)
-        model = build_mlim(recipe, tokenizer, seed=0)
-        objective = Disturbed(model, recipe, EVERYTHING, seed=0)
-        objective.room, objective.coming = self, deque()
-        objective.at, objective.first, objective.what, objective.poisoned = at, first, what, poisoned
+        planned = plan_mlim(recipe, tokenizer, seed=0)
+        model = planned.model
+        whole = pretrain_objective(model, recipe.pretrain, EVERYTHING, recipe.text.limit, seed=0)
+        objective = Disturbed(model, whole.tasks, whole.weights, whole.passes)
+        objective.room, objective.places = self, {}
+        share = self.ranks.per_rank(recipe.pretrain.batch_size)
+        objective.at, objective.first = at, first + self.ranks.rank * share
+        objective.what, objective.poisoned = what, poisoned
         collate = ItemCollator(self.store, tokenizer, recipe.text.max_tokens)
-        judge = PretrainObjective(model, recipe, EVERYTHING, VALIDATION_SEED)
+        judge = pretrain_objective(model, recipe.pretrain, EVERYTHING, recipe.text.limit, VALIDATION_SEED)
         config = recipe.pretrain
         held_out = HeldOutLosses(judge, collate, self.store.ids[16:24], config.batch_size, CPU)
         checkpoints = Checkpoints(self.folder, "tiny", config.checkpoint.keep, Terminal(quiet=True))
-        place = Place(CPU, Ranks(), recipe.compute)
-        loader = BatchLoader(ids, config.batch_size, 0, collate)
-        trainer = Trainer(objective, loader, config, 0, validate or held_out, checkpoints, self.sink, place, trace)
+        context = DeviceContext(CPU, self.ranks, recipe.compute)
+        loader = BatchLoader(ids, share, 0, collate, rank=self.ranks.rank, world_size=self.ranks.size)
+        judge_by = validate or held_out
+        weights = planned.weights
+        trainer = Trainer(objective, weights, loader, config, 0, judge_by, checkpoints, self.sink, context, trace)
         result = trainer.run(Terminal(quiet=True), "tiny")
-        return {name: value.clone() for name, value in model_tensors(model).items()}, result
+        return {name: value.clone() for name, value in named_tensors(model).items()}, result
 
 
 def for_the_room(tiny_recipe: Recipe) -> Recipe:
     """A few steps of two micro-batches of four items, with checkpoints in between."""
     checkpoint = tiny_recipe.pretrain.checkpoint.model_copy(update={"every_steps": 5})
     return changed(tiny_recipe, steps=STEPS, batch_size=4, accumulate=2, validate_every=8, checkpoint=checkpoint)
+
+
+def balanced(recipe: Recipe, every: int = 4) -> Recipe:
+    """The recipe with losses that pull equally."""
+    return changed(recipe, balance=BalanceConfig(every=every, smoothing=0.5, most=100))
 
 
 def changed(recipe: Recipe, **changes: Any) -> Recipe:

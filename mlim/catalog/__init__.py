@@ -1,1 +1,1 @@
-"""From raw sources to items: description, table, pictures, ingest, quarantine, random access."""
+"""What a catalog is: its description, its items, how values are compared and texts cleaned, the quarantine."""

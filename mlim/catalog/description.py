@@ -1,27 +1,66 @@
 """catalog.yaml: where a catalog lies, which column means what, and which variations make a match."""
 
 import os
-import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
+from mlim.catalog.defaults import describe_abo, describe_embedded
+from mlim.catalog.headers import header_problems
+from mlim.catalog.match_rules import MatchRules
 from mlim.catalog.pair_rules import PairRules
-from mlim.config import Config, parse, read_yaml
+from mlim.catalog.values import Values
+from mlim.config import ENVIRONMENT_VARIABLE, Config, nearest, parse, read_yaml
 from mlim.errors import InputError
 
-ENVIRONMENT_VARIABLE = re.compile(r"\$\{(\w+)\}")
 PLACES = ("table", "images", "abo.folder", "huggingface.dataset", "pairs.labelled")  # may be relative to the file
 NAMES_OR_PLACES = ("huggingface.dataset",)
 
 
+def read_delimiter(given: Any) -> str:
+    """One character that may stand between cells; `tab` and `\\t` are names of the tab. `ValueError` for others."""
+    character = "\t" if given in ("tab", "\\t") else given
+    if not isinstance(character, str) or len(character) != 1 or character in '"\r\n\0':
+        raise ValueError(f'must be one character in quotes, such as ";" or "|", or tab; it is {given!r}')
+    return character
+
+
+Delimiter = Annotated[str, BeforeValidator(read_delimiter)]
+
+
 class TextColumn(Config):
-    """A column the model reads; with a label the text says `label: value`. A plain string means no label."""
+    """A column the model reads; with a label the text says `label: value`. A plain string means the column alone."""
 
     column: str
     label: str | None = None
+    clean: bool = Field(default=True, description="read the words alone, without HTML tags and entities")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        return {"column": given} if isinstance(given, str) else given
+
+
+class ImageColumn(Config):
+    """The column of the pictures; a plain string is its name. Of several pictures in a cell the first is taken."""
+
+    column: str
+    choose: Literal["first", "all"] = Field(
+        default="first", description="of several pictures in one cell; `all`: pre-training sees another one each epoch"
+    )
+    most: PositiveInt = Field(default=16, description="pictures that `all` takes from one cell; the rest is counted")
+    separator: str | None = Field(default=None, min_length=1, description="between them; without one it is found")
 
     @model_validator(mode="before")
     @classmethod
@@ -33,9 +72,14 @@ class Columns(Config):
     """What the columns of the table mean."""
 
     id: str = Field(description="names an item; unique, read as text (leading zeros stay)")
-    image: str = Field(description="the picture: a path in the images folder or archive, a URL, or its bytes (Parquet)")
+    image: ImageColumn = Field(
+        description="the picture: a path in the images folder or archive, a URL, or its bytes (Parquet)"
+    )
     family: str | None = Field(default=None, description="items with the same value are variations of one product")
     category: str | None = Field(default=None, description="the shop's own grouping; drift and samples look at it")
+    inherit: tuple[str, ...] = Field(
+        default=(), description="where blank, the value of the family's first row that has one before it"
+    )
     text: tuple[TextColumn, ...] = Field(min_length=1, description="what the model reads, in this order")
 
 
@@ -56,6 +100,20 @@ class Download(Config):
     backoff_seconds: NonNegativeFloat = Field(default=0.5, description="before the first retry; doubles each time")
     per_host: PositiveInt = Field(default=8, description="downloads from one host at a time")
     redirects: NonNegativeInt = Field(default=5, description="how many to follow; each is checked like the first")
+    user_agent: str = Field(
+        default="mlim", pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$", description="what it says it is"
+    )
+    headers: Mapping[str, str] = Field(default={}, description="sent along; secrets as ${VARIABLE} of the environment")
+    header_hosts: tuple[str, ...] = Field(
+        default=(), description="who gets these headers; without any, every host that the catalog itself names"
+    )
+
+    @model_validator(mode="after")
+    def _proper_headers(self) -> Self:
+        problems = list(header_problems(self.headers))
+        if problems:
+            raise ValueError("; ".join(f"headers: {problem}" for problem in problems))
+        return self
 
 
 class AboSource(Config):
@@ -103,6 +161,9 @@ class CatalogDescription(Config):
         description="one file or a pattern (`items/*.csv.gz`): .csv, .tsv, .jsonl, .ndjson, .parquet, + .gz",
     )
     encoding: str = Field(default="utf-8", description="of text tables; a byte-order mark is fine")
+    delimiter: Delimiter | None = Field(
+        default=None, description="of .csv and .tsv: one character, or `tab`; without it the first lines tell"
+    )
     images: Path | None = Field(
         default=None, description="the folder of the pictures, or one or more .tar/.zip archives (`photos/*.tar`)"
     )
@@ -111,13 +172,21 @@ class CatalogDescription(Config):
     huggingface: HuggingFaceSource | None = None
     synthetic: SyntheticSource | None = None
     columns: Columns
+    values: Values = Values()
     pairs: PairRules = PairRules()
+    matching: MatchRules = MatchRules()
     ceilings: Ceilings | None = Field(default=None, description="of the embedded catalog, which is drawn")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         pairs = self.pairs.problems(self.text_columns, self.columns.family)
-        problems = [*self._source_problems(), *self._text_problems(), *pairs]
+        problems = [
+            *self._source_problems(),
+            *self._text_problems(),
+            *self._value_problems(),
+            *self._inherit_problems(),
+            *pairs,
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -130,21 +199,45 @@ class CatalogDescription(Config):
         counts = Counter(text.column for text in self.columns.text)
         return [f"columns.text names `{column}` twice" for column, count in counts.items() if count > 1]
 
+    def _value_problems(self) -> list[str]:
+        known = self.needed_columns
+        unknown = [name for name in self.values.columns if name not in known]
+        return [f"values.columns: no column `{name}` is read{nearest(name, known)}" for name in unknown]
+
+    def _inherit_problems(self) -> list[str]:
+        columns, known = self.columns, self.needed_columns
+        if columns.inherit and columns.family is None:
+            return ["columns.inherit needs columns.family: rows inherit from the first row of their family"]
+        own = [name for name in columns.inherit if name in (columns.id, columns.family)]
+        unknown = [name for name in columns.inherit if name not in known]
+        return [
+            *(f"columns.inherit names `{name}`, which each row must say itself" for name in own),
+            *(f"columns.inherit: no column `{name}` is read{nearest(name, known)}" for name in unknown),
+        ]
+
     @property
     def text_columns(self) -> tuple[str, ...]:
         """The columns the model reads, in order."""
         return tuple(text.column for text in self.columns.text)
 
     @property
-    def fact_columns(self) -> tuple[str, ...]:
-        """The columns that the pair rules read, in order and once each."""
-        return self.pairs.columns
+    def metadata_columns(self) -> tuple[str, ...]:
+        """The columns that rules of pairs and of matches read and the model does not, in order and once each."""
+        matching = (name for name in self.matching.columns if name not in self.text_columns)
+        return tuple(dict.fromkeys((*self.pairs.columns, *matching)))
+
+    @property
+    def compared_columns(self) -> tuple[str, ...]:
+        """The columns whose values are compared with each other, once each (`values` says how)."""
+        grouping = [name for name in (self.columns.family, self.columns.category) if name is not None]
+        names = (self.columns.id, *grouping, *self.metadata_columns, *self.pairs.must_agree(self.text_columns))
+        return tuple(dict.fromkeys(names))
 
     @property
     def needed_columns(self) -> tuple[str, ...]:
         """Every column of the table that is read, once each."""
         grouping = [name for name in (self.columns.family, self.columns.category) if name is not None]
-        names = (self.columns.id, self.columns.image, *grouping, *self.text_columns, *self.fact_columns)
+        names = (self.columns.id, self.columns.image.column, *grouping, *self.text_columns, *self.metadata_columns)
         return tuple(dict.fromkeys(names))
 
 
@@ -175,21 +268,15 @@ def check_pair_rules(description: CatalogDescription, where: str) -> None:
 
 def _with_known_columns(values: dict[str, Any]) -> dict[str, Any]:
     """The values; a source whose columns are known brings them and its pairs, so they may be left out."""
-    known = _known_columns(values.get("source"))
+    known: dict[str, Any]
+    match values.get("source"):
+        case "synthetic":
+            known = describe_embedded()
+        case "abo":
+            known = describe_abo()
+        case _:
+            known = {}
     return {**{key: known[key] for key in ("columns", "pairs") if key in known}, **values}
-
-
-def _known_columns(source: Any) -> dict[str, Any]:
-    """What a source tells of itself; the modules are loaded only here: a table needs none of them."""
-    if source == "synthetic":
-        from mlim.catalog.synthetic import generate
-
-        return generate.describe()
-    if source == "abo":
-        from mlim.catalog.sources import abo
-
-        return abo.describe()
-    return {}
 
 
 def _with_places(values: dict[str, Any], file: Path) -> tuple[dict[str, Any], list[str]]:

@@ -1,6 +1,6 @@
 """The one shape every catalog takes after `ingest`: an item is a text and a square picture.
 
-Where an item came from (file, row) stands in the ledger, not in the item: a row that moves inside its file does not
+Where an item came from (file, row) stands in the row log, not in the item: a row that moves inside its file does not
 change the item's bytes, so its shard is not made again.
 """
 
@@ -30,12 +30,18 @@ ITEM_SCHEMA: Any = pa.schema(
     ]
 )
 
-LEDGER_SCHEMA: Any = pa.schema(
+FURTHER_FIELDS = (  # of shards whose catalog takes all pictures of a cell
+    pa.field("further_images", pa.list_(pa.large_binary()), nullable=False),  # as `image`, in the order of the cell
+    pa.field("further_sha256", pa.list_(pa.string()), nullable=False),  # as `image_sha256`
+)
+ALL_PICTURES_SCHEMA: Any = pa.schema([*ITEM_SCHEMA, *FURTHER_FIELDS])
+
+ROW_LOG_SCHEMA: Any = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),  # the source file, as the catalog names it
         pa.field("row", pa.int64(), nullable=False),  # data row of that file, counted from 1
         pa.field("id", pa.string(), nullable=False),
-        pa.field("shard", pa.string()),  # null where the row was set aside
+        pa.field("shard", pa.string()),  # null where the row was quarantined
         pa.field("position", pa.int64()),  # of the item in its shard
         pa.field("reason", pa.string()),  # null where the row became an item
     ]

@@ -56,6 +56,9 @@ class PairRules(Config):
 
     decided_by: tuple[str, ...] = Field(default=(), description="match when all of these columns are equal")
     same: tuple[str, ...] = Field(default=(), description="only items equal in these columns are compared")
+    differ: tuple[str, ...] = Field(
+        default=(), description="only items that differ in each of these columns are compared, across families too"
+    )
     may_vary: tuple[str, ...] | None = Field(
         default=None,
         description="when given, only items equal in all other columns of columns.text and hidden are compared",
@@ -66,6 +69,11 @@ class PairRules(Config):
     mismatches_per_match: PositiveFloat | None = Field(
         default=None, description="null: all that the families give; without those, one"
     )
+    balanced: bool = Field(
+        default=False,
+        description="in each family as many mismatches by the rule as mismatches_per_match asks for, so that the kind "
+        "of a product does not tell its label; families without both labels make no pairs",
+    )
     negatives: Negatives = Negatives()
     directions: Literal["one", "both"] = Field(default="one", description="both: each pair is also written turned")
     labelled: Path | None = Field(default=None, description="the user's own pairs instead of the rule")
@@ -73,7 +81,7 @@ class PairRules(Config):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the rules read (the facts of an item), in order and once each."""
-        return tuple(dict.fromkeys((*self.decided_by, *self.same, *self.hidden, *self.negatives.same)))
+        return tuple(dict.fromkeys((*self.decided_by, *self.same, *self.differ, *self.hidden, *self.negatives.same)))
 
     def must_agree(self, text_columns: Sequence[str]) -> tuple[str, ...]:
         """The columns beside `same` in which two compared items agree: none unless `may_vary` is given.
@@ -82,7 +90,7 @@ class PairRules(Config):
         """
         if self.may_vary is None:
             return ()
-        free = {*self.decided_by, *self.same, *self.may_vary}
+        free = {*self.decided_by, *self.same, *self.differ, *self.may_vary}
         return tuple(column for column in dict.fromkeys((*text_columns, *self.hidden)) if column not in free)
 
     def problems(self, text_columns: Collection[str], family: str | None) -> Iterator[str]:
@@ -95,7 +103,8 @@ class PairRules(Config):
         yield from self._unknown(text_columns)
 
     def _contradictions(self) -> Iterator[str]:
-        named = {"decided_by": self.decided_by, "same": self.same, "may_vary": self.may_vary or ()}
+        varying = {"differ": self.differ, "may_vary": self.may_vary or ()}
+        named = {"decided_by": self.decided_by, "same": self.same, **varying}
         keys = list(named)
         for number, key in enumerate(keys):
             for other in keys[number + 1 :]:
@@ -105,7 +114,7 @@ class PairRules(Config):
 
     def _unknown(self, text_columns: Collection[str]) -> Iterator[str]:
         for column in self.may_vary or ():
-            if column not in text_columns and column not in (*self.hidden, *self.decided_by, *self.same):
+            if column not in text_columns and column not in (*self.hidden, *self.decided_by, *self.same, *self.differ):
                 yield (
                     f"`{column}` may vary (pairs.may_vary), but nothing asks it to agree: it is neither in "
                     "columns.text nor in pairs.hidden"

@@ -1,4 +1,4 @@
-"""Rows that were set aside: each with its stable reason, a sentence, and a small picture where there is one."""
+"""Rows that were quarantined: each with its stable reason, a sentence, and a small picture where there is one."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow.parquet as pq
 
 from mlim.catalog.item import QUARANTINE_SCHEMA
-from mlim.catalog.rows import RowWriter
+from mlim.catalog.row_writer import RowWriter
+from mlim.console import printable
 
 if TYPE_CHECKING:  # half a second to load, which ingest need not wait for
     import pandas as pd
 
 QUARANTINE_FILE = "quarantine.parquet"
+FIRST_ROWS = 3  # of each reason are quoted
+SHOWN_CHARACTERS = 40  # of an id
+LONGEST_LINE = 400
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """One row that was set aside. `row` counts the data rows of the file `source` from 1."""
+    """One row that was quarantined. `row` counts the data rows of the file `source` from 1."""
 
     source: str
     row: int
@@ -60,6 +64,22 @@ def read_quarantine(path: Path) -> "pd.DataFrame":
     """The quarantined rows as a table with the columns of `QUARANTINE_SCHEMA`."""
     frame: pd.DataFrame = pq.read_table(path).to_pandas()
     return frame
+
+
+def first_rejected(path: Path) -> list[str]:
+    """A line for each of the first rows of every reason in a quarantine: reason, file, row, id and what is wrong.
+
+    Cells of the catalog cannot steer a terminal, and only their beginnings are shown.
+    """
+    shown = dict[str, list[str]]()
+    for batch in pq.ParquetFile(path).iter_batches(columns=["reason", "source", "row", "id", "detail"]):
+        for row in batch.to_pylist():
+            lines = shown.setdefault(row["reason"], [])
+            if len(lines) < FIRST_ROWS:
+                identity = f" ({row['id'][:SHOWN_CHARACTERS]})" if row["id"].strip() else ""
+                line = f"  {row['reason']}: {row['source']} row {row['row']}{identity}: {row['detail']}"
+                lines.append(printable(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."))
+    return [line for reason in sorted(shown) for line in shown[reason]]
 
 
 def describe_reasons(counts: Mapping[str, int]) -> str:

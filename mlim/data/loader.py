@@ -1,6 +1,7 @@
 """Batches in an order that is a pure function of (seed, epoch), fetched ahead while the model computes."""
 
 import itertools
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,6 +43,31 @@ def fetch_ahead(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+class EpochExamples(ABC, Generic[Example]):
+    """Examples that are not the same in every epoch: pure functions of their place and the epoch."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many there are, in every epoch."""
+
+    @abstractmethod
+    def at(self, place: int, epoch: int) -> Example:
+        """The example at a place in an epoch, counted from 0."""
+
+
+class _Same(EpochExamples[Example]):
+    """Examples that are the same in every epoch."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def at(self, place: int, epoch: int) -> Example:
+        return self._examples[place]
+
+
 class ShuffledStream:
     """The numbers below `count` in an endless order: permutation after permutation, one for each epoch.
 
@@ -79,7 +105,7 @@ class BatchLoader(Generic[Example, Batch]):
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[Example] | EpochExamples[Example],
         batch_size: int,
         seed: int,
         collate: Callable[[Sequence[Example]], Batch],
@@ -91,7 +117,8 @@ class BatchLoader(Generic[Example, Batch]):
     ) -> None:
         if not len(examples):
             raise InputError("nothing to train on: the train split is empty; check `mlim pairs` and the catalog")
-        self._examples, self._batch_size, self._collate = examples, batch_size, collate
+        self._examples = examples if isinstance(examples, EpochExamples) else _Same(examples)
+        self._batch_size, self._collate = batch_size, collate
         self._workers, self._ahead = workers, batches_ahead
         self._rank, self._world_size = rank, world_size
         self._stream = ShuffledStream(len(examples), seed)
@@ -119,7 +146,8 @@ class BatchLoader(Generic[Example, Batch]):
 
     def _parts(self, position: int) -> Iterator[list[Example]]:
         for first in itertools.count(position + self._rank * self._batch_size, self._global_batch):
-            yield [self._examples[int(place)] for place in self._stream.take(first, self._batch_size)]
+            places = self._stream.take(first, self._batch_size).tolist()
+            yield [self._examples.at(place, at // len(self._examples)) for at, place in enumerate(places, first)]
 
     def state_dict(self) -> dict[str, int]:
         """Where the next global batch starts in the stream, counted in examples."""

@@ -7,13 +7,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from filelock import FileLock
+from numpy.typing import NDArray
 
-from mlim.catalog.items import ItemStore
-from mlim.catalog.mapped import MappedTable
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import MlimError
 from mlim.files import atomic_file
+from mlim.shards.items import ItemStore
+from mlim.shards.mapped import MappedTable
 
 FORMAT = 1  # of the file; another one makes every file anew
 LARGEST_SHORT = np.iinfo(np.uint16).max  # vocabularies up to here take two bytes a token
@@ -36,8 +38,17 @@ class PreparedTokens:
 
     def ids(self, item: str, max_tokens: int) -> Sequence[int]:
         """The first `max_tokens` ids of an item's text, as `TextTokenizer.encode` gives them."""
-        ids: list[int] = self._file.table[COLUMN][self._store.place(item)].values[:max_tokens].to_pylist()
+        ids: list[int] = self._file.table[COLUMN][self._store.row(item)].values[:max_tokens].to_pylist()
         return ids
+
+    def at(self, rows: NDArray[np.int64], max_tokens: int) -> list[list[int]]:
+        """The first `max_tokens` ids of the texts at these rows of the index (n,)."""
+        found = self._file.table[COLUMN].take(pa.array(rows)).to_pylist()
+        return [ids[:max_tokens] for ids in found]
+
+    def lengths(self) -> NDArray[np.int64]:
+        """How many tokens each text has (texts,), in the order of the index."""
+        return np.asarray(pc.list_value_length(self._file.table[COLUMN]).to_numpy(), dtype=np.int64)
 
 
 def prepare_tokens(store: ItemStore, tokenizer: TextTokenizer, cache: Path) -> PreparedTokens:
@@ -53,7 +64,7 @@ def prepare_tokens(store: ItemStore, tokenizer: TextTokenizer, cache: Path) -> P
             if not path.is_file():
                 _write(path, store.texts(), tokenizer)
     except OSError as error:
-        raise MlimError(f"{cache} cannot be written ({error}); make room or mend its permissions") from error
+        raise MlimError(f"{cache} cannot be written ({error}); free space or fix its permissions") from error
     return PreparedTokens(store, path)
 
 

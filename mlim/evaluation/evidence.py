@@ -1,9 +1,10 @@
 """What the claims are judged by: the test scores of every row and seed that lie in a work folder, and the probes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from mlim.evaluation.pr_auc import Scores
 from mlim.evaluation.resampling import Families, JudgedPairs
 from mlim.evaluation.scores import PAIR, SCORES_FILE, in_order, labels_of, part, scores_of
 from mlim.files import read_json
-from mlim.recipe import Recipe
+from mlim.recipe.base import Modality
 from mlim.workspace import Workspace
 
 SUMMARY: Final = "summary.json"
@@ -23,13 +24,16 @@ Split = Literal["test", "validation"]
 
 @dataclass(frozen=True)
 class RowScores:
-    """Scores (n,) of one row by seed, and what was spent on it: samples in pre-training, pairs in fine-tuning."""
+    """Scores of one row by seed, and what was spent on it: samples in pre-training, pairs in fine-tuning.
+
+    They are (n,), or (fine-tunings, n) where each pre-training was fine-tuned several times.
+    """
 
     by_seed: Mapping[int, Scores]
     budgets: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 
     def at(self, seeds: tuple[int, ...]) -> NDArray[np.float64]:
-        """Scores (seeds, n) of the given seeds."""
+        """Scores (seeds, n), or (seeds, fine-tunings, n), of the given seeds."""
         return np.stack([self.by_seed[seed] for seed in seeds])
 
     def same_budget(self, other: "RowScores") -> bool:
@@ -41,7 +45,8 @@ class RowScores:
 class Evidence:
     """Everything that was measured.
 
-    `left_out` says in a sentence each which scores could not be used and why, `too_few` why there are no pairs.
+    `left_out` says in a sentence each which scores could not be used and why, `too_few` why there are no pairs;
+    `training_pairs` is how many pairs there are to learn from.
     """
 
     pairs: JudgedPairs | None
@@ -49,34 +54,46 @@ class Evidence:
     probe: Mapping[str, Any]
     left_out: tuple[str, ...] = ()
     too_few: str = ""
+    training_pairs: int = 0
 
 
-class Variant(NamedTuple):
-    """Another recipe with a work folder of its own, whose main row is judged beside the rows of the first one."""
+@dataclass(frozen=True)
+class TrainedRow:
+    """Where the trainings of one row lie, and what they are.
 
-    recipe: Recipe
+    `key` names the settings that they must have been trained with, `key_of_any_pairs` the same but for the number of
+    training pairs, which is at most `max_pairs` (None: all). `name` is the row's in its own work folder; `own` says
+    that this is the work folder that is judged.
+    """
+
+    name: str
     workspace: Workspace
+    own: bool
+    pretraining: str | None
+    modality: Modality
+    seeds: tuple[int, ...]
+    finetunings: int
+    max_pairs: int | None
+    key: str
+    key_of_any_pairs: str
 
 
-def read_evidence(
-    recipe: Recipe, workspace: Workspace, variants: Mapping[str, Variant] | None = None, split: Split = TEST
-) -> Evidence:
+def read_evidence(workspace: Workspace, trained: Mapping[str, TrainedRow], split: Split = TEST) -> Evidence:
     """The evidence in a work folder on the pairs of one split; what is not there is not in it.
 
-    `variants` maps the name of a row that a claim asks for to where it was trained, when that is another work folder:
-    a variant that no row of one recipe can express. Its pairs have to be the same.
+    `trained` says for each row that is compared where its trainings lie: in this work folder, or in another one where
+    no row of one recipe can express it (a variant). The pairs have to be the same.
     """
     probe = _json(workspace.probe / SUMMARY)
     path = workspace.pairs / "pairs.parquet"
     if not path.is_file():
         return Evidence(None, {}, probe)
-    pairs = part(in_order(pd.read_parquet(path)), split=split)
-    places = {row: (Variant(recipe, workspace), row) for row in recipe.rows}
-    places |= {name: (variant, variant.recipe.main) for name, variant in (variants or {}).items()}
+    all_pairs = in_order(pd.read_parquet(path))
+    pairs, training_pairs = part(all_pairs, split=split), int((all_pairs["split"] == "train").sum())
     left_out: list[str] = []
-    found = {name: _read_row(*place, split, pairs, left_out) for name, place in places.items()}
+    found = {name: _read_row(row, split, pairs, left_out) for name, row in trained.items()}
     rows = {name: scores for name, scores in found.items() if scores.by_seed}
-    return Evidence(judged_pairs(pairs, workspace), rows, probe, tuple(left_out))
+    return Evidence(judged_pairs(pairs, workspace), rows, probe, tuple(left_out), training_pairs=training_pairs)
 
 
 def judged_pairs(pairs: pd.DataFrame, workspace: Workspace) -> JudgedPairs:
@@ -94,26 +111,38 @@ def families_of(pairs: pd.DataFrame, workspace: Workspace) -> Families | None:
     return None if np.isnan(found).any() else found.astype(np.int64)
 
 
-def _read_row(place: Variant, row: str, split: Split, pairs: pd.DataFrame, left_out: list[str]) -> RowScores:
-    recipe, workspace = place
-    key = recipe.training_key("finetune", row)
-    by_seed: dict[int, Scores] = {}
+def _read_row(row: TrainedRow, split: Split, pairs: pd.DataFrame, left_out: list[str]) -> RowScores:
+    found: dict[int, list[Scores]] = {}
     spent: tuple[set[int], set[int]] = (set(), set())
-    for seed in recipe.seeds:
-        path = workspace.finetuned(row, seed) / SCORES_FILE
-        if not path.is_file():
-            continue
-        if _json(path.with_name(SUMMARY)).get("settings") != key:
-            left_out.append(f"row `{row}`, seed {seed}: trained with other settings than the recipe's")
-            continue
-        found = part(in_order(pd.read_parquet(path)), split=split, modality=recipe.rows[row].modality)
-        if not _same_pairs(pairs, found):
-            left_out.append(f"row `{row}`, seed {seed}: scored on other pairs than the present ones")
-            continue
-        by_seed[seed] = scores_of(found)
-        for budget, of_seed in zip(spent, _budgets(recipe, workspace, row, seed), strict=True):
-            budget |= of_seed
+    for seed in row.seeds:
+        scores = list(takewhile(lambda one: one is not None, _read_seed(row, seed, split, pairs, left_out)))
+        if scores:
+            found[seed] = [one for one in scores if one is not None]
+            for budget, of_seed in zip(spent, _budgets(row, seed), strict=True):
+                budget |= of_seed
+    common = min(map(len, found.values()), default=1)  # as many of each seed: their means are then equally sure
+    by_seed = {seed: scores[0] if common == 1 else np.stack(scores[:common]) for seed, scores in found.items()}
     return RowScores(by_seed, (frozenset(spent[0]), frozenset(spent[1])))
+
+
+def _read_seed(
+    row: TrainedRow, seed: int, split: Split, pairs: pd.DataFrame, left_out: list[str]
+) -> Iterator[Scores | None]:
+    """The scores of each fine-tuning of a seed; None for one that is not there or cannot be used, told why."""
+    for again in range(row.finetunings):
+        path = row.workspace.finetuned(row.name, seed, again) / SCORES_FILE
+        name = f"row `{row.name}`, seed {seed}{f', again {again}' if again else ''}"
+        if not path.is_file():
+            yield None
+        elif _json(path.with_name(SUMMARY)).get("settings") != row.key:
+            left_out.append(f"{name}: trained with other settings than the recipe's")
+            yield None
+        else:
+            found = part(in_order(pd.read_parquet(path)), split=split, modality=row.modality)
+            same = _same_pairs(pairs, found)
+            if not same:
+                left_out.append(f"{name}: scored on other pairs than the present ones")
+            yield scores_of(found) if same else None
 
 
 def _same_pairs(expected: pd.DataFrame, found: pd.DataFrame) -> bool:
@@ -121,11 +150,11 @@ def _same_pairs(expected: pd.DataFrame, found: pd.DataFrame) -> bool:
     return bool(expected[PAIR].astype(kinds).equals(found[PAIR].astype(kinds)))
 
 
-def _budgets(recipe: Recipe, workspace: Workspace, row: str, seed: int) -> tuple[set[int], set[int]]:
+def _budgets(row: TrainedRow, seed: int) -> tuple[set[int], set[int]]:
     """Samples seen in pre-training and pairs seen in fine-tuning; empty where there is none or it is not said."""
-    start = recipe.rows[row].pretraining
-    before = {} if start is None else _json(workspace.pretrained(start, seed) / SUMMARY)
-    after = _json(workspace.finetuned(row, seed) / SUMMARY)
+    start = row.pretraining
+    before = {} if start is None else _json(row.workspace.pretrained(start, seed) / SUMMARY)
+    after = _json(row.workspace.finetuned(row.name, seed) / SUMMARY)
     return _told(before, "samples_seen"), _told(after, "pairs_seen")
 
 

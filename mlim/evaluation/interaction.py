@@ -1,4 +1,4 @@
-"""What a pre-trained model makes of items: which lie close together, and where a hidden word or cell looks.
+"""What a pre-trained model makes of items: which lie close together, and where a hidden word or patch looks.
 
 Both need the transformer alone, whatever losses it was trained with. Attention shows where the last block reads, not
 why: what a modality is worth to the other one is measured by Figure 2 (`mlim.evaluation.probes`).
@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlim.data.collate import ItemBatch
+from mlim.data.batches import ItemBatch
 from mlim.data.seeds import numpy_generator
 from mlim.data.tokenize import CONTINUATION
 from mlim.evaluation.probes import BRIGHTEST, GRAY, Families, Floats, ProbedModel
-from mlim.models.mlim import ItemOutput, Mlim
+from mlim.models.mlim import Mlim
+from mlim.models.system import Fused
 from mlim.models.transformer import QKV, Block
 
 SMALLEST_LENGTH: Final = 1e-12  # of a vector: items that are all alike have no direction
@@ -54,14 +55,14 @@ class FamilyShare(NamedTuple):
 
 @torch.inference_mode()
 def embed(probed: ProbedModel, items: Sequence[str]) -> Floats:
-    """One vector per item (N, H): the mean of the outputs at its real text tokens and its cells, nothing masked."""
+    """One vector per item (N, H): the mean of the outputs at its real text tokens and its patches, nothing masked."""
     return torch.cat([_pool(probed.model, batch).cpu() for batch in probed.batches(items)]).double().numpy()
 
 
 def _pool(model: Mlim, batch: ItemBatch) -> Tensor:
     output = model.forward_items(batch.input_ids, batch.text_attention, batch.pixels)
-    cells, real = cast(Tensor, output.cells), batch.text_attention.unsqueeze(-1)  # cells: a picture was given
-    return ((output.text * real).sum(dim=1) + cells.sum(dim=1)) / (real.sum(dim=1) + cells.shape[1])
+    patches, real = cast(Tensor, output.patches), batch.text_attention.unsqueeze(-1)  # patches: a picture was given
+    return ((output.text * real).sum(dim=1) + patches.sum(dim=1)) / (real.sum(dim=1) + patches.shape[1])
 
 
 def similarities(vectors: Floats, queries: int) -> Floats:
@@ -137,25 +138,25 @@ class WordShare(NamedTuple):
 class ItemAttention(NamedTuple):
     """Attention across modalities in one item; shares are of all attention that the hidden place has to give.
 
-    `cells` (grid, grid): of the hidden `word`; `words`: of the hidden `cell` (row, column), in the order of the text.
-    `places`: how many tokens and cells attention goes to; even attention gives each 1 / places.
+    `patches` (grid, grid): of the hidden `word`; `words`: of the hidden `patch` (row, column), in the text's order.
+    `places`: how many tokens and patches attention goes to; even attention gives each 1 / places.
     """
 
     picture: Pixels
     text: str
     word: str
     guess: Guess | None
-    cells: Floats
-    cell: tuple[int, int]
+    patches: Floats
+    patch: tuple[int, int]
     words: list[WordShare]
     places: int
 
 
 def item_attention(probed: ProbedModel, item: str, guess: bool, seed: int) -> ItemAttention | None:
-    """Where a hidden word and a hidden cell of an item look: last block, mean over heads; None without any text.
+    """Where a hidden word and a hidden patch of an item look: last block, mean over heads; None without any text.
 
     With `guess` (the model was trained with MLM) the word is the one of which the picture tells most: whose
-    log-probability beside the picture, less that beside a gray one, is largest; otherwise it is drawn. The cell is the
+    log-probability beside the picture, less that beside a gray one, is largest; otherwise it is drawn. The patch is the
     one with the most detail. While one of the two is hidden, all the rest of the item is shown.
     """
     batch = probed.batch([item])
@@ -165,27 +166,25 @@ def item_attention(probed: ProbedModel, item: str, guess: bool, seed: int) -> It
         return None
     place, found = _guess(probed, batch, places) if guess else (_draw(places, item, seed), None)
     grid = probed.model.config.grid
-    cell = most_detailed_cell(batch.pixels[0], grid)
+    patch = most_detailed_patch(batch.pixels[0], grid)
     text_mask, image_mask = torch.zeros_like(batch.maskable), batch.maskable.new_zeros(1, grid * grid)
-    text_mask[0, place], image_mask[0, cell] = True, True
+    text_mask[0, place], image_mask[0, patch] = True, True
     from_word = attend(probed.model, batch, text_mask, None)[1][place]
-    from_cell = attend(probed.model, batch, None, image_mask)[1][length + cell]
+    from_patch = attend(probed.model, batch, None, image_mask)[1][length + patch]
     return ItemAttention(
         probed.source.image(item),
         probed.source.text(item),
         pieces[place],
         found,
         from_word[length:].reshape(grid, grid).cpu().double().numpy(),
-        divmod(cell, grid),
-        share_words(pieces, batch.maskable[0].tolist(), from_cell[:length].tolist()),
+        divmod(patch, grid),
+        share_words(pieces, batch.maskable[0].tolist(), from_patch[:length].tolist()),
         len(from_word),
     )
 
 
 @torch.inference_mode()
-def attend(
-    model: Mlim, batch: ItemBatch, text_mask: Tensor | None, image_mask: Tensor | None
-) -> tuple[ItemOutput, Tensor]:
+def attend(model: Mlim, batch: ItemBatch, text_mask: Tensor | None, image_mask: Tensor | None) -> tuple[Fused, Tensor]:
     """Outputs of a batch of one item and the last block's attention (T + C, T + C), mean over heads; rows sum to 1."""
     block = cast(Block, model.backbone.encoder.blocks[-1])
     with _inputs_of(block) as inputs:
@@ -240,11 +239,11 @@ def share_words(pieces: Sequence[str], maskable: Sequence[bool], shares: Sequenc
     return [word for word in words if any(map(str.isalnum, word.text))]
 
 
-def most_detailed_cell(pixels: Tensor, grid: int) -> int:
-    """The cell, row by row, within which the pixels of a picture (3, S, S) vary most."""
+def most_detailed_patch(pixels: Tensor, grid: int) -> int:
+    """The patch, row by row, within which the pixels of a picture (3, S, S) vary most."""
     side = pixels.shape[-1] // grid
-    cells = pixels.reshape(len(pixels), grid, side, grid, side)
-    return int(cells.std(dim=(2, 4), correction=0).mean(dim=0).argmax())
+    patches = pixels.reshape(len(pixels), grid, side, grid, side)
+    return int(patches.std(dim=(2, 4), correction=0).mean(dim=0).argmax())
 
 
 def _is_word(piece: str) -> bool:

@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from mlim.errors import DataError
-from mlim.evaluation.claims import CLAIMS, MARGIN, Claim, Curves, Harm, Part, Reading, Rows
 from mlim.evaluation.evidence import Evidence
 from mlim.evaluation.multiple import holm, p_above, p_below, p_equivalent, p_outside
 from mlim.evaluation.power import Needed, needed
-from mlim.evaluation.resampling import Effect, Resampled, Spread, effect_of, pooled_spread, resample
+from mlim.evaluation.resampling import Effect, Resampled, effect_of, resample
+from mlim.evaluation.spreads import Pools
+from mlim.references.claims import Claim, Curves, Harm, Part, Reading, Rows
 
 Verdict = Literal["supported", "not separated", "contradicted", "not measured"]
 
@@ -25,15 +25,17 @@ MINUS_KEYS: Final = {
     ("random", "empty"): "random_minus_empty",
 }
 HARM_KEY: Final = "harm_difference"
+# Of an effect, in the probe's summary beside the difference itself: what its spread is made of, for planning.
+ERRORS: Final = ("standard_error", "freedom", "pairs_error", "seeds_freedom", "clusters")
 
 
 class Settings(NamedTuple):
-    """How sure is sure."""
+    """How sure is sure, and below which difference two models count as equal (`margin`)."""
 
     samples: int
     confidence: float
     seed: int
-    margin: float = MARGIN
+    margin: float
 
     @property
     def alpha(self) -> float:
@@ -45,8 +47,9 @@ class Settings(NamedTuple):
 class Measured:
     """One part of a claim: the difference with its interval, and the p-values for and against the claim.
 
-    `effect` is there for rows, `where` for curves: the masking probability at which the claim is weakest. `by_seed` is
-    the difference for each seed, `seeds_spread` the standard deviation between seeds, None with one.
+    `effect` is there unless an older probe does not tell it; `size` is the number of pairs (for curves: of items) that
+    it was measured on; `where` is for curves: the masking probability at which the claim is weakest. `by_seed` is the
+    difference for each seed, `seeds_spread` the standard deviation between seeds, None with one.
     """
 
     part: Part
@@ -59,6 +62,7 @@ class Measured:
     seeds_spread: float | None
     effect: Effect | None = None
     where: float | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Missing:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with its verdict; `p_value` is corrected for the number of claims, `needed` is there where rows were
-    not separated."""
+    """A claim with its verdict; `p_value` is corrected for the number of claims, `needed` is there where it was not
+    separated."""
 
     claim: Claim
     verdict: Verdict
@@ -87,7 +91,7 @@ class Judged:
         return max(self.measured, key=lambda each: (each.p_for, -each.p_against), default=None)
 
 
-def judge(evidence: Evidence, settings: Settings, claims: Sequence[Claim] = CLAIMS) -> tuple[Judged, ...]:
+def judge(evidence: Evidence, settings: Settings, claims: Sequence[Claim]) -> tuple[Judged, ...]:
     """A verdict for every claim, in their order."""
     resampled, evidence = _resampled(evidence, settings, claims)
     parts = [[_measure(part, claim.reading, evidence, resampled, settings) for part in claim.parts] for claim in claims]
@@ -96,11 +100,9 @@ def judge(evidence: Evidence, settings: Settings, claims: Sequence[Claim] = CLAI
     tested = [place for place, measured in enumerate(found) if measured]
     corrected = holm([min(_for(found[at], lacking[at]), _against(found[at])) for at in tested])
     p_values = dict(zip(tested, corrected, strict=True))
-    pairs = 0 if evidence.pairs is None else evidence.pairs.labels.size
     alpha = settings.alpha / max(len(tested), 1)
     return tuple(
-        _judged(claim, found[at], lacking[at], p_values.get(at), settings, pairs, alpha)
-        for at, claim in enumerate(claims)
+        _judged(claim, found[at], lacking[at], p_values.get(at), settings, alpha) for at, claim in enumerate(claims)
     )
 
 
@@ -118,7 +120,6 @@ def _judged(
     missing: tuple[Missing, ...],
     p_value: float | None,
     settings: Settings,
-    pairs: int,
     alpha: float,
 ) -> Judged:
     verdict = _verdict(measured, missing, p_value, settings.alpha)
@@ -126,7 +127,8 @@ def _judged(
     weakest = judged.weakest
     if verdict != "not separated" or weakest is None or weakest.effect is None:
         return judged
-    return Judged(claim, verdict, measured, missing, p_value, _needed(claim, weakest.effect, settings, pairs, alpha))
+    takes = _needed(claim, weakest.effect, settings, weakest.size, alpha)
+    return Judged(claim, verdict, measured, missing, p_value, takes)
 
 
 def _verdict(measured: Sequence[Measured], missing: Sequence[Missing], p_value: float | None, alpha: float) -> Verdict:
@@ -137,12 +139,12 @@ def _verdict(measured: Sequence[Measured], missing: Sequence[Missing], p_value: 
     return "not measured" if missing else "not separated"
 
 
-def _needed(claim: Claim, effect: Effect, settings: Settings, pairs: int, alpha: float) -> Needed:
+def _needed(claim: Claim, effect: Effect, settings: Settings, size: int, alpha: float) -> Needed:
     """What it takes to separate the difference from 0, or from the nearer end of the margin."""
     if claim.reading == "better":
-        return needed(effect, pairs, alpha)
+        return needed(effect, size, alpha)
     ends = (-settings.margin, settings.margin) if claim.reading == "equivalent" else (-settings.margin,)
-    return needed(effect, pairs, 2 * alpha, min(abs(effect.value - end) for end in ends))  # one-sided tests
+    return needed(effect, size, 2 * alpha, min(abs(effect.value - end) for end in ends))  # one-sided tests
 
 
 def _resampled(
@@ -157,10 +159,9 @@ def _resampled(
     scores = {(row, seed): evidence.rows[row].at((seed,)) for row in wanted for seed in evidence.rows[row].by_seed}
     if evidence.pairs is None or not scores:
         return {}, evidence
-    try:
-        return resample(evidence.pairs, scores, settings.samples, settings.seed), evidence
-    except DataError as error:
-        return {}, replace(evidence, pairs=None, too_few=str(error))
+    found = resample(evidence.pairs, scores, settings.samples, settings.seed)
+    why = next((one.why for one in found.values() if one.why), "")
+    return ({}, replace(evidence, pairs=None, too_few=why)) if why else (found, evidence)
 
 
 def _measure(
@@ -187,18 +188,20 @@ def _measure_rows(
         return Missing(part, why)
     seeds = common_seeds(part, evidence)
     first, second = (_stacked([resampled[row, seed] for seed in seeds]) for row in (part.first, part.second))
-    spread = _pooled(resampled, seeds)
+    spread = _pools(resampled, seeds).between(part.first, part.second)
     effect = effect_of(first.minus(second), evidence.pairs.clusters, settings.confidence, spread)
     p_for, p_against = _p_values(effect, reading, settings.margin)
     ends = (effect.value, effect.low, effect.high)
-    return Measured(part, *ends, p_for, p_against, effect.by_seed, effect.seeds_spread, effect)
+    return Measured(
+        part, *ends, p_for, p_against, effect.by_seed, effect.seeds_spread, effect, size=evidence.pairs.labels.size
+    )
 
 
-def _pooled(resampled: Mapping[tuple[str, int], Resampled], seeds: tuple[int, ...]) -> Spread | None:
-    """The spread between these seeds, from all rows that were trained with each of them."""
+def _pools(resampled: Mapping[tuple[str, int], Resampled], seeds: tuple[int, ...]) -> Pools[str]:
+    """The rows that were trained with each of these seeds, in groups of like spread between them."""
     rows = dict.fromkeys(row for row, _ in sorted(resampled))
     complete = [row for row in rows if all((row, seed) in resampled for seed in seeds)]
-    return pooled_spread([np.concatenate([resampled[row, seed].by_seed for seed in seeds]) for row in complete])
+    return Pools({row: np.concatenate([resampled[row, seed].by_seed for seed in seeds]) for row in complete})
 
 
 def common_seeds(part: Rows, evidence: Evidence) -> tuple[int, ...]:
@@ -246,24 +249,32 @@ def _measure_curves(part: Curves, probe: Mapping[str, Any]) -> Measured | Missin
     points = [(point["probability"], point[key]) for point in figure.get("points", ()) if key in point]
     if not points:
         return Missing(part, f"the probe did not compare the {part.more} with the {part.less} partner")
+    if why := next((point["no_interval"] for _, point in points if point.get("no_interval")), None):
+        return Missing(part, str(why))
     directed = [_directed(point["value"], point["p_value"]) for _, point in points]
     weakest = max(range(len(points)), key=lambda at: (directed[at][0], -directed[at][1], -points[at][1]["value"]))
     probability, least = points[weakest]
     against = min(1.0, len(points) * min(p_against for _, p_against in directed))
-    return _probed(part, least, directed[weakest][0], against, float(probability))
+    measured = _probed(part, least, directed[weakest][0], against, int(figure.get("items", 0)))
+    return replace(measured, where=float(probability))
 
 
 def _measure_harm(part: Harm, probe: Mapping[str, Any]) -> Measured | Missing:
     found = probe.get(HARM_KEY)
     if found is None:
         return Missing(part, "the probe did not compare the two harms")
-    return _probed(part, found, *_directed(found["value"], found["p_value"]))
+    if found.get("no_interval"):
+        return Missing(part, str(found["no_interval"]))
+    items = int((probe.get("figure2b") or {}).get("items", 0))
+    return _probed(part, found, *_directed(found["value"], found["p_value"]), items)
 
 
-def _probed(
-    part: Part, found: Mapping[str, Any], p_for: float, p_against: float, where: float | None = None
-) -> Measured:
-    """One difference of the probe's summary; an older one speaks of one seed and does not say so."""
+def _probed(part: Part, found: Mapping[str, Any], p_for: float, p_against: float, size: int) -> Measured:
+    """One difference of the probe's summary; an older one speaks of one seed, or of no errors, and does not say so."""
     value, low, high = found["value"], found["low"], found["high"]
     by_seed, spread = tuple(found.get("by_seed", (value,))), found.get("seeds_spread")
-    return Measured(part, value, low, high, p_for, p_against, by_seed, spread, where=where)
+    effect = None
+    if found.keys() >= set(ERRORS):
+        told = {name: found[name] for name in ("value", "low", "high", "p_value", *ERRORS)}
+        effect = Effect(**told, seeds_spread=spread, by_seed=by_seed)
+    return Measured(part, value, low, high, p_for, p_against, by_seed, spread, effect, size=size)

@@ -63,17 +63,18 @@ def _planned(found: Effect, seeds: int, times: float) -> tuple[float, float]:
 def needed(found: Effect, pairs: int, alpha: float, effect: float | None = None, power: float = POWER) -> Needed:
     """Seeds at the present pairs, and pairs at the present seeds, that separate `effect` (default: the measured one).
 
-    `pairs` is the present number of test pairs; more pairs are more families in proportion.
+    `pairs` is the present number of test pairs (of items, for Figure 2); more are more families in proportion.
     """
     wanted = abs(found.value if effect is None else effect)
-    by_seeds = None if found.seeds_spread is None else _fewest_seeds(found, wanted, alpha, power)
+    by_seeds = None if found.seeds_spread is None else fewest_seeds(found, wanted, alpha, power)
     times = _fewest_times(found, wanted, alpha, power)
     return Needed(
         wanted, power, by_seeds, None if times is None else int(np.ceil(pairs * times)), detectable(found, alpha, power)
     )
 
 
-def _fewest_seeds(found: Effect, wanted: float, alpha: float, power: float) -> int | None:
+def fewest_seeds(found: Effect, wanted: float, alpha: float, power: float = POWER) -> int | None:
+    """Seeds that separate a true difference of `wanted` with `power` at these pairs; None: no number to speak of."""
     return _first(lambda seeds: power_of(found, wanted, alpha, seeds) >= power, 2, MOST_SEEDS)
 
 

@@ -17,25 +17,20 @@ Weights = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A figure with the limits of its confidence interval."""
+    """A figure with the limits of its confidence interval; None where there are too few units for one."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 class Difference(NamedTuple):
-    """A difference of two figures with its interval and two-sided p-value."""
+    """A difference of two figures with its interval and two-sided p-value; None as for `Interval`."""
 
     value: float
-    low: float
-    high: float
-    p_value: float
-
-    @property
-    def separated(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+    low: float | None
+    high: float | None
+    p_value: float | None
 
 
 def check_scores(labels: Labels, scores: Scores) -> None:

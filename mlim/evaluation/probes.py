@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mlim.data.collate import ItemBatch, ItemCollator, ItemSource
+from mlim.data.batches import ItemBatch
+from mlim.data.collate import ItemCollator, ItemSource
 from mlim.data.loader import chunks
 from mlim.data.seeds import numpy_generator
 from mlim.data.tokenize import TextTokenizer
-from mlim.evaluation.resampling import Effect, Resampled, draw_units, effect_of, pooled_spread
+from mlim.evaluation.resampling import Effect, Resampled, draw_units, effect_of
+from mlim.evaluation.spreads import Pools
 from mlim.models.config import TEXT_SPECIALS
 from mlim.models.mlim import Mlim
 
@@ -127,8 +129,8 @@ class Prober:
         text = numpy_generator("probe text", seed).random(
             (len(self._items), probed.max_tokens + TEXT_SPECIALS), dtype=np.float32
         )
-        cells = self._model.config.cells
-        image = numpy_generator("probe image", seed).random((len(self._items), cells), dtype=np.float32)
+        patches = self._model.config.patches
+        image = numpy_generator("probe image", seed).random((len(self._items), patches), dtype=np.float32)
         self._text_draws, self._image_draws = torch.from_numpy(text), torch.from_numpy(image)
 
     def mlm(self, probabilities: Sequence[float]) -> Losses:
@@ -145,11 +147,11 @@ class Prober:
         return self._losses(shown, probabilities, self._mlm)
 
     def recon(self, probabilities: Sequence[float]) -> Losses:
-        """Figure 2b: RECON loss of each picture against the cell masking probability, the text not masked."""
+        """Figure 2b: RECON loss of each picture against the patch masking probability, the text not masked."""
         return self._losses(self._beside_texts(), probabilities, self._recon)
 
     def reconstructions(self, probability: float, number: int) -> list[list[NDArray[np.float32]]]:
-        """For the first `number` items the pictures named in `SHEET`, (S, S, 3) in [0, 1]; masked cells are gray."""
+        """For the first `number` items the pictures named in `SHEET`, (S, S, 3) in [0, 1]; masked patches are gray."""
         shown = self._beside_texts()
         rows = []
         for item, draws in zip(self._items[:number], self._image_draws, strict=False):
@@ -210,13 +212,13 @@ class Prober:
 
     @torch.inference_mode()
     def _reconstruct(self, batch: ItemBatch, mask: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) made from the cells that `mask` (B, cells) leaves visible, and the text."""
+        """Pictures (B, 3, S, S) made from the patches that `mask` (B, patches) leaves visible, and the text."""
         text, attention, pixels = batch.input_ids, batch.text_attention, batch.pixels
         output = self._model.forward_items(text, attention, pixels, None, mask.to(self._device))
-        return self._model.reconstruct(cast(Tensor, output.cells)).float()  # cells: a picture was given
+        return self._model.reconstruct(cast(Tensor, output.patches)).float()  # patches: a picture was given
 
     def _hide(self, pixels: Tensor, mask: Tensor) -> Tensor:
-        """One picture (3, S, S) with its masked cells gray."""
+        """One picture (3, S, S) with its masked patches gray."""
         grid = self._model.config.grid
         side = pixels.shape[-1] // grid
         hidden = mask.reshape(grid, grid).repeat_interleave(side, 0).repeat_interleave(side, 1)
@@ -281,17 +283,17 @@ def figure_table(losses: Losses, settings: Resampling) -> pd.DataFrame:
 def compare_partners(losses: Losses, settings: Resampling) -> list[Point]:
     """At each probability the differences between partners, paired by item and by seed.
 
-    The spread between seeds of a difference is that of the three partners together: they are alike, as are the rows
-    of a table (`pooled_spread`).
+    The spread between seeds of a difference is that of the partners together whose losses vary alike (`Pools`), as it
+    is of the rows of a table.
     """
     draws, clusters = settings.draws(losses), settings.clusters(losses)
 
     def at(probability: float) -> Point:
         found = {partner: losses[probability, partner].resampled(draws) for partner in PARTNERS}
-        spread = pooled_spread([one.by_seed for one in found.values()])
+        pools = Pools({partner: one.by_seed for partner, one in found.items()})
 
         def minus(more: Partner, less: Partner) -> Effect:
-            return effect_of(found[more].minus(found[less]), clusters, settings.confidence, spread)
+            return effect_of(found[more].minus(found[less]), clusters, settings.confidence, pools.between(more, less))
 
         return Point(probability, minus("random", "own"), minus("empty", "own"), minus("random", "empty"))
 

@@ -5,7 +5,7 @@ to draw them: pairs by label (every pair for itself), and families, whose pairs 
 is measured between the seeds. Models are compared on the same resamples, seed by seed.
 """
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from mlim.errors import DataError
 from mlim.evaluation.pr_auc import Difference, Interval, Labels, Ranking, Scores, Weights, average_precision
+from mlim.evaluation.spreads import FEWEST, Pools, Spread
 
 CHUNK: Final = 250  # resamples in memory at a time
-FEWEST: Final = 2  # families, and pairs of a label, that a spread can be measured between
+SEEDS_AND_PAIRS: Final = 2  # dimensions of scores without one for fine-tunings
+FEWEST_UNITS: Final = 10  # fewer give no interval, which would be wrong too often (docs/statistics.md)
 
 Families = NDArray[np.int64]
 Name = TypeVar("Name", bound=Hashable)
@@ -38,17 +39,44 @@ class JudgedPairs(NamedTuple):
         """How many independent units there are: families, or pairs where no families are known."""
         return self.labels.size if self.families is None else int(np.unique(self.families).size)
 
+    @property
+    def units(self) -> int:
+        """How many independent units there are of the rarer label: families with such a pair, or such pairs."""
+        return min(self._units_of(label) for label in (0, 1))
+
+    def _units_of(self, label: int) -> int:
+        held = self.labels == label
+        return int(held.sum()) if self.families is None else int(np.unique(self.families[held]).size)
+
+    @property
+    def no_interval(self) -> str:
+        """Why there are too few units for an interval, as a sentence; empty where there are enough."""
+        if self.units >= FEWEST_UNITS:
+            return ""
+        label = "matches" if self._units_of(1) <= self._units_of(0) else "mismatches"
+        said = f"{self.units} {label}" if self.families is None else f"{label} of {self.units} families"
+        return _no_interval(f"the test pairs hold {said}")
+
+
+def _no_interval(what: str) -> str:
+    return f"{what}, fewer than the {FEWEST_UNITS} that an interval needs: no interval and no verdict"
+
 
 @dataclass(frozen=True)
 class Resampled:
-    """Average precision of one model for each of its seeds (k,), and on each resample of the pairs (k, samples)."""
+    """Average precision of one model for each of its seeds (k,), and on each resample of the pairs (k, samples).
+
+    `why` says why there are no resamples; empty where there are.
+    """
 
     by_seed: Scores
     replicates: NDArray[np.float64]
+    why: str = ""
 
     def minus(self, other: "Resampled") -> "Resampled":
         """The differences to a model judged on the same pairs and resamples, seed by seed."""
-        return Resampled(self.by_seed - other.by_seed, self.replicates - other.replicates)
+        why = self.why or other.why
+        return Resampled(self.by_seed - other.by_seed, self.replicates - other.replicates, why)
 
 
 @dataclass(frozen=True)
@@ -57,7 +85,9 @@ class Effect:
 
     `pairs_error` is the standard error that the choice of test pairs brings; `seeds_spread` the standard deviation
     between seeds, with `seeds_freedom` degrees of freedom (None with one seed: not known, and not in the interval);
-    `p_value` is two-sided against 0.
+    `pooled` names the rows whose seeds this spread is measured between, none where it is the figure's own alone;
+    `p_value` is two-sided against 0. Where there are too few units for an interval, `why` says so, and the limits, the
+    p-value and what they are made of are NaN: they separate nothing.
     """
 
     value: float
@@ -71,6 +101,8 @@ class Effect:
     seeds_freedom: float
     by_seed: tuple[float, ...]
     clusters: int
+    why: str = ""
+    pooled: tuple[Hashable, ...] = ()
 
     @property
     def seeds(self) -> int:
@@ -80,12 +112,14 @@ class Effect:
     @property
     def interval(self) -> Interval:
         """The value with its limits, as a figure between 0 and 1."""
-        return Interval(self.value, max(self.low, 0.0), min(self.high, 1.0))
+        ends = (None, None) if self.why else (max(self.low, 0.0), min(self.high, 1.0))
+        return Interval(self.value, *ends)
 
     @property
     def difference(self) -> Difference:
         """The value with its limits and p-value, as a difference of two figures."""
-        return Difference(self.value, self.low, self.high, self.p_value)
+        ends = (None, None, None) if self.why else (self.low, self.high, self.p_value)
+        return Difference(self.value, *ends)
 
     @property
     def separated(self) -> bool:
@@ -98,30 +132,45 @@ def resample(
 ) -> dict[Name, Resampled]:
     """Average precision of every model on the same resamples of the pairs.
 
-    `scorings` maps a model to the scores (seeds, n) of its trainings. The resamples depend on `seed` and the order of
-    the pairs only. `DataError` when there are too few families, or too few pairs of a label, to tell a spread from.
+    `scorings` maps a model to the scores (seeds, n) of its trainings, or (seeds, fine-tunings, n): a seed's figure is
+    then the mean of those of its fine-tunings, so that the spread between seeds holds both parts. The resamples depend
+    on `seed` and the order of the pairs only. With too few units (`JudgedPairs.no_interval`) there are none, and
+    `Resampled.why` says so.
     """
-    _check(pairs)
-    ranked = {name: [Ranking(pairs.labels, one) for one in scores] for name, scores in scorings.items()}
+    values = {
+        name: np.array(
+            [np.mean([average_precision(pairs.labels, one) for one in of_seed]) for of_seed in _tunings(scores)]
+        )
+        for name, scores in scorings.items()
+    }
+    if why := pairs.no_interval:
+        return {name: Resampled(found, np.empty((found.size, 0)), why) for name, found in values.items()}
+    replicates = _replicates(pairs, scorings, samples, seed)
+    if any(found.shape[1] < FEWEST for found in replicates.values()):
+        why = "hardly a resample of the families holds both labels: no interval and no verdict"
+    return {name: Resampled(values[name], replicates[name], why) for name in scorings}
+
+
+def _tunings(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores (seeds, fine-tunings, n), whether there are several fine-tunings of a seed or one."""
+    return scores[:, None] if scores.ndim == SEEDS_AND_PAIRS else scores
+
+
+def _replicates(
+    pairs: JudgedPairs, scorings: Mapping[Name, NDArray[np.float64]], samples: int, seed: int
+) -> dict[Name, NDArray[np.float64]]:
+    ranked = {
+        name: [[Ranking(pairs.labels, one) for one in of_seed] for of_seed in _tunings(scores)]
+        for name, scores in scorings.items()
+    }
     parts: dict[Name, list[NDArray[np.float64]]] = {name: [] for name in scorings}
     generator = np.random.default_rng(seed)
     for start in range(0, samples, CHUNK):
         weights = draw_weights(pairs, min(CHUNK, samples - start), generator)
         for name, rankings in ranked.items():
-            parts[name].append(np.stack([ranking.average_precision(weights) for ranking in rankings]))
-    replicates = {name: np.concatenate(found, axis=1) for name, found in parts.items()}
-    if any(found.shape[1] < FEWEST for found in replicates.values()):
-        raise DataError("hardly a resample of the families holds both labels: too few families to tell a spread from")
-    values = {name: [average_precision(pairs.labels, one) for one in scores] for name, scores in scorings.items()}
-    return {name: Resampled(np.array(values[name]), replicates[name]) for name in scorings}
-
-
-def _check(pairs: JudgedPairs) -> None:
-    matches = int(pairs.labels.sum())
-    if min(matches, pairs.labels.size - matches) < FEWEST:
-        raise DataError(f"{pairs.labels.size} test pairs with {matches} matches are too few to tell a spread from")
-    if pairs.clusters < FEWEST:
-        raise DataError("the test pairs are all of one family: no spread between families can be told")
+            drawn = [[ranking.average_precision(weights) for ranking in of_seed] for of_seed in rankings]
+            parts[name].append(np.asarray(drawn).mean(axis=1))
+    return {name: np.concatenate(found, axis=1) for name, found in parts.items()}
 
 
 def draw_weights(pairs: JudgedPairs, samples: int, generator: np.random.Generator) -> Weights:
@@ -169,38 +218,22 @@ def _with_shares(weights: Weights, labels: Labels) -> Weights:
     return np.asarray(weights[:, kept] * scales[labels])
 
 
-class Spread(NamedTuple):
-    """A standard deviation between seeds, and the degrees of freedom it is known with."""
-
-    value: float
-    freedom: float
-
-
-def pooled_spread(by_seed: Sequence[Scores]) -> Spread | None:
-    """The standard deviation between seeds of a difference of two rows, from all rows together.
-
-    `by_seed` holds a figure (k,) of every row for the same seeds. What is left of them without the means of rows and
-    seeds (randomised blocks, Fisher 1935) has (rows - 1)(k - 1) degrees of freedom: with few seeds far more than the
-    k - 1 of one difference. None with fewer than two rows or seeds.
-    """
-    figures = np.stack(by_seed) if by_seed else np.empty((0, 0))
-    freedom = (figures.shape[0] - 1) * (figures.shape[1] - 1)
-    if min(figures.shape) < FEWEST:
-        return None
-    left = figures - figures.mean(axis=0) - figures.mean(axis=1, keepdims=True) + figures.mean()
-    return Spread(float(np.sqrt(2 * np.square(left).sum() / freedom)), freedom)
-
-
 def effect_of(resampled: Resampled, clusters: int, confidence: float, pooled: Spread | None = None) -> Effect:
     """The mean over seeds with a t interval that covers other test pairs and, from two seeds on, other seeds.
 
     The variance is that between resamples of the pairs, plus that between seeds over their number; the degrees of
     freedom are Satterthwaite's (1946), `clusters` - 1 for the first part. The spread between seeds is the `pooled` one
-    of all rows, or the difference's own where that is larger: a row may be of the unsteady kind.
+    of rows that are alike in it (None: there are none), or the difference's own where that is larger: of few seeds no
+    test can be sure. With fewer than FEWEST_UNITS `clusters`, or without resamples, there is no interval.
     """
-    of_seeds, replicates = resampled.by_seed, resampled.replicates.mean(axis=0)
-    value, pairs_variance = float(of_seeds.mean()), float(replicates.var(ddof=1))
+    of_seeds = resampled.by_seed
     spread = _spread(of_seeds, pooled)
+    why = resampled.why or (
+        _no_interval(f"only {clusters} families or items are independent") if clusters < FEWEST_UNITS else ""
+    )
+    if why:
+        return _without_interval(of_seeds, spread, clusters, why)
+    value, pairs_variance = float(of_seeds.mean()), float(resampled.replicates.mean(axis=0).var(ddof=1))
     seeds_variance = 0.0 if spread is None else spread.value**2 / of_seeds.size
     seeds_freedom = 0.0 if spread is None else spread.freedom
     error = float(np.sqrt(pairs_variance + seeds_variance))
@@ -218,6 +251,25 @@ def effect_of(resampled: Resampled, clusters: int, confidence: float, pooled: Sp
         seeds_freedom=seeds_freedom,
         by_seed=tuple(map(float, of_seeds)),
         clusters=clusters,
+        pooled=() if spread is None else spread.rows,
+    )
+
+
+def _without_interval(of_seeds: Scores, spread: Spread | None, clusters: int, why: str) -> Effect:
+    unknown, own = float("nan"), spread or Spread(0.0, 0.0)
+    return Effect(
+        value=float(of_seeds.mean()),
+        low=unknown,
+        high=unknown,
+        p_value=unknown,
+        standard_error=unknown,
+        freedom=unknown,
+        pairs_error=unknown,
+        seeds_spread=None if spread is None else own.value,
+        seeds_freedom=own.freedom,
+        by_seed=tuple(map(float, of_seeds)),
+        clusters=clusters,
+        why=why,
     )
 
 
@@ -226,7 +278,7 @@ def _spread(of_seeds: Scores, pooled: Spread | None) -> Spread | None:
     if of_seeds.size < FEWEST:
         return None
     own = Spread(float(of_seeds.std(ddof=1)), of_seeds.size - 1)
-    return own if pooled is None else Spread(max(own.value, pooled.value), pooled.freedom)
+    return own if pooled is None else pooled._replace(value=max(own.value, pooled.value))
 
 
 def satterthwaite(*parts: tuple[float, float]) -> float:
@@ -263,14 +315,14 @@ def compare_all(
 ) -> dict[Name, Compared]:
     """All models beside the first of `scorings` (seeds, n), on the same resamples, seed by seed.
 
-    The spread between seeds of the differences is pooled over the models that are `alike` (None: all); `DataError` as
-    `resample`.
+    The spread between seeds of the differences is pooled over those of the models in `alike` (None: all) that a test
+    does not tell apart (`Pools`).
     """
     drawn = resample(pairs, scorings, samples, seed)
     first = next(iter(drawn))
-    spread = pooled_spread([found.by_seed for name, found in drawn.items() if alike is None or name in alike])
+    pools = Pools({name: found.by_seed for name, found in drawn.items() if alike is None or name in alike})
     differences = {
-        name: effect_of(found.minus(drawn[first]), pairs.clusters, confidence, spread)
+        name: effect_of(found.minus(drawn[first]), pairs.clusters, confidence, pools.between(first, name))
         for name, found in drawn.items()
         if name != first
     }

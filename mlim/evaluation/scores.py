@@ -8,7 +8,7 @@ import pandas as pd
 
 from mlim.errors import DataError, InputError
 from mlim.evaluation.pr_auc import Labels, Scores
-from mlim.recipe import Modality
+from mlim.recipe.base import Modality
 
 SCORES_FILE: Final = "scores.parquet"
 PAIR: Final = ["item_a", "item_b", "label"]

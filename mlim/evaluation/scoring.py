@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlim.data.collate import Pair, PairBatch
+from mlim.data.batches import PairBatch
+from mlim.data.collate import Pair
 from mlim.data.loader import chunks, fetch_ahead
 from mlim.data.transfer import to_device
-from mlim.models.matcher import Matcher
-from mlim.recipe import Modality
+from mlim.models.pair_network import PairNetwork
+from mlim.recipe.base import Modality
 
 # Scores stay inside (0, 1), also where a sigmoid in double precision would give exactly 0 or 1.
 LARGEST_LOGIT = 30.0
@@ -18,7 +19,7 @@ LARGEST_LOGIT = 30.0
 
 @torch.no_grad()
 def pair_logits(
-    matcher: Matcher,
+    matcher: PairNetwork,
     pairs: Sequence[Pair],
     collate: Callable[[Sequence[Pair]], PairBatch],
     modality: Modality,
@@ -39,7 +40,7 @@ def pair_logits(
     return np.asarray(logits.cpu().double().numpy(), dtype=np.float64)
 
 
-def _logits(matcher: Matcher, batch: PairBatch, modality: Modality) -> torch.Tensor:
+def _logits(matcher: PairNetwork, batch: PairBatch, modality: Modality) -> torch.Tensor:
     shown = batch.with_floats()
     logits: torch.Tensor = matcher(shown.first, shown.second, modality)
     return logits
@@ -51,7 +52,7 @@ def scores_of(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def score_pairs(
-    matcher: Matcher,
+    matcher: PairNetwork,
     pairs: Sequence[Pair],
     collate: Callable[[Sequence[Pair]], PairBatch],
     modality: Modality,

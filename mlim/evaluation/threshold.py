@@ -9,6 +9,7 @@ from sklearn.metrics import precision_recall_curve
 
 from mlim.evaluation.pr_auc import Labels, Scores, check_scores
 
+Rule = Literal["target-precision", "best-f1", "promised-precision", "promised-recall"]
 SCORE_MARGIN = 1e-14  # scores are kept this far from 0 and 1, where the logit is infinite
 
 
@@ -18,7 +19,7 @@ class Threshold(NamedTuple):
     value: float
     precision: float
     recall: float
-    rule: Literal["target-precision", "best-f1"]
+    rule: Rule
 
 
 class Decision(NamedTuple):
@@ -59,9 +60,7 @@ def choose_threshold(labels: Labels, scores: Scores, target_precision: float, mi
     return _threshold(thresholds, precision, recall, int(np.argmax(f1)), "best-f1")
 
 
-def _threshold(
-    thresholds: Scores, precision: Scores, recall: Scores, index: int, rule: Literal["target-precision", "best-f1"]
-) -> Threshold:
+def _threshold(thresholds: Scores, precision: Scores, recall: Scores, index: int, rule: Rule) -> Threshold:
     return Threshold(float(thresholds[index]), float(precision[index]), float(recall[index]), rule)
 
 

@@ -13,18 +13,18 @@ MODALITIES, TEXT, IMAGE = 2, 0, 1
 
 
 class Backbone(nn.Module):
-    """BERT's encoder over text tokens and image cells; no vector says which modality another one has, unless asked to.
+    """BERT's encoder over text tokens and image patches; no vector tells the modalities apart, unless asked to.
 
-    `words` and `text_positions` are BERT's own embeddings; `image_positions` are separate ones for the cells.
+    `word_embeddings` and `text_positions` are BERT's own; `image_positions` are separate ones for the patches.
     """
 
     def __init__(self, config: MlimConfig) -> None:
         super().__init__()
         self.special = config.special
-        self.words = nn.Embedding(config.vocabulary_size, config.hidden_size)
+        self.word_embeddings = nn.Embedding(config.vocabulary_size, config.hidden_size)
         self.text_positions = nn.Embedding(config.text_positions, config.hidden_size)
         self.image_embedder = ImageEmbedder(config)
-        self.image_positions = nn.Embedding(config.cells, config.hidden_size)
+        self.image_positions = nn.Embedding(config.patches, config.hidden_size)
         self.image_mask = nn.Embedding(1, config.hidden_size) if config.separate_masks else None
         self.modalities = nn.Embedding(MODALITIES, config.hidden_size) if config.modality_segments else None
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
@@ -33,7 +33,7 @@ class Backbone(nn.Module):
 
     def embed_text(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Word + position vectors (B, T, H); `ids` (B, T), `positions` (T,) or (B, T) count from an item's [CLS]."""
-        return self._in_modality(self.words(ids) + self.text_positions(positions), TEXT)
+        return self._in_modality(self.word_embeddings(ids) + self.text_positions(positions), TEXT)
 
     def count_positions(self, length: int, like: Tensor) -> Tensor:
         """Text positions 0..length-1 on the device of `like`; `InputError` when the model has fewer."""
@@ -43,18 +43,18 @@ class Backbone(nn.Module):
         return torch.arange(length, device=like.device)
 
     def embed_image(self, pixels: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Cell + position vectors (B, C, H); cells in `masked` (B, C) bool become the word vector of [MASK].
+        """Patch + position vectors (B, C, H); patches in `masked` (B, C) bool become the word vector of [MASK].
 
-        The position is added after masking: the transformer still knows where the hidden cell lies (section 3.1).
+        The position is added after masking: the transformer still knows where the hidden patch lies (section 3.1).
         """
-        cells = self.image_embedder(pixels)
+        patches = self.image_embedder(pixels)
         if masked is not None:
-            cells = torch.where(masked.unsqueeze(-1), self._mask_vector(), cells)
-        return self._in_modality(cells + self.image_positions.weight, IMAGE)
+            patches = torch.where(masked.unsqueeze(-1), self._mask_vector(), patches)
+        return self._in_modality(patches + self.image_positions.weight, IMAGE)
 
     def _mask_vector(self) -> Tensor:
-        """What stands for a hidden cell: [MASK], the same as for a hidden token, unless the recipe wants another."""
-        return self.words.weight[self.special.mask] if self.image_mask is None else self.image_mask.weight[0]
+        """What stands for a hidden patch: [MASK], the same as for a hidden token, unless the recipe wants another."""
+        return self.word_embeddings.weight[self.special.mask] if self.image_mask is None else self.image_mask.weight[0]
 
     def _in_modality(self, vectors: Tensor, modality: int) -> Tensor:
         return vectors if self.modalities is None else vectors + self.modalities.weight[modality]
@@ -67,8 +67,3 @@ class Backbone(nn.Module):
         packing = pack(attention) if packing is None else packing
         hidden = self.dropout(self.norm(take_tokens(vectors, packing)))
         return put_tokens(self.encoder(hidden, packing), packing)
-
-    def compile_parts(self) -> None:
-        """Compile the transformer's blocks and the embedder in place; names and values of weights stay."""
-        self.encoder.compile_blocks()
-        self.image_embedder.compile(dynamic=True)

@@ -7,7 +7,9 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from mlim.config import Config
 from mlim.data.tokenize import TextTokenizer
-from mlim.recipe import DecoderConfig, EmbedderConfig, Probability, Recipe
+from mlim.recipe.base import Probability
+from mlim.recipe.model import DecoderConfig, EmbedderConfig
+from mlim.recipe.systems import NetworkSections
 
 BERT_NORM_EPS = 1e-12
 BERT_ACTIVATION = "gelu"
@@ -27,13 +29,18 @@ class SpecialIds(Config):
         return cls(cls=tokenizer.cls, sep=tokenizer.sep, mask=tokenizer.mask)
 
 
-class MlimConfig(Config):
-    """Shape of the network; stored beside the weights as JSON."""
+class Inputs(Config):
+    """What a network reads: token ids below `vocabulary_size` at `text_positions` places, square pictures."""
 
     vocabulary_size: PositiveInt
     special: SpecialIds = SpecialIds()
     text_positions: PositiveInt
     image_size: PositiveInt
+
+
+class MlimConfig(Inputs):
+    """Shape of the network; stored beside the weights as JSON."""
+
     grid: PositiveInt
     hidden_size: PositiveInt
     layers: PositiveInt
@@ -49,13 +56,13 @@ class MlimConfig(Config):
     decoder: DecoderConfig
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe, vocabulary_size: int, special: SpecialIds | None = None) -> Self:
+    def from_recipe(cls, recipe: NetworkSections, vocabulary_size: int, special: SpecialIds | None = None) -> Self:
         """The network that `recipe` describes, over a vocabulary of the given size."""
         model = recipe.model
         return cls(
             vocabulary_size=vocabulary_size,
             special=special or SpecialIds(),
-            text_positions=recipe.text.max_tokens + TEXT_SPECIALS,
+            text_positions=recipe.text.limit + TEXT_SPECIALS,
             image_size=recipe.image.size,
             grid=recipe.image.grid,
             hidden_size=model.hidden_size,
@@ -82,8 +89,8 @@ class MlimConfig(Config):
         return layer_strides(self.decoder.strides, self.decoder.layers)
 
     @property
-    def cells(self) -> int:
-        """Number of image cells, and of vectors the transformer sees per picture."""
+    def patches(self) -> int:
+        """Number of image patches, and of vectors the transformer sees per picture."""
         return self.grid * self.grid
 
 
@@ -91,7 +98,7 @@ def layer_strides(strides: Sequence[int], layers: int) -> list[int]:
     """The stride of every layer: `strides` in order, and 1 for each of the remaining, blending layers.
 
     The blending layers are dealt to the enlargements from the last (finest) to the first, as the transformer has
-    already blended the cells themselves; when there are more of them than enlargements, the dealing starts again.
+    already blended the patches themselves; when there are more of them than enlargements, the dealing starts again.
     """
     blends = [0] * len(strides)
     for number in range(layers - len(strides)):

@@ -1,10 +1,14 @@
 """The heads on the transformer's outputs."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from mlim.models.activation import activation
 from mlim.models.config import MlimConfig
+
+COMPARISONS = 2  # of two vectors: their difference and their product
 
 
 class MlmHead(nn.Module):
@@ -35,3 +39,38 @@ class BinaryHead(nn.Module):
         """Logits (B,) from `cls` (B, H)."""
         logits: Tensor = self.score(self.dropout(torch.tanh(self.dense(cls)))).squeeze(-1)
         return logits
+
+
+class CompareHead(nn.Module):
+    """One logit from what two items have become: a dense layer over their differences and products.
+
+    |a - b| and a * b do not change when the two items are exchanged, so neither does the logit. `shared` vectors say
+    something of the pair as a whole (the output at [CLS]); `parts` vectors describe each item.
+    """
+
+    def __init__(self, hidden_size: int, shared: int, parts: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear((shared + COMPARISONS * parts) * hidden_size, hidden_size)
+        self.activation = nn.GELU()
+        self.dropout = nn.Dropout(dropout)
+        self.score = nn.Linear(hidden_size, 1)
+
+    def forward(self, first: Tensor, second: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Logits (B,) from the items' vectors (B, parts * H) and what they share (B, shared * H)."""
+        compared = [(first - second).abs(), first * second]
+        known = compared if shared is None else [shared, *compared]
+        hidden = self.activation(self.dense(torch.cat(known, dim=1)))
+        logits: Tensor = self.score(self.dropout(hidden)).squeeze(-1)
+        return logits
+
+
+class AttributeHeads(nn.Module):
+    """Which value an item has in each of several attributes: one linear layer for each of them."""
+
+    def __init__(self, width: int, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, count) for count in classes)
+
+    def forward(self, items: Tensor) -> list[Tensor]:
+        """Logits (N, classes) of every attribute from the items' vectors (N, width)."""
+        return [layer(items) for layer in self.layers]

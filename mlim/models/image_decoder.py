@@ -13,7 +13,7 @@ class ImageDecoder(nn.Module):
     """(B, grid * grid, hidden) -> (B, 3, S, S) in [0, 1].
 
     Two kinds of deconvolution: kernel = stride enlarges the picture, kernel 3 with stride 1 lets neighbours blend, so
-    that no seams stay between cells. Every enlargement comes after the blending at its coarse resolution: the wide
+    that no seams stay between patches. Every enlargement comes after the blending at its coarse resolution: the wide
     layers work on few pixels.
     """
 
@@ -26,9 +26,9 @@ class ImageDecoder(nn.Module):
             for entering, leaving, stride in zip(channels[:-1], channels[1:], config.decoder_strides, strict=True)
         )
 
-    def forward(self, cells: Tensor) -> Tensor:
-        """The reconstructed pictures from the transformer's outputs at the image cells."""
-        picture = cells.reshape(len(cells), self.grid, self.grid, cells.shape[-1])
+    def forward(self, patches: Tensor) -> Tensor:
+        """The reconstructed pictures from the transformer's outputs at the image patches."""
+        picture = patches.reshape(len(patches), self.grid, self.grid, patches.shape[-1])
         picture = self.layers[0](picture.permute(0, 3, 1, 2))  # stays channels last in memory: the faster layout
         for layer in self.layers[1:]:
             picture = layer(nn.functional.gelu(picture))

@@ -12,11 +12,11 @@ RGB = 3
 
 
 class ImageEmbedder(nn.Module):
-    """(B, 3, S, S) in [0, 1] -> (B, grid * grid, hidden), cells row by row.
+    """(B, 3, S, S) in [0, 1] -> (B, grid * grid, hidden), patches row by row.
 
     Kernel = stride in every layer and nothing mixes across space (no padding, no spatial normalisation), so a vector
-    knows the pixels of its own cell and no other: hiding the vector hides everything about the region. (`overlap` gives
-    that up, to measure what it is worth.)
+    knows the pixels of its own patch and no other: hiding the vector hides everything about the region. (`overlap`
+    gives that up, to measure what it is worth.)
     """
 
     def __init__(self, config: MlimConfig) -> None:
@@ -29,7 +29,7 @@ class ImageEmbedder(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The cell vectors; `InputError` for a picture of another size than the network was built for."""
+        """The patch vectors; `InputError` for a picture of another size than the network was built for."""
         if pixels.shape[-2:] != (self.size, self.size):
             given = " x ".join(map(str, pixels.shape[-2:]))
             raise InputError(f"the model reads {self.size} x {self.size} pictures, got {given}; resize them first")

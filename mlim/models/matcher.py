@@ -1,129 +1,286 @@
 """The fine-tuned model: do two items match closely? (paper section 4.2.1)"""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self, cast
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from mlim.config import Config
+from mlim.data.batches import PairSide
+from mlim.errors import InputError
 from mlim.models.backbone import Backbone
 from mlim.models.config import TEXT_SPECIALS, MlimConfig
-from mlim.models.heads import BinaryHead
-from mlim.models.initialise import initialise
+from mlim.models.costs import embedder_layers, operations_of, transformer_layers
+from mlim.models.heads import AttributeHeads, BinaryHead, CompareHead
+from mlim.models.initialise import drawn
 from mlim.models.mlim import Mlim
-from mlim.models.storage import load_model, save_model
+from mlim.models.network import Part, RecomputableBlock
+from mlim.models.pair_network import PAIR, PairNetwork, ReadPair, equally_long
+from mlim.models.storage import plan_model, save_model
 from mlim.models.transformer import Packing, pack
-from mlim.recipe import Modality, Probability
+from mlim.models.weights import NamedTensors, Planned, named_tensors, on_meta
+from mlim.recipe.base import Modality, Probability, ReadOut
 
 KIND = "matcher"
-PAIR = 2
-
-
-class PairSide(NamedTuple):
-    """One item of every pair of a batch.
-
-    `tokens` (B, T) ids without [CLS] and [SEP], padded; `attention` (B, T) bool, False at padding;
-    `pixels` (B, 3, S, S) in [0, 1]. The two sides may differ in T.
-    """
-
-    tokens: Tensor
-    attention: Tensor
-    pixels: Tensor
+JOINT_PARTS, SEPARATE_PARTS = 2, 3  # vectors of an item: text, patches; [CLS], text, patches
+BACKBONE = "backbone."  # begins the names of what pre-training and fine-tuning share
 
 
 class MatcherConfig(Config):
-    """The backbone's shape and what fine-tuning adds."""
+    """The backbone's shape and what fine-tuning adds; models saved before there was a choice read out [CLS]."""
 
     backbone: MlimConfig
     head_dropout: Probability
+    read_out: ReadOut = "cls"
 
 
-class Matcher(nn.Module):
-    """Sequence [CLS] text1 cells1 [SEP] text2 cells2; one logit from [CLS]; no decoder, no masking.
+class Matcher(PairNetwork):
+    """One logit for a pair of items, without decoder or masking; `read_out` says what the logit is read from.
+
+    `cls` and `joint` encode both items in one sequence, [CLS] text1 patches1 [SEP] text2 patches2 (section 4.2.1):
+    `cls` reads the output at [CLS] alone, `joint` also compares the means of each item's outputs. `separate` encodes
+    each item as pre-training did, [CLS] text [SEP] patches, and compares the two.
 
     Positions restart in each item, so that both items look as they did in pre-training: tokens count from 1 after
-    [CLS] at 0, and [SEP] has the position after the last token of the first text, where pre-training has it too.
-    Nothing but order and [SEP] tells the items apart, unless `pair_segments` adds a learned vector per item.
+    [CLS] at 0. Nothing but order and [SEP] tells the items of one sequence apart, unless `pair_segments` adds a learned
+    vector per item. With `joint` and `separate` the logit does not depend on the order of the items.
+
+    `classes` are those of attributes that the items' vectors are also to tell while the matcher is trained; the heads
+    for them are left out of what is saved (`forget_attributes`).
     """
 
-    def __init__(self, config: MatcherConfig) -> None:
+    def __init__(self, config: MatcherConfig, classes: Sequence[int] = ()) -> None:
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone)
-        self.head = BinaryHead(config.backbone.hidden_size, config.head_dropout)
+        self.head = _head(config)
         self.segments = nn.Embedding(PAIR, config.backbone.hidden_size) if config.backbone.pair_segments else None
+        self.attributes = AttributeHeads(_item_width(config), classes) if classes else None
 
     @classmethod
-    def from_mlim(cls, mlim: Mlim, head_dropout: float, seed: int) -> Self:
-        """Start from a copy of `mlim`'s backbone; the head is random from `seed`, the pre-training heads are gone."""
-        with torch.device("meta"):
-            matcher = cls(MatcherConfig(backbone=mlim.config, head_dropout=head_dropout))
-        matcher.to_empty(device="cpu")
-        initialise(matcher, mlim.config.hidden_size, torch.Generator().manual_seed(seed))
-        matcher.backbone.load_state_dict(mlim.backbone.state_dict())
-        return matcher
+    def planned(
+        cls,
+        mlim: Planned[Mlim],
+        head_dropout: float,
+        seed: int,
+        read_out: ReadOut = "cls",
+        classes: Sequence[int] = (),
+    ) -> Planned[Self]:
+        """A matcher to be built on `mlim`'s backbone; its heads are random from `seed`, those of `mlim` are gone."""
+        backbone = mlim.model.config
+        config = MatcherConfig(backbone=backbone, head_dropout=head_dropout, read_out=read_out)
+        matcher = on_meta(lambda: cls(config, classes))
 
-    def forward(self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None = None) -> Tensor:
-        """Logits (B,) that the items match; the vectors of a modality that is left out are not in the sequence.
+        def weights() -> NamedTensors:
+            yield from drawn(matcher, backbone.hidden_size, torch.Generator().manual_seed(seed))
+            yield from ((name, value) for name, value in mlim.weights() if name.startswith(BACKBONE))
 
-        `packing` is what `pack_pairs` gave for this batch, for models on a GPU.
+        return Planned(matcher, weights)
+
+    @classmethod
+    def from_mlim(
+        cls, mlim: Mlim, head_dropout: float, seed: int, read_out: ReadOut = "cls", classes: Sequence[int] = ()
+    ) -> Self:
+        """The same from a network that is built already; its weights are copied."""
+        built = Planned(mlim, lambda: iter(named_tensors(mlim).items()))
+        return cls.planned(built, head_dropout, seed, read_out, classes).build()
+
+    @property
+    def read_out(self) -> ReadOut:
+        """What the logit of a pair is read from."""
+        return self.config.read_out
+
+    @property
+    def item_width(self) -> int:
+        """Numbers in an item's vector (`ReadPair.items`)."""
+        return _item_width(self.config)
+
+    def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
+        """Its modules by the part of the network that they belong to."""
+        added = (self.head, self.segments, self.attributes)
+        return {
+            "embedder": [self.backbone.image_embedder],
+            "transformer": [self.backbone],
+            "heads": [module for module in added if module is not None],
+        }
+
+    def levels(self) -> Sequence[Sequence[RecomputableBlock]]:
+        """The blocks of its one encoder."""
+        return [[block] for block in self.backbone.encoder.levels()]
+
+    def tokens(self, packing: Packing, modality: Modality) -> int:
+        """Vectors that the transformer reads of a batch: text tokens and image patches, without padding."""
+        return len(packing.indices)
+
+    def operations(self, packing: Packing, modality: Modality) -> float:
+        """Operations of a forward pass over a batch, of sequences of average length, without the heads."""
+        config, sequences = self.config.backbone, len(packing.attention_mask)
+        pictures = 0 if modality == "text" else 1 if self.config.read_out == "separate" else PAIR
+        layers = [*transformer_layers(config, len(packing.indices) / sequences), *embedder_layers(config) * pictures]
+        return sequences * operations_of(layers)
+
+    def read_pair(
+        self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None = None
+    ) -> ReadPair:
+        """Logits, and the vectors of both items: means of an item's text and patch outputs.
+
+        With `separate` its output at [CLS] comes before them. `packing` is what `pack_pairs` gave for this batch, for
+        models on a GPU.
         """
-        special, cls = self.config.backbone.special, torch.zeros_like(first.attention[:, :1], dtype=torch.long)
+        if self.config.read_out == "separate":
+            items = self.item_vectors(_stacked(first, second), modality, packing)
+            return ReadPair(self.compare(*items.chunk(PAIR)), items)
+        hidden = self._encode_pair(first, second, modality, packing)
+        length = self._item_length(first, modality)
+        left = self._means(hidden[:, 1 : 1 + length], first, modality)
+        right = self._means(hidden[:, 2 + length :], second, modality)
+        cls = hidden[:, 0]
+        logits = self.head(cls) if self.config.read_out == "cls" else self.head(left, right, shared=cls)
+        return ReadPair(logits, torch.cat([left, right]))
+
+    def compare(self, first: Tensor, second: Tensor) -> Tensor:
+        """Logits (B,) from the `item_vectors` (B, width) of both sides, where `read_out` is `separate`."""
+        if self.config.read_out != "separate":
+            raise InputError(f"a model with finetune.read_out {self.read_out} compares no vectors of items")
+        logits: Tensor = self.head(first, second)
+        return logits
+
+    def attribute_logits(self, items: Tensor) -> list[Tensor]:
+        """Logits of every attribute (N, classes) from `ReadPair.items`; none once they are forgotten."""
+        return [] if self.attributes is None else self.attributes(items)
+
+    def forget_attributes(self) -> None:
+        """Drop what only training needs."""
+        self.attributes = None
+
+    def item_vectors(self, side: PairSide, modality: Modality, packing: Packing | None = None) -> Tensor:
+        """What `separate` compares, (B, 3 * H): the output at [CLS], the means of the text's and the patches' outputs.
+
+        Zeros stand for a modality that is left out and for an empty text.
+        """
+        special = self.config.backbone.special
+        start = torch.zeros_like(side.attention[:, :1], dtype=torch.long)
+        text = [] if modality == "image" else [self._text(side)]
+        patches = [] if modality == "text" else [self.backbone.embed_image(side.pixels)]
+        end = self._special(special.sep, _after(modality, side))
+        vectors = torch.cat([self._special(special.cls, start), *text, end, *patches], dim=1)
+        hidden = self.backbone.encode(vectors, self._attention_alone(side.attention, modality), packing)
+        length = self._text_length(side, modality)
+        own = torch.cat([hidden[:, 1 : 1 + length], hidden[:, 2 + length :]], dim=1)  # without [CLS] and [SEP]
+        return torch.cat([hidden[:, 0], self._means(own, side, modality)], dim=1)
+
+    def _encode_pair(self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None) -> Tensor:
+        """The outputs (B, S, H) of both items in one sequence."""
+        special, start = self.config.backbone.special, torch.zeros_like(first.attention[:, :1], dtype=torch.long)
+        between = (first, second) if self.config.read_out == "joint" else (first,)
         vectors = (
-            self._special(special.cls, cls),
+            self._in_segment(self._special(special.cls, start), 0),
             *self._item(first, modality, segment=0),
-            self._special(special.sep, self._sep_position(first, modality)),
+            self._in_segment(self._special(special.sep, _after(modality, *between)), 0),
             *self._item(second, modality, segment=1),
         )
         attention = self._attention(first.attention, second.attention, modality)
-        hidden = self.backbone.encode(torch.cat(vectors, dim=1), attention, packing)
-        return cast(Tensor, self.head(hidden[:, 0]))
+        return self.backbone.encode(torch.cat(vectors, dim=1), attention, packing)
+
+    def _text_length(self, side: PairSide, modality: Modality) -> int:
+        return 0 if modality == "image" else side.tokens.shape[1]
+
+    def _item_length(self, side: PairSide, modality: Modality) -> int:
+        """How many vectors an item has in the sequence of a pair."""
+        return self._text_length(side, modality) + (0 if modality == "text" else self.config.backbone.patches)
+
+    def _means(self, own: Tensor, side: PairSide, modality: Modality) -> Tensor:
+        """Means (B, 2 * H) of an item's outputs (B, L, H) at its tokens, then its patches; zeros where it has none."""
+        length = self._text_length(side, modality)
+        text, patches = own[:, :length], own[:, length:]
+        everywhere = side.attention.new_ones(patches.shape[:2])
+        return torch.cat([_mean_at(text, side.attention[:, :length]), _mean_at(patches, everywhere)], dim=1)
 
     def pack_pairs(self, first: Tensor, second: Tensor, modality: Modality) -> Packing:
         """The packing for `forward`, from the attentions (B, T) of both sides while they lie on the CPU."""
+        if self.config.read_out == "separate":
+            return pack(self._attention_alone(torch.cat(equally_long(first, second)), modality))
         return pack(self._attention(first, second, modality))
 
     def _attention(self, first: Tensor, second: Tensor, modality: Modality) -> Tensor:
-        """Which vectors of [CLS] text1 cells1 [SEP] text2 cells2 are no padding, (B, S) bool."""
-        one, cells = (first.new_ones(len(first), width) for width in (1, self.config.backbone.cells))
+        """Which vectors of [CLS] text1 patches1 [SEP] text2 patches2 are no padding, (B, S) bool."""
+        one, patches = (first.new_ones(len(first), width) for width in (1, self.config.backbone.patches))
         sides = {
             "text": ((first,), (second,)),
-            "image": ((cells,), (cells,)),
-            "both": ((first, cells), (second, cells)),
+            "image": ((patches,), (patches,)),
+            "both": ((first, patches), (second, patches)),
         }
         left, right = sides[modality]
         return torch.cat([one, *left, one, *right], dim=1)
 
-    def _special(self, token: int, positions: Tensor) -> Tensor:
-        return self._in_segment(self.backbone.embed_text(torch.full_like(positions, token), positions), 0)
+    def _attention_alone(self, text: Tensor, modality: Modality) -> Tensor:
+        """Which vectors of [CLS] text [SEP] patches are no padding, (B, S) bool."""
+        one, patches = (text.new_ones(len(text), width) for width in (1, self.config.backbone.patches))
+        parts = {"text": (one, text, one), "image": (one, one, patches), "both": (one, text, one, patches)}
+        return torch.cat(parts[modality], dim=1)
 
-    def _sep_position(self, first: PairSide, modality: Modality) -> Tensor:
-        if modality == "image":
-            return torch.ones_like(first.attention[:, :1], dtype=torch.long)
-        return first.attention.sum(dim=1, keepdim=True) + 1
+    def _special(self, token: int, positions: Tensor) -> Tensor:
+        return self.backbone.embed_text(torch.full_like(positions, token), positions)
+
+    def _text(self, side: PairSide) -> Tensor:
+        places = self.backbone.count_positions(side.tokens.shape[1] + TEXT_SPECIALS, side.tokens)
+        return self.backbone.embed_text(side.tokens, places[1:-1])  # between [CLS] and [SEP]
 
     def _item(self, side: PairSide, modality: Modality, segment: int) -> list[Tensor]:
         parts = []
         if modality != "image":
-            places = self.backbone.count_positions(side.tokens.shape[1] + TEXT_SPECIALS, side.tokens)
-            parts.append(self.backbone.embed_text(side.tokens, places[1:-1]))  # between [CLS] and [SEP]
+            parts.append(self._text(side))
         if modality != "text":
             parts.append(self.backbone.embed_image(side.pixels))
         return [self._in_segment(vectors, segment) for vectors in parts]
 
-    def compile_parts(self) -> None:
-        """Compile blocks and embedder in place (torch.compile); names and values of weights stay."""
-        self.backbone.compile_parts()
-
     def _in_segment(self, vectors: Tensor, segment: int) -> Tensor:
         return vectors if self.segments is None else vectors + self.segments.weight[segment]
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write config.json and model.safetensors into `folder`."""
+    def save_pretrained(self, folder: Path | None) -> None:
+        """Write config.json and model.safetensors into `folder`; see `save_model` for several ranks."""
         save_model(folder, KIND, self.config, self)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Read a saved matcher, in evaluation mode; `InputError` when `folder` holds none."""
-        return load_model(folder, KIND, MatcherConfig, cls)
+        return plan_model(folder, KIND, MatcherConfig, cls).build().eval()
+
+
+def _item_width(config: MatcherConfig) -> int:
+    """Numbers in an item's vector."""
+    return (SEPARATE_PARTS if config.read_out == "separate" else JOINT_PARTS) * config.backbone.hidden_size
+
+
+def _head(config: MatcherConfig) -> BinaryHead | CompareHead:
+    width, dropout = config.backbone.hidden_size, config.head_dropout
+    match config.read_out:
+        case "cls":
+            return BinaryHead(width, dropout)
+        case "joint":
+            return CompareHead(width, shared=1, parts=JOINT_PARTS, dropout=dropout)
+        case "separate":
+            return CompareHead(width, shared=0, parts=SEPARATE_PARTS, dropout=dropout)
+
+
+def _after(modality: Modality, *sides: PairSide) -> Tensor:
+    """The position (B, 1) of a [SEP] behind these items' texts: after the longest, so that their order is no matter."""
+    if modality == "image":
+        return torch.ones_like(sides[0].attention[:, :1], dtype=torch.long)
+    lengths = [side.attention.sum(dim=1, keepdim=True) for side in sides]
+    return torch.stack(lengths).amax(dim=0) + 1
+
+
+def _mean_at(hidden: Tensor, places: Tensor) -> Tensor:
+    """The mean (B, H) of the outputs (B, L, H) at `places` (B, L) bool; zeros where there is none."""
+    weights = places.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def _stacked(first: PairSide, second: PairSide) -> PairSide:
+    """The items of both sides one below the other, (2 * B, ...)."""
+    tokens = torch.cat(equally_long(first.tokens, second.tokens))
+    attention = torch.cat(equally_long(first.attention, second.attention))
+    return PairSide(tokens, attention, torch.cat([first.pixels, second.pixels]))

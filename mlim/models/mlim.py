@@ -1,31 +1,32 @@
-"""The pre-training model: text and image cells in one transformer, read by MLM, RECON and ITM (paper section 3)."""
+"""The pre-training model: text and image patches in one transformer, read by MLM, RECON and ITM (paper section 3)."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from mlim.config import parse
 from mlim.models.backbone import Backbone
 from mlim.models.config import MlimConfig
+from mlim.models.costs import decoder_layers, embedder_layers, mlm_layers, operations_of, transformer_layers
 from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.image_decoder import ImageDecoder
-from mlim.models.initialise import initialise
-from mlim.models.storage import load_model, save_model
+from mlim.models.initialise import drawn
+from mlim.models.network import Part, RecomputableBlock
+from mlim.models.storage import plan_model, save_model
+from mlim.models.system import Fused, Shown, System
 from mlim.models.transformer import Packing, pack
+from mlim.models.weights import Planned, on_meta
 
 KIND = "mlim"
 
 
-class ItemOutput(NamedTuple):
-    """The transformer's outputs: `text` (B, T, H) with [CLS] first, `cells` (B, C, H) or None without pictures."""
+class Mlim(System):
+    """Sequence [CLS] text [SEP] patches; masked tokens and patches are the same [MASK] vector; no segment embedding."""
 
-    text: Tensor
-    cells: Tensor | None
-
-
-class Mlim(nn.Module):
-    """Sequence [CLS] text [SEP] cells; masked tokens and cells are the same [MASK] vector; no segment embedding."""
+    kind = KIND
 
     def __init__(self, config: MlimConfig) -> None:
         super().__init__()
@@ -36,13 +37,50 @@ class Mlim(nn.Module):
         self.decoder = ImageDecoder(config)
 
     @classmethod
+    def planned(cls, config: MlimConfig, seed: int) -> Planned[Self]:
+        """A network to be built, with random weights that depend on nothing but `config` and `seed`."""
+        model = on_meta(lambda: cls(config))
+        return Planned(model, lambda: drawn(model, config.hidden_size, torch.Generator().manual_seed(seed)))
+
+    @classmethod
     def random(cls, config: MlimConfig, seed: int) -> Self:
-        """A network with random weights that depend on nothing but `config` and `seed`."""
-        with torch.device("meta"):
-            model = cls(config)
-        model.to_empty(device="cpu")
-        initialise(model, model.config.hidden_size, torch.Generator().manual_seed(seed))
-        return model
+        """The same, built."""
+        return cls.planned(config, seed).build()
+
+    @property
+    def inputs(self) -> MlimConfig:
+        """What it can read."""
+        return self.config
+
+    @property
+    def patches(self) -> int:
+        """Vectors that it makes of a picture."""
+        return self.config.patches
+
+    def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
+        """Its modules by the part of the network that they belong to."""
+        return {
+            "embedder": [self.backbone.image_embedder],
+            "transformer": [self.backbone],
+            "decoder": [self.decoder],
+            "heads": [self.mlm_head, self.itm_head],
+        }
+
+    def levels(self) -> Sequence[Sequence[RecomputableBlock]]:
+        """The blocks of its one encoder."""
+        return [[block] for block in self.backbone.encoder.levels()]
+
+    def fuse(self, shown: Shown) -> Fused:
+        """The outputs at the text's tokens and at the picture's patches."""
+        input_ids, length = shown.input_ids, shown.input_ids.shape[1]
+        if shown.text_mask is not None:
+            input_ids = torch.where(shown.text_mask, self.config.special.mask, input_ids)
+        vectors = self.backbone.embed_text(input_ids, self.backbone.count_positions(length, input_ids))
+        pictures = shown.pixels is not None
+        if shown.pixels is not None:
+            vectors = torch.cat([vectors, self.backbone.embed_image(shown.pixels, shown.image_mask)], dim=1)
+        hidden = self.backbone.encode(vectors, self._attention(shown.text_attention, pictures), shown.packing)
+        return Fused(hidden[:, :length], hidden[:, length:] if pictures else None)
 
     def forward_items(
         self,
@@ -52,51 +90,62 @@ class Mlim(nn.Module):
         text_mask: Tensor | None = None,
         image_mask: Tensor | None = None,
         packing: Packing | None = None,
-    ) -> ItemOutput:
-        """Encode items.
-
-        `input_ids` (B, T) hold [CLS] tokens [SEP] and [PAD], `text_attention` (B, T) bool is False at [PAD];
-        `pixels` (B, 3, S, S) in [0, 1]; `text_mask` (B, T) and `image_mask` (B, C) bool tell what is hidden;
-        `packing` is what `pack_items` gave for this batch, for models on a GPU.
-        """
-        length = input_ids.shape[1]
-        if text_mask is not None:
-            input_ids = torch.where(text_mask, self.config.special.mask, input_ids)
-        vectors = self.backbone.embed_text(input_ids, self.backbone.count_positions(length, input_ids))
-        if pixels is not None:
-            vectors = torch.cat([vectors, self.backbone.embed_image(pixels, image_mask)], dim=1)
-        hidden = self.backbone.encode(vectors, self._attention(text_attention, pixels is not None), packing)
-        return ItemOutput(hidden[:, :length], None if pixels is None else hidden[:, length:])
+    ) -> Fused:
+        """What `fuse` gives, from the parts of `Shown`."""
+        return self.fuse(Shown(input_ids, text_attention, pixels, text_mask, image_mask, packing))
 
     def pack_items(self, text_attention: Tensor, pictures: bool = True) -> Packing:
-        """The packing for `forward_items`, from a batch's `text_attention` (B, T) while that lies on the CPU."""
+        """Where the real tokens of a batch lie, from its `text_attention` (B, T) while that lies on the CPU."""
         return pack(self._attention(text_attention, pictures))
 
-    def _attention(self, text: Tensor, pictures: bool) -> Tensor:
-        return torch.cat([text, text.new_ones(len(text), self.config.cells)], dim=1) if pictures else text
+    def tokens(self, packing: Packing) -> int:
+        """Vectors that the transformer reads of a batch: text tokens and image patches, without padding."""
+        return len(packing.indices)
 
-    def compile_parts(self) -> None:
-        """Compile blocks, embedder and decoder in place (torch.compile); names and values of weights stay."""
-        self.backbone.compile_parts()
-        self.decoder.compile(dynamic=True)
+    def operations(self, packing: Packing) -> float:
+        """Operations of a forward pass over a batch, of sequences of average length, without heads and decoder."""
+        sequences = len(packing.attention_mask)
+        layers = [*embedder_layers(self.config), *transformer_layers(self.config, self.tokens(packing) / sequences)]
+        return sequences * operations_of(layers)
+
+    def mlm_operations(self, masked: float) -> float:
+        """Operations of a forward pass of the MLM head at so many positions."""
+        return operations_of(mlm_layers(self.config, masked))
+
+    def decoder_operations(self) -> float:
+        """Operations of a forward pass of the decoder for one picture."""
+        return operations_of(decoder_layers(self.config))
+
+    def _attention(self, text: Tensor, pictures: bool) -> Tensor:
+        return torch.cat([text, text.new_ones(len(text), self.config.patches)], dim=1) if pictures else text
 
     def mlm_logits(self, hidden: Tensor) -> Tensor:
         """Logits over the vocabulary (N, V) from outputs at masked tokens (N, H); N may be 0."""
-        return cast(Tensor, self.mlm_head(hidden, self.backbone.words.weight))
+        return cast(Tensor, self.mlm_head(hidden, self.backbone.word_embeddings.weight))
 
-    def reconstruct(self, cells: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) in [0, 1] from the outputs at the cells (B, C, H)."""
-        return cast(Tensor, self.decoder(cells))
+    def reconstruct(self, patches: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) in [0, 1] from the outputs at the patches (B, C, H)."""
+        return cast(Tensor, self.decoder(patches))
 
     def itm_logits(self, cls: Tensor) -> Tensor:
         """Logits (B,) that picture and text belong together, from the outputs at [CLS] (B, H)."""
         return cast(Tensor, self.itm_head(cls))
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write config.json and model.safetensors into `folder`."""
+    def save_pretrained(self, folder: Path | None) -> None:
+        """Write config.json and model.safetensors into `folder`; see `save_model` for several ranks."""
         save_model(folder, KIND, self.config, self)
+
+    @classmethod
+    def planned_from(cls, folder: Path) -> Planned[Self]:
+        """A saved model to be built; `InputError` when `folder` holds none."""
+        return plan_model(folder, KIND, MlimConfig, cls)
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any], where: str) -> Self:
+        """One without its weights, from what a saved one says of itself."""
+        return cls(parse(MlimConfig, values, where))
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Read a saved model, in evaluation mode; `InputError` when `folder` holds none."""
-        return load_model(folder, KIND, MlimConfig, cls)
+        return cls.planned_from(folder).build().eval()

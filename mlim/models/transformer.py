@@ -8,16 +8,15 @@ are padded for the time of that one operation.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from mlim.models.activation import activation
-from mlim.models.config import MlimConfig
 from mlim.models.dropout import Dropout
+from mlim.models.network import RecomputableBlock
 
 QKV = 3
 HALF = (torch.float16, torch.bfloat16)
@@ -31,99 +30,126 @@ class Packing(NamedTuple):
     Build it with `pack` before the batch moves to its device, and move its tensors along with the batch: the host then
     never has to fetch the two numbers at the end from there.
 
-    places (N,) long: rows of the flattened (B * S) batch that hold real tokens; offsets (B + 1,) int32: where each
-    sequence starts among the N; readable (B, S) bool: False at padding; longest: tokens of the longest sequence.
+    indices (N,) long: rows of the flattened (B * S) batch that hold real tokens; cu_seqlens (B + 1,) int32: where each
+    sequence starts among the N; attention_mask (B, S) bool: False at padding; max_seqlen: tokens of the longest one.
     """
 
-    places: Tensor
-    offsets: Tensor
-    readable: Tensor
-    longest: int
+    indices: Tensor
+    cu_seqlens: Tensor
+    attention_mask: Tensor
+    max_seqlen: int
     padded: bool
 
 
 def pack(attention: Tensor) -> Packing:
     """The packing of a batch with `attention` (B, S) bool, False at padding; waits for the device where that lies."""
     lengths = attention.sum(dim=1)
-    places = attention.flatten().nonzero().squeeze(1)
-    offsets = functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-    return Packing(places, offsets, attention, int(lengths.max()), places.numel() < attention.numel())
+    indices = attention.flatten().nonzero().squeeze(1)
+    cu_seqlens = functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    return Packing(indices, cu_seqlens, attention, int(lengths.max()), indices.numel() < attention.numel())
+
+
+def without_padding(batch: int, length: int) -> Packing:
+    """The packing of `batch` sequences that are all `length` long; on the CPU, where nobody waits for it."""
+    return pack(torch.ones(batch, length, dtype=torch.bool))
 
 
 def take_tokens(vectors: Tensor, packing: Packing) -> Tensor:
     """The real tokens (N, H) of `vectors` (B, S, H); without padding `vectors` as they are."""
-    return vectors.flatten(0, 1).index_select(0, packing.places) if packing.padded else vectors
+    return vectors.flatten(0, 1).index_select(0, packing.indices) if packing.padded else vectors
 
 
 def put_tokens(tokens: Tensor, packing: Packing) -> Tensor:
     """The tokens (N, H) at their places of (B, S, H), zeros at padding; undoes `take_tokens`."""
     if not packing.padded:
         return tokens
-    batch, length = packing.readable.shape
-    spread = tokens.new_zeros(batch * length, tokens.shape[-1]).index_copy(0, packing.places, tokens)
+    batch, length = packing.attention_mask.shape
+    spread = tokens.new_zeros(batch * length, tokens.shape[-1]).index_copy(0, packing.indices, tokens)
     return spread.view(batch, length, -1)
 
 
-class Block(nn.Module):
+class EncoderShape(Protocol):
+    """The numbers that an encoder is built from; every configuration of a network that has one holds them."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers in a vector."""
+
+    @property
+    def layers(self) -> int:
+        """Blocks."""
+
+    @property
+    def heads(self) -> int:
+        """Of the attention, in each block."""
+
+    @property
+    def intermediate_size(self) -> int:
+        """Numbers between the two dense layers of a block."""
+
+    @property
+    def dropout(self) -> float:
+        """Probability that a number becomes 0 in training."""
+
+    @property
+    def activation(self) -> str:
+        """Between the two dense layers, by its name in Hugging Face configurations."""
+
+    @property
+    def norm_eps(self) -> float:
+        """Of the layer norms."""
+
+
+class Block(RecomputableBlock):
     """One block of BERT: attention, then two dense layers, a residual and a LayerNorm after each of both."""
 
-    def __init__(self, config: MlimConfig) -> None:
+    def __init__(self, config: EncoderShape) -> None:
         super().__init__()
         width = config.hidden_size
         self.heads = config.heads
         self.qkv = nn.Linear(width, QKV * width)  # one matrix product instead of three
-        self.mix = nn.Linear(width, width)
-        self.mix_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.widen = nn.Linear(width, config.intermediate_size)
+        self.attention_output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.fc1 = nn.Linear(width, config.intermediate_size)
         self.activation = activation(config.activation)
-        self.narrow = nn.Linear(config.intermediate_size, width)
-        self.narrow_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.fc2 = nn.Linear(config.intermediate_size, width)
+        self.output_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, packing: Packing, flash: bool) -> Tensor:
         """Outputs like `hidden`: (N, H), or (B, S, H) where nothing is padded; `flash`: use the GPU's kernel."""
-        attended = self.mix(self._attend(self.qkv(hidden), packing, flash))
-        hidden = self.mix_norm(self.dropout.add(hidden, attended))
-        widened = self.activation(self.widen(hidden))
-        return cast(Tensor, self.narrow_norm(self.dropout.add(hidden, self.narrow(widened))))
+        attended = self.attention_output(self._attend(self.qkv(hidden), packing, flash))
+        hidden = self.attention_norm(self.dropout.add(hidden, attended))
+        widened = self.activation(self.fc1(hidden))
+        return cast(Tensor, self.output_norm(self.dropout.add(hidden, self.fc2(widened))))
 
     def _attend(self, qkv: Tensor, packing: Packing, flash: bool) -> Tensor:
         if not packing.padded:
             return attend_padded(qkv, self.heads, None, self.dropout)
         if flash:
             return attend_packed(qkv, self.heads, packing, self.dropout.rate if self.training else 0.0)
-        attended = attend_padded(put_tokens(qkv, packing), self.heads, packing.readable, self.dropout)
+        attended = attend_padded(put_tokens(qkv, packing), self.heads, packing.attention_mask, self.dropout)
         return take_tokens(attended, packing)
 
 
 class Encoder(nn.Module):
-    """BERT's blocks one after the other.
+    """BERT's blocks one after the other."""
 
-    With `checkpoint_blocks` a block keeps only its input for the backward pass and computes the rest again there:
-    about a third more time for much less memory; the gradients stay the same bit for bit.
-    """
-
-    def __init__(self, config: MlimConfig) -> None:
+    def __init__(self, config: EncoderShape) -> None:
         super().__init__()
-        self.checkpoint_blocks = False
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self._head_size = config.hidden_size // config.heads
 
     def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
         """Outputs like `hidden`: the tokens as `take_tokens` gives them, (N, H) or (B, S, H)."""
         flash = packing.padded and self._may_flash(hidden)
-        again = self.checkpoint_blocks and self.training and torch.is_grad_enabled()
-        for block in self.blocks:
-            if again:
-                hidden = cast(Tensor, checkpoint(block, hidden, packing, flash, use_reentrant=False))
-            else:
-                hidden = block(hidden, packing, flash)
+        for block in self.levels():
+            hidden = block.run(hidden, packing, flash)
         return hidden
 
-    def compile_blocks(self) -> None:
-        """Compile every block by itself: they are alike, so that the compiler works once for all of them."""
-        for block in self.blocks:
-            block.compile(dynamic=True)
+    def levels(self) -> list[Block]:
+        """The blocks from the inputs to the outputs."""
+        return [cast(Block, block) for block in self.blocks]
 
     def _may_flash(self, hidden: Tensor) -> bool:
         if not hidden.is_cuda or self._head_size % FLASH_MULTIPLE or varlen_attention() is None:
@@ -133,23 +159,23 @@ class Encoder(nn.Module):
         return dtype in HALF and _has_flash(hidden.device)
 
 
-def attend_padded(qkv: Tensor, heads: int, readable: Tensor | None, dropout: Dropout) -> Tensor:
-    """Attention over `qkv` (B, S, 3 * H) -> (B, S, H); `readable` (B, S) bool, None where everything is.
+def attend_padded(qkv: Tensor, heads: int, attention_mask: Tensor | None, dropout: Dropout) -> Tensor:
+    """Attention over `qkv` (B, S, 3 * H) -> (B, S, H); `attention_mask` (B, S) bool, None where everything is.
 
     Without a mask the fast kernels of every device are open. `dropout` falls on the attention's weights, as in BERT.
     """
     apart = qkv.view(*qkv.shape[:2], QKV, heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, heads, S, size)
     if dropout.draws_cheaply(qkv):
-        mixed = _attend_step_by_step(apart, readable, dropout)
+        mixed = _attend_step_by_step(apart, attention_mask, dropout)
     else:
         query, key, value = apart.unbind(0)
-        mask = None if readable is None else readable[:, None, None, :]
+        mask = None if attention_mask is None else attention_mask[:, None, None, :]
         rate = dropout.rate if dropout.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
     return mixed.transpose(1, 2).flatten(2)
 
 
-def _attend_step_by_step(apart: Tensor, readable: Tensor | None, dropout: Dropout) -> Tensor:
+def _attend_step_by_step(apart: Tensor, attention_mask: Tensor | None, dropout: Dropout) -> Tensor:
     """(3, B, heads, S, size) -> (B, heads, S, size): in fewer passes what torch does on a CPU when weights are dropped.
 
     No kernel there can drop weights, and the general way draws its numbers slowly.
@@ -157,8 +183,8 @@ def _attend_step_by_step(apart: Tensor, readable: Tensor | None, dropout: Dropou
     _, batch, heads, length, size = apart.shape
     query, key, value = apart.flatten(1, 2).unbind(0)
     bias = query.new_zeros(1, 1, 1)
-    if readable is not None:  # the least number, not infinity: a row that reads nothing stays finite
-        bias = query.new_zeros(batch, 1, length).masked_fill_(~readable[:, None], torch.finfo(query.dtype).min)
+    if attention_mask is not None:  # the least number, not infinity: a row that reads nothing stays finite
+        bias = query.new_zeros(batch, 1, length).masked_fill_(~attention_mask[:, None], torch.finfo(query.dtype).min)
         bias = bias.repeat_interleave(heads, 0)
     scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=size**-0.5)
     return torch.bmm(dropout(scores.softmax(-1)), value).view(batch, heads, length, size)
@@ -167,15 +193,15 @@ def _attend_step_by_step(apart: Tensor, readable: Tensor | None, dropout: Dropou
 def attend_packed(qkv: Tensor, heads: int, packing: Packing, dropout: float) -> Tensor:
     """Attention within each sequence of the packed `qkv` (N, 3 * H) -> (N, H), by the GPU's flash kernel."""
     query, key, value = qkv.view(len(qkv), QKV, heads, -1).unbind(1)
-    offsets, longest = packing.offsets, packing.longest
+    lengths, longest = packing.cu_seqlens, packing.max_seqlen
     if dropout == 0.0:
         attend = varlen_attention()
         if attend is None:
             raise ValueError("this torch has no attention over packed sequences")
-        mixed = cast(Tensor, attend(query, key, value, offsets, offsets, longest, longest))
+        mixed = cast(Tensor, attend(query, key, value, lengths, lengths, longest, longest))
     else:  # the same kernel; the public function above has no dropout
         flash = torch.ops.aten._flash_attention_forward
-        mixed = flash(query, key, value, offsets, offsets, longest, longest, dropout, False, False)[0]
+        mixed = flash(query, key, value, lengths, lengths, longest, longest, dropout, False, False)[0]
     return mixed.flatten(1)
 
 

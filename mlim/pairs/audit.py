@@ -2,7 +2,8 @@
 
 A rule compares two values: the texts, the bytes or the perceptual hashes of the pictures, one attribute. A learned
 classifier weighs words (`bag of words`) or similarities of text, attributes and image hash (`boosted trees`). All read
-only what the model reads, and only the index: no picture is opened.
+only what the model reads, and only the index: no picture is opened. Values that the catalog compares as equal are equal
+here too.
 """
 
 import json
@@ -14,11 +15,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from mlim.catalog.values import DEFAULT, Values
 from mlim.pairs.labels import MATCH, TEST, TRAIN, VALIDATION
-from mlim.pairs.learned import Labels, Scores, bag_of_words, boosted_trees
-from mlim.pairs.similarities import attribute_similarities, hash_similarities, text_similarities
+from mlim.pairs.learned import Labels, Scores, fit_trees, fit_words
+from mlim.pairs.similarities import (
+    attribute_similarities,
+    comparable_attributes,
+    hash_similarities,
+    text_similarities,
+    word_vectors,
+)
 from mlim.quality.near_duplicates import hash_numbers
-from mlim.recipe import PairsConfig
+from mlim.recipe.data import PairsConfig
 
 AUDIT_DECIMALS = 6
 BAG_OF_WORDS, BOOSTED_TREES = "bag of words", "boosted trees"
@@ -26,7 +34,7 @@ RULE, LEARNED = "rule", "learned"
 READ_COLUMNS = ["id", "text", "attributes", "image_sha256", "image_hash"]
 
 Places = NDArray[np.int64]
-Values = NDArray[Any]
+Column = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,10 @@ def solved_share(accuracy: float, majority: float) -> float:
     return round((accuracy - majority) / room, AUDIT_DECIMALS) if room > 0 else 0.0
 
 
-def best_rules(pairs: pd.DataFrame, items: pd.DataFrame) -> dict[str, BestRule]:
-    """For each split that has pairs the rule that solves most of them; `pairs` and `items` as in `audit_leaks`."""
+def best_rules(pairs: pd.DataFrame, items: pd.DataFrame, values: Values | None = None) -> dict[str, BestRule]:
+    """For each split that has pairs the rule that solves most of them; arguments as in `audit_leaks`."""
     used, first, second = _sides(pairs, items)
-    compared, match = _compared(used, _attributes(used)), pairs["label"].to_numpy() == MATCH
+    compared, match = _compared(used, _attributes(used), values or Values()), pairs["label"].to_numpy() == MATCH
     best = {}
     for split, places in pairs.reset_index(drop=True).groupby("split").indices.items():
         equal = {name: values[first[places]] == values[second[places]] for name, values in compared.items()}
@@ -71,10 +79,13 @@ def _spoken(equal: NDArray[np.bool_], match: NDArray[np.bool_]) -> tuple[str, ND
     return word, said, max(agreement, 1 - agreement)
 
 
-def audit_leaks(pairs: pd.DataFrame, items: pd.DataFrame, config: PairsConfig, seed: int) -> list[dict[str, Any]]:
+def audit_leaks(
+    pairs: pd.DataFrame, items: pd.DataFrame, config: PairsConfig, seed: int, values: Values | None = None
+) -> list[dict[str, Any]]:
     """An entry for each rule and each learned classifier, the rules first.
 
-    `pairs` has item_a, item_b, label, split; `items` has READ_COLUMNS for each of their items. `rule` names the way,
+    `pairs` has item_a, item_b, label, split; `items` has READ_COLUMNS for each of their items; `values` tells which
+    attributes are equal and which are empty. `rule` names the way,
     `method` is rule or learned, `pr_auc` is its average precision on the test pairs and `prevalence` the share of
     matches there, which chance would reach. `accuracy` and `majority` are of all pairs for a rule, of the test pairs
     for a classifier, cut where the validation pairs say; it `leaks` when its `solved_share` reaches config.leak_limit.
@@ -82,7 +93,7 @@ def audit_leaks(pairs: pd.DataFrame, items: pd.DataFrame, config: PairsConfig, s
     training pairs, drawn with `seed`.
     """
     used, first, second = _sides(pairs, items)
-    audit, attributes = _Audit(pairs, first, second, config), _attributes(used)
+    audit, attributes = _Audit(pairs, first, second, config, values or Values()), _attributes(used)
     return [*_rules(audit, used, attributes), *_classifiers(audit, used, attributes, seed)]
 
 
@@ -101,8 +112,8 @@ def _attributes(used: pd.DataFrame) -> list[dict[str, Any]]:
 class _Audit:
     """The pairs as arrays, and how an entry is made of what a rule says or a classifier scores."""
 
-    def __init__(self, pairs: pd.DataFrame, first: Places, second: Places, config: PairsConfig) -> None:
-        self.first, self.second, self.config = first, second, config
+    def __init__(self, pairs: pd.DataFrame, first: Places, second: Places, config: PairsConfig, values: Values) -> None:
+        self.first, self.second, self.config, self.values = first, second, config, values
         self.labels: Labels = (pairs["label"].to_numpy() == MATCH).astype(np.int64)
         self.split = pairs["split"].to_numpy(dtype=object)
 
@@ -110,7 +121,7 @@ class _Audit:
         """Which pairs are of the split."""
         return np.asarray(self.split == split)
 
-    def rule(self, name: str, values: Values) -> dict[str, Any]:
+    def rule(self, name: str, values: Column) -> dict[str, Any]:
         """The rule that compares one value of each item, or its negation."""
         equal = values[self.first] == values[self.second]
         word, said, right = _spoken(equal, self.labels == MATCH)
@@ -151,18 +162,19 @@ def best_cut(labels: Labels, scores: Scores) -> float:
 
 
 def _rules(audit: _Audit, used: pd.DataFrame, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [audit.rule(name, values) for name, values in _compared(used, attributes).items()]
+    return [audit.rule(name, values) for name, values in _compared(used, attributes, audit.values).items()]
 
 
-def _compared(used: pd.DataFrame, attributes: list[dict[str, Any]]) -> dict[str, Values]:
+def _compared(used: pd.DataFrame, attributes: list[dict[str, Any]], values: Values) -> dict[str, Column]:
     """What rules compare: the name and the values of all items."""
+    compared = comparable_attributes(attributes, values)
     named = {
-        "text": used["text"].to_numpy(dtype=object),
+        "text": np.array([DEFAULT.comparable(text) for text in used["text"]], dtype=object),
         "picture": used["image_sha256"].to_numpy(dtype=object),
         "picture's hash": used["image_hash"].to_numpy(dtype=object),
     }
-    for column in dict.fromkeys(name for one in attributes for name in one):
-        named[f"`{column}`"] = np.array([str(one.get(column) or "") for one in attributes], dtype=object)
+    for column in dict.fromkeys(name for one in compared for name in one):
+        named[f"`{column}`"] = np.array([one.get(column, "") for one in compared], dtype=object)
     return named
 
 
@@ -173,14 +185,17 @@ def _classifiers(
     training, validation = _training(audit, seed), audit.of(VALIDATION)
     read = [texts[place] for place in np.union1d(first[training], second[training])]
     similar = {
-        **text_similarities(texts, read, first, second),
-        **attribute_similarities(attributes, first, second),
+        **text_similarities(texts, word_vectors(read), first, second),
+        **attribute_similarities(attributes, first, second, audit.values),
         **hash_similarities(hash_numbers(used["image_hash"].tolist()), first, second),
     }
     features = np.column_stack(list(similar.values()))
-    words = bag_of_words(texts, first, second, audit.labels, training, validation)
-    trees = boosted_trees(features, audit.labels, training, validation, seed)
-    return [audit.classifier(BAG_OF_WORDS, words), audit.classifier(BOOSTED_TREES, trees)]
+    words = fit_words(texts, first, second, audit.labels, training, validation)
+    trees = fit_trees(features, audit.labels, training, validation, seed)
+    return [
+        audit.classifier(BAG_OF_WORDS, words.score(texts, first, second)),
+        audit.classifier(BOOSTED_TREES, trees.score(features)),
+    ]
 
 
 def _training(audit: _Audit, seed: int) -> NDArray[np.bool_]:

@@ -30,8 +30,9 @@ Closeness = Callable[[Places], Places]  # of some items to all partners: (items,
 class Pool:
     """The items of one split in the order of their ids, as arrays of equal length; places are positions in them.
 
-    `group`: only items of equal group are paired, negative ones never. `texts` and `hashes` (64-bit numbers) are
-    needed for neighbours only. `anchors` are the places of items that are in a match.
+    `group`: only items of equal group are paired, negative ones never. `differ` (items, columns): only items that
+    differ in every column are (None: all). `texts` and `hashes` (64-bit numbers) are needed for neighbours only.
+    `anchors` are the places of items that are in a match.
     """
 
     component: Places
@@ -39,10 +40,13 @@ class Pool:
     anchors: Places
     texts: Sequence[str] = ()
     hashes: Any = None
+    differ: Places | None = None
 
     def may_pair(self, first: Places, second: Places) -> NDArray[np.bool_]:
         """Whether items, given by places of shapes that broadcast, may be a mismatch."""
         apart = self.component[first] != self.component[second]
+        if self.differ is not None:
+            apart = apart & (self.differ[first] != self.differ[second]).all(axis=-1)
         return np.asarray(apart & (self.group[first] == self.group[second]) & (self.group[first] >= 0))
 
     def codes(self, first: Places, second: Places) -> Places:

@@ -1,4 +1,4 @@
-"""Splits without leaks: items that belong together form a component; components are dealt to the splits.
+"""Splits without leaks: items that belong together form a component; components are assigned to the splits.
 
 Together belong the items of one family, byte-identical pictures, near copies of pictures, and the items of one pair.
 Only then are pairs chosen, inside each split: no pair ever crosses from one split to another.
@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlim.catalog.pair_rules import FAMILY, IMAGE, TEXT, PairRules
+from mlim.catalog.values import Values
 from mlim.errors import DataError
 from mlim.pairs.choose import Quota, choose_given
 from mlim.pairs.components import Places, find_components
-from mlim.pairs.crossing import KINDS, cross_family_pairs
-from mlim.pairs.deal import deal_components
+from mlim.pairs.cross_family import KINDS, cross_family_pairs
 from mlim.pairs.labels import (
     LABEL_NAMES,
     LABELLED_COLUMNS,
@@ -31,7 +31,8 @@ from mlim.pairs.labels import (
     TRAIN,
     VALIDATION,
 )
-from mlim.recipe import PairsConfig
+from mlim.pairs.split_assignment import assign_splits
+from mlim.recipe.data import PairsConfig
 
 BEYOND_RATIO, BEYOND_CAP = "pair beyond mismatches_per_match", "pair beyond the size of its split"
 
@@ -57,12 +58,13 @@ def split_pairs(
     seed: int,
     rules: PairRules | None = None,
     near_links: Places | None = None,
+    values: Values | None = None,
 ) -> SplitPairs:
-    """Deal components of `items` to the splits, then choose the pairs of each from `pairs` and from across families.
+    """Assign components of `items` to splits, then choose the pairs of each from `pairs` and from across families.
 
     `items` has id, family, image_sha256 and what `item_columns(rules)` adds; `pairs` are candidates with item_a,
-    item_b, label, kind; `near_links` (n, 2) are positions in `items` of near copies. Deterministic for a seed, whatever
-    the order of the rows. `DataError` when a split lacks either label.
+    item_b, label, kind; `near_links` (n, 2) are positions in `items` of near copies; `values` tells which values are
+    equal. Deterministic for a seed, whatever the order of the rows. `DataError` when a split lacks either label.
     """
     rules = PairRules() if rules is None else rules
     ordered = items[item_columns(rules)].reset_index(drop=True).sort_values("id")
@@ -71,13 +73,13 @@ def split_pairs(
     ordered["component"] = find_components(ordered, pairs, links)
     place = pd.Index(ordered["id"]).get_indexer(pairs["item_a"])
     placed = pairs.assign(component=ordered["component"].to_numpy()[place])
-    ordered["split"] = _dealt(ordered["component"].to_numpy(), placed, config, rules, seed)
+    ordered["split"] = _assigned(ordered["component"].to_numpy(), placed, config, rules, seed)
     placed["split"] = ordered["split"].to_numpy()[place]
     chosen = choose_given(placed, _caps(config, rules), rules, seed)
     kept = chosen.pairs[list(PAIR_COLUMNS)]
     if rules.negatives.cross_families:
-        crossing = cross_family_pairs(ordered, kept, chosen.quotas, rules, seed)
-        kept = pd.concat([kept, crossing], ignore_index=True).sort_values(["item_a", "item_b"], ignore_index=True)
+        across = cross_family_pairs(ordered, kept, chosen.quotas, rules, values or Values(), seed)
+        kept = pd.concat([kept, across], ignore_index=True).sort_values(["item_a", "item_b"], ignore_index=True)
     _require_both_labels(kept)
     skipped = {BEYOND_RATIO: chosen.beyond_ratio, BEYOND_CAP: chosen.beyond_cap}
     return SplitPairs(ordered[["id", "component", "split"]], kept, skipped, _made(chosen.quotas, kept))
@@ -86,7 +88,11 @@ def split_pairs(
 def item_columns(rules: PairRules) -> list[str]:
     """The columns of the items that `split_pairs` reads."""
     shares = rules.negatives.shares
-    more = {"text": shares[TEXT] > 0, "image_hash": shares[IMAGE] > 0, "facts": bool(rules.negatives.same)}
+    more = {
+        "text": shares[TEXT] > 0,
+        "image_hash": shares[IMAGE] > 0,
+        "facts": bool(rules.negatives.same or rules.differ),
+    }
     return ["id", "family", "image_sha256", *(name for name, needed in more.items() if needed)]
 
 
@@ -96,7 +102,9 @@ def _caps(config: PairsConfig, rules: PairRules) -> dict[str, int]:
     return {split: cap // 2 if rules.directions == "both" else cap for split, cap in caps.items()}
 
 
-def _dealt(component: Places, placed: pd.DataFrame, config: PairsConfig, rules: PairRules, seed: int) -> NDArray[Any]:
+def _assigned(
+    component: Places, placed: pd.DataFrame, config: PairsConfig, rules: PairRules, seed: int
+) -> NDArray[Any]:
     """The name of each item's split. Mismatches across families can be made of any component."""
     evidence = np.zeros((component.max(initial=-1) + 1, len(LABELS)), dtype=bool)
     evidence[placed["component"], placed["label"]] = True
@@ -104,7 +112,7 @@ def _dealt(component: Places, placed: pd.DataFrame, config: PairsConfig, rules: 
     shares = {VALIDATION: config.validation_share, TEST: config.test_share}
     shares = {TRAIN: 1 - sum(shares.values()), **shares}
     names = np.array(SPLITS, dtype=object)
-    return names[deal_components(evidence, [shares[name] for name in SPLITS], seed)][component]
+    return names[assign_splits(evidence, [shares[name] for name in SPLITS], seed)][component]
 
 
 def _made(quotas: Mapping[str, Quota], pairs: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:

@@ -17,17 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlim.catalog.item import ITEM_SCHEMA, LEDGER_SCHEMA
-from mlim.catalog.ledger import iterate_ledger
-from mlim.catalog.shards import ShardEntry, read_shard
+from mlim.catalog.item import ALL_PICTURES_SCHEMA, ITEM_SCHEMA, ROW_LOG_SCHEMA
+from mlim.catalog.row_log import iterate_row_log
 from mlim.errors import InputError
+from mlim.shards.shard import ShardEntry, read_shard
 
 READABLE = r"[\pL\pN]"  # a letter or digit of any script
-UNTIDY = r"^\s|\s$|[\x00-\x1f\x7f]"
+# blanks of any alphabet and what is never seen at the ends (no-break, zero-width, ...); control characters anywhere
+UNTIDY = r"^[\pZ\p{Cf}\p{Cc}]|[\pZ\p{Cf}\p{Cc}]$|[\p{Cc}\p{Zl}\p{Zp}\x{200b}\x{2060}\x{feff}]"
 SHA256 = "^[0-9a-f]{64}$"
 PERCEPTUAL = "^[0-9a-f]{16}$"
 METADATA = tuple(name for name in ITEM_SCHEMA.names if name != "image")
-LEDGER_COLUMNS = tuple(LEDGER_SCHEMA.names)
+ROW_LOG_COLUMNS = tuple(ROW_LOG_SCHEMA.names)
 
 Column = NDArray[Any]
 
@@ -51,7 +52,7 @@ class Measures:
     """One value per item and column, in the order of the manifest (`columns`; all (items,)).
 
     `categories` are the names behind the codes of the column category, `sources` those behind source; `ledger_items` is
-    how many lines of the ledger name an item.
+    how many lines of the row log name an item.
     """
 
     columns: Mapping[str, Column]
@@ -79,13 +80,13 @@ def read_chunk(folder: Path, chunk: Chunk, columns: Sequence[str] = METADATA) ->
     """Columns of a chunk as one table over memory maps; `InputError` when the shards have other columns."""
     tables = [read_shard(folder / entry.file) for entry in chunk.entries]
     for entry, table in zip(chunk.entries, tables, strict=True):
-        if table.schema.names != ITEM_SCHEMA.names:
+        if table.schema.names not in (ITEM_SCHEMA.names, ALL_PICTURES_SCHEMA.names):
             raise InputError(f"{folder / entry.file}: has other columns than this version writes; run `mlim ingest`")
     return pa.concat_tables([table.select(list(columns)) for table in tables])
 
 
 def measure_items(folder: Path, chunks: Sequence[Chunk]) -> Measures:
-    """Measure every item of a folder of shards; `InputError` when shards or ledger cannot be read."""
+    """Measure every item of a folder of shards; `InputError` when shards or row log cannot be read."""
     lines, categories, sources = _Lines(folder), _Names(), _Names()
     parts: dict[str, list[Column]] = {}
     for chunk in chunks:
@@ -150,16 +151,25 @@ def _measure(table: Any) -> dict[str, Column]:
         "image_contrast": _numbers(table["image_contrast"], np.float32),
         "family_hash": _hashes(family),
         "has_family": has_family,
-        "family_named": ~has_family | (_numbers(pc.utf8_length(family), np.int32) > 0),
+        "family_named": ~has_family | (_numbers(pc.utf8_length(pc.utf8_trim_whitespace(family)), np.int32) > 0),
     }
 
 
 def _with_uses(columns: dict[str, Column]) -> dict[str, Column]:
     """The columns with counts of equal values in place of hashes; drops each hash as soon as it is counted."""
+    columns["picture_families"] = _families_of(columns["picture_hash"], columns["family_hash"], columns["has_family"])
     for name in ("id", "text", "picture", "family"):
         columns[f"{name}_uses"] = _uses(columns.pop(f"{name}_hash"))
     columns["family_uses"] *= columns["has_family"]
     return columns
+
+
+def _families_of(pictures: Column, families: Column, has_family: Column) -> Column:
+    """How many different families have each item's picture."""
+    codes, distinct = pd.factorize(pictures)
+    family = pd.factorize(families)[0]
+    known = pd.unique((codes * (family.max(initial=0) + 1) + family)[has_family])
+    return np.bincount(known // (family.max(initial=0) + 1), minlength=len(distinct)).astype(np.int32)[codes]
 
 
 def _uses(values: Column) -> Column:
@@ -188,7 +198,7 @@ def _numbers(column: Any, kind: type[np.generic]) -> Column:
 
 
 def _agreement(table: Any, known: Any, chunk: Chunk) -> Column:
-    """Whether the ledger names each item at its place in its shard."""
+    """Whether the row log names each item at its place in its shard."""
     count = len(known)
     names, positions = shard_places(chunk)
     same = pc.and_kleene(
@@ -198,7 +208,7 @@ def _agreement(table: Any, known: Any, chunk: Chunk) -> Column:
 
 
 def _padded(values: Column, count: int) -> Column:
-    """The values, then zeros up to `count`: items that the ledger does not have."""
+    """The values, then zeros up to `count`: items that the row log does not have."""
     return np.concatenate([values, np.zeros(count - len(values), dtype=values.dtype)])
 
 
@@ -225,11 +235,11 @@ class _Names:
 
 
 class _Lines:
-    """The ledger's lines of items, some at a time."""
+    """The row log's lines of items, some at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self._batches = iterate_ledger(folder, LEDGER_COLUMNS)
-        self._waiting = LEDGER_SCHEMA.empty_table().select(LEDGER_COLUMNS)
+        self._batches = iterate_row_log(folder, ROW_LOG_COLUMNS)
+        self._waiting = ROW_LOG_SCHEMA.empty_table().select(ROW_LOG_COLUMNS)
         self.given = 0
 
     def take(self, count: int) -> Any:

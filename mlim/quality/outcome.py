@@ -1,4 +1,4 @@
-"""What validation leaves behind: the index of accepted items and the quarantine of refused ones, written in chunks."""
+"""What validation leaves behind: the index of accepted items and the quarantine of rejected ones, written in chunks."""
 
 import io
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlim.catalog.images import encode_thumbnail
 from mlim.catalog.item import ITEM_SCHEMA, QUARANTINE_SCHEMA
+from mlim.pictures.decoding import encode_thumbnail
 from mlim.quality.measures import METADATA, Chunk, Measures, read_chunk, shard_places
 
 STAGE = "validate"
@@ -30,7 +30,7 @@ INDEX_SCHEMA: Any = pa.schema(
 
 
 class Rule(Protocol):
-    """What refuses a row: a stable code, words for a person, and the column whose value explains it."""
+    """What rejects a row: a stable code, words for a person, and the column whose value explains it."""
 
     @property
     def code(self) -> str:
@@ -51,20 +51,20 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`refused` (items,): 0 where an item is accepted, else the number, from 1, of the first rule that refuses it."""
+    """`rejected` (items,): 0 where an item is accepted, else the number, from 1, of the first rule that rejects it."""
 
-    refused: NDArray[np.int16]
+    rejected: NDArray[np.int16]
     rules: Sequence[Rule]
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
         """Which items are accepted, (items,)."""
-        accepted: NDArray[np.bool_] = self.refused == ACCEPTED
+        accepted: NDArray[np.bool_] = self.rejected == ACCEPTED
         return accepted
 
     def counts(self) -> dict[str, int]:
         """Refused items by the rule's code, in alphabetical order."""
-        numbers = np.bincount(self.refused, minlength=len(self.rules) + 1)[1:].tolist()
+        numbers = np.bincount(self.rejected, minlength=len(self.rules) + 1)[1:].tolist()
         codes = sorted({rule.code for rule in self.rules})
         found = {c: sum(n for n, rule in zip(numbers, self.rules, strict=True) if rule.code == c) for c in codes}
         return {code: count for code, count in found.items() if count}
@@ -87,13 +87,13 @@ def write_outcome(outcome: Outcome, chunks: Sequence[Chunk], measures: Measures,
         quarantine = stack.enter_context(_writer(outcome.quarantine, QUARANTINE_SCHEMA))
         index = stack.enter_context(_writer(outcome.index, INDEX_SCHEMA)) if outcome.index else None
         for chunk in chunks:
-            refused = verdict.refused[chunk.places]
+            rejected = verdict.rejected[chunk.places]
             if index is not None:
-                index.write_table(_accepted(outcome.items, chunk, refused == ACCEPTED))
-            if refused.any():
+                index.write_table(_accepted(outcome.items, chunk, rejected == ACCEPTED))
+            if rejected.any():
                 allowed = replace(outcome, thumbnails=left)
                 quarantine.write_table(_set_aside(allowed, chunk, measures, verdict))
-                left = max(0, left - int((refused != ACCEPTED).sum()))
+                left = max(0, left - int((rejected != ACCEPTED).sum()))
 
 
 def _writer(path: Path, schema: Any) -> Any:
@@ -107,8 +107,8 @@ def _accepted(items: Path, chunk: Chunk, accepted: NDArray[np.bool_]) -> Any:
 
 
 def _set_aside(outcome: Outcome, chunk: Chunk, measures: Measures, verdict: Verdict) -> Any:
-    """The refused rows of a chunk as lines of the quarantine."""
-    numbers = verdict.refused[chunk.places]
+    """The rejected rows of a chunk as lines of the quarantine."""
+    numbers = verdict.rejected[chunk.places]
     rows = np.flatnonzero(numbers)
     table = read_chunk(outcome.items, chunk).take(pa.array(rows))
     measured = {name: values[chunk.places][rows] for name, values in measures.columns.items()}

@@ -1,5 +1,6 @@
 """The profile of a data version: its categories and a few histograms, small enough to keep for every version."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
+from mlim.catalog.values import DEFAULT, Comparison
 from mlim.config import Config
 from mlim.quality.drift import Divergence, divergence
 from mlim.quality.measures import Measures
@@ -47,14 +49,24 @@ class Profile(Config):
         return any(name is not None for name, _ in self.categories)
 
 
-def compare(reference: Profile, present: Profile) -> list[Divergence]:
-    """How categories and each histogram moved; categories only where the reference has some."""
+def compare(reference: Profile, present: Profile, category: Comparison = DEFAULT) -> list[Divergence]:
+    """How categories and each histogram moved; categories only where the reference has some.
+
+    `category` tells which names of the two versions are one category.
+    """
     moved = [divergence(name, reference.histograms[name], present.histograms[name]) for name in EDGES]
     if not reference.has_categories:
         return moved
-    one, other = dict(reference.categories), dict(present.categories)
+    one, other = (_by_category(profile, category) for profile in (reference, present))
     names = list(dict.fromkeys([*one, *other]))
-    return [divergence(CATEGORY, [one.get(n, 0) for n in names], [other.get(n, 0) for n in names]), *moved]
+    return [divergence(CATEGORY, [one[n] for n in names], [other[n] for n in names]), *moved]
+
+
+def _by_category(profile: Profile, category: Comparison) -> Counter[str | None]:
+    counts = Counter[str | None]()
+    for name, count in profile.categories:
+        counts[None if name is None else category.comparable(name)] += count
+    return counts
 
 
 def _values(measures: Measures) -> dict[str, NDArray[np.float64]]:

@@ -9,15 +9,16 @@ from typing import Any, Final
 import pandas as pd
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
-from mlim.recipe import Recipe
-from mlim.report import formats
+from mlim.references import load_reference
+from mlim.report.kit import formats
+from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import BASELINE_LABELS
+from mlim.report.usable import answer, next_steps, reached, tests
 from mlim.versions import UNKNOWN
 
 LIBRARY: Final = "mlim"
 TASK: Final = "closely matching items"
-PAPER: Final = "arXiv:2109.12178"
-TAGS: Final = ("multimodal", "product-matching", "masked-language-modeling", "masked-image-modeling", PAPER)
+TAGS: Final = ("multimodal", "product-matching", "masked-language-modeling", "masked-image-modeling")
 SMALLEST_GROUP: Final = 20  # pairs; of fewer, a figure is an accident
 LARGEST_SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 GROUP_NOTE: Final = (
@@ -29,23 +30,26 @@ Summary = Mapping[str, Any]
 
 
 def model_card(
-    recipe: Recipe,
+    recipe: ReportedRecipe,
     metrics: Summary,
     lineage: Summary,
     catalog: str,
+    judged: Summary,
     by_category: pd.DataFrame,
     by_kind: pd.DataFrame,
 ) -> str:
-    """README.md of the main model.
+    """README.md of the main model, the verdict first.
 
-    `metrics` is evaluation/summary.json, `lineage` has commit, dirty, data_version and validation, the two frames come
-    from `mlim.evaluation.groups.group_figures`.
+    `metrics` is evaluation/metrics.json, `lineage` has commit, dirty, data_version and validation, `judged` the
+    objections, the behaviour and why, as registration found them; the two frames come from
+    `mlim.evaluation.groups.group_figures`.
     """
     name = recipe.tracking.model_name
     return _document(
         _model_front(name, metrics, lineage, catalog),
         f"# {name}",
         _model_lead(recipe, catalog),
+        *_section(answer(metrics, _against(judged)), _use(metrics, judged)),
         *_section("Intended use", _intended_use(recipe, metrics)),
         *_section("Training", _training(recipe, lineage, catalog)),
         *_section("Figures on the test pairs", _figures(metrics)),
@@ -60,7 +64,7 @@ def _document(front: str, *parts: str) -> str:
 
 
 def _model_front(name: str, metrics: Summary, lineage: Summary, catalog: str) -> str:
-    reached = metrics["pr_auc"][metrics["modality"]]
+    reached = metrics["registered"]["pr_auc"]
     result = EvalResult(
         task_type="other",
         task_name=TASK,
@@ -72,19 +76,49 @@ def _model_front(name: str, metrics: Summary, lineage: Summary, catalog: str) ->
         metric_name="PR-AUC (average precision)",
         metric_value=round(float(reached["value"]), 6),
     )
-    data = ModelCardData(model_name=name, library_name=LIBRARY, tags=[*TAGS], metrics=["pr_auc"], eval_results=[result])
+    data = ModelCardData(
+        model_name=name,
+        library_name=LIBRARY,
+        tags=[*TAGS, load_reference().identifier],
+        metrics=["pr_auc"],
+        eval_results=[result],
+    )
     return str(data.to_yaml())
 
 
-def _model_lead(recipe: Recipe, catalog: str) -> str:
+def _model_lead(recipe: ReportedRecipe, catalog: str) -> str:
     return (
         f"Decides whether two items of a catalog, each a picture and a text, are closely matching. Pre-trained and "
-        f"fine-tuned on `{catalog}` after MLIM (masked language and image modelling, {PAPER}); row "
+        f"fine-tuned on `{catalog}` after MLIM (masked language and image modelling, "
+        f"{load_reference().identifier}); row "
         f"“{recipe.main_row.label}” of recipe `{recipe.name}`."
     )
 
 
-def _intended_use(recipe: Recipe, metrics: Summary) -> list[str]:
+def _against(judged: Summary) -> list[str]:
+    return [found["sentence"] for found in judged["objections"]]
+
+
+def _use(metrics: Summary, judged: Summary) -> list[str]:
+    """Why it can be used, or not yet, and what to do next."""
+    against = _against(judged)
+    worst = [
+        f"Most errors by kind of variation: “{kind['group']}”, {formats.count(kind['wrong'])} of "
+        f"{formats.count(kind['pairs'])} pairs."
+        for kind in metrics.get("kinds", ())[:1]
+        if kind["wrong"]
+    ]
+    return [
+        *against,
+        reached(metrics),
+        *worst,
+        *tests(judged),
+        *next_steps(metrics, against, judged),
+        f"Registered: {judged['why']}.",
+    ]
+
+
+def _intended_use(recipe: ReportedRecipe, metrics: Summary) -> list[str]:
     needs = {"both": "a picture and a text of each item", "text": "the texts", "image": "the pictures"}
     return [
         f"For: pairs of items of catalogs like the one it was trained on, given as {needs[recipe.main_row.modality]}.",
@@ -94,32 +128,34 @@ def _intended_use(recipe: Recipe, metrics: Summary) -> list[str]:
     ]
 
 
-def _training(recipe: Recipe, lineage: Summary, catalog: str) -> list[str]:
+def _training(recipe: ReportedRecipe, lineage: Summary, catalog: str) -> list[str]:
     model, start = recipe.model, recipe.main_row.pretraining
     changes = " with uncommitted changes" if lineage.get("dirty") else ""
-    how = (
-        "none"
-        if start is None
-        else f"{', '.join(recipe.pretrainings[start].losses)} under {recipe.pretrainings[start].masking}"
-    )
+    how = "none" if start is None else recipe.pretrainings[start].described()
     return [
         f"Data: `{catalog}`, data version `{lineage.get('data_version') or UNKNOWN}`, validation "
         f"{lineage.get('validation') or UNKNOWN}.",
         f"Code: commit `{lineage.get('commit') or UNKNOWN}`{changes}.",
         f"Transformer: {model.layers} layers of width {model.hidden_size}, start `{model.start}`; pictures of "
-        f"{recipe.image.size} pixels in {recipe.image.grid} x {recipe.image.grid} cells, texts of up to "
-        f"{recipe.text.max_tokens} tokens.",
+        f"{recipe.image.size} pixels in {recipe.image.grid} x {recipe.image.grid} patches, texts of up to "
+        f"{recipe.text.limit} tokens.",
         f"Pre-training: {how}; {formats.count(recipe.pretrain.steps)} steps of "
         f"{recipe.pretrain.batch_size * recipe.pretrain.accumulate} items.",
         f"Fine-tuning: {formats.count(recipe.finetune.steps)} steps of "
         f"{recipe.finetune.batch_size * recipe.finetune.accumulate} pairs, modality dropout "
         f"{'on' if recipe.main_row.mdo else 'off'}.",
+        "Scores come from the registered scorer: the matcher alone, or a logistic regression over the matcher and "
+        "simple systems (trees, words, classifiers of attributes) that was fitted on the validation pairs.",
     ]
 
 
 def _figures(metrics: Summary) -> list[str]:
     words = {"both": "text and picture", "text": "text only", "image": "picture only"}
-    shown = [f"{words.get(name, name)}: PR-AUC {_interval(found)}" for name, found in metrics["pr_auc"].items()]
+    registered = metrics["registered"]
+    own = f"Registered, {registered['scorer']}: PR-AUC {_interval(registered['pr_auc'])}"
+    shown = [
+        f"Matcher, {words.get(name, name)}: PR-AUC {_interval(found)}" for name, found in metrics["pr_auc"].items()
+    ]
     baselines = [
         f"{BASELINE_LABELS.get(name, name)}: PR-AUC {_interval(found)}"
         for name, found in metrics.get("baselines", {}).items()
@@ -130,22 +166,29 @@ def _figures(metrics: Summary) -> list[str]:
     )
     prevalence = formats.score(metrics["prevalence"])
     chance = f"{formats.count(metrics['pairs'])} pairs; chance is {prevalence}, the share of matches."
-    return [chance, *shown, decided, *baselines]
+    return [chance, own, *shown, decided, *baselines]
 
 
-def _interval(found: Mapping[str, float]) -> str:
+def _interval(found: Mapping[str, float | None]) -> str:
     return formats.interval(found["value"], found["low"], found["high"])
 
 
-def _limits(recipe: Recipe, metrics: Summary, *groups: pd.DataFrame) -> list[str]:
+def _certainty(metrics: Summary) -> str:
+    why = metrics.get("no_interval")
+    if why:
+        return f"{why[:1].upper()}{why[1:]}."
+    return "The intervals cover the choice of test pairs, not other trainings: this is one training, with one seed."
+
+
+def _limits(recipe: ReportedRecipe, metrics: Summary, *groups: pd.DataFrame) -> list[str]:
     weakest = [_weakest(frame) for frame in groups]
     trees = "Gradient-boosted trees on simple features score higher on the same pairs: consider them first."
     return [
-        "The intervals cover the choice of test pairs, not other trainings: this is one training, with one seed.",
+        _certainty(metrics),
         "Scores are probabilities only after the calibration that serving applies, and for a like share of matches.",
         *([trees] if metrics.get("boosted_trees_win") else []),
         *(sentence for sentence in weakest if sentence),
-        f"Texts beyond {recipe.text.max_tokens} tokens are cut; pictures are seen at {recipe.image.size} pixels.",
+        f"Texts beyond {recipe.text.limit} tokens are cut; pictures are seen at {recipe.image.size} pixels.",
         "What the pairs call a match follows from the catalog's own attributes; their errors are learned with them.",
     ]
 
@@ -196,11 +239,13 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def data_card(recipe: Recipe, ingest: Summary, validation: Summary, pairs: Summary, lineage: Summary) -> str:
+def data_card(recipe: ReportedRecipe, ingest: Summary, validation: Summary, pairs: Summary, lineage: Summary) -> str:
     """README.md of the data: the summaries of `ingest`, `validate` and `pairs`, and where they come from."""
     catalog = str(ingest.get("catalog", UNKNOWN))
     front = DatasetCardData(
-        pretty_name=catalog, tags=[*TAGS], size_categories=[_size(int(validation.get("accepted", 0)))]
+        pretty_name=catalog,
+        tags=[*TAGS, load_reference().identifier],
+        size_categories=[_size(int(validation.get("accepted", 0)))],
     ).to_yaml()
     return _document(
         front,
@@ -226,13 +271,13 @@ def _version(ingest: Summary, pairs: Summary, lineage: Summary) -> list[str]:
     ]
 
 
-def _items(recipe: Recipe, ingest: Summary, validation: Summary) -> list[str]:
-    refused = {**ingest.get("quarantined", {}), **validation.get("quarantined", {})}
-    reasons = ", ".join(f"{reason} {formats.count(number)}" for reason, number in refused.items())
+def _items(recipe: ReportedRecipe, ingest: Summary, validation: Summary) -> list[str]:
+    quarantined = {**ingest.get("quarantined", {}), **validation.get("quarantined", {})}
+    reasons = ", ".join(f"{reason} {formats.count(number)}" for reason, number in quarantined.items())
     return [
         f"{formats.count(ingest.get('rows_in'))} rows came in, {formats.count(ingest.get('ingested'))} became items, "
         f"{formats.count(validation.get('accepted'))} passed validation.",
-        f"Set aside: {reasons or 'none'}.",
+        f"Quarantined: {reasons or 'none'}.",
         f"Pictures are squares of {recipe.image.size} pixels, stored as JPEG of quality {recipe.image.jpeg_quality}.",
     ]
 

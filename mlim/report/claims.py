@@ -1,20 +1,23 @@
 """The paper's claims in words: a table, a sentence each, a forest plot, and what is not shown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import pandas as pd
 
-from mlim.evaluation.claims import MARGIN, Claim, Curves, Figure, Harm, Part, Partner, Rows
 from mlim.evaluation.judging import Judged, Measured, Verdict
 from mlim.evaluation.power import Needed
-from mlim.recipe import Recipe, Row
-from mlim.report import figures, formats
-from mlim.report.blocks import Block, Section, Sentences, Table
+from mlim.evaluation.spreads import LEVEL
+from mlim.references import Reference
+from mlim.references.claims import Claim, Curves, Figure, Harm, Part, Partner, Rows
+from mlim.report import figures
 from mlim.report.gather import Gathered
-from mlim.report.pictures import plot
+from mlim.report.kit import formats
+from mlim.report.kit.blocks import Block, Section, Sentences, Table
+from mlim.report.kit.svg import plot
+from mlim.report.reported import ReportedRecipe
 from mlim.report.sections import row_curves_plot, row_label
 
 FEWEST_SEEDS: Final = 3  # with fewer, the spread between trainings is hardly known
@@ -29,7 +32,7 @@ FIGURES: Final[Mapping[Figure, tuple[str, Mapping[Partner, str]]]] = {
     "figure2a": ("Figure 2a", {"own": "the item's own picture", "empty": "a gray one", "random": "a random one"}),
     "figure2b": ("Figure 2b", {"own": "the item's own text", "empty": "an empty one", "random": "a random one"}),
 }
-HEADER: Final = ("claim", "where", "verdict", "difference", "corrected p", "seeds", "paper")
+HEADER: Final = ("claim", "where", "verdict", "difference", "corrected p", "seeds", "seeds needed", "paper")
 TABLE_NOTE: Final = (
     "Differences are averaged over seeds; intervals cover other families of test pairs and, from two seeds on, other "
     "seeds. P-values are corrected for the number of claims (Holm). A claim of several parts shows its weakest."
@@ -49,16 +52,17 @@ class Told:
     difference: str
     p_value: str
     seeds: str
+    needed: str
     paper: str
     effects: tuple[Mapping[str, Any], ...]
 
 
-def tell(recipe: Recipe, gathered: Gathered) -> tuple[Told, ...]:
+def tell(recipe: ReportedRecipe, gathered: Gathered) -> tuple[Told, ...]:
     """Every claim with its verdict, in words and numbers."""
     return tuple(_told(recipe, gathered, judged) for judged in gathered.claims)
 
 
-def _told(recipe: Recipe, gathered: Gathered, judged: Judged) -> Told:
+def _told(recipe: ReportedRecipe, gathered: Gathered, judged: Judged) -> Told:
     claim, weakest = judged.claim, judged.weakest
     return Told(
         key=claim.key,
@@ -70,12 +74,13 @@ def _told(recipe: Recipe, gathered: Gathered, judged: Judged) -> Told:
         difference=formats.MISSING if weakest is None else difference_words(weakest),
         p_value=formats.p_value(judged.p_value),
         seeds=formats.MISSING if weakest is None else str(len(weakest.by_seed)),
-        paper=formats.signed(paper_difference(recipe, claim.parts[0])),
-        effects=tuple(_effect(judged, measured) for measured in judged.measured if measured.effect is not None),
+        needed=_needed_cell(judged),
+        paper=formats.signed(paper_difference(recipe, gathered.reference, claim.parts[0])),
+        effects=tuple(_effect(judged, measured) for measured in judged.measured if _is_row(measured)),
     )
 
 
-def _sentence(recipe: Recipe, gathered: Gathered, judged: Judged) -> str:
+def _sentence(recipe: ReportedRecipe, gathered: Gathered, judged: Judged) -> str:
     head = f"{judged.claim.sentence}: {judged.verdict}"
     why = "; ".join(dict.fromkeys(missing.why for missing in judged.missing))
     weakest = judged.weakest
@@ -83,7 +88,7 @@ def _sentence(recipe: Recipe, gathered: Gathered, judged: Judged) -> str:
         return f"{head}, {why}."
     facts = [
         f"corrected p {formats.p_value(judged.p_value)}",
-        *_margin(judged.claim),
+        *_margin(judged.claim, gathered.reference.margin),
         _seeds_words(weakest),
         _units(gathered, weakest),
         f"catalog {(gathered.ingest or {}).get('catalog', 'unknown')}",
@@ -93,13 +98,13 @@ def _sentence(recipe: Recipe, gathered: Gathered, judged: Judged) -> str:
     return " ".join([f"{head}. {_what(recipe, weakest)} ({'; '.join(facts)}).", *filter(None, rest)])
 
 
-def recipe_words(recipe: Recipe) -> str:
+def recipe_words(recipe: ReportedRecipe) -> str:
     """The recipe and how large it is."""
     model = recipe.model
     return f"recipe {recipe.name}, {model.layers} layers of width {model.hidden_size}, {recipe.image.size} pixels"
 
 
-def _what(recipe: Recipe, measured: Measured) -> str:
+def _what(recipe: ReportedRecipe, measured: Measured) -> str:
     part, shown = measured.part, formats.signed_interval(measured.value, measured.low, measured.high)
     if isinstance(part, Rows):
         first, second = (row_label(recipe, name) for name in (part.first, part.second))
@@ -120,14 +125,14 @@ def difference_words(measured: Measured) -> str:
     return shown if measured.where is None else f"{shown} at {measured.where:g}"
 
 
-def _margin(claim: Claim) -> list[str]:
-    ends = {"equivalent": f"margin ±{formats.score(MARGIN)}", "no worse": f"margin {formats.signed(-MARGIN)}"}
+def _margin(claim: Claim, margin: float) -> list[str]:
+    ends = {"equivalent": f"margin ±{formats.score(margin)}", "no worse": f"margin {formats.signed(-margin)}"}
     return [ends[claim.reading]] if claim.reading in ends else []
 
 
 def _seeds_words(measured: Measured) -> str:
     if measured.seeds_spread is None:
-        return "one seed, so the luck of a training is not in the interval"
+        return "one seed, so the interval does not include the variance of training"
     spread = formats.score(measured.seeds_spread)
     return f"{len(measured.by_seed)} seeds, which differ by {spread} (standard deviation)"
 
@@ -142,42 +147,46 @@ def _units(gathered: Gathered, measured: Measured) -> str:
     return f"{formats.count(((gathered.probe or {}).get(figure) or {}).get('items'))} test items"
 
 
-def paper_difference(recipe: Recipe, part: Part) -> float | None:
-    """The difference that the paper reports for two rows, from the first of its tables that holds both."""
+def paper_difference(recipe: ReportedRecipe, reference: Reference, part: Part) -> float | None:
+    """The difference that the paper reports for two rows of the recipe, from the first of its tables with both."""
     if not isinstance(part, Rows) or not {part.first, part.second} <= recipe.rows.keys():
         return None
-    first, second = recipe.rows[part.first], recipe.rows[part.second]
-    tables = ((row_table(first), row_table(second)) for row_table in (_table1, _table2))
-    return next((one - other for one, other in tables if one is not None and other is not None), None)
-
-
-def _table1(row: Row) -> float | None:
-    return row.paper_table1
-
-
-def _table2(row: Row) -> float | None:
-    return row.paper_table2
+    return reference.difference(part)
 
 
 def _needs(claim: Claim, found: Needed | None, weakest: Measured) -> str:
-    """What it would take to separate what was not."""
+    """The sample size that would separate what was not separated."""
     if found is None:
         return ""
-    what = "a difference as large as this" if claim.reading == "better" else "an answer as near to the margin as this"
-    return (
-        f"Separating {what} with {100 * found.power:g} % power takes {_seeds_needed(found, weakest)} with these pairs, "
-        f"or {_pairs_needed(found)} with these seeds; as it is, {formats.score(found.detectable)} can be separated."
-    )
+    units = "pairs" if isinstance(weakest.part, Rows) else "items"
+    what = "a difference as large as this" if claim.reading == "better" else "a result as near to the margin as this"
+    seeds = None if found.seeds is None else f"{formats.count(found.seeds)} seeds with these {units}"
+    more = None if found.pairs is None else f"{formats.count(found.pairs)} {units} with these seeds"
+    enough = [size for size in (seeds, more) if size is not None]
+    never = [name for name, size in (("seeds", seeds), (units, more)) if size is None]
+    parts = [f"separating {what} with {100 * found.power:g} % power needs {' or '.join(enough)}"] if enough else []
+    if weakest.seeds_spread is None:
+        never.remove("seeds")
+        parts.append("how many seeds it needs is unknown")
+    if never:
+        parts.append(f"more {' or more '.join(never)} alone would not separate it")
+    parts.append(f"the minimum detectable difference is {formats.score(found.detectable)}")
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _seeds_needed(found: Needed, weakest: Measured) -> str:
-    if found.seeds is not None:
-        return f"{formats.count(found.seeds)} seeds"
-    return "an unknown number of seeds" if weakest.seeds_spread is None else "no number of seeds"
+def _needed_cell(judged: Judged) -> str:
+    """The number of seeds that would separate a claim that was not separated, as `_needs` has it in words."""
+    if judged.needed is None or judged.weakest is None:
+        return formats.MISSING
+    if judged.needed.seeds is not None:
+        return formats.count(judged.needed.seeds)
+    return "unknown" if judged.weakest.seeds_spread is None else "more do not suffice"
 
 
-def _pairs_needed(found: Needed) -> str:
-    return "no number of pairs" if found.pairs is None else f"{formats.count(found.pairs)} pairs"
+def _is_row(measured: Measured) -> bool:
+    """Whether it is a difference of two rows: only these are of PR-AUC, on one scale."""
+    return measured.effect is not None and isinstance(measured.part, Rows)
 
 
 def _effect(judged: Judged, measured: Measured) -> dict[str, Any]:
@@ -193,7 +202,7 @@ def _effect(judged: Judged, measured: Measured) -> dict[str, Any]:
     }
 
 
-def claims_section(recipe: Recipe, gathered: Gathered) -> Section:
+def claims_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     """Which of the paper's claims these results support."""
     title = "The paper's claims"
     told = tell(recipe, gathered)
@@ -202,8 +211,9 @@ def claims_section(recipe: Recipe, gathered: Gathered) -> Section:
         missing = "No claim can be judged yet: run `mlim ablate` and `mlim probe`."
         return Section("claims", title, "", missing=missing)
     lead = f"{_tally(told)} Sentences below name data, size and number of seeds: they speak of these runs only."
-    plots = [*_forest(told), *row_curves_plot(recipe, gathered)]
-    blocks: list[Block] = [*plots, claims_table(measured), Sentences("In words", tuple(_each(measured)))]
+    plots = [*_forest(told, gathered.reference.margin), *row_curves_plot(recipe, gathered)]
+    words = Sentences("In words", (*_each(measured), *pooled_words(recipe, gathered)))
+    blocks: list[Block] = [*plots, claims_table(measured), words]
     return Section("claims", title, lead, tuple(blocks))
 
 
@@ -216,10 +226,37 @@ def _each(told: Iterable[Told]) -> list[str]:
     return [each.sentence for each in told]
 
 
+def pooled_words(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
+    """Over which rows the spread between seeds was pooled; nothing with one seed or where no rows were compared."""
+    known = [
+        (measured.part, measured.effect)
+        for judged in gathered.claims
+        for measured in judged.measured
+        if isinstance(measured.part, Rows) and measured.effect and measured.seeds_spread is not None
+    ]
+    if not known:
+        return []
+    pools = dict.fromkeys(effect.pooled for _, effect in known if effect.pooled)
+    pooled = {row for pool in pools for row in pool}
+    rows = dict.fromkeys(row for part, _ in known for row in (part.first, part.second))
+    shared = [f"{_labels(recipe, pool)} share one spread" for pool in pools]
+    alone = [row for row in rows if row not in pooled]
+    own = [f"{_labels(recipe, alone)} are judged by that of their own differences"] if alone else []
+    return [
+        "How far trainings differ from seed to seed is measured together for rows that a test (Bartlett's statistic at "
+        f"a level of {formats.percent(LEVEL)}) does not tell apart in it: {'; '.join([*shared, *own])}."
+    ]
+
+
+def _labels(recipe: ReportedRecipe, rows: Iterable[Hashable]) -> str:
+    return ", ".join(f"“{row_label(recipe, str(row))}”" for row in rows)
+
+
 def claims_table(told: Sequence[Told]) -> Table:
     """One line for each claim."""
     rows = tuple(
-        (each.claim, each.source, each.verdict, each.difference, each.p_value, each.seeds, each.paper) for each in told
+        (each.claim, each.source, each.verdict, each.difference, each.p_value, each.seeds, each.needed, each.paper)
+        for each in told
     )
     tones = tuple(TONES[each.verdict] for each in told)
     return Table("Claims and verdicts", HEADER, rows, note=TABLE_NOTE, text_columns=3, tones=tones)
@@ -230,7 +267,7 @@ def effects_table(told: Sequence[Told]) -> pd.DataFrame:
     return pd.DataFrame([effect for each in told for effect in each.effects])
 
 
-def _forest(told: Sequence[Told]) -> list[Block]:
+def _forest(told: Sequence[Told], margin: float) -> list[Block]:
     rows = effects_table(told)
     if rows.empty:
         return []
@@ -238,22 +275,28 @@ def _forest(told: Sequence[Told]) -> list[Block]:
         "Filled marks with bars: mean over seeds and interval; small rings: single seeds. The band is the margin of "
         "“adds nothing”."
     )
-    return [plot("forest", "How large the effects are", partial(figures.draw_forest, rows, margin=MARGIN), note)]
+    return [plot("forest", "How large the effects are", partial(figures.draw_forest, rows, margin=margin), note)]
 
 
-def unshown_section(recipe: Recipe, gathered: Gathered) -> Section:
+def unshown_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     """What a reader must not take from this page."""
     return Section("unshown", "What is not shown", "", (Sentences("", tuple(unshown(recipe, gathered))),))
 
 
-def unshown(recipe: Recipe, gathered: Gathered) -> list[str]:
+def unshown(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
     """Sentences on what is missing: claims without a measurement, seeds, size, other data."""
     left = [each.sentence for each in tell(recipe, gathered) if each.verdict == "not measured"]
     unused = [f"Left out: {reason}." for reason in gathered.evidence.left_out]
-    return [*_few_seeds(recipe, gathered), *_probed_once(gathered), *_other_size(recipe), *unused, *left]
+    return [
+        *_few_seeds(recipe, gathered),
+        *_probed_once(gathered),
+        *_other_size(recipe, gathered.reference),
+        *unused,
+        *left,
+    ]
 
 
-def _few_seeds(recipe: Recipe, gathered: Gathered) -> list[str]:
+def _few_seeds(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
     counts = [len(row.by_seed) for row in gathered.evidence.rows.values()]
     if not counts:
         return ["No row has been trained and scored."]
@@ -271,10 +314,10 @@ def _probed_once(gathered: Gathered) -> list[str]:
     return ["Figure 2 was measured on one pre-trained model: its intervals cover other items, not other trainings."]
 
 
-def _other_size(recipe: Recipe) -> list[str]:
+def _other_size(recipe: ReportedRecipe, reference: Reference) -> list[str]:
     if recipe.name == PAPER_RECIPE:
         return ["The paper's data are private: these results are of other items and other pairs."]
     return [
-        f"The paper's model (BERT-large, pictures of 384 pixels) and its private data are not shown: these results are "
-        f"of other items and other pairs ({recipe_words(recipe)})."
+        f"The paper's model ({reference.scale}) and its private data are not shown: these results are of "
+        f"other items and other pairs ({recipe_words(recipe)})."
     ]

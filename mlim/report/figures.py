@@ -18,15 +18,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from mlim.errors import MlimError
 from mlim.files import atomic_file
+from mlim.recipe.tasks import loss_titles
+from mlim.report.kit.colours import INK
 
 if TYPE_CHECKING:  # they bring torch along, which a report does not need
     from mlim.evaluation.interaction import ItemAttention, Neighbourhood
 
-INK: Final = "#1c2330"  # the report replaces it by the page's own text colour
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito, without yellow
 DASHES: Final = ("-", "--", "-.", ":")
 WIDTH_INCHES: Final = 4.8
@@ -39,17 +41,13 @@ LEGEND_INCHES: Final = 0.2  # of height for each line of a legend
 MARGIN: Final = 0.05  # of recall and of precision, around the curves
 FIGURE_DPI: Final = 150
 SMOOTHING_WINDOWS: Final = 25  # a training curve is averaged over 1/25 of its length
-LOSSES: Final = {
-    "mlm": "MLM: text loss per masked token",
-    "recon": "RECON: squared error per pixel",
-    "itm": "ITM: image-text matching loss",
-    "match": "Matching loss per pair",
-}
+ALL_MODES: Final = "all"  # as mlim.training.metric_logger calls a row of history.csv that is over several modes
 MODES: Final = {
     "heavy_image": "heavy image masking",
     "heavy_text": "heavy text masking",
     "light": "light masking",
     "naive": "naive masking",
+    "unmasked": "nothing masked",
     "both": "both",
     "text": "text only",
     "image": "image only",
@@ -63,6 +61,9 @@ VERDICTS: Final = {  # colour and mark
 FOREST_INCHES: Final = 0.2  # of height for each line of an effect's label
 FOREST_LINES: Final = 2  # that an effect takes at least: its bar, and below it its seeds
 SEED_OFFSET: Final = 0.52  # lines of a label; of the rings of single seeds, below their mean
+LABEL_LINES: Final = {"pretrained": "with pre-training", "unpretrained": "without"}
+LABEL_MARGIN: Final = 1.15  # factor of the number of pairs beyond the first and the last point
+DIFFERENCE_SHARE: Final = 0.7  # height of the panel of differences, of that of the curves
 PARTNERS: Final = {"own": "its own", "empty": "empty", "random": "a random other"}
 RECONSTRUCTION_INCHES: Final = 1.15
 NEIGHBOUR_INCHES: Final = (1.3, 2.0)  # of one picture with its texts: width, height
@@ -76,7 +77,7 @@ ATTENTION_PANELS: Final = (1.0, 1.0, 1.2)  # widths: heat map, picture, bars
 ATTENTION_WORDS: Final = 6  # bars
 HEAT: Final = "#d55e00"
 HEAT_OPACITY: Final = 0.85  # the most
-HOTTEST: Final = 4.0  # times the average of the cells: from here on the heat covers as much as it may
+HOTTEST: Final = 4.0  # times the average of the patches: from here on the heat covers as much as it may
 PALEST: Final = 0.35  # of the gray picture under the heat: black becomes a gray that the heat shows on
 BRIGHTEST: Final = 255  # of a pixel
 WORD_CHARACTERS: Final = 14
@@ -112,13 +113,14 @@ _STYLE: Final[Any] = {
 def draw_losses(histories: Mapping[str, pd.DataFrame], path: Path) -> None:
     """Loss curves, one panel for each loss that was measured.
 
-    `histories` maps a label to a training's history.csv (step, kind, mode, mlm, recon, itm, match). One history
+    `histories` maps a label to a training's history.csv (step, kind, mode, a column for each loss). One history
     is drawn by masking mode, with its validation on top; of several, the validation curves are compared.
     """
-    losses = [loss for loss in LOSSES if any(_measured(history, loss) for history in histories.values())]
+    titles = loss_titles()
+    losses = [loss for loss in titles if any(_measured(history, loss) for history in histories.values())]
     with _figure(path, rows=max(len(losses), 1)) as panels:
         for axes, loss in zip(panels, losses, strict=False):
-            axes.set_title(LOSSES[loss])
+            axes.set_title(titles[loss])
             _draw_one_loss(axes, histories, loss)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.legend()
@@ -135,6 +137,48 @@ def draw_pr_curves(curves: Mapping[str, pd.DataFrame], prevalence: float, path: 
         axes.axhline(prevalence, color=INK, linewidth=1, linestyle=":", label=f"chance ({prevalence:.3f})")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(_lowest(curves, prevalence), 1 + MARGIN / 5))
         axes.figure.legend(loc="outside lower left", ncols=1 if one_column else 2)
+
+
+def draw_label_curves(
+    curves: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path: Path, y_label: str, ground: bool = False
+) -> None:
+    """PR-AUC against the number of training pairs with and without pre-training, and below it the difference.
+
+    Each of `curves` is a title, and points as `mlim.evaluation.label_curve.LabelPoint.plain` gives them. `ground`: on
+    white, for a page that is not ours.
+    """
+    heights = (HEIGHT_INCHES, HEIGHT_INCHES * DIFFERENCE_SHARE)
+    size = (WIDTH_INCHES, sum(heights) * len(curves))
+    figure = Figure(figsize=size, dpi=FIGURE_DPI, layout="constrained")
+    with _style(), _saved(figure, path, ground):
+        panels = figure.subplots(2 * len(curves), 1, squeeze=False, height_ratios=heights * len(curves))[:, 0]
+        for place, (title, points) in enumerate(curves):
+            _draw_label_curve(panels[2 * place], panels[2 * place + 1], points)
+            panels[2 * place].set(title=title, ylabel=y_label)
+
+
+def _draw_label_curve(above: Axes, below: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+    numbers = [point["pairs"] for point in points]
+    for (line, label), (colour, dash) in zip(LABEL_LINES.items(), _looks(), strict=False):
+        value, low, high = _ends([point[line] for point in points])
+        above.plot(numbers, value, dash, color=colour, marker="o", markersize=4, label=label)
+        above.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
+    above.legend()
+    value, low, high = _ends([point["difference"] for point in points])
+    below.axhline(0, color=INK, linewidth=1)
+    below.vlines(numbers, low, high, color=PALETTE[2], linewidth=2)
+    below.plot(numbers, value, "o", color=PALETTE[2], markersize=7)
+    below.set(xlabel="training pairs", ylabel="with \N{MINUS SIGN} without")
+    for axes in (above, below):
+        axes.set_xscale("log")
+        axes.set_xlim(numbers[0] / LABEL_MARGIN, numbers[-1] * LABEL_MARGIN)
+        axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _ends(found: Sequence[Mapping[str, float | None]]) -> NDArray[np.float64]:
+    """Value, low and high (3, n); NaN where there is no interval."""
+    return np.array([[one[end] for one in found] for end in ("value", "low", "high")], dtype=np.float64)
 
 
 def draw_figure2(frame: pd.DataFrame, path: Path, title: str, y_label: str) -> None:
@@ -204,44 +248,47 @@ def _frame(axes: Axes, corner: tuple[float, float], side: float, colour: str) ->
 
 
 def draw_attention(rows: Sequence["ItemAttention"], path: Path) -> None:
-    """One row per item: where a hidden word looks in the picture, and which words a hidden cell looks at."""
+    """One row per item: where a hidden word looks in the picture, and which words a hidden patch looks at."""
     width, height = ATTENTION_INCHES
     size = (width, height * max(len(rows), 1))
     with _style(), _saved(Figure(figsize=size, dpi=FIGURE_DPI, layout="constrained"), path) as figure:
         for part, row in zip(figure.subfigures(max(len(rows), 1), 1, squeeze=False).flat, rows, strict=False):
             text = textwrap.shorten(row.text, ATTENTION_CHARACTERS, placeholder=" ...")
             part.suptitle(text, x=0.01, ha="left", fontsize=TEXT_SIZE - 1, fontweight="bold")
-            heat, cell, bars = part.subplots(1, len(ATTENTION_PANELS), width_ratios=ATTENTION_PANELS)
+            heat, patch, bars = part.subplots(1, len(ATTENTION_PANELS), width_ratios=ATTENTION_PANELS)
             _draw_heat(heat, row)
-            _draw_hidden_cell(cell, row)
+            _draw_hidden_patch(patch, row)
             _draw_words(bars, row)
 
 
 def _draw_heat(axes: Axes, row: "ItemAttention") -> None:
-    """The picture in pale gray; cells with more than the average of its attention are covered, on a fixed scale."""
+    """The picture in pale gray; patches with more than the average of its attention are covered, on a fixed scale."""
     size = row.picture.shape[0]
     gray = PALEST + (1 - PALEST) * row.picture.mean(axis=2) / BRIGHTEST
     axes.imshow(gray, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    times = row.cells / row.cells.mean()
-    heat = np.empty((*row.cells.shape, 4))
+    times = row.patches / row.patches.mean()
+    heat = np.empty((*row.patches.shape, 4))
     heat[..., :3] = to_rgb(HEAT)
     heat[..., 3] = HEAT_OPACITY * np.log(times.clip(1, HOTTEST)) / np.log(HOTTEST)
     axes.imshow(heat, interpolation="nearest", extent=(-0.5, size - 0.5, size - 0.5, -0.5))
     axes.set_title(f"hidden word: {_short(row.word)}", loc="center", fontsize=SMALL_TITLE)
-    even = row.cells.size / row.places
-    lines = [f"attention on the picture: {row.cells.sum():.0%}", f"(even: {even:.0%}), hottest cell x{times.max():.1f}"]
+    even = row.patches.size / row.places
+    lines = [
+        f"attention on the picture: {row.patches.sum():.0%}",
+        f"(even: {even:.0%}), hottest patch x{times.max():.1f}",
+    ]
     if row.guess is not None:
         lines.append(f"guess: {_short(row.guess.word)} {row.guess.probability:.0%}")
         lines.append(f"truth {row.guess.truth:.0%}, no picture {row.guess.truth_beside_gray:.0%}")
     _write_below(axes, lines)
 
 
-def _draw_hidden_cell(axes: Axes, row: "ItemAttention") -> None:
+def _draw_hidden_patch(axes: Axes, row: "ItemAttention") -> None:
     axes.imshow(row.picture, interpolation="nearest")
-    side = row.picture.shape[0] / len(row.cells)
-    line, column = row.cell
+    side = row.picture.shape[0] / len(row.patches)
+    line, column = row.patch
     _frame(axes, (column * side, line * side), side, HEAT)
-    axes.set_title("hidden cell: framed", loc="center", fontsize=SMALL_TITLE)
+    axes.set_title("hidden patch: framed", loc="center", fontsize=SMALL_TITLE)
     share, pieces = sum(word.share for word in row.words), sum(word.pieces for word in row.words)
     _write_below(axes, [f"attention on words: {share:.0%}", f"(even: {pieces / row.places:.0%})"])
 
@@ -307,6 +354,7 @@ def draw_forest(effects: pd.DataFrame, path: Path, margin: float, ground: bool =
         axes.tick_params(axis="y", labelsize=TEXT_SIZE - 1)
         axes.set_ylim(-lines.sum(), 0)
         axes.set_xlabel("difference of PR-AUC")
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(visible=False, axis="y")
         axes.figure.legend(loc="outside lower left", ncols=3)
 
@@ -350,7 +398,7 @@ def _draw_one_loss(axes: Axes, histories: Mapping[str, pd.DataFrame], loss: str)
 
 def _draw_by_mode(axes: Axes, history: pd.DataFrame, loss: str) -> None:
     training = history[history["kind"] == "train"]
-    modes = [mode for mode in training["mode"].dropna().unique().tolist() if mode]
+    modes = [mode for mode in training["mode"].dropna().unique().tolist() if mode not in {"", ALL_MODES}]
     for mode, (colour, dash) in zip(sorted(modes, key=_mode_order), _looks(), strict=False):
         of_mode = training[training["mode"] == mode]
         if _measured(of_mode, loss):
@@ -366,9 +414,15 @@ def _mode_order(mode: str) -> tuple[int, str]:
 
 
 def _points(history: pd.DataFrame, loss: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and mean values of the rows of `kind` where `loss` was measured, in the order of the steps."""
+    """Steps and values of the rows of `kind` where `loss` was measured, in the order of the steps.
+
+    Of several modes the value over all of them, as the tables have it; in histories of earlier versions, which lack it,
+    the mean of the modes.
+    """
     rows = history[(history["kind"] == kind) & history[loss].notna()]
-    means = rows.groupby("step")[loss].mean()
+    over_all = rows[rows["mode"] == ALL_MODES]
+    several = rows[~rows["step"].isin(over_all["step"])]
+    means = pd.concat([over_all, several]).groupby("step")[loss].mean()
     return means.index.to_numpy(), means.to_numpy()
 
 

@@ -1,21 +1,23 @@
 """What the report is made from: the results that lie in a work folder, typed, with None for what is not there yet."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from mlim.catalog.quarantine import read_quarantine
 from mlim.errors import InputError
 from mlim.evaluation.curves import mean_pr_curve
-from mlim.evaluation.evidence import Evidence, Variant, read_evidence
+from mlim.evaluation.evidence import Evidence, TrainedRow
 from mlim.evaluation.judging import Judged, Settings, judge
+from mlim.evaluation.label_curve import LabelPoint
 from mlim.evaluation.pr_auc import average_precision
-from mlim.files import read_json
-from mlim.grids import judged_on_test
-from mlim.recipe import Recipe, load_recipe
+from mlim.files import plain_cell, read_json
+from mlim.references import Reference, load_reference
+from mlim.report.reported import ReportedRecipe
 from mlim.workspace import Workspace
 
 SUMMARY: Final = "summary.json"
@@ -38,8 +40,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Gathered:
-    """All results of one work folder; a field is None (or empty) where its step has not run."""
+    """All results of one work folder; a field is None (or empty) where its step has not run.
 
+    `reference` is the paper whose figures and claims stand beside them.
+    """
+
+    reference: Reference
     ingest: Summary | None
     validation: Summary | None
     pairs: Summary | None
@@ -47,6 +53,7 @@ class Gathered:
     pretrainings: tuple[Training, ...]
     finetunings: tuple[Training, ...]
     metrics: Summary | None
+    registration: Summary | None
     curves: pd.DataFrame | None
     hardest: pd.DataFrame | None
     ablation: Mapping[str, Summary] | None
@@ -60,6 +67,7 @@ class Gathered:
     claims: tuple[Judged, ...]
     row_curves: Mapping[str, pd.DataFrame]
     by_seed: Mapping[str, tuple[float, ...]]
+    label_curve: tuple[LabelPoint, ...]
 
     @property
     def trainings(self) -> tuple[Training, ...]:
@@ -67,14 +75,22 @@ class Gathered:
         return (*self.pretrainings, *self.finetunings)
 
 
-def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
+def gather_results(
+    recipe: ReportedRecipe,
+    workspace: Workspace,
+    evidence: Evidence,
+    trained: Mapping[str, TrainedRow],
+    points: tuple[LabelPoint, ...],
+) -> Gathered:
     """Read every result that the report shows; a file that exists but cannot be read is an `InputError`.
 
     The claims are judged here, from the scores, so that all that speaks of them says the same.
     """
-    evidence = _evidence(recipe, workspace)
+    compared = _without_fewer_pairs(recipe, evidence, trained)
     evaluation, ablation, probe = workspace.evaluation, workspace.ablation, workspace.probe
+    reference = load_reference()
     return Gathered(
+        reference=reference,
         ingest=_summary(workspace.items / SUMMARY),
         validation=_summary(workspace.valid / SUMMARY),
         pairs=_summary(workspace.pairs / SUMMARY),
@@ -82,6 +98,7 @@ def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
         pretrainings=tuple(_pretrainings(recipe, workspace)),
         finetunings=tuple(_finetunings(recipe, workspace)),
         metrics=evaluation_metrics(workspace),
+        registration=_registration(workspace),
         curves=_table(evaluation / "curve.csv"),
         hardest=_table(evaluation / "hardest.csv"),
         ablation=ablation_table(workspace),
@@ -92,29 +109,22 @@ def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
         attention=_bytes(probe / "attention.png"),
         probe=_summary(probe / SUMMARY),
         evidence=evidence,
-        claims=judge(evidence, Settings(recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed)),
-        row_curves=_row_curves(evidence),
-        by_seed=_by_seed(evidence),
+        claims=judge(evidence, _settings(recipe, reference), reference.claims),
+        row_curves=_row_curves(compared),
+        by_seed=_by_seed(compared),
+        label_curve=points,
     )
 
 
-def _evidence(recipe: Recipe, workspace: Workspace) -> Evidence:
-    try:
-        return read_evidence(recipe, workspace, _variants(workspace))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{workspace.root}: scores cannot be read ({error}); run the step that wrote them again"
-        ) from None
+def _settings(recipe: ReportedRecipe, reference: Reference) -> Settings:
+    settings = recipe.evaluate
+    return Settings(settings.bootstrap_samples, settings.confidence, recipe.seed, reference.margin)
 
 
-def _variants(workspace: Workspace) -> dict[str, Variant]:
-    """What `mlim ablate --grid` trained beside the rows of the recipe, as far as it is judged on the test pairs."""
-    variants = [workspace.variant(name) for name in sorted(judged_on_test())]
-    return {
-        variant.root.name: Variant(load_recipe(str(variant.recipe)), variant)
-        for variant in variants
-        if variant.recipe.is_file()
-    }
+def _without_fewer_pairs(recipe: ReportedRecipe, evidence: Evidence, trained: Mapping[str, TrainedRow]) -> Evidence:
+    """The evidence without what learned from another number of pairs, which has a curve of its own."""
+    fewer = {name for name, row in trained.items() if row.max_pairs != recipe.finetune.max_pairs}
+    return replace(evidence, rows={name: row for name, row in evidence.rows.items() if name not in fewer})
 
 
 def _row_curves(evidence: Evidence) -> dict[str, pd.DataFrame]:
@@ -122,7 +132,10 @@ def _row_curves(evidence: Evidence) -> dict[str, pd.DataFrame]:
     if evidence.pairs is None:
         return {}
     labels = evidence.pairs.labels
-    return {name: mean_pr_curve(labels, [*row.by_seed.values()]) for name, row in evidence.rows.items()}
+    return {
+        name: mean_pr_curve(labels, [*np.concatenate([np.atleast_2d(one) for one in row.by_seed.values()])])
+        for name, row in evidence.rows.items()
+    }
 
 
 def _by_seed(evidence: Evidence) -> dict[str, tuple[float, ...]]:
@@ -131,7 +144,10 @@ def _by_seed(evidence: Evidence) -> dict[str, tuple[float, ...]]:
         return {}
     labels = evidence.pairs.labels
     return {
-        name: tuple(average_precision(labels, one) for one in row.by_seed.values())
+        name: tuple(
+            float(np.mean([average_precision(labels, one) for one in np.atleast_2d(of_seed)]))
+            for of_seed in row.by_seed.values()
+        )
         for name, row in evidence.rows.items()
     }
 
@@ -139,6 +155,13 @@ def _by_seed(evidence: Evidence) -> dict[str, tuple[float, ...]]:
 def evaluation_metrics(workspace: Workspace) -> Summary | None:
     """What `evaluate` found about the main model and the baselines: summary.json, which holds metrics.json too."""
     return _summary(workspace.evaluation / SUMMARY)
+
+
+def _registration(workspace: Workspace) -> Summary | None:
+    """What `register` found, where it was about this evaluation and not about an earlier model's."""
+    found, metrics = _summary(workspace.registration / SUMMARY), evaluation_metrics(workspace)
+    same = found is not None and metrics is not None and found.get("evaluation") == metrics.get("run_id")
+    return found if same else None
 
 
 def ablation_table(workspace: Workspace) -> dict[str, Summary] | None:
@@ -156,13 +179,13 @@ def _figure2(probe: Path) -> Iterator[tuple[str, pd.DataFrame]]:
             yield name, table
 
 
-def _pretrainings(recipe: Recipe, workspace: Workspace) -> Iterator[Training]:
+def _pretrainings(recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Training]:
     for name in recipe.pretrainings:
         for seed in recipe.seeds:
             yield from _training("pretrain", name, seed, workspace.pretrained(name, seed))
 
 
-def _finetunings(recipe: Recipe, workspace: Workspace) -> Iterator[Training]:
+def _finetunings(recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Training]:
     for row in recipe.rows:
         for seed in recipe.seeds:
             yield from _training("finetune", row, seed, workspace.finetuned(row, seed))
@@ -197,9 +220,12 @@ def _table(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     try:
-        return pd.read_csv(path, dtype=IDS)
+        table = pd.read_csv(path, dtype=IDS, keep_default_na=False, na_values=[""])  # an id such as NA is an id
     except (OSError, ValueError) as error:
         raise InputError(_unreadable(path, error)) from None
+    for name, cells in table.select_dtypes(["object", "string"]).items():
+        table[name] = cells.map(plain_cell, "ignore").astype(cells.dtype)
+    return table
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -5,53 +5,49 @@ says so). Equal results give equal bytes.
 """
 
 from collections.abc import Mapping
-from importlib import resources
+from dataclasses import replace
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from mlim.recipe import Recipe
-from mlim.report import formats, sections
-from mlim.report.blocks import Section, Tile
+from mlim.report import sections
 from mlim.report.claims import claims_section, unshown_section
 from mlim.report.gather import Gathered
-from mlim.report.scores import baseline_scores, row_scores
+from mlim.report.kit import formats
+from mlim.report.kit.blocks import Section, Tile, Verdicts
+from mlim.report.kit.page import render_page
+from mlim.report.reported import ReportedRecipe
+from mlim.report.scores import baseline_scores, row_scores, scorer_scores
+from mlim.report.usable import usable_section, usable_verdict
 from mlim.report.verdicts import verdicts
+from mlim.stacking.stack import MATCHER
 from mlim.workspace import Workspace
 
-TEMPLATE = "template.html"
-STYLE = "style.css"
+TEMPLATE = "report.html"
+MAIN_TITLE = "PR-AUC of the main model"
+NO_ENDS = "too few families for an interval"
 
 
-def render(recipe: Recipe, gathered: Gathered, workspace: Workspace, lineage: Mapping[str, Any]) -> str:
+def render(recipe: ReportedRecipe, gathered: Gathered, workspace: Workspace, lineage: Mapping[str, Any]) -> str:
     """The page of what was gathered; pictures of items are read from the work folder.
 
     `lineage` holds commit, dirty, data_version and validation. Sections whose step has not run say so.
     """
-    environment = Environment(
-        loader=PackageLoader("mlim", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
-        style=Markup((resources.files("mlim.report") / STYLE).read_text("utf-8")),  # noqa: S704 (a file of ours)
-        recipe=recipe,
-        catalog=(gathered.ingest or {}).get("catalog", "no catalog yet"),
-        verdicts=verdicts(recipe, gathered),
-        tiles=tiles(recipe, gathered),
-        sections=all_sections(recipe, gathered, workspace, lineage),
-    )
+    values = {
+        "recipe": recipe,
+        "catalog": (gathered.ingest or {}).get("catalog", "no catalog yet"),
+        "verdict": usable_verdict(recipe, gathered),
+        "tiles": tiles(recipe, gathered),
+        "sections": all_sections(recipe, gathered, workspace, lineage),
+    }
+    return render_page("mlim.report", TEMPLATE, values)
 
 
 def all_sections(
-    recipe: Recipe, gathered: Gathered, workspace: Workspace, lineage: Mapping[str, Any]
+    recipe: ReportedRecipe, gathered: Gathered, workspace: Workspace, lineage: Mapping[str, Any]
 ) -> tuple[Section, ...]:
-    """The sections in the order in which a reader needs them: results first, then how they came about."""
+    """The sections in the order in which a reader needs them: whether it can be used, results, how they came about."""
     return (
-        sections.results_section(recipe, gathered),
+        usable_section(recipe, gathered),
+        _results(recipe, gathered),
         claims_section(recipe, gathered),
         sections.hardest_section(recipe, gathered, workspace),
         sections.probes_section(gathered),
@@ -62,19 +58,30 @@ def all_sections(
     )
 
 
+def _results(recipe: ReportedRecipe, gathered: Gathered) -> Section:
+    """The tables, headed by what they say in plain sentences."""
+    section = sections.results_section(recipe, gathered)
+    said = (Verdicts(tuple(verdicts(recipe, gathered))),) if section.blocks else ()
+    return replace(section, blocks=(*said, *section.blocks))
+
+
 def quarantined_rows(gathered: Gathered) -> int:
-    """How many rows ingest and validation have set aside."""
+    """How many rows ingest and validation have quarantined."""
     summaries = (gathered.ingest or {}, gathered.validation or {})
     return sum(number for summary in summaries for number in summary.get("quarantined", {}).values())
 
 
-def tiles(recipe: Recipe, gathered: Gathered) -> list[Tile]:
+def tiles(recipe: ReportedRecipe, gathered: Gathered) -> list[Tile]:
     """The figures at the top of the page; those that are not known yet are left out."""
     found: list[Tile] = []
     main, metrics = row_scores(recipe, gathered).get(recipe.main), gathered.metrics
-    if main is not None:
-        ends = f"{formats.score(main.pr_auc.low)} to {formats.score(main.pr_auc.high)}"
-        found.append(Tile("PR-AUC of the main model", formats.score(main.pr_auc.value), ends))
+    registered = (metrics or {}).get("registered", {}).get("scorer")
+    stacked = scorer_scores(metrics).get(registered) if registered != MATCHER else None
+    for title, score in ((f"PR-AUC of the {registered}, which is registered", stacked), (MAIN_TITLE, main)):
+        if score is not None:
+            known = not formats.is_missing(score.pr_auc.low)
+            ends = formats.ends(score.pr_auc.low, score.pr_auc.high) if known else NO_ENDS
+            found.append(Tile(title, formats.score(score.pr_auc.value), ends))
     if metrics is not None:
         found.append(Tile("Chance", formats.score(metrics["prevalence"]), "share of matches among the test pairs"))
     ceilings = (gathered.pairs or {}).get("ceilings")

@@ -15,14 +15,17 @@ import pandas as pd
 
 from mlim import tracking
 from mlim.errors import InputError, MlimError
-from mlim.evaluation.claims import MARGIN
 from mlim.files import atomic_file, read_json, write_json
-from mlim.recipe import Recipe
-from mlim.report import formats
-from mlim.report.claims import tell, unshown
-from mlim.report.figures import draw_forest
+from mlim.recipe.tracking import TrackingConfig
+from mlim.references import load_reference
+from mlim.report.claims import pooled_words, tell, unshown
+from mlim.report.figures import draw_forest, draw_label_curves
 from mlim.report.gather import Gathered
-from mlim.report.scores import baseline_scores, row_scores
+from mlim.report.kit import formats
+from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_TITLE, label_cells
+from mlim.report.reported import ReportedRecipe
+from mlim.report.scores import baseline_scores, row_scores, scorer_scores
+from mlim.stacking.stack import STACK
 from mlim.versions import UNKNOWN
 
 STAGE: Final = "report"
@@ -35,8 +38,8 @@ PAPER_NOTE: Final = "“Paper” is what the paper reports on its own, private d
 SEEDS_NOTE: Final = (
     "Rows are means over seeds; baselines are compared with the model of the first seed, the one that is registered."
 )
-CLAIMS_HEADER: Final = ("claim of the paper", "where", "verdict", "difference", "corrected p", "paper")
-CLAIM_CELLS: Final = ("claim", "source", "verdict", "difference", "p_value", "paper")
+CLAIMS_HEADER: Final = ("claim of the paper", "where", "verdict", "difference", "corrected p", "seeds needed", "paper")
+CLAIM_CELLS: Final = ("claim", "source", "verdict", "difference", "p_value", "needed", "paper")
 EFFECTS_NOTE: Final = (
     "Marks with bars: mean over seeds and interval; small rings: single seeds; the band: the margin of “adds nothing”. "
     "How intervals, corrections and power are computed: [statistics.md](statistics.md)."
@@ -59,18 +62,21 @@ HEADER: Final = (
     "time for one seed",
 )
 
+CURVE: Final = "label_curve"  # not in results of earlier versions
+SHOWN: Final = {"recipe", "catalog", "rows", "baselines", "claims"}  # by these a result is known
+
 Store = Any  # MLflow's client and run: only the tracking room may name its types
 Run = Any
 
 
-def collect(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]) -> dict[str, Any]:
+def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of one work folder that `write_results` shows, as JSON-able values."""
     ingest, validation, metrics = gathered.ingest or {}, gathered.validation or {}, gathered.metrics or {}
     rows = [
         {
             **_plain(score),
-            "table1": recipe.rows[name].paper_table1,
-            "table2": recipe.rows[name].paper_table2,
+            "table1": gathered.reference.figure("table1", name),
+            "table2": gathered.reference.figure("table2", name),
             "seconds": _seconds_per_seed(recipe, gathered, name),
         }
         for name, score in row_scores(recipe, gathered).items()
@@ -93,12 +99,21 @@ def collect(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]) -> d
         "ceilings": (gathered.pairs or {}).get("ceilings"),
         "rows": rows,
         "baselines": [_plain(score) for score in baseline_scores(gathered.metrics).values()],
+        "registered": (metrics.get("registered") or {}).get("scorer"),
+        "scorers": [_plain(score) for score in scorer_scores(gathered.metrics).values() if _is_stack(score.label)],
         "claims": [_plain(told) for told in tell(recipe, gathered)],
+        CURVE: [point.plain() for point in gathered.label_curve],
+        "pooled": pooled_words(recipe, gathered),
         "unshown": unshown(recipe, gathered),
     }
 
 
-def _seconds_per_seed(recipe: Recipe, gathered: Gathered, row: str) -> float | None:
+def _is_stack(name: str) -> bool:
+    """Whether a scorer is a combination: the matcher is a row already, the other parts are no results."""
+    return name.startswith(STACK)
+
+
+def _seconds_per_seed(recipe: ReportedRecipe, gathered: Gathered, row: str) -> float | None:
     """What one model of a row took: its fine-tuning and the pre-training it starts from, whoever else starts there."""
     start = recipe.rows[row].pretraining
     before = {one.seed: one.summary["seconds"] for one in gathered.pretrainings if one.name == start}
@@ -110,25 +125,25 @@ def _seconds_per_seed(recipe: Recipe, gathered: Gathered, row: str) -> float | N
     return float(np.mean(spent)) if spent else None
 
 
-def write_results(recipe: Recipe, out: Path, experiment: str | None = None) -> int:
+def write_results(settings: TrackingConfig, out: Path, experiment: str | None = None) -> int:
     """Replace the marked block of `out` (made when it is missing) by the latest results of every recipe and catalog.
 
-    Reads the recipe's tracking store and `experiment` (default: the recipe's); results of other recipes and catalogs
+    Reads the store of `settings` and `experiment` (default: theirs); results of other recipes and catalogs
     that the page already shows are kept, in the JSON beside it (OUT with the ending .json). Gives the number of results
     written; `InputError` when none is tracked, or when `out` exists without the marked block.
     """
-    name = experiment or recipe.tracking.experiment
+    name = experiment or settings.experiment
     before, after = _around(out)
-    tracking.check_server(recipe)
-    store = tracking.client(recipe)
-    with tracking.as_mlim_error(tracking.tracking_uri(recipe)):
+    tracking.check_server(settings)
+    store = tracking.client(settings)
+    with tracking.as_mlim_error(tracking.tracking_uri(settings)):
         runs = _latest(store, name)
         if not runs:
             raise InputError(f"experiment `{name}` holds no finished report; run `mlim run` or `mlim report` first")
         tracked = [_results(store, run) for run in runs]
     data = out.with_suffix(".json")
     results = _with_kept(tracked, data)
-    parts = [*_across(results, out), *map(_part, results), _unshown_part(results)]
+    parts = [*_across(results, out), *_label_curves(results, out), *map(_part, results), _unshown_part(results)]
     write_json(data, results)
     with atomic_file(out) as temporary:
         temporary.write_text("\n".join([f"{before}{BEGIN}\n", *parts, f"{END}{after}"]), encoding="utf-8")
@@ -137,9 +152,23 @@ def write_results(recipe: Recipe, out: Path, experiment: str | None = None) -> i
 
 def _with_kept(tracked: Sequence[Mapping[str, Any]], data: Path) -> list[Mapping[str, Any]]:
     """The tracked results and, of other recipes and catalogs, those in the file `data`, in alphabetical order."""
-    kept: Sequence[Mapping[str, Any]] = read_json(data) if data.is_file() else ()
-    latest = {(each["recipe"], each["catalog"]): each for each in (*kept, *tracked)}
+    latest = {(each["recipe"], each["catalog"]): each for each in (*_kept(data), *tracked)}
     return [latest[key] for key in sorted(latest)]
+
+
+def _kept(data: Path) -> Sequence[Mapping[str, Any]]:
+    """What an earlier page showed; `InputError` when the file in its place is something else."""
+    if not data.exists():
+        return ()
+    try:
+        kept = read_json(data)
+    except (OSError, ValueError, RecursionError):
+        kept = None
+    if not isinstance(kept, list) or not all(isinstance(each, dict) and each.keys() >= SHOWN for each in kept):
+        raise InputError(
+            f"{data}: is not what `mlim results` keeps beside its page; give another --out, or move that file away"
+        )
+    return kept
 
 
 def _across(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
@@ -155,8 +184,27 @@ def _across(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
     rows = pd.DataFrame(effects)
     rows = rows.iloc[np.argsort(pd.factorize(rows["label"])[0], kind="stable")].reset_index(drop=True)
     path = out.with_name(f"{out.stem}-effects.svg")
-    draw_forest(rows, path, MARGIN, ground=True)
+    draw_forest(rows, path, load_reference().margin, ground=True)
     return [f"## Effects\n\n![How large the effects are, with their intervals]({path.name})\n\n{EFFECTS_NOTE}\n"]
+
+
+def _label_curves(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
+    """The label-efficiency curves of all results in one plot beside `out`, with their figures; nothing without any."""
+    curves = [(_sized_name(each), points) for each in results if (points := each.get(CURVE))]
+    if not curves:
+        return []
+    path = out.with_name(f"{out.stem}-labels.svg")
+    draw_label_curves(curves, path, LABELS_AXIS, ground=True)
+    tables = [line for title, points in curves for line in (f"{title}:", "", *_label_table(points), "")]
+    return [f"## {LABELS_TITLE}\n\n![PR-AUC by the number of pairs]({path.name})\n\n{LABELS_NOTE}\n", *tables]
+
+
+def _sized_name(results: Mapping[str, Any]) -> str:
+    return f"{_catalog_name(results)}, {results['recipe']}, {formats.count(results['accepted'])} items"
+
+
+def _label_table(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [_line(LABELS_HEADER), _line(["---"] * len(LABELS_HEADER)), *map(_line, label_cells(points))]
 
 
 def _catalog_name(results: Mapping[str, Any]) -> str:
@@ -243,7 +291,7 @@ def _claims(results: Mapping[str, Any]) -> list[str]:
     measured = [claim for claim in results["claims"] if claim["verdict"] != "not measured"]
     return [
         *_claims_table(measured),
-        *_listed("In words:", [claim["sentence"] for claim in measured]),
+        *_listed("In words:", [*(claim["sentence"] for claim in measured), *results.get("pooled", ())]),
         *_listed("What is not shown:", results["unshown"]),
     ]
 
@@ -251,7 +299,7 @@ def _claims(results: Mapping[str, Any]) -> list[str]:
 def _claims_table(measured: Sequence[Mapping[str, Any]]) -> list[str]:
     if not measured:
         return []
-    rows = [[claim[name] for name in CLAIM_CELLS] for claim in measured]
+    rows = [[claim.get(name, formats.MISSING) for name in CLAIM_CELLS] for claim in measured]
     return [_line(CLAIMS_HEADER), _line(["---"] * len(CLAIMS_HEADER)), *(_line(cells) for cells in rows), ""]
 
 
@@ -275,7 +323,7 @@ def _facts(results: Mapping[str, Any]) -> list[str]:
 
 def _markdown_table(results: Mapping[str, Any]) -> list[str]:
     header = [name if name != "interval" else f"{100 * results['confidence']:g} % interval" for name in HEADER]
-    rows = [_cells(score) for score in (*results["rows"], *results["baselines"])]
+    rows = [_cells(score) for score in (*results["rows"], *results.get("scorers", ()), *results["baselines"])]
     return [_line(header), _line(["---"] * len(header)), *(_line(cells) for cells in rows)]
 
 
@@ -284,7 +332,7 @@ def _cells(score: Mapping[str, Any]) -> list[str]:
     return [
         score["label"],
         formats.score(ends["value"]),
-        f"{formats.score(ends['low'])} to {formats.score(ends['high'])}",
+        formats.ends(ends["low"], ends["high"]),
         formats.spread(score.get("spread"), score.get("seeds", 1)),
         formats.signed_interval(**apart),
         formats.p_value(score["p_value"]),

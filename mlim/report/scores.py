@@ -1,15 +1,17 @@
 """The scores that tables and verdicts speak of, from `ablate` where it has run, else from `evaluate`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
-from mlim.recipe import Recipe
 from mlim.report.gather import Gathered, Summary
+from mlim.report.reported import ReportedRecipe
 
 BOOSTED_TREES: Final = "boosted-trees"
+DIFFERENCE_NAMES: Final = {"value": "difference", "low": "difference_low", "high": "difference_high"}
 BASELINE_LABELS: Final = {
     BOOSTED_TREES: "Gradient-boosted trees",
     "tfidf-cosine": "TF-IDF cosine of the texts",
@@ -47,7 +49,7 @@ class Score:
     seeds: int = 1
 
 
-def row_scores(recipe: Recipe, gathered: Gathered) -> dict[str, Score]:
+def row_scores(recipe: ReportedRecipe, gathered: Gathered) -> dict[str, Score]:
     """Scores of the recipe's rows by name; rows that have not been run are left out."""
     if gathered.ablation is not None:
         table = gathered.ablation
@@ -64,7 +66,7 @@ def _with_spread(score: Score, gathered: Gathered, row: str) -> Score:
     return replace(score, spread=spread, seeds=max(len(figures), 1))
 
 
-def judged_score(recipe: Recipe, metrics: Summary | None) -> Score | None:
+def judged_score(recipe: ReportedRecipe, metrics: Summary | None) -> Score | None:
     """The main row's score with the first seed, which the baselines are compared with; None before `evaluate`."""
     if metrics is None or metrics["row"] != recipe.main:
         return None
@@ -83,35 +85,33 @@ def baseline_scores(metrics: Summary | None) -> dict[str, Score]:
     return dict(sorted(found.items(), key=lambda entry: -entry[1].pr_auc.value))
 
 
-def unpretrained_row(recipe: Recipe) -> str | None:
-    """The row that differs from the main row in nothing but its missing pre-training, if the recipe has one."""
-    main = recipe.main_row
-    for name, row in recipe.rows.items():
-        if row.pretraining is None and (row.mdo, row.modality) == (main.mdo, main.modality):
-            return name
-    return None
+def scorer_scores(metrics: Summary | None) -> dict[str, Score]:
+    """Scores of the stack, of stacks without one part and of the parts by name, best first."""
+    found = {name: _baseline(name, values) for name, values in (metrics or {}).get("scorers", {}).items()}
+    return dict(sorted(found.items(), key=lambda entry: -entry[1].pr_auc.value))
 
 
-def _from_table(recipe: Recipe, row: str, values: Summary) -> Score:
+def _from_table(recipe: ReportedRecipe, row: str, values: Summary) -> Score:
     return Score(
         label=recipe.rows[row].label,
-        pr_auc=Estimate(values["pr_auc"], values["low"], values["high"]),
+        pr_auc=_estimate({**values, "value": values["pr_auc"]}),
         text=values["pr_auc_text"],
         image=values["pr_auc_image"],
-        difference=Estimate(values["difference"], values["difference_low"], values["difference_high"]),
+        difference=_estimate({end: values[name] for end, name in DIFFERENCE_NAMES.items()}),
         p_value=values["p_value"],
     )
 
 
 def _baseline(name: str, values: Mapping[str, Any]) -> Score:
-    difference = values["difference_to_main"]
+    difference = values.get("difference_to_main")  # the matcher is not compared with itself
     return Score(
         label=BASELINE_LABELS.get(name, name),
         pr_auc=_estimate(values),
-        difference=_estimate(difference),
-        p_value=difference["p_value"],
+        difference=None if difference is None else _estimate(difference),
+        p_value=None if difference is None else difference["p_value"],
     )
 
 
 def _estimate(values: Mapping[str, Any]) -> Estimate:
-    return Estimate(values["value"], values["low"], values["high"])
+    """A figure as JSON holds it: without an interval its ends are null."""
+    return Estimate(*(math.nan if values[end] is None else values[end] for end in ("value", "low", "high")))

@@ -9,14 +9,19 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mlim.catalog.items import ItemStore, open_items
 from mlim.evaluation.pr_auc import prevalence
-from mlim.recipe import Recipe
-from mlim.report import figures, formats, tables
-from mlim.report.blocks import Block, Folded, Gallery, PairCard, Pairs, Picture, Section, Table, Thumbnail
+from mlim.report import figures, tables
 from mlim.report.gather import Gathered, Training
-from mlim.report.pictures import JPEG, PNG, data_uri, plot
-from mlim.report.scores import BASELINE_LABELS, Estimate, baseline_scores, judged_score, row_scores, unpretrained_row
+from mlim.report.kit import formats
+from mlim.report.kit.blocks import Block, Card, Folded, Gallery, PairCard, Pairs, Picture, Section, Table
+from mlim.report.kit.images import PNG, data_uri
+from mlim.report.kit.svg import plot
+from mlim.report.kit.words import plain
+from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_TITLE, label_cells
+from mlim.report.reported import ReportedRecipe
+from mlim.report.scores import BASELINE_LABELS, Estimate, baseline_scores, judged_score, row_scores, scorer_scores
+from mlim.shards.items import ItemStore, open_items
+from mlim.stacking.stack import STACK, WITHOUT_MATCHER
 from mlim.workspace import Workspace
 
 EXAMPLES_PER_REASON: Final = 2
@@ -27,10 +32,11 @@ FIGURES: Final = {
     "figure2b": ("Picture loss by its text (Figure 2b)", "RECON loss per pixel", "text"),
 }
 ATTENTION_NOTE: Final = (
-    "Left, a word is hidden, and the darker a cell, the more the word looks there (darkest from four times the average "
-    "on); right, a cell is hidden, and the longer a bar, the more the cell looks at that word (dots: spread evenly). "
+    "Left, a word is hidden, and the darker a patch, the more the word looks there (darkest from four times the "
+    "average on); right, a patch is hidden, and the longer a bar, the more the patch looks at that word (dots: spread "
+    "evenly). "
     "Last block, mean over heads; the word is the one of which the picture tells most, if the model was trained to "
-    "guess words, and the cell the one with most detail."
+    "guess words, and the patch the one with most detail."
 )
 NEIGHBOURS_NOTE: Final = (
     "Each row is one test item and the items closest to it for the pre-trained model (cosine of its mean outputs, less "
@@ -43,8 +49,8 @@ def filled(blocks: Iterable[Block]) -> tuple[Block, ...]:
     return tuple(block for block in blocks if not isinstance(block, Table) or block.rows)
 
 
-def data_section(recipe: Recipe, gathered: Gathered) -> Section:
-    """What came in, what was set aside and why."""
+def data_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
+    """What came in, what was quarantined and why."""
     title = "Data and validation"
     ingest, validation = gathered.ingest, gathered.validation
     if ingest is None:
@@ -55,7 +61,7 @@ def data_section(recipe: Recipe, gathered: Gathered) -> Section:
     return Section("data", title, f"{lead}.", _data_blocks(recipe, gathered), _data_missing(gathered))
 
 
-def _data_blocks(recipe: Recipe, gathered: Gathered) -> tuple[Block, ...]:
+def _data_blocks(recipe: ReportedRecipe, gathered: Gathered) -> tuple[Block, ...]:
     blocks: list[Block] = [tables.reasons_table(gathered)]
     if len(gathered.quarantine):
         blocks.append(Gallery("Examples of quarantined rows", _examples(gathered.quarantine)))
@@ -65,7 +71,7 @@ def _data_blocks(recipe: Recipe, gathered: Gathered) -> tuple[Block, ...]:
     return filled(blocks)
 
 
-def _bar(recipe: Recipe, gathered: Gathered) -> list[Block]:
+def _bar(recipe: ReportedRecipe, gathered: Gathered) -> list[Block]:
     """The model and the best of the simple ways as bars; nothing before the pairs are audited."""
     audit = tables.leak_audit(gathered.pairs)[:SHOWN_WAYS]
     if not audit:
@@ -84,21 +90,21 @@ def _data_missing(gathered: Gathered) -> str:
     return f"The rest is missing: run {left}." if left else ""
 
 
-def _examples(quarantine: pd.DataFrame) -> tuple[Thumbnail, ...]:
+def _examples(quarantine: pd.DataFrame) -> tuple[Card, ...]:
     """A few rows of each reason, those with a picture first."""
     shown = quarantine.assign(blank=quarantine["thumbnail"].isna()).sort_values(["blank", "stage", "row"])
     chosen = shown.groupby("reason", sort=False).head(EXAMPLES_PER_REASON).head(EXAMPLES)
     return tuple(
-        Thumbnail(
-            uri=None if row["blank"] else data_uri(row["thumbnail"], JPEG),
-            title=str(row["reason"]),
-            text=f"Row {formats.count(row['row'])}: {row['detail']}",
+        Card(
+            uri=None if row["blank"] else data_uri(row["thumbnail"]),
+            name=str(row["reason"]),
+            words=plain(f"Row {formats.count(row['row'])}: {row['detail']}"),
         )
         for row in chosen.to_dict("records")
     )
 
 
-def losses_section(recipe: Recipe, gathered: Gathered) -> Section:
+def losses_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     """How the losses fell, by pre-training, by masking mode, and in fine-tuning."""
     title = "Pre-training and fine-tuning"
     if not gathered.trainings:
@@ -109,12 +115,35 @@ def losses_section(recipe: Recipe, gathered: Gathered) -> Section:
         _comparison("finetunings", "Matching loss with and without pre-training", _two_sides(recipe, gathered)),
     )
     costs = [
+        *_references(recipe, gathered),
         tables.trainings_table("Pre-trainings", gathered.pretrainings),
         tables.trainings_table("Fine-tunings", gathered.finetunings),
     ]
-    lead = "Curves show the first seed; training losses are smoothed, validation losses come from fixed masks."
+    lead = (
+        "Curves show the first seed; training losses are smoothed, validation losses come from fixed masks. "
+        f"{_not_beaten(gathered)}"
+    )
     blocks = [*(block for block in found if block is not None), *costs]
     return Section("losses", title, lead, filled(blocks))
+
+
+def _references(recipe: ReportedRecipe, gathered: Gathered) -> list[Table]:
+    """The simple ways beside the main row's pre-training, of the first seed."""
+    name = recipe.main_row.pretraining
+    return [tables.references_table(each) for each in gathered.pretrainings if each.name == name][:1]
+
+
+def _not_beaten(gathered: Gathered) -> str:
+    """Which pre-trainings restore what is hidden no better than a simple way; what was not compared says nothing."""
+    compared = [each for each in gathered.pretrainings if "not_beaten" in each.summary]
+    problems = [
+        f"{each.name}, seed {each.seed}: {'; '.join(each.summary['not_beaten'])}."
+        for each in compared
+        if each.summary["not_beaten"]
+    ]
+    if problems:
+        return f"Not every pre-training beats the simple ways. {' '.join(problems)}"
+    return "Every pre-training has lower losses than all of the simple ways." if compared else ""
 
 
 def _comparison(name: str, title: str, trainings: tuple[Training, ...]) -> Block | None:
@@ -124,7 +153,7 @@ def _comparison(name: str, title: str, trainings: tuple[Training, ...]) -> Block
     return plot(name, title, partial(figures.draw_losses, histories))
 
 
-def _by_mode(recipe: Recipe, gathered: Gathered) -> Block | None:
+def _by_mode(recipe: ReportedRecipe, gathered: Gathered) -> Block | None:
     name = recipe.main_row.pretraining
     histories = _histories(tuple(each for each in gathered.pretrainings if each.name == name))
     if not histories:
@@ -134,8 +163,8 @@ def _by_mode(recipe: Recipe, gathered: Gathered) -> Block | None:
     return plot("modes", title, partial(figures.draw_losses, histories), note)
 
 
-def _two_sides(recipe: Recipe, gathered: Gathered) -> tuple[Training, ...]:
-    names = (recipe.main, unpretrained_row(recipe))
+def _two_sides(recipe: ReportedRecipe, gathered: Gathered) -> tuple[Training, ...]:
+    names = (recipe.main, recipe.unpretrained_row)
     return tuple(
         replace(each, name=recipe.rows[each.name].label) for each in gathered.finetunings if each.name in names
     )
@@ -150,7 +179,7 @@ def _histories(trainings: tuple[Training, ...]) -> dict[str, pd.DataFrame]:
     return found
 
 
-def results_section(recipe: Recipe, gathered: Gathered) -> Section:
+def results_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     """Tables 1 and 2 beside the paper's figures, further rows, baselines and the curves behind the figures."""
     title = "Results beside the paper"
     scores = row_scores(recipe, gathered)
@@ -160,25 +189,27 @@ def results_section(recipe: Recipe, gathered: Gathered) -> Section:
     blocks: list[Block] = [
         _overview(recipe, gathered),
         *_curves(recipe, gathered),
-        tables.paper_table(recipe, gathered, "Table 1: modality dropout (MDO)", lambda row: row.paper_table1),
-        tables.paper_table(recipe, gathered, "Table 2: losses and masking", lambda row: row.paper_table2),
+        *_label_curve(gathered),
+        *(tables.paper_table(recipe, gathered, table) for table in gathered.reference.tables),
         tables.further_rows_table(recipe, gathered),
         tables.baselines_table(recipe, gathered),
+        tables.scorers_table(recipe, gathered),
     ]
     left = [recipe.rows[name].label for name in recipe.rows if name not in scores]
     missing = f"Not run yet: {'; '.join(left)}." if left else ""
     return Section("results", title, lead, filled(blocks), missing)
 
 
-def _overview(recipe: Recipe, gathered: Gathered) -> Block:
-    scores = [*row_scores(recipe, gathered).values(), *baseline_scores(gathered.metrics).values()]
+def _overview(recipe: ReportedRecipe, gathered: Gathered) -> Block:
+    stacks = [score for name, score in scorer_scores(gathered.metrics).items() if name in (STACK, WITHOUT_MATCHER)]
+    scores = [*stacks, *row_scores(recipe, gathered).values(), *baseline_scores(gathered.metrics).values()]
     rows = [{"label": each.label, "pr_auc": each.pr_auc.value, **asdict(each.pr_auc)} for each in scores]
     prevalence = (gathered.metrics or {}).get("prevalence")
     draw = partial(figures.draw_table_bars, pd.DataFrame(rows), prevalence=prevalence)
-    return plot("overview", "All models and baselines", draw)
+    return plot("overview", "All models, stacks and baselines", draw)
 
 
-def _curves(recipe: Recipe, gathered: Gathered) -> list[Block]:
+def _curves(recipe: ReportedRecipe, gathered: Gathered) -> list[Block]:
     metrics = gathered.metrics
     if metrics is None or gathered.curves is None:
         return []
@@ -186,7 +217,7 @@ def _curves(recipe: Recipe, gathered: Gathered) -> list[Block]:
     curves = {labels.get(str(name), str(name)): curve for name, curve in gathered.curves.groupby("name", sort=False)}
     note = (
         f"{formats.count(metrics['pairs'])} test pairs, {formats.percent(metrics['prevalence'])} of them matches. "
-        f"At the threshold {formats.score(metrics['threshold'])}, chosen on validation pairs, the main model has "
+        f"At the threshold {formats.score(metrics['threshold'])}, chosen on validation pairs, what is registered has "
         f"precision {formats.score(metrics['precision_at_threshold'])} and recall "
         f"{formats.score(metrics['recall_at_threshold'])} on the test pairs."
     )
@@ -194,25 +225,38 @@ def _curves(recipe: Recipe, gathered: Gathered) -> list[Block]:
     return [plot("curves", "Precision against recall on the test pairs", draw, note)]
 
 
-def row_label(recipe: Recipe, name: str) -> str:
+def _label_curve(gathered: Gathered) -> list[Block]:
+    """Whether pre-training pays by the number of labelled pairs, where that was measured."""
+    points = [point.plain() for point in gathered.label_curve]
+    if not points:
+        return []
+    draw = partial(figures.draw_label_curves, [("", points)], y_label=LABELS_AXIS)
+    cells = tuple(map(tuple, label_cells(points)))
+    return [
+        plot("labels", LABELS_TITLE, draw, LABELS_NOTE),
+        Table("PR-AUC by the number of training pairs", LABELS_HEADER, cells),
+    ]
+
+
+def row_label(recipe: ReportedRecipe, name: str) -> str:
     """What a row is called; a row from another work folder by its name."""
     return recipe.rows[name].label if name in recipe.rows else name
 
 
-def row_curves(recipe: Recipe, gathered: Gathered) -> dict[str, pd.DataFrame]:
+def row_curves(recipe: ReportedRecipe, gathered: Gathered) -> dict[str, pd.DataFrame]:
     """Curves of the rows by label; none where there are not several to compare."""
     curves = {row_label(recipe, name): curve for name, curve in gathered.row_curves.items()}
     return curves if len(curves) > 1 else {}
 
 
-def draw_row_curves(recipe: Recipe, gathered: Gathered, path: Path) -> None:
+def draw_row_curves(recipe: ReportedRecipe, gathered: Gathered, path: Path) -> None:
     """Precision against recall of every row on the test pairs."""
     pairs = gathered.evidence.pairs
     chance = math.nan if pairs is None else prevalence(pairs.labels)
     figures.draw_pr_curves(row_curves(recipe, gathered), chance, path)
 
 
-def row_curves_plot(recipe: Recipe, gathered: Gathered) -> list[Block]:
+def row_curves_plot(recipe: ReportedRecipe, gathered: Gathered) -> list[Block]:
     """The curves of all rows as a plot of the page, where there are several."""
     if not row_curves(recipe, gathered):
         return []
@@ -229,7 +273,7 @@ def probes_section(gathered: Gathered) -> Section:
         _figure2(gathered, "figure2a"),
         _figure2(gathered, "figure2b"),
         _sheet("Reconstructions of test items", gathered.reconstructions),
-        _sheet("Where a hidden word and a hidden cell look", gathered.attention, ATTENTION_NOTE),
+        _sheet("Attention of a masked word and a masked patch", gathered.attention, ATTENTION_NOTE),
         _sheet("Nearest neighbours of test items", gathered.neighbours, f"{NEIGHBOURS_NOTE}{_family_share(gathered)}"),
     )
     blocks = tuple(block for block in found if block is not None)
@@ -282,14 +326,14 @@ def _family_share(gathered: Gathered) -> str:
     )
 
 
-def hardest_section(recipe: Recipe, gathered: Gathered, workspace: Workspace) -> Section:
+def hardest_section(recipe: ReportedRecipe, gathered: Gathered, workspace: Workspace) -> Section:
     """The test pairs on which the main model was most wrong, and the hardest that it got right."""
     title = "The hardest pairs"
     if gathered.hardest is None:
         return Section("hardest", title, "", missing="No pairs have been scored yet: run `mlim evaluate`.")
     if gathered.validation is None:
         return Section("hardest", title, "", missing="The accepted items are missing: run `mlim validate`.")
-    store = open_items(recipe, workspace)
+    store = open_items(recipe.loader, workspace)
     threshold = (gathered.metrics or {}).get("threshold", math.nan)
     rows = gathered.hardest.to_dict("records")
     titles = {"wrong": "Wrong with the greatest certainty", "right": "Right, but only just"}
@@ -304,22 +348,22 @@ def hardest_section(recipe: Recipe, gathered: Gathered, workspace: Workspace) ->
 def _card(store: ItemStore, row: Mapping[Any, Any], threshold: float) -> PairCard:
     truth = "match" if row["label"] else "mismatch"
     said = "match" if row["score"] >= threshold else "mismatch"
-    items = (_item(store, row["item_a"]), _item(store, row["item_b"]))
-    return PairCard(items, truth, f"model: {said}, {formats.score(row['score'])}")
+    head = f"model: {said}, {formats.score(row['score'])}"
+    return PairCard(_item(store, row["item_a"]), _item(store, row["item_b"]), head, truth)
 
 
-def _item(store: ItemStore, item: str) -> Thumbnail:
+def _item(store: ItemStore, item: str) -> Card:
     if item not in store:
-        return Thumbnail(None, item, "This item is no longer in the work folder.")
-    return Thumbnail(data_uri(store.jpeg(item), JPEG), item, store.text(item))
+        return Card(None, item, plain("This item is no longer in the work folder."))
+    return Card(data_uri(store.jpeg(item)), item, plain(store.text(item)))
 
 
-def lineage_section(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]) -> Section:
+def lineage_section(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, Any]) -> Section:
     """Everything that is needed to find or repeat these results."""
     blocks: list[Block] = [tables.lineage_table(recipe, gathered, lineage)]
     runs = tables.runs_table(gathered)
     if runs.rows:
         blocks.append(runs)
-    blocks.append(Folded("The whole recipe", recipe.to_yaml()))
+    blocks.append(Folded("The whole recipe", recipe.as_yaml))
     missing = "" if runs.rows else "No MLflow runs are recorded in this work folder."
     return Section("lineage", "Where this comes from", "", tuple(blocks), missing)

@@ -1,14 +1,18 @@
 """Every table of the report as rows of text, and the short table that the command line prints at the end."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from mlim.recipe import Recipe, Row
-from mlim.report import formats
-from mlim.report.blocks import Table
+from mlim.references import PaperTable
+from mlim.report.figures import MODES
 from mlim.report.gather import Gathered, Summary, Training, ablation_table, evaluation_metrics
-from mlim.report.scores import Estimate, Score, baseline_scores, judged_score, row_scores
+from mlim.report.kit import formats
+from mlim.report.kit.blocks import Table
+from mlim.report.reported import ReportedRecipe
+from mlim.report.scores import Estimate, Score, baseline_scores, judged_score, row_scores, scorer_scores
+from mlim.stacking.stack import MATCHER
 from mlim.workspace import Workspace
 
 NOT_RUN: Final = "not run"
@@ -21,19 +25,30 @@ AUDIT_NOTE: Final = (
     "Ways that know nothing of the product and open no picture: a rule compares one value of the two items, a "
     "classifier learns from the train pairs to weigh words or similarities. A way leaks when it is nearly always right."
 )
+STACK_NOTE: Final = (
+    "Parts are fitted on the train pairs and combined on the validation pairs, which also choose what is registered; "
+    "the test pairs only judge. A stack without a part shows what that part adds. Trees: over similarities of texts "
+    "and pictures and over agreements; words: those in both texts, and in one; agree: the probability that both items "
+    "have the same value of an attribute, as classifiers tell it from text and picture."
+)
+OVERALL: Final = "overall"  # as mlim.training.reference calls the mean over all modes
+REFERENCES_NOTE: Final = (
+    "All on the same held-out items with the same masks: what is hidden from the model is hidden from the simple ways, "
+    "which learn from the train split. Unigram and bigram: how often words occur, and after which word. The picture "
+    "shrunk shows the mean where a patch is hidden; principal components, as many as the hidden size where there are "
+    "enough pictures, give the most likely picture for the visible patches."
+)
 SHORT_HEADER: Final = ("row", "PR-AUC", "interval", "difference to main")
 SPLITS: Final = ("train", "validation", "test")
 
-PaperFigure = Callable[[Row], float | None]
 
-
-def paper_table(recipe: Recipe, gathered: Gathered, title: str, figure: PaperFigure) -> Table:
-    """One of the paper's tables: the rows for which `figure` knows the paper's value, beside our own values."""
+def paper_table(recipe: ReportedRecipe, gathered: Gathered, table: PaperTable) -> Table:
+    """One of the paper's tables: the rows that it reports, with its figures beside our own."""
     scores = row_scores(recipe, gathered)
-    names = [name for name, row in recipe.rows.items() if figure(row) is not None]
-    rows = tuple((*_score_cells(recipe, name, scores), formats.score(figure(recipe.rows[name]))) for name in names)
+    names = [name for name in recipe.rows if name in table.rows]
+    rows = tuple((*_score_cells(recipe, name, scores), formats.score(table.rows[name])) for name in names)
     return Table(
-        title,
+        table.title,
         (*_score_header(recipe), "paper"),
         rows,
         note=OTHER_DATA,
@@ -41,15 +56,15 @@ def paper_table(recipe: Recipe, gathered: Gathered, title: str, figure: PaperFig
     )
 
 
-def further_rows_table(recipe: Recipe, gathered: Gathered) -> Table:
+def further_rows_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
     """The rows that the paper does not report: no pre-training, one modality only."""
     scores = row_scores(recipe, gathered)
-    names = [name for name, row in recipe.rows.items() if row.paper_table1 is None and row.paper_table2 is None]
+    names = [name for name in recipe.rows if not gathered.reference.reports(name)]
     rows = tuple(_score_cells(recipe, name, scores) for name in names)
     return Table("Rows that the paper does not report", _score_header(recipe), rows)
 
 
-def baselines_table(recipe: Recipe, gathered: Gathered) -> Table:
+def baselines_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
     """Simple systems on the same test pairs, with the main model on top."""
     main = judged_score(recipe, gathered.metrics)
     header = ("system", f"PR-AUC {_confidence(recipe)}", "minus the main model", "p-value")
@@ -59,6 +74,25 @@ def baselines_table(recipe: Recipe, gathered: Gathered) -> Table:
         for score in baseline_scores(gathered.metrics).values()
     ]
     return Table("Baselines on the same test pairs", header, (*own, *others), strong=0 if own else None)
+
+
+def scorers_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
+    """The stack, stacks that leave one part out, and the parts alone, on the same test pairs."""
+    registered = (gathered.metrics or {}).get("registered", {}).get("scorer")
+    scores = scorer_scores(gathered.metrics)
+    header = ("scorer", f"PR-AUC {_confidence(recipe)}", "minus the matcher", "p-value", "registered")
+    rows = tuple(
+        (
+            score.label,
+            _interval(score.pr_auc),
+            _difference(score.difference),
+            formats.p_value(score.p_value),
+            "yes" if name == registered else "",
+        )
+        for name, score in scores.items()
+    )
+    strong = list(scores).index(registered) if registered in scores else None
+    return Table("The matcher stacked with simple systems", header, rows, note=STACK_NOTE, strong=strong)
 
 
 def reasons_table(gathered: Gathered) -> Table:
@@ -95,7 +129,7 @@ def pairs_table(pairs: Summary) -> Table:
     return Table("Pairs", ("split", "pairs", "matches", "mismatches", "share of matches"), rows)
 
 
-def leaks_table(recipe: Recipe, gathered: Gathered) -> Table:
+def leaks_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
     """The model, chance, and the simple ways of the leak audit on the same test pairs, the best first."""
     main = judged_score(recipe, gathered.metrics)
     nothing = [formats.MISSING] * 3
@@ -138,6 +172,23 @@ def trainings_table(title: str, trainings: tuple[Training, ...]) -> Table:
     return Table(title, header, rows)
 
 
+def references_table(training: Training) -> Table:
+    """A pre-training's validation losses beside those of simple ways to restore what is hidden, by masking mode."""
+    summary = training.summary
+    references, by_mode = summary.get("references", {}), summary.get("final_by_mode", {})
+    modes = [mode for mode in MODES if any(f"{loss}/{mode}" in by_mode for loss in references)]
+    rows: list[tuple[str, ...]] = []
+    for loss, ways in references.items():
+        own = {OVERALL: summary["final"].get(loss), **{mode: by_mode.get(f"{loss}/{mode}") for mode in modes}}
+        by_loss = sorted(ways.items(), key=lambda way: -way[1][OVERALL])
+        for way, values in (("the model", own), *by_loss):
+            shown = [formats.score(values.get(mode)) for mode in (OVERALL, *modes)]
+            rows.append((loss.upper(), way, *shown))
+    header = ("loss", "way", "all modes", *(MODES[mode] for mode in modes))
+    title = f"{training.name}, seed {training.seed}: validation losses beside simple ways"
+    return Table(title, header, tuple(rows), note=REFERENCES_NOTE, text_columns=2)
+
+
 def runs_table(gathered: Gathered) -> Table:
     """The MLflow run of every stage that made one."""
     stages: list[tuple[str, Summary | None]] = [
@@ -153,7 +204,7 @@ def runs_table(gathered: Gathered) -> Table:
     return Table("MLflow runs", ("stage", "run id"), rows, text_columns=2)
 
 
-def lineage_table(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]) -> Table:
+def lineage_table(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, Any]) -> Table:
     """Which code, data and recipe the results came from."""
     facts = {
         "recipe": recipe.name,
@@ -171,7 +222,7 @@ def lineage_table(recipe: Recipe, gathered: Gathered, lineage: Mapping[str, Any]
 
 
 def short_table(workspace: Workspace) -> list[tuple[str, ...]]:
-    """PR-AUC of every model and baseline of a work folder, header first: what the command line prints at the end."""
+    """PR-AUC of what is registered and of every row and baseline, header first: the command line's last words."""
     table, metrics = ablation_table(workspace), evaluation_metrics(workspace)
     baselines = [_short_row(score) for score in baseline_scores(metrics).values()]
     if table is not None:
@@ -181,7 +232,14 @@ def short_table(workspace: Workspace) -> list[tuple[str, ...]]:
         rows = [_short_row(Score(metrics["row"], Estimate(both["value"], both["low"], both["high"])))]
     else:
         rows = []
-    return [SHORT_HEADER, *rows, *baselines]
+    return [SHORT_HEADER, *_registered_row(metrics), *rows, *baselines]
+
+
+def _registered_row(metrics: Summary | None) -> list[tuple[str, ...]]:
+    """The stack, where one is registered: the matcher is among the rows."""
+    name = (metrics or {}).get("registered", {}).get("scorer")
+    found = None if name == MATCHER else scorer_scores(metrics).get(name)
+    return [] if found is None else [_short_row(replace(found, label=f"registered: {name}"))]
 
 
 def _short_score(values: Summary) -> Score:
@@ -191,11 +249,12 @@ def _short_score(values: Summary) -> Score:
 
 def _short_row(score: Score) -> tuple[str, ...]:
     ends = score.pr_auc
-    interval = f"[{formats.score(ends.low)}, {formats.score(ends.high)}]"
+    known = not formats.is_missing(ends.low)
+    interval = f"[{formats.score(ends.low)}, {formats.score(ends.high)}]" if known else formats.MISSING
     return (score.label, formats.score(ends.value), interval, _difference(score.difference))
 
 
-def _score_header(recipe: Recipe) -> tuple[str, ...]:
+def _score_header(recipe: ReportedRecipe) -> tuple[str, ...]:
     return (
         "model",
         f"PR-AUC {_confidence(recipe)}",
@@ -206,7 +265,7 @@ def _score_header(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def _score_cells(recipe: Recipe, name: str, scores: Mapping[str, Score]) -> tuple[str, ...]:
+def _score_cells(recipe: ReportedRecipe, name: str, scores: Mapping[str, Score]) -> tuple[str, ...]:
     score = scores.get(name)
     if score is None:
         return (recipe.rows[name].label, NOT_RUN, *[formats.MISSING] * 4)
@@ -238,5 +297,5 @@ def _difference(estimate: Estimate | None) -> str:
     return formats.MISSING if estimate is None else formats.signed_interval(estimate.value, estimate.low, estimate.high)
 
 
-def _confidence(recipe: Recipe) -> str:
+def _confidence(recipe: ReportedRecipe) -> str:
     return f"[{100 * recipe.evaluate.confidence:g} %]"

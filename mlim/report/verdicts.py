@@ -1,12 +1,12 @@
 """What the numbers say, in plain sentences: does pre-training help, and does it beat what is simpler?"""
 
-from mlim.evaluation.claims import Rows
 from mlim.evaluation.judging import Judged
-from mlim.recipe import Recipe
-from mlim.report import formats
-from mlim.report.blocks import Verdict
+from mlim.references.claims import Rows
 from mlim.report.claims import TONES
 from mlim.report.gather import Gathered
+from mlim.report.kit import formats
+from mlim.report.kit.blocks import Verdict
+from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import (
     BASELINE_LABELS,
     BOOSTED_TREES,
@@ -14,12 +14,11 @@ from mlim.report.scores import (
     Score,
     baseline_scores,
     row_scores,
-    unpretrained_row,
 )
 
 
-def verdicts(recipe: Recipe, gathered: Gathered) -> list[Verdict]:
-    """The sentences that head the report, the most important one first."""
+def verdicts(recipe: ReportedRecipe, gathered: Gathered) -> list[Verdict]:
+    """The sentences that head the tables, the most important one first."""
     scores = row_scores(recipe, gathered)
     main = scores.get(recipe.main)
     if main is None:
@@ -27,19 +26,20 @@ def verdicts(recipe: Recipe, gathered: Gathered) -> list[Verdict]:
     return [_pretraining(recipe, gathered, scores, main), _boosted_trees(gathered, main)]
 
 
-def _pretraining(recipe: Recipe, gathered: Gathered, scores: dict[str, Score], main: Score) -> Verdict:
-    row = unpretrained_row(recipe)
+def _pretraining(recipe: ReportedRecipe, gathered: Gathered, scores: dict[str, Score], main: Score) -> Verdict:
+    row = recipe.unpretrained_row
     other = scores.get(row) if row else None
     reached = f"{main.label}: PR-AUC {_interval(main.pr_auc)}"
     if other is None or other.difference is None:
         sentence = "Whether pre-training helps is not known: the row without it was not run."
-        return Verdict("open", sentence, f"{reached}.")
+        return Verdict("open", sentence, f"{reached}.{_no_interval(gathered)}")
     judged = _judged(recipe, gathered, str(row))
     gain = other.difference.turned() if judged is None else _measured(judged)
     chance = formats.score((gathered.metrics or {}).get("prevalence"))
+    caution = _no_interval(gathered) or _caution(recipe)
     numbers = (
         f"{reached}; {other.label}: {_interval(other.pr_auc)}; difference {_signed(gain)}. "
-        f"Scores without any knowledge would reach {chance}, the share of matches.{_caution(recipe)}"
+        f"Scores without any knowledge would reach {chance}, the share of matches.{caution}"
     )
     sentences = {
         "good": "Pre-training helps in these runs.",
@@ -50,7 +50,7 @@ def _pretraining(recipe: Recipe, gathered: Gathered, scores: dict[str, Score], m
     return Verdict(tone, sentences[tone], numbers)
 
 
-def _judged(recipe: Recipe, gathered: Gathered, row: str) -> Judged | None:
+def _judged(recipe: ReportedRecipe, gathered: Gathered, row: str) -> Judged | None:
     """The claim on the main row and `row`, where it was measured: the head of the page says what its table says."""
     parts = (Rows(recipe.main, row),)
     found = (each for each in gathered.claims if each.claim.parts == parts and each.verdict != "not measured")
@@ -62,11 +62,17 @@ def _measured(judged: Judged) -> Estimate:
     return Estimate(measured.value, measured.low, measured.high)
 
 
-def _caution(recipe: Recipe) -> str:
-    """What the intervals cannot know: they cover the draw of test pairs, not the luck of a training."""
+def _no_interval(gathered: Gathered) -> str:
+    """Why no interval is given, as a sentence to append; empty where there is one."""
+    why = (gathered.metrics or {}).get("no_interval")
+    return f" {why[:1].upper()}{why[1:]}." if why else ""
+
+
+def _caution(recipe: ReportedRecipe) -> str:
+    """What the intervals cannot know: they cover the draw of test pairs, not the variance of training."""
     if len(recipe.seeds) > 1:
         return ""
-    return " One seed: the interval covers the choice of pairs, not the luck of a training (--set seeds=[0,1,2])."
+    return " One seed: the interval covers the choice of pairs, not the variance of training (--set seeds=[0,1,2])."
 
 
 def _boosted_trees(gathered: Gathered, main: Score) -> Verdict:
@@ -77,10 +83,11 @@ def _boosted_trees(gathered: Gathered, main: Score) -> Verdict:
     sentence = {
         "good": "It beats gradient-boosted trees on simple features.",
         "bad": "Gradient-boosted trees on simple features win: the simpler model is better here.",
-        "open": "It cannot be told apart from gradient-boosted trees on simple features.",
+        "open": "It does not differ significantly from gradient-boosted trees on simple features.",
     }
     tone = _tone(lead)
     numbers = f"{BASELINE_LABELS[BOOSTED_TREES]}: {_interval(trees.pr_auc)}; {main.label} minus trees: {_signed(lead)}."
+    numbers += _no_interval(gathered)
     return Verdict(tone, sentence[tone], numbers)
 
 

@@ -7,15 +7,18 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
 from mlim.evaluation.evidence import judged_pairs
-from mlim.evaluation.pr_auc import Difference, Interval, Labels, Scores, average_precision, prevalence
+from mlim.evaluation.pr_auc import Difference, Interval, Labels, average_precision, prevalence
 from mlim.evaluation.resampling import JudgedPairs, compare_all
 from mlim.evaluation.scores import SCORES_FILE, check_same_pairs, part, read_scores, scores_of
+from mlim.evaluation.spreads import spread_parts
 from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.recipe import Modality, Recipe
+from mlim.references import load_reference
 from mlim.tracking import stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
@@ -32,18 +35,18 @@ COLUMNS: Final = (
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One row with one seed: its test scores by pair, and the summaries of its trainings."""
+class Run:
+    """One row with one seed: test scores by pair of each of its fine-tunings, and the summaries of its trainings."""
 
     row: str
     seed: int
-    test: pd.DataFrame
+    tests: Sequence[pd.DataFrame]
     finetuning: Mapping[str, Any]
     pretraining: Mapping[str, Any] | None
 
-    def scores(self, modality: Modality) -> Scores:
-        """Test scores (pairs,) when the model is shown `modality`; empty when it was not scored so."""
-        return scores_of(part(self.test, modality=modality))
+    def scores(self, modality: Modality) -> NDArray[np.float64]:
+        """Test scores (fine-tunings, pairs) when the model is shown `modality`; no pairs when it was not scored so."""
+        return np.stack([scores_of(part(test, modality=modality)) for test in self.tests])
 
 
 @dataclass(frozen=True)
@@ -60,69 +63,76 @@ class RowResult:
 def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
     """Compare all rows of the recipe over all its seeds; writes the table and returns its summary.
 
-    `InputError` names every cell that has not been trained and the command that trains it. `DataError` when rows were
+    `InputError` names every run that has not been trained and the command that trains it. `DataError` when rows were
     trained on unequal budgets or scored on different pairs: their difference would not be the row's doing.
     """
-    cells = read_cells(recipe, workspace)
-    check_budgets(recipe, cells)
-    with stage_run(recipe, workspace, STAGE, STAGE, lineage(workspace)) as run:
-        pairs = judged_pairs(_common_pairs(recipe, cells), workspace)
-        results = compare_rows(recipe, cells, pairs)
+    runs = read_runs(recipe, workspace)
+    check_budgets(recipe, runs)
+    with stage_run(recipe.record, workspace, STAGE, STAGE, lineage(workspace)) as run:
+        pairs = judged_pairs(_common_pairs(recipe, runs), workspace)
+        results = compare_rows(recipe, runs, pairs)
         metrics = {row: _metrics(result) for row, result in results.items()}
         about = {"main": recipe.main, "seeds": [*recipe.seeds], "pairs": pairs.labels.size}
-        about |= {"prevalence": prevalence(pairs.labels)}
-        summary = {**about, "rows": metrics, "run_id": run.id}
+        about |= {"prevalence": prevalence(pairs.labels), "no_interval": pairs.no_interval or None}
+        parts = spread_parts([_figures(pairs.labels, runs[row], recipe.rows[row].modality) for row in recipe.rows])
+        summary = {**about, "rows": metrics, "spread": parts, "run_id": run.id}
         with atomic_folder(workspace.ablation) as folder:
-            _write(folder, table_rows(recipe, cells, results), metrics, summary)
+            _write(folder, table_rows(recipe, runs, results), metrics, summary)
             run.artifact(folder)
         for row, result in results.items():
             run.metric(f"pr_auc.{row}", result.pr_auc.value)
     _say(recipe, results, terminal)
+    if pairs.no_interval:
+        terminal.warn(pairs.no_interval)
     return summary
 
 
-def read_cells(recipe: Recipe, workspace: Workspace) -> dict[str, list[Cell]]:
-    """The cells of every row, seed by seed; `InputError` with one line for each file that is not there."""
+def read_runs(recipe: Recipe, workspace: Workspace) -> dict[str, list[Run]]:
+    """The runs of every row, seed by seed; `InputError` with one line for each file that is not there."""
     missing = dict.fromkeys(_missing(recipe, workspace))
     if missing:
         raise InputError(*missing)
-    return {row: [_read_cell(recipe, workspace, row, seed) for seed in recipe.seeds] for row in recipe.rows}
+    return {row: [_read_run(recipe, workspace, row, seed) for seed in recipe.seeds] for row in recipe.rows}
 
 
 def _missing(recipe: Recipe, workspace: Workspace) -> Iterator[str]:
     for name, row in recipe.rows.items():
         for seed in recipe.seeds:
-            trained = workspace.finetuned(name, seed)
-            if not all((trained / file).is_file() for file in (SCORES_FILE, SUMMARY)):
-                yield f"row `{name}`, seed {seed}: {trained} is missing; run `{_command(name, seed)}` first"
+            for again in range(recipe.finetunings):
+                trained = workspace.finetuned(name, seed, again)
+                if not all((trained / file).is_file() for file in (SCORES_FILE, SUMMARY)):
+                    yield f"row `{name}`, seed {seed}: {trained} is missing; run `{_command(name, seed, again)}` first"
             if row.pretraining and not (start := workspace.pretrained(row.pretraining, seed) / SUMMARY).is_file():
                 yield f"{start} is missing; run `mlim pretrain {row.pretraining} --seed {seed}` first"
 
 
-def _command(row: str, seed: int) -> str:
-    return f"mlim finetune {row} --seed {seed}"
+def _command(row: str, seed: int, again: int = 0) -> str:
+    return f"mlim finetune {row} --seed {seed}{f' --again {again}' if again else ''}"
 
 
-def _read_cell(recipe: Recipe, workspace: Workspace, row: str, seed: int) -> Cell:
+def _read_run(recipe: Recipe, workspace: Workspace, row: str, seed: int) -> Run:
     folder, start = workspace.finetuned(row, seed), recipe.rows[row].pretraining
-    return Cell(
+    return Run(
         row,
         seed,
-        part(read_scores(folder, _command(row, seed)), split="test"),
+        [
+            part(read_scores(workspace.finetuned(row, seed, again), _command(row, seed, again)), split="test")
+            for again in range(recipe.finetunings)
+        ],
         read_json(folder / SUMMARY),
         read_json(workspace.pretrained(start, seed) / SUMMARY) if start else None,
     )
 
 
-def check_budgets(recipe: Recipe, cells: Mapping[str, Sequence[Cell]]) -> None:
+def check_budgets(recipe: Recipe, runs: Mapping[str, Sequence[Run]]) -> None:
     """`DataError` unless all pre-trainings saw equally many samples and all fine-tunings equally many pairs."""
     seen: dict[str, dict[int, list[str]]] = {"pairs in fine-tuning": {}, "samples in pre-training": {}}
     fine, pre = seen.values()
-    for cell in (cell for row in recipe.rows for cell in cells[row]):
-        name = f"`{cell.row}` seed {cell.seed}"
-        fine.setdefault(cell.finetuning["pairs_seen"], []).append(name)
-        if cell.pretraining is not None:
-            pre.setdefault(cell.pretraining["samples_seen"], []).append(name)
+    for run in (run for row in recipe.rows for run in runs[row]):
+        name = f"`{run.row}` seed {run.seed}"
+        fine.setdefault(run.finetuning["pairs_seen"], []).append(name)
+        if run.pretraining is not None:
+            pre.setdefault(run.pretraining["samples_seen"], []).append(name)
     problems = [
         f"the rows have unequal budgets of {what}: "
         + "; ".join(f"{number} for {', '.join(names)}" for number, names in budgets.items())
@@ -133,21 +143,22 @@ def check_budgets(recipe: Recipe, cells: Mapping[str, Sequence[Cell]]) -> None:
         raise DataError("\n".join([*problems, "train the rows again with one recipe, so that they can be compared"]))
 
 
-def _common_pairs(recipe: Recipe, cells: Mapping[str, Sequence[Cell]]) -> pd.DataFrame:
-    """The test pairs; `DataError` when a cell was scored on other pairs than the main row."""
-    expected = part(cells[recipe.main][0].test, modality=recipe.main_row.modality)
-    for cell in (cell for row in recipe.rows for cell in cells[row]):
-        found = part(cell.test, modality=recipe.rows[cell.row].modality)
-        what = f"the test scores of row `{cell.row}`, seed {cell.seed},"
-        check_same_pairs(expected, found, what, _command(cell.row, cell.seed))
+def _common_pairs(recipe: Recipe, runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """The test pairs; `DataError` when a run was scored on other pairs than the main row."""
+    expected = part(runs[recipe.main][0].tests[0], modality=recipe.main_row.modality)
+    for run in (run for row in recipe.rows for run in runs[row]):
+        for again, test in enumerate(run.tests):
+            found = part(test, modality=recipe.rows[run.row].modality)
+            what = f"the test scores of row `{run.row}`, seed {run.seed},"
+            check_same_pairs(expected, found, what, _command(run.row, run.seed, again))
     return expected
 
 
-def compare_rows(recipe: Recipe, cells: Mapping[str, Sequence[Cell]], pairs: JudgedPairs) -> dict[str, RowResult]:
+def compare_rows(recipe: Recipe, runs: Mapping[str, Sequence[Run]], pairs: JudgedPairs) -> dict[str, RowResult]:
     """Every row's PR-AUC, averaged over its seeds, and its difference to the main row, over families and seeds."""
     settings = recipe.evaluate
     order = dict.fromkeys((recipe.main, *recipe.rows))
-    stacked = {row: np.stack([cell.scores(recipe.rows[row].modality) for cell in cells[row]]) for row in order}
+    stacked = {row: np.stack([run.scores(recipe.rows[row].modality) for run in runs[row]]) for row in order}
     alike = [row for row in order if recipe.rows[row].modality == recipe.main_row.modality]  # as the claims' rows are
     compared = compare_all(pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed, alike)
 
@@ -156,17 +167,22 @@ def compare_rows(recipe: Recipe, cells: Mapping[str, Sequence[Cell]], pairs: Jud
         return RowResult(
             pr_auc=pr_auc.interval,
             by_seed=pr_auc.by_seed,
-            text=_mean(pairs.labels, cells[row], "text"),
-            image=_mean(pairs.labels, cells[row], "image"),
+            text=_mean(pairs.labels, runs[row], "text"),
+            image=_mean(pairs.labels, runs[row], "image"),
             difference=None if minus_main is None else minus_main.difference,
         )
 
     return {row: result(row) for row in recipe.rows}
 
 
-def _mean(labels: Labels, cells: Sequence[Cell], modality: Modality) -> float | None:
+def _figures(labels: Labels, runs: Sequence[Run], modality: Modality) -> NDArray[np.float64]:
+    """PR-AUC (seeds, fine-tunings) of a row."""
+    return np.array([[average_precision(labels, one) for one in run.scores(modality)] for run in runs])
+
+
+def _mean(labels: Labels, runs: Sequence[Run], modality: Modality) -> float | None:
     """PR-AUC with one modality at test time, averaged over seeds; None when the row is not scored so."""
-    found = [average_precision(labels, scores) for cell in cells if (scores := cell.scores(modality)).size]
+    found = [average_precision(labels, one) for run in runs for one in run.scores(modality) if one.size]
     return float(np.mean(found)) if found else None
 
 
@@ -179,14 +195,14 @@ def _metrics(result: RowResult) -> dict[str, Any]:
 
 
 def table_rows(
-    recipe: Recipe, cells: Mapping[str, Sequence[Cell]], results: Mapping[str, RowResult]
+    recipe: Recipe, runs: Mapping[str, Sequence[Run]], results: Mapping[str, RowResult]
 ) -> list[dict[str, Any]]:
     """table.csv, one mapping for each row of the recipe, in its order; what does not apply is None."""
-    return [_table_row(recipe, name, cells[name], result) for name, result in results.items()]
+    return [_table_row(recipe, name, runs[name], result) for name, result in results.items()]
 
 
-def _table_row(recipe: Recipe, name: str, cells: Sequence[Cell], result: RowResult) -> dict[str, Any]:
-    described = recipe.rows[name]
+def _table_row(recipe: Recipe, name: str, runs: Sequence[Run], result: RowResult) -> dict[str, Any]:
+    reference = load_reference()
     figures = {
         **dict(zip(("pr_auc", "low", "high"), result.pr_auc, strict=True)),
         "pr_auc_text": result.text,
@@ -195,11 +211,11 @@ def _table_row(recipe: Recipe, name: str, cells: Sequence[Cell], result: RowResu
     }
     return {
         "row": name,
-        "label": described.label,
-        "seeds": len(cells),
-        "table1": described.paper_table1,
-        "table2": described.paper_table2,
-        "run_ids": ";".join(cell.finetuning.get("run_id") or "" for cell in cells),
+        "label": recipe.rows[name].label,
+        "seeds": len(runs),
+        "table1": reference.figure("table1", name),
+        "table2": reference.figure("table2", name),
+        "run_ids": ";".join(run.finetuning.get("run_id") or "" for run in runs),
         **{column: None if figure is None else round(figure, DIGITS) for column, figure in figures.items()},
     }
 

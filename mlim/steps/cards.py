@@ -8,10 +8,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from mlim.evaluation.groups import describe_pairs, group_figures
-from mlim.evaluation.scores import part, read_scores
+from mlim.evaluation.scores import part
 from mlim.files import read_json
 from mlim.recipe import Recipe
 from mlim.report.cards import data_card, model_card
+from mlim.steps.evaluate import read_scored
+from mlim.steps.gathered import reported
 from mlim.versions import Lineage
 from mlim.workspace import Workspace
 
@@ -20,15 +22,18 @@ MODEL_CARD, DATA_CARD = "model_card", "data_card"  # folders
 
 
 def write_cards(
-    recipe: Recipe, workspace: Workspace, folder: Path, origin: Lineage, metrics: dict[str, Any]
+    recipe: Recipe, workspace: Workspace, folder: Path, origin: Lineage, metrics: dict[str, Any], judged: dict[str, Any]
 ) -> list[Path]:
-    """Write model_card/README.md and data_card/README.md into `folder`; gives their folders."""
+    """Write model_card/README.md and data_card/README.md into `folder`; gives their folders.
+
+    `judged` holds objections, behaviour and why, as registration found them.
+    """
     ingested, validated, paired = (
         read_json(made / "summary.json") for made in (workspace.items, workspace.valid, workspace.pairs)
     )
     texts = {
-        MODEL_CARD: _model_card(recipe, workspace, origin, metrics),
-        DATA_CARD: data_card(recipe, ingested, validated, paired, asdict(origin)),
+        MODEL_CARD: _model_card(recipe, workspace, origin, metrics, judged),
+        DATA_CARD: data_card(reported(recipe), ingested, validated, paired, asdict(origin)),
     }
     for name, text in texts.items():
         (folder / name).mkdir()
@@ -36,16 +41,18 @@ def write_cards(
     return [folder / name for name in texts]
 
 
-def _model_card(recipe: Recipe, workspace: Workspace, origin: Lineage, metrics: dict[str, Any]) -> str:
+def _model_card(
+    recipe: Recipe, workspace: Workspace, origin: Lineage, metrics: dict[str, Any], judged: dict[str, Any]
+) -> str:
     described = _described(recipe, workspace)
     figures = [group_figures(described, column, metrics["threshold"]) for column in ("category", "kind")]
-    return model_card(recipe, metrics, asdict(origin), origin.catalog, *figures)
+    return model_card(reported(recipe), metrics, asdict(origin), origin.catalog, judged, *figures)
 
 
 def _described(recipe: Recipe, workspace: Workspace) -> pd.DataFrame:
-    """The test pairs as the main model scored them, with kind and category."""
-    scores = read_scores(workspace.finetuned(recipe.main, recipe.seeds[0]), "mlim finetune")
+    """The test pairs as the registered scorer scored them, with kind and category."""
+    scored = read_scored(recipe, workspace)
     index = pq.read_table(workspace.valid / "index.parquet", columns=["id", "category"]).to_pandas()
     categories = dict(zip(index["id"], index["category"], strict=True))
     pairs = pd.read_parquet(workspace.pairs / "pairs.parquet")
-    return describe_pairs(part(scores, split="test", modality=recipe.main_row.modality), pairs, categories)
+    return describe_pairs(part(scored.of_registered, split="test"), pairs, categories)

@@ -1,21 +1,22 @@
 """Step `evaluate`: how good the main model is on pairs it never saw, and whether simple systems beat it."""
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import brier_score_loss
 
-from mlim.catalog.items import open_items
 from mlim.console import Terminal
 from mlim.errors import InputError
-from mlim.evaluation.baselines import JUDGED, TREES, read_attributes, score_baselines, similarities
+from mlim.evaluation.baselines import JUDGED, TREES
 from mlim.evaluation.curves import pr_curve
 from mlim.evaluation.evidence import families_of
-from mlim.evaluation.pr_auc import prevalence
+from mlim.evaluation.gate import kinds_of, objections, plain
+from mlim.evaluation.groups import describe_pairs, group_figures
+from mlim.evaluation.pr_auc import Scores, prevalence
+from mlim.evaluation.promise import Promise, Promised, promised_threshold
 from mlim.evaluation.resampling import Compared, Families, JudgedPairs, compare_all
 from mlim.evaluation.scores import (
     MODALITIES,
@@ -26,36 +27,42 @@ from mlim.evaluation.scores import (
     read_scores,
     scores_of,
 )
-from mlim.evaluation.threshold import calibrate, choose_threshold, decide
-from mlim.files import atomic_folder, write_json
-from mlim.recipe import Modality, Recipe
+from mlim.evaluation.threshold import Rule, Threshold, calibrate, choose_threshold, decide
+from mlim.files import atomic_folder, read_json, write_csv, write_json
+from mlim.recipe import Modality, Recipe, Scorer
 from mlim.report.figures import draw_pr_curves
+from mlim.report.kit import formats
+from mlim.stacking.stack import MATCHER
+from mlim.steps.stack import BASELINES_FILE, SCORERS_FILE, SUMMARY_FILE, finetune_command
 from mlim.tracking import StageRun, stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
 
 STAGE: Final = "evaluate"
+STACK_COMMAND: Final = "mlim stack"
+SCORER: Final = "scorer:"  # before the name of a scorer, some of which are called as baselines are
 CURVE_NAMES: Final[Mapping[Modality, str]] = {"both": "both", "text": "text only", "image": "picture only"}
+CURVE_COLUMNS = ["name", "recall", "precision"]
 HARDEST_COLUMNS: Final = ["kind", "item_a", "item_b", "label", "score"]
 
 
 def evaluate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
-    """Judge the main row's first seed and the baselines on the same test pairs; returns the metrics and the run id.
+    """Judge the registered scorer, the main row's first seed and the baselines on the same test pairs.
 
-    Needs `finetune` of that cell (`InputError` when it is missing). Threshold and calibration come from the validation
-    pairs. `DataError` when the scores are of other pairs than the current ones, or of one label only.
+    Returns the metrics and the run id. Needs `finetune` of that run and `stack` (`InputError` when they are missing).
+    Threshold and calibration come from the validation pairs. `DataError` when the scores are of other pairs than the
+    current ones, or of one label only.
     """
-    scores = read_scores(workspace.finetuned(recipe.main, recipe.seeds[0]), _finetune_command(recipe))
-    pairs, training_items = _read_pairs(workspace)
-    _check_pairs(recipe, pairs, scores)
+    scored = read_scored(recipe, workspace)
+    pairs = _read_pairs(workspace)
+    _check_pairs(recipe, pairs, scored)
     with (
-        stage_run(recipe, workspace, STAGE, STAGE, lineage(workspace)) as run,
+        stage_run(recipe.record, workspace, STAGE, STAGE, lineage(workspace)) as run,
         atomic_folder(workspace.evaluation) as folder,
     ):
-        baselines = _score_baselines(recipe, workspace, pairs, training_items, terminal)
-        families = families_of(part(pairs, split="test"), workspace)
-        metrics = judge(recipe, scores, baselines, families)
-        _write(folder, recipe, scores, baselines, metrics)
+        metrics = judge(recipe, scored, families_of(part(pairs, split="test"), workspace))
+        metrics |= _gate(recipe, part(scored.of_registered, split="test"), pairs, metrics)
+        _write(folder, recipe, scored, metrics)
         _track(run, metrics, folder)
         summary = {**metrics, "run_id": run.id}
         write_json(folder / "summary.json", summary)
@@ -63,47 +70,69 @@ def evaluate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[s
     return summary
 
 
-def _finetune_command(recipe: Recipe) -> str:
-    return f"mlim finetune {recipe.main} --seed {recipe.seeds[0]}"
+class Scored(NamedTuple):
+    """Scores of the same validation and test pairs, one line for each pair and system.
+
+    `matcher` by modality, `baselines` by baseline, `scorers` (the matcher, the parts of the stack and its combinations)
+    by scorer; `registered` is the name of the scorer that is registered.
+    """
+
+    matcher: pd.DataFrame
+    baselines: pd.DataFrame
+    scorers: pd.DataFrame
+    registered: Scorer
+
+    @property
+    def of_registered(self) -> pd.DataFrame:
+        """The scores of the registered scorer."""
+        return part(self.scorers, scorer=self.registered)
 
 
-def _read_pairs(workspace: Workspace) -> tuple[pd.DataFrame, list[str]]:
-    """All pairs, and the ids of the items of the train split."""
-    paths = [workspace.pairs / "pairs.parquet", workspace.pairs / "items.parquet"]
-    missing = [f"{path} is missing; run `mlim pairs` first" for path in paths if not path.is_file()]
+def read_scored(recipe: Recipe, workspace: Workspace) -> Scored:
+    """All scores that `finetune` of the main row's first seed and `stack` left; `InputError` when they are missing."""
+    matcher = read_scores(workspace.finetuned(recipe.main, recipe.seeds[0]), finetune_command(recipe))
+    paths = [workspace.stack / name for name in (BASELINES_FILE, SCORERS_FILE, SUMMARY_FILE)]
+    missing = [f"{path} is missing; run `{STACK_COMMAND}` first" for path in paths if not path.is_file()]
     if missing:
         raise InputError(*missing)
-    pairs, items = (pd.read_parquet(path) for path in paths)
-    return in_order(pairs), sorted(part(items, split="train")["id"])
+    baselines, scorers = (pd.read_parquet(path) for path in paths[:2])
+    return Scored(matcher, baselines, scorers, read_json(paths[2])["registered"])
 
 
-def _check_pairs(recipe: Recipe, pairs: pd.DataFrame, scores: pd.DataFrame) -> None:
-    for split, modality in itertools.product(JUDGED, dict.fromkeys([recipe.main_row.modality, *scores["modality"]])):
-        found = part(scores, split=split, modality=modality)
-        what = f"the {split} scores of row `{recipe.main}` ({modality})"
-        check_same_pairs(part(pairs, split=split), found, what, _finetune_command(recipe))
+def _read_pairs(workspace: Workspace) -> pd.DataFrame:
+    path = workspace.pairs / "pairs.parquet"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run `mlim pairs` first")
+    return in_order(pd.read_parquet(path))
 
 
-def _score_baselines(
-    recipe: Recipe, workspace: Workspace, pairs: pd.DataFrame, training_items: list[str], terminal: Terminal
-) -> pd.DataFrame:
-    store, index = open_items(recipe, workspace), workspace.valid / "index.parquet"
-    with terminal.progress("baselines", len({*pairs["item_a"], *pairs["item_b"]})) as bar:
-        features = similarities(pairs, store, read_attributes(index), training_items, bar)
-    return score_baselines(pairs, features, recipe.seed)
+def _check_pairs(recipe: Recipe, pairs: pd.DataFrame, scored: Scored) -> None:
+    modalities = dict.fromkeys([recipe.main_row.modality, *scored.matcher["modality"]])
+    for split in JUDGED:
+        expected = part(pairs, split=split)
+        for modality in modalities:
+            what = f"the {split} scores of row `{recipe.main}` ({modality})"
+            found = part(scored.matcher, split=split, modality=modality)
+            check_same_pairs(expected, found, what, finetune_command(recipe))
+        registered = part(scored.of_registered, split=split)
+        check_same_pairs(expected, registered, f"the {split} scores of the registered scorer", STACK_COMMAND)
 
 
-def judge(
-    recipe: Recipe, scores: pd.DataFrame, baselines: pd.DataFrame, families: Families | None = None
-) -> dict[str, Any]:
-    """Every figure of metrics.json: PR-AUC by modality, the decision at the threshold, calibration, baselines.
+def judge(recipe: Recipe, scored: Scored, families: Families | None = None) -> dict[str, Any]:
+    """Every figure of metrics.json but the gate's: PR-AUCs, the decision at the threshold, calibration.
 
-    `families` (n, 2) are those of the test pairs: intervals are over them, or over pairs where they are not known.
+    `pr_auc` is the matcher's by modality, `baselines` are compared with the matcher; `registered` and `scorers` are
+    about what is registered, and so are threshold and calibration. `families` (n, 2) are those of the test pairs:
+    intervals are over them, or over pairs where they are not known.
     """
     modality = recipe.main_row.modality
-    test = part(scores, split="test", modality=modality)
+    test = part(scored.of_registered, split="test")
     labels = labels_of(test)
-    compared = _compare(recipe, scores, baselines, JudgedPairs(labels, families))
+    pairs = JudgedPairs(labels, families)
+    systems = _test_scores(recipe, scored)
+    compared = _compare(recipe, pairs, systems, first=modality)
+    against = _compare(recipe, pairs, systems, first=f"{SCORER}{scored.registered}")
+    baselines = [str(name) for name in scored.baselines["baseline"].unique()]
     found = {
         "row": recipe.main,
         "seed": recipe.seeds[0],
@@ -111,33 +140,65 @@ def judge(
         "pairs": len(labels),
         "positives": int(labels.sum()),
         "prevalence": prevalence(labels),
+        "no_interval": compared[modality].pr_auc.why or None,
         "pr_auc": {shown: compared[shown].pr_auc.interval._asdict() for shown in MODALITIES if shown in compared},
-        "baselines": {str(name): _baseline(compared[name]) for name in baselines["baseline"].unique()},
-        **_decision(recipe, part(scores, split="validation", modality=modality), test),
+        "baselines": {name: _compared(compared[name], "difference_to_main") for name in baselines},
+        "registered": _registered(scored.registered, against, baselines),
+        "scorers": {
+            name.removeprefix(SCORER): {
+                **_compared(compared[name], "difference_to_main"),
+                **_compared(figures, "difference_to_registered"),
+            }
+            for name, figures in against.items()
+            if name.startswith(SCORER)
+        },
+        "matcher": _matcher_decision(recipe, scored),
+        **_decision(recipe, part(scored.of_registered, split="validation"), test, pairs),
     }
-    return {**found, **_against_trees(found["baselines"][TREES]["difference_to_main"])}
+    return {**found, **_against_trees(compared[TREES])}
 
 
-def _compare(recipe: Recipe, scores: pd.DataFrame, baselines: pd.DataFrame, pairs: JudgedPairs) -> dict[str, Compared]:
-    """The main model as it is judged, as it does when shown another modality (as far as scored), and the baselines."""
+def _test_scores(recipe: Recipe, scored: Scored) -> dict[str, Scores]:
+    """Test scores by system: the matcher as it is judged and as it does when shown another modality, the rest."""
     modalities: tuple[str, ...] = (recipe.main_row.modality, *MODALITIES)
-    shown = {modality: part(scores, split="test", modality=modality) for modality in modalities}
-    shown |= {str(name): part(baselines, split="test", baseline=name) for name in baselines["baseline"].unique()}
-    stacked = {name: scores_of(frame)[None] for name, frame in shown.items() if len(frame)}
+    shown = {modality: part(scored.matcher, split="test", modality=modality) for modality in modalities}
+    for prefix, column, frame in (("", "baseline", scored.baselines), (SCORER, "scorer", scored.scorers)):
+        names = dict.fromkeys(frame[column])
+        shown |= {f"{prefix}{name}": part(frame, split="test", **{column: str(name)}) for name in names}
+    return {name: scores_of(frame) for name, frame in shown.items() if len(frame)}
+
+
+def _compare(recipe: Recipe, pairs: JudgedPairs, systems: Mapping[str, Scores], first: str) -> dict[str, Compared]:
+    """Every system's PR-AUC, and what it has more than `first`, paired over the test pairs."""
     settings = recipe.evaluate
-    return compare_all(pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed)
+    ordered = {name: systems[name][None] for name in dict.fromkeys((first, *systems))}
+    return compare_all(pairs, ordered, settings.bootstrap_samples, settings.confidence, recipe.seed)
 
 
-def _baseline(found: Compared) -> dict[str, Any]:
-    """A baseline's PR-AUC, and its PR-AUC minus the main model's, paired over the test pairs."""
-    difference = {} if found.minus_first is None else {"difference_to_main": found.minus_first.difference._asdict()}
-    return {**found.pr_auc.interval._asdict(), **difference}
+def _compared(found: Compared, difference: str) -> dict[str, Any]:
+    """A system's PR-AUC, and its PR-AUC minus that of the one it is compared with."""
+    minus = {} if found.minus_first is None else {difference: found.minus_first.difference._asdict()}
+    return {**found.pr_auc.interval._asdict(), **minus}
 
 
-def _decision(recipe: Recipe, validation: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
-    """Threshold and calibration from validation pairs, and what they are worth on the test pairs."""
+def _registered(name: str, against: Mapping[str, Compared], baselines: Sequence[str]) -> dict[str, Any]:
+    """The registered scorer's PR-AUC, and the baselines' minus it."""
+    differences = {one: _compared(against[one], "difference_to_registered") for one in baselines}
+    return {"scorer": name, "pr_auc": against[f"{SCORER}{name}"].pr_auc.interval._asdict(), "baselines": differences}
+
+
+def _decision(recipe: Recipe, validation: pd.DataFrame, test: pd.DataFrame, pairs: JudgedPairs) -> dict[str, Any]:
+    """Threshold and calibration from validation pairs, and what they are worth on the test pairs.
+
+    Where the recipe asks for a promise, the threshold keeps it on the test `pairs`, if these are enough to tell.
+    """
     labels, scores = labels_of(validation), scores_of(validation)
     threshold = choose_threshold(labels, scores, recipe.evaluate.target_precision, recipe.evaluate.min_recall)
+    promised = _promised(recipe, test, pairs)
+    if promised is not None and promised.threshold is not None:
+        kept = decide(labels, scores, promised.threshold)
+        rule: Rule = "promised-precision" if promised.promise.figure == "precision" else "promised-recall"
+        threshold = Threshold(promised.threshold, *kept, rule)
     calibration = calibrate(labels, scores)
     reached = decide(labels_of(test), scores_of(test), threshold.value)
     probabilities = calibration.apply(scores_of(test))
@@ -153,13 +214,38 @@ def _decision(recipe: Recipe, validation: pd.DataFrame, test: pd.DataFrame) -> d
         "calibrated_threshold": float(calibration.apply(np.array([threshold.value]))[0]),
         "brier": float(brier_score_loss(labels_of(test), scores_of(test))),
         "brier_calibrated": float(brier_score_loss(labels_of(test), probabilities)),
+        **({} if promised is None else {"promise": {**promised.summary(), "sentence": promised.sentence}}),
     }
 
 
-def _against_trees(difference: Mapping[str, float]) -> dict[str, bool]:
+def _promised(recipe: Recipe, test: pd.DataFrame, pairs: JudgedPairs) -> Promised | None:
+    """What comes of the promise that the recipe asks for; None where it asks for none."""
+    asked = recipe.evaluate.promise
+    if asked is None:
+        return None
+    return promised_threshold(pairs, scores_of(test), Promise(asked.figure, asked.target, recipe.evaluate.confidence))
+
+
+def _matcher_decision(recipe: Recipe, scored: Scored) -> dict[str, float]:
+    """Threshold and calibration of the matcher's own scores, for pairs that are not shown in full."""
+    validation = part(scored.matcher, split="validation", modality=recipe.main_row.modality)
+    labels, scores = labels_of(validation), scores_of(validation)
+    threshold = choose_threshold(labels, scores, recipe.evaluate.target_precision, recipe.evaluate.min_recall)
+    return {"threshold": threshold.value, **calibrate(labels, scores)._asdict()}
+
+
+def _gate(recipe: Recipe, test: pd.DataFrame, pairs: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers of the scorer that is registered on the `test` pairs, and what in them stands against using it."""
+    kinds = kinds_of(group_figures(describe_pairs(test, pairs, {}), "kind", metrics["threshold"]))
+    answered = {"called_matches": float((scores_of(test) >= metrics["threshold"]).mean()), "kinds": kinds}
+    return {**answered, "objections": plain(objections({**metrics, **answered}, kinds, recipe.gate))}
+
+
+def _against_trees(trees: Compared) -> dict[str, bool]:
     """Whether the trees' PR-AUC is the higher one, and whether the interval of the difference leaves out 0."""
-    separated = difference["low"] > 0 or difference["high"] < 0
-    return {"boosted_trees_win": difference["value"] > 0, "boosted_trees_separated": separated}
+    difference = trees.minus_first
+    win, separated = (False, False) if difference is None else (difference.value > 0, difference.separated)
+    return {"boosted_trees_win": win, "boosted_trees_separated": separated}
 
 
 def hardest_pairs(test: pd.DataFrame, threshold: float, number: int) -> pd.DataFrame:
@@ -174,25 +260,26 @@ def hardest_pairs(test: pd.DataFrame, threshold: float, number: int) -> pd.DataF
     return pd.concat([worst, shown[shown["kind"] == "right"].head(number)], ignore_index=True)[HARDEST_COLUMNS]
 
 
-def _curves(recipe: Recipe, scores: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Test curves by name: the main row, what it reaches with one modality, the baselines."""
+def _curves(recipe: Recipe, scored: Scored) -> dict[str, pd.DataFrame]:
+    """Test curves by name: what is registered, the main row, what it reaches with one modality, the baselines."""
     main = recipe.main_row.modality
     names = {main: recipe.main} | {other: CURVE_NAMES[other] for other in MODALITIES if other != main}
-    shown = {name: part(scores, split="test", modality=modality) for modality, name in names.items()}
-    shown |= {str(name): part(baselines, split="test", baseline=name) for name in baselines["baseline"].unique()}
+    shown: dict[str, pd.DataFrame] = {}
+    if scored.registered != MATCHER:
+        shown[scored.registered] = part(scored.of_registered, split="test")
+    shown |= {name: part(scored.matcher, split="test", modality=modality) for modality, name in names.items()}
+    baselines = dict.fromkeys(scored.baselines["baseline"])
+    shown |= {str(name): part(scored.baselines, split="test", baseline=str(name)) for name in baselines}
     return {name: pr_curve(labels_of(frame), scores_of(frame)) for name, frame in shown.items() if len(frame)}
 
 
-def _write(
-    folder: Path, recipe: Recipe, scores: pd.DataFrame, baselines: pd.DataFrame, metrics: Mapping[str, Any]
-) -> None:
-    curves = _curves(recipe, scores, baselines)
-    named = [curve.assign(name=name)[["name", "recall", "precision"]] for name, curve in curves.items()]
-    pd.concat(named).to_csv(folder / "curve.csv", index=False, lineterminator="\n")
-    baselines.to_parquet(folder / "baselines.parquet", index=False)
-    test = part(scores, split="test", modality=recipe.main_row.modality)
+def _write(folder: Path, recipe: Recipe, scored: Scored, metrics: Mapping[str, Any]) -> None:
+    curves = _curves(recipe, scored)
+    named = [curve.assign(name=name)[CURVE_COLUMNS] for name, curve in curves.items()]
+    write_csv(folder / "curve.csv", pd.concat(named).to_dict("records"), CURVE_COLUMNS)
+    test = part(scored.of_registered, split="test")
     hardest = hardest_pairs(test, metrics["threshold"], recipe.evaluate.hardest)
-    hardest.to_csv(folder / "hardest.csv", index=False, lineterminator="\n")
+    write_csv(folder / "hardest.csv", hardest.to_dict("records"), HARDEST_COLUMNS)
     write_json(folder / "metrics.json", metrics)
     for suffix in ("svg", "png"):
         draw_pr_curves(curves, metrics["prevalence"], folder / f"pr_curve.{suffix}")
@@ -201,9 +288,11 @@ def _write(
 def _track(run: StageRun, metrics: Mapping[str, Any], folder: Path) -> None:
     for modality, interval in metrics["pr_auc"].items():
         for end, value in interval.items():
-            run.metric(f"pr_auc.{modality}.{end}", value)
+            if value is not None:
+                run.metric(f"pr_auc.{modality}.{end}", value)
     for name, figures in metrics["baselines"].items():
         run.metric(f"pr_auc.{name}.value", figures["value"])
+    run.metric("pr_auc.registered.value", metrics["registered"]["pr_auc"]["value"])
     for name in ("prevalence", "threshold", "precision_at_threshold", "recall_at_threshold", "brier_calibrated"):
         run.metric(name, metrics[name])
     run.artifact(folder)
@@ -212,14 +301,23 @@ def _track(run: StageRun, metrics: Mapping[str, Any], folder: Path) -> None:
 def _say(recipe: Recipe, metrics: Mapping[str, Any], terminal: Terminal) -> None:
     reached = metrics["pr_auc"][metrics["modality"]]
     terminal.say(
-        f"{recipe.main}: PR-AUC {reached['value']:.3f} [{reached['low']:.3f}, {reached['high']:.3f}] on "
-        f"{metrics['pairs']} test pairs (chance {metrics['prevalence']:.3f})"
+        f"{recipe.main}: PR-AUC {formats.interval(**reached)} on {metrics['pairs']} test pairs (chance "
+        f"{metrics['prevalence']:.3f})"
     )
+    registered = metrics["registered"]
+    if registered["scorer"] != MATCHER:
+        terminal.say(f"registered is the {registered['scorer']}: PR-AUC {formats.interval(**registered['pr_auc'])}")
+    if metrics["no_interval"]:
+        terminal.warn(metrics["no_interval"])
     if metrics["threshold_rule"] == "best-f1":
         terminal.warn(
             f"no threshold reaches precision {metrics['target_precision']:g} on the validation pairs; the one with the "
             "best F1 is used"
         )
-    if metrics["boosted_trees_win"]:
+    if "promise" in metrics:
+        terminal.say(metrics["promise"]["sentence"])
+    for objection in metrics["objections"]:
+        terminal.warn(f"not fit to be champion: {objection['sentence']}")
+    if metrics["boosted_trees_win"] and not metrics["no_interval"]:
         certainty = "clearly" if metrics["boosted_trees_separated"] else "though not clearly"
         terminal.warn(f"boosted trees on simple features score higher than the model, {certainty}")

@@ -7,21 +7,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlim.pairs import SPLITS, BestRule, SplitPairs, best_rules
+from mlim.catalog.values import Values
+from mlim.pairs.audit import BestRule, best_rules
+from mlim.pairs.labels import SPLITS
+from mlim.pairs.splits import SplitPairs
 from mlim.quality.near_duplicates import link_groups
 from mlim.recipe import Recipe
 from mlim.validation import Finding, Validation
 
 
 def check_pairs(
-    recipe: Recipe, made: SplitPairs, items: pd.DataFrame, near_links: Any, paired: pd.DataFrame, data_docs: Path
+    recipe: Recipe,
+    made: SplitPairs,
+    items: pd.DataFrame,
+    near_links: Any,
+    paired: pd.DataFrame,
+    values: Values,
+    data_docs: Path,
 ) -> list[Finding]:
     """What the suites find; their pages go to `data_docs`.
 
     `items` are all accepted ones, `near_links` (n, 2) positions of near copies among them (None: nobody looked),
-    `paired` what the leak audit reads of those in pairs.
+    `paired` what the leak audit reads of those in pairs, `values` which values are equal there.
     """
-    validation, rules = Validation(data_docs), best_rules(made.pairs, paired)
+    validation, rules = Validation(data_docs), best_rules(made.pairs, paired, values)
     findings = [
         *validation.check("splits", split_table(made, items, near_links), split_parameters(recipe)),
         *validation.check("pairs", pair_table(made, rules), pair_parameters(recipe, rules)),

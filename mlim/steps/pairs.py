@@ -16,33 +16,32 @@ from mlim.catalog.pair_rules import FAMILY
 from mlim.catalog.quarantine import QUARANTINE_FILE, read_quarantine
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
-from mlim.files import atomic_folder, write_json
-from mlim.pairs import (
-    LEARNED,
-    READ_COLUMNS,
-    TEST,
-    SplitPairs,
-    audit_leaks,
-    count_pairs,
-    directed,
-    item_columns,
-    labelled_pairs,
-    pairs_sha256,
-    read_labelled,
-    rule_of,
-    split_pairs,
-    variation_pairs,
-)
+from mlim.files import atomic_folder, remove_folder, write_json
+from mlim.pairs.audit import LEARNED, READ_COLUMNS, audit_leaks
+from mlim.pairs.labels import TEST
+from mlim.pairs.splits import SplitPairs, count_pairs, directed, item_columns, pairs_sha256, split_pairs
+from mlim.pairs.ties import Given, Tie, explain_ties
+from mlim.pairs.user_pairs import read_user_pairs, user_pairs
+from mlim.pairs.variation import rule_of, value_numbers, variation_pairs
 from mlim.quality.near_duplicates import near_duplicate_links
 from mlim.recipe import Recipe
+from mlim.shards.items import open_items
 from mlim.steps.pair_checks import check_pairs
 from mlim.validation import Finding, require
 from mlim.workspace import Workspace
 
 GIANT_SHARE = 0.1  # of the items: a component that holds more makes lopsided splits
 DATA_DOCS = "data_docs"
+TYING_PICTURE = "tying_picture.jpg"
 NEAR_COLUMNS = ["image_hash", "image_brightness", "image_contrast"]  # what nearly the same pictures agree in
-ITEMS_SCHEMA: Any = pa.schema([("id", pa.string()), ("component", pa.int64()), ("split", pa.string())])
+ITEMS_SCHEMA: Any = pa.schema(
+    [
+        ("id", pa.string()),
+        ("component", pa.int64()),
+        ("split", pa.string()),
+        ("deciding", pa.list_(pa.int32())),  # the values of pairs.decided_by as numbers; 0: none
+    ]
+)
 PAIRS_SCHEMA: Any = pa.schema(
     [
         ("item_a", pa.string()),
@@ -79,23 +78,32 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
         raise DataError(
             f"no pairs can be made (items or pairs left out: {_counted(skipped)}); see `pairs` in {catalog}"
         )
-    rules = inputs.description.pairs
+    rules, values = inputs.description.pairs, inputs.description.values
     near_links = _near_links(recipe, items)
-    made = split_pairs(items, candidates, recipe.pairs, recipe.seed, rules, near_links)
+    try:
+        made = split_pairs(items, candidates, recipe.pairs, recipe.seed, rules, near_links, values)
+    except DataError as problem:
+        raise DataError("; ".join([str(problem), *_why_tied(inputs, items, candidates)])) from None
     paired = _paired_items(workspace, made.pairs)
     with atomic_folder(workspace.pairs) as folder:
-        findings = check_pairs(recipe, made, items, near_links, paired, folder / DATA_DOCS)
+        findings = check_pairs(recipe, made, items, near_links, paired, values, folder / DATA_DOCS)
         _require(findings, folder / DATA_DOCS, workspace)
         written = directed(made.pairs, rules.directions)
+        ties = _ties(inputs, items, candidates, int(made.items["component"].value_counts().max()))
         summary = _summary(inputs, made, written, paired) | {
+            "ties": [tie.summary() for tie in ties],
             "candidates": len(candidates),
             "skipped": {**skipped, **made.skipped},
             "expectations": [finding.summary() for finding in findings],
         }
-        _write(made.items, ITEMS_SCHEMA, folder / "items.parquet")
+        _write_tying_picture(inputs, ties, folder / TYING_PICTURE)
+        _write(_with_deciding(made.items, items, inputs.description), ITEMS_SCHEMA, folder / "items.parquet")
         _write(written, PAIRS_SCHEMA, folder / "pairs.parquet")
         write_json(folder / "summary.json", summary)
     _tell(summary, findings, terminal)
+    total, largest = sum(summary["items"].values()), summary["largest_component"]
+    for warning in _giant(total, largest, ties, workspace.pairs / TYING_PICTURE):
+        terminal.warn(warning)
     return summary
 
 
@@ -112,27 +120,37 @@ def _accepted_items(inputs: _Inputs) -> pd.DataFrame:
     return items
 
 
+def _with_deciding(split: pd.DataFrame, items: pd.DataFrame, description: CatalogDescription) -> pd.DataFrame:
+    """The split with the numbers of the values that decide: equal in a column when the rule takes them for equal."""
+    ordered = items.set_index("id").loc[split["id"]]
+    numbers = value_numbers(ordered["facts"], description.pairs.decided_by, description.values)
+    return split.assign(deciding=list(numbers.astype("int32")))
+
+
 def _candidates(inputs: _Inputs, items: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     rules, workspace = inputs.description.pairs, inputs.workspace
     if rules.labelled is not None:
         quarantines = [folder / QUARANTINE_FILE for folder in (workspace.items, workspace.valid)]
-        refused = {item for path in quarantines if path.is_file() for item in read_quarantine(path)["id"]}
-        return labelled_pairs(read_labelled(rules.labelled), str(rules.labelled), set(items["id"]), refused)
-    return variation_pairs(items, rule_of(rules, inputs.description.text_columns), inputs.recipe.seed)
+        quarantined = {item for path in quarantines if path.is_file() for item in read_quarantine(path)["id"]}
+        return user_pairs(read_user_pairs(rules.labelled), str(rules.labelled), set(items["id"]), quarantined)
+    rule = rule_of(rules, inputs.description.text_columns, inputs.description.values)
+    return variation_pairs(items, rule, inputs.recipe.seed)
 
 
 def _near_links(recipe: Recipe, items: pd.DataFrame) -> Any:
     """Positions of items with nearly the same picture (n, 2); None when the recipe does not ask for them."""
     bits = recipe.pairs.near_duplicate_bits
-    if bits is None:
-        return None
+    return None if bits is None else _links_within(items, bits)
+
+
+def _links_within(items: pd.DataFrame, bits: int) -> Any:
     return near_duplicate_links(items["image_hash"].tolist(), bits, items[NEAR_COLUMNS[1:]].to_numpy())
 
 
 def _require(findings: Sequence[Finding], data_docs: Path, workspace: Workspace) -> None:
     """`DataError` when an expectation failed; the pages that tell why are kept in pairs.refused."""
     refused = workspace.pairs.with_name(f"{workspace.pairs.name}.refused")
-    shutil.rmtree(refused, ignore_errors=True)
+    remove_folder(refused)
     try:
         require(findings)
     except DataError as error:
@@ -142,7 +160,7 @@ def _require(findings: Sequence[Finding], data_docs: Path, workspace: Workspace)
 
 def _summary(inputs: _Inputs, made: SplitPairs, written: pd.DataFrame, paired: pd.DataFrame) -> dict[str, Any]:
     test = written[written["split"] == TEST]
-    ceilings = inputs.description.ceilings
+    ceilings, recipe, values = inputs.description.ceilings, inputs.recipe, inputs.description.values
     return {
         "pairs": len(written),
         "directions": inputs.description.pairs.directions,
@@ -154,7 +172,7 @@ def _summary(inputs: _Inputs, made: SplitPairs, written: pd.DataFrame, paired: p
         "items": made.items["split"].value_counts().to_dict(),
         "components": made.items.groupby("split")["component"].nunique().to_dict(),
         "largest_component": int(made.items["component"].value_counts().max()),
-        "leak_audit": audit_leaks(made.pairs, paired, inputs.recipe.pairs, inputs.recipe.seed),
+        "leak_audit": audit_leaks(made.pairs, paired, recipe.pairs, recipe.seed, values),
         "test_pairs_sha256": pairs_sha256(written),
     }
 
@@ -183,7 +201,7 @@ def _tell(summary: Mapping[str, Any], findings: Sequence[Finding], terminal: Ter
         f"{best['prevalence']:.3f}"
     )
     told = [finding.complaint() for finding in findings if not finding.success]
-    for warning in (*told, *_learned_leaks(summary), *_missing_mismatches(summary), *_giant(summary)):
+    for warning in (*told, *_learned_leaks(summary), *_missing_mismatches(summary)):
         terminal.warn(warning)
 
 
@@ -208,13 +226,39 @@ def _missing_mismatches(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _giant(summary: Mapping[str, Any]) -> list[str]:
-    items, largest = sum(summary["items"].values()), summary["largest_component"]
+def _ties(inputs: _Inputs, items: pd.DataFrame, candidates: pd.DataFrame, largest: int) -> list[Tie]:
+    """What ties too many items into one component; empty while no component is too large."""
+    most = int(GIANT_SHARE * len(items))
+    return [] if largest <= most else explain_ties(_given(inputs, items, candidates), most)
+
+
+def _given(inputs: _Inputs, items: pd.DataFrame, candidates: pd.DataFrame) -> Given:
+    bits, labelled = inputs.recipe.pairs.near_duplicate_bits, inputs.description.pairs.labelled is not None
+    return Given(items, candidates, _links_within, bits, labelled)
+
+
+def _why_tied(inputs: _Inputs, items: pd.DataFrame, candidates: pd.DataFrame) -> list[str]:
+    """What ties the items together, where pairs that cannot be split are too few because of it."""
+    largest = _given(inputs, items, candidates).largest()
+    return _giant(len(items), largest, _ties(inputs, items, candidates, largest))
+
+
+def _write_tying_picture(inputs: _Inputs, ties: Sequence[Tie], path: Path) -> None:
+    """The picture that ties most items, as an item shows it; nothing where no picture does."""
+    example = next((tie.example for tie in ties if tie.kind == "picture"), None)
+    if example is not None:
+        path.write_bytes(open_items(inputs.recipe.loader, inputs.workspace).jpeg(example))
+
+
+def _giant(items: int, largest: int, ties: Sequence[Tie], picture: Path | None = None) -> list[str]:
+    """Which component is too large, what ties it, and which setting unties it; `picture` is the file that shows it."""
     if largest <= GIANT_SHARE * items:
         return []
+    seen = "" if picture is None else f", see {picture}"
+    shown = [f"{tie.sentence()}{seen if tie.kind == 'picture' else ''}" for tie in ties]
     return [
-        f"{largest} of {items} items are tied together by family, picture or pair and fall into one split; "
-        "lower pairs.near_duplicate_bits if that is too many"
+        f"{largest} of {items} items are tied together by family, picture or pair and fall into one split: "
+        + ("; ".join(shown) or "no single setting unties them, look at families and pictures that are shared")
     ]
 
 

@@ -1,7 +1,7 @@
 """The pipeline as data: which stages there are, in which order, and how each is called.
 
-One definition for three users: the flows run it, `dvc.yaml` mirrors it (a test compares them), the command line
-offers the same words.
+One definition for three users: the flows run it, `mlim pipeline` writes dvc.yaml from it, the command line offers the
+same words.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,8 @@ from mlim.errors import InputError
 from mlim.recipe import Recipe
 
 PREPARATION = ("ingest", "validate", "pairs")
-INDEPENDENT = (("ablate", "probe"), ("report", "register"))  # neighbours, other than trainings of one kind
+READ_THE_CATALOG = frozenset(PREPARATION)
+INDEPENDENT = (("ablate", "probe"),)  # neighbours, other than trainings of one kind
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,18 @@ class Stage:
     @property
     def arguments(self) -> list[str]:
         """What follows `mlim` on the command line."""
-        cell = [] if self.name is None else [self.name, "--seed", str(self.seed)]
-        return [self.command, *cell]
+        run = [] if self.name is None else [self.name, "--seed", str(self.seed)]
+        return [self.command, *run]
+
+    @property
+    def kind(self) -> str:
+        """What dvc.yaml defines at once: the group, else the command."""
+        return self.group or self.command
 
     @property
     def target(self) -> str:
         """The stage's name in dvc.yaml: `ingest`, `pretrain@recon-mlm-mam-0`."""
-        group = self.group or self.command
-        return group if self.name is None else f"{group}@{self.name}-{self.seed}"
+        return self.kind if self.name is None else f"{self.kind}@{self.name}-{self.seed}"
 
     @property
     def trains(self) -> bool:
@@ -55,19 +60,19 @@ def main_pretraining(recipe: Recipe) -> list[Stage]:
 
 
 def main_finetuning(recipe: Recipe) -> list[Stage]:
-    """Fine-tuning of the main model and its evaluation."""
-    return [_finetuning(recipe, recipe.main, recipe.seeds[0]), Stage("evaluate")]
+    """Fine-tuning of the main model, its stack with simple systems, and their evaluation."""
+    return [_finetuning(recipe, recipe.main, recipe.seeds[0]), Stage("stack"), Stage("evaluate")]
 
 
 def _finetuning(recipe: Recipe, row: str, seed: int) -> Stage:
-    """DVC needs to know what a row starts from: its namesake, another row's pre-training, or nothing."""
+    """DVC needs to know what a row starts from: its namesake, the main pre-training, another one, or nothing."""
     start = recipe.rows[row].pretraining
-    group = "finetune" if start == row else "finetune-scratch" if start is None else "finetune-variant"
-    return Stage("finetune", row, seed, group)
+    groups = {recipe.main_row.pretraining: "finetune-variant", None: "finetune-scratch", row: "finetune"}
+    return Stage("finetune", row, seed, groups.get(start, f"finetune-from-{start}"))
 
 
 def trainings(recipe: Recipe) -> list[Stage]:
-    """Every cell of the grid: the pre-trainings that some row uses, then all rows, for every seed."""
+    """Every run of the experiment: the pre-trainings that some row uses, then all rows, for every seed."""
     used = {row.pretraining for row in recipe.rows.values()}
     names = [name for name in recipe.pretrainings if name in used]
     return [
@@ -77,14 +82,14 @@ def trainings(recipe: Recipe) -> list[Stage]:
 
 
 def sweep(recipe: Recipe) -> list[Stage]:
-    """The cells beyond the main model's, the tables over all of them, and the probes."""
+    """The runs beyond the main model's, the tables over all of them, and the probes."""
     done = {*main_pretraining(recipe), *main_finetuning(recipe)}
     return [*(stage for stage in trainings(recipe) if stage not in done), Stage("ablate"), Stage("probe")]
 
 
 def conclusion() -> list[Stage]:
-    """The page for people and the registry for machines."""
-    return [Stage("report"), Stage("register")]
+    """The registry for machines, and the page for people, which says what registration found."""
+    return [Stage("register"), Stage("report")]
 
 
 def everything(recipe: Recipe) -> Iterator[Stage]:

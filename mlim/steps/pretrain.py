@@ -1,53 +1,72 @@
 """`mlim pretrain`: MLM, RECON and ITM on the items of the train split (paper section 3)."""
 
+from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any, Final
 
 from mlim.console import Terminal
-from mlim.data.collate import ItemCollator
+from mlim.data.batches import ItemBatch
+from mlim.data.collate import ItemCollator, LookCollator
+from mlim.data.images import as_floats, to_pixels
+from mlim.data.loader import BatchLoader
+from mlim.data.looks import Rotation
 from mlim.errors import InputError
-from mlim.models.hub import build_mlim
-from mlim.objectives import PretrainObjective
-from mlim.recipe import Pretraining, Recipe
+from mlim.models.systems import plan_system
+from mlim.recipe import LossName, Pretraining, Recipe
+from mlim.steps.looks import visible_pictures
 from mlim.steps.trained import (
     HISTORY_FILE,
     MODEL_FOLDER,
+    RECONSTRUCTIONS,
     TRACE_FILE,
     TRAIN,
     VALIDATION,
     Resume,
-    forget_watched,
-    keep_watched,
+    device_context,
+    forget_samples,
+    keep_samples,
     make_tokenizer,
-    model_sections,
     named,
     open_checkpoints,
     open_training_data,
     prepare_collating,
     result_folder,
     save_picture,
-    trained_model,
+    system_sections,
     training_batches,
-    training_place,
     training_size,
     training_summary,
+    with_limit,
     write_training,
 )
+from mlim.tasks.build import pretrain_objective
+from mlim.tasks.pretrain.objective import PretrainObjective
+from mlim.tasks.pretrain.samples import Sampler
 from mlim.tracking import stage_run
 from mlim.training.checkpoint import Checkpoints
-from mlim.training.contracts import MetricSink, TrainResult, Unheard, Validation
-from mlim.training.device import Place, choose_device
+from mlim.training.device import DeviceContext, choose_device
 from mlim.training.held_out import VALIDATION_SEED, HeldOutLosses, choose_items
 from mlim.training.loop import Trainer, one_step
 from mlim.training.memory import find_batch_size, limited_to_free_memory
+from mlim.training.protocols import MetricSink, NullLogger, TrainResult, Validation
 from mlim.training.ranks import Ranks
-from mlim.training.strip import ReconstructionStrip
+from mlim.training.reference import (
+    CHANNELS,
+    NUMBERS,
+    PICTURES,
+    TEXTS,
+    Losses,
+    Pictures,
+    Sample,
+    Words,
+    not_beaten,
+    reference_losses,
+)
 from mlim.versions import lineage
-from mlim.workspace import Workspace, cell
+from mlim.workspace import Workspace, run_name
 
 STAGE: Final = "pretrain"
-STRIPS = "reconstructions"
-STRIP_ITEMS = 8
+SAMPLED_ITEMS = 8
 
 
 def pretrain(
@@ -61,25 +80,41 @@ def pretrain(
     """
     pretraining: Pretraining = named("pretrainings", recipe.pretrainings, name)
     folder, out = workspace.checkpoints(STAGE, name, seed), workspace.pretrained(name, seed)
-    with training_place(recipe, folder) as place:
-        with place.ranks.one_first():
-            job = _Job(recipe, workspace, name, seed, pretraining, place)
+    with device_context(recipe, folder) as context:
+        with context.ranks.main_process_first():
+            job = _Job(recipe, workspace, name, seed, pretraining, context)
             checkpoints = open_checkpoints(folder, recipe.pretrain, job.decisive, resume, terminal)
-        if not place.ranks.leads:
-            job.train(checkpoints, Unheard(), Terminal(quiet=True))
+        if not context.ranks.is_main:
+            job.train(checkpoints, NullLogger(), Terminal(quiet=True))
+            if context.shards:
+                job.model.save_pretrained(None)
             return {}
-        forget_watched(checkpoints, workspace.watched(STAGE, name, seed))
+        forget_samples(checkpoints, workspace.samples(STAGE, name, seed))
         terminal.say(f"{name}, seed {seed}: {job.size}")
-        with stage_run(recipe, workspace, STAGE, cell(name, seed), lineage(workspace)) as run:
+        if job.hidden:
+            terminal.say(
+                f"{job.hidden} further pictures are not shown: they are, byte for byte, those of held-out items"
+            )
+        with stage_run(recipe.record, workspace, STAGE, run_name(name, seed), lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)
             summary = {**job.summary(result), "run_id": run.id}
             with result_folder(out) as made:
-                trained_model(job.model, result, place).save_pretrained(made / MODEL_FOLDER)
+                job.model.save_pretrained(made / MODEL_FOLDER)
                 write_training(made, job.tokenizer, result, summary)
             run.artifact(out / HISTORY_FILE)
-            keep_watched(run, workspace.watched(STAGE, name, seed))
+            keep_samples(run, workspace.samples(STAGE, name, seed))
         checkpoints.clear()
+    _warn_of_useless(summary, terminal)
     return summary
+
+
+def _warn_of_useless(summary: Mapping[str, Any], terminal: Terminal) -> None:
+    """Say loudly where a simple way restores what is hidden as well as the model does."""
+    if summary["not_beaten"]:
+        terminal.warn(
+            f"{summary['name']}, seed {summary['seed']}: on held-out items {'; '.join(summary['not_beaten'])}; train "
+            "for longer (pretrain.steps), or look at docs/training.md"
+        )
 
 
 def largest_batch(recipe: Recipe, workspace: Workspace, terminal: Terminal, name: str, seed: int) -> int:
@@ -88,10 +123,11 @@ def largest_batch(recipe: Recipe, workspace: Workspace, terminal: Terminal, name
     Looks no further than twice the items of the train split. Nothing is written.
     """
     pretraining: Pretraining = named("pretrainings", recipe.pretrainings, name)
-    place = Place(choose_device(recipe.device), Ranks(), recipe.compute)
-    job = _Job(recipe, workspace, name, seed, pretraining, place)
+    context = DeviceContext(choose_device(recipe.device), Ranks(), recipe.compute)
+    job = _Job(recipe, workspace, name, seed, pretraining, context)
     terminal.say(f"{name}: {job.size}; one step each with 1, 2, 4 ... items")
-    with limited_to_free_memory(place.device):
+    job.planned.build()
+    with limited_to_free_memory(context.device):
         return find_batch_size(job.try_batch, 2 * job.items)
 
 
@@ -99,16 +135,27 @@ class _Job:
     """One pre-training, assembled."""
 
     def __init__(
-        self, recipe: Recipe, workspace: Workspace, name: str, seed: int, pretraining: Pretraining, place: Place
+        self,
+        recipe: Recipe,
+        workspace: Workspace,
+        name: str,
+        seed: int,
+        pretraining: Pretraining,
+        context: DeviceContext,
     ) -> None:
-        self._recipe, self._name, self._seed, self._pretraining = recipe, name, seed, pretraining
-        self._place, self._watch = place, workspace.watched(STAGE, name, seed)
+        self._name, self._seed, self._pretraining = name, seed, pretraining
+        self._settings = recipe.training_key(STAGE, name)
+        self._context, self._samples = context, workspace.samples(STAGE, name, seed)
         self._data = open_training_data(recipe, workspace)
         if not self._data.items.get(VALIDATION):
             raise InputError(f"{workspace.pairs}: the validation split is empty; run `mlim pairs` with more items")
         self.tokenizer = make_tokenizer(recipe, self._data)
-        self.model = build_mlim(recipe, self.tokenizer, seed)
-        self._collate = ItemCollator(*prepare_collating(recipe, self._data, self.tokenizer, workspace))
+        self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)
+        self.planned = plan_system(recipe.system_of(pretraining), recipe.network, self.tokenizer, seed)
+        self.model = self.planned.model
+        self._collating = prepare_collating(recipe, self._data, self.tokenizer, workspace)
+        self._collate = ItemCollator(*self._collating)
+        self._visible = visible_pictures(self._data.store, workspace) if self._data.store.has_further else None
 
     @property
     def size(self) -> str:
@@ -120,70 +167,116 @@ class _Job:
         """How many there are to train on."""
         return len(self._data.items[TRAIN])
 
+    @property
+    def hidden(self) -> int:
+        """How many pictures of the items are not shown, because they are those of held-out items."""
+        return 0 if self._visible is None else self._visible.hidden
+
+    def _batches(self) -> BatchLoader[Any, ItemBatch]:
+        """What is trained on: items, or other pictures of them in every epoch where they have several."""
+        items, settings = self._data.items[TRAIN], (self._recipe.pretrain, self._recipe, self._seed, self._context)
+        if self._visible is None:
+            return training_batches(items, self._collate, *settings)
+        looks = Rotation(items, self._visible, self._seed)
+        return training_batches(looks, LookCollator(*self._collating), *settings)
+
     def try_batch(self, size: int) -> None:
         """One full optimiser step on a batch of `size` items."""
-        objective = PretrainObjective(self.model, self._recipe, self._pretraining, self._seed)
+        objective = self._objective(self._seed)
         ids = list(islice(cycle(self._data.items[TRAIN]), size))
-        one_step(objective, self._collate(ids), self._recipe.pretrain.optim, self._place)
+        one_step(objective, self._collate(ids), self._recipe.pretrain.optim, self._context)
 
     @property
     def decisive(self) -> dict[str, Any]:
         """What makes a continued training the same training."""
         return {
-            **model_sections(self._recipe),
+            **system_sections(self._recipe, self._pretraining),
             "cell": [STAGE, self._name, self._seed],
-            "pretraining": self._pretraining.model_dump(mode="json"),
+            "pretraining": self._pretraining.deciding(),
             "data": dict(self._data.hashes),
         }
 
     def train(self, checkpoints: Checkpoints, sink: MetricSink, terminal: Terminal) -> TrainResult:
-        recipe, config = self._recipe, self._recipe.pretrain
-        held_out_ids = choose_items(self._data.items[VALIDATION], config.validation_items)
-        held_out = HeldOutLosses(
-            PretrainObjective(self.model, recipe, self._pretraining, VALIDATION_SEED),
-            self._collate,
-            held_out_ids,
-            config.batch_size,
-            self._place.device,
-        )
-        strip = ReconstructionStrip(
-            self.model,
-            self._collate,
-            held_out_ids[:STRIP_ITEMS],
-            recipe.probe.reconstruction_masking,
-            self._place.device,
-        )
+        config, objective = self._recipe.pretrain, self._objective(self._seed)
+        held_out, samplers = self._held_out(), self._samplers(objective)
 
         def validate(step: int) -> Validation:
-            if "recon" in self._pretraining.losses:
-                picture = strip.draw()  # on every rank: they may share the weights
-                if self._place.ranks.leads:
-                    save_picture(picture, self._watch / STRIPS / f"step-{step:08d}.png")
+            for sampler in samplers:
+                picture = sampler.draw()  # on every rank: they may share the weights
+                if self._context.ranks.is_main:
+                    save_picture(picture, self._samples / RECONSTRUCTIONS / f"step-{step:08d}.png")
             return held_out(step)
 
         trainer = Trainer(
-            PretrainObjective(self.model, recipe, self._pretraining, self._seed),
-            training_batches(self._data.items[TRAIN], self._collate, config, recipe, self._seed, self._place),
+            objective,
+            self.planned.weights,
+            self._batches(),
             config,
             self._seed,
             validate,
             checkpoints,
             sink,
-            self._place,
-            self._watch / TRACE_FILE if self._place.ranks.leads else None,
+            self._context,
+            self._samples / TRACE_FILE if self._context.ranks.is_main else None,
         )
         return trainer.run(terminal, f"pretrain {self._name}")
 
+    @property
+    def _held_out_ids(self) -> list[str]:
+        return choose_items(self._data.items[VALIDATION], self._recipe.pretrain.validation_items)
+
+    def _objective(self, seed: int) -> PretrainObjective:
+        recipe = self._recipe
+        return pretrain_objective(self.model, recipe.pretrain, self._pretraining, recipe.text.limit, seed)
+
+    def _samplers(self, objective: PretrainObjective) -> list[Sampler]:
+        """What the tasks draw while the training runs."""
+        ids, share = self._held_out_ids[:SAMPLED_ITEMS], self._recipe.probe.reconstruction_masking
+        found = (task.sampler(self._collate, ids, share, self._context.device) for task in objective.tasks)
+        return [sampler for sampler in found if sampler is not None]
+
+    def _held_out(self) -> HeldOutLosses:
+        return HeldOutLosses(
+            self._objective(VALIDATION_SEED),
+            self._collate,
+            self._held_out_ids,
+            self._recipe.pretrain.batch_size,
+            self._context.device,
+        )
+
+    def _references(self) -> dict[LossName, Losses]:
+        """What simple ways reach on the held-out items, with the same masks: by loss, way and masking mode."""
+        losses, train = self._pretraining.loss_names, self._data.items[TRAIN]
+        sample = Sample(
+            words=self._words(train) if "mlm" in losses else None,
+            pictures=self._pictures(train) if "recon" in losses else None,
+        )
+        return reference_losses(self._held_out(), sample)
+
+    def _words(self, train: Sequence[str]) -> Words:
+        _, tokenizer, most, tokens = self._collating
+        texts = ([tokenizer.cls, *tokens.ids(item, most)] for item in choose_items(train, TEXTS))
+        return Words(texts, self.model.inputs.vocabulary_size)
+
+    def _pictures(self, train: Sequence[str]) -> Pictures:
+        source = self._collating[0]
+        chosen = choose_items(train, min(PICTURES, NUMBERS // (CHANNELS * self._recipe.image.size**2)))
+        pixels = as_floats(to_pixels(map(source.image, chosen), len(chosen)))
+        return Pictures(pixels, self._recipe.image.grid, self._recipe.model.hidden_size)
+
     def summary(self, result: TrainResult) -> dict[str, Any]:
-        final = result.validation
+        final, references = result.validation, self._references()
         return {
             "name": self._name,
             "seed": self._seed,
-            "settings": self._recipe.training_key(STAGE, self._name),
-            "losses": list(self._pretraining.losses),
+            "settings": self._settings,
+            "max_tokens": self._recipe.text.limit,
+            "losses": list(self._pretraining.loss_names),
             "masking": self._pretraining.masking,
             "samples_seen": result.samples,
-            "final": {loss: final[loss] for loss in self._pretraining.losses if loss in final},
+            "final": {loss: final[loss] for loss in self._pretraining.loss_names if loss in final},
             "final_by_mode": {key: value for key, value in final.items() if "/" in key},
-            **training_summary(result, self.model, self._place),
+            "references": references,
+            "not_beaten": not_beaten(final, references),
+            **training_summary(result, self.model, self._context),
         }

@@ -11,13 +11,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from mlim.catalog.items import open_items
 from mlim.console import Terminal
 from mlim.data.seeds import numpy_generator
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import DataError, InputError
 from mlim.evaluation.interaction import embed, family_share, item_attention, neighbourhoods, similarities
-from mlim.evaluation.judging import HARM_KEY
+from mlim.evaluation.judging import ERRORS, HARM_KEY
 from mlim.evaluation.probes import (
     PARTNERS,
     SHEET,
@@ -34,10 +33,13 @@ from mlim.evaluation.probes import (
     relative_harm,
 )
 from mlim.evaluation.resampling import Effect
-from mlim.files import atomic_folder, write_json
+from mlim.files import atomic_folder, write_csv, write_json
 from mlim.models.mlim import Mlim
 from mlim.recipe import LossName, Recipe
+from mlim.recipe.systems import MLIM
 from mlim.report.figures import draw_attention, draw_figure2, draw_neighbours, draw_reconstructions
+from mlim.shards.items import open_items
+from mlim.steps.as_trained import as_trained
 from mlim.tracking import StageRun, stage_run
 from mlim.training.device import choose_device
 from mlim.versions import lineage
@@ -75,7 +77,7 @@ def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
     items = _test_items(recipe, workspace) if losses else pd.DataFrame()
     models = [_probed_model(recipe, workspace, seed) for seed in recipe.seeds] if losses else []
     with (
-        stage_run(recipe, workspace, STAGE, STAGE, lineage(workspace)) as run,
+        stage_run(recipe.record, workspace, STAGE, STAGE, lineage(workspace)) as run,
         atomic_folder(workspace.probe) as folder,
     ):
         found: dict[str, Any] = {figure.name: {"skipped": reason} for figure in (FIGURE_2A, FIGURE_2B)}
@@ -92,12 +94,14 @@ def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
     return summary
 
 
-def _trained_losses(recipe: Recipe) -> tuple[Sequence[LossName], str]:
+def _trained_losses(recipe: Recipe) -> tuple[Sequence[str], str]:
     """The losses the main row's model was pre-trained with, and why the other figures are left out."""
     name = recipe.main_row.pretraining
     if name is None:
         return (), f"row `{recipe.main}` has no pre-training"
-    losses = recipe.pretrainings[name].losses
+    losses = recipe.pretrainings[name].loss_names
+    if (system := recipe.system_of(recipe.main_row)) != MLIM:
+        return (), f"pre-training `{name}` is of system {system.kind}, which hides no text beside a picture"
     return losses, f"pre-training `{name}` was trained on {', '.join(losses)} only"
 
 
@@ -113,8 +117,8 @@ def _probed_model(recipe: Recipe, workspace: Workspace, seed: int) -> ProbedMode
     return ProbedModel(
         Mlim.from_pretrained(folder / "model").to(choose_device(recipe.device)),
         TextTokenizer.from_folder(folder / "model"),
-        open_items(recipe, workspace),
-        max_tokens=recipe.text.max_tokens,
+        open_items(recipe.loader, workspace),
+        max_tokens=as_trained(recipe, folder).text.limit,
         batch_size=recipe.evaluate.batch_size,
     )
 
@@ -212,7 +216,7 @@ def _draw_attention(recipe: Recipe, probed: ProbedModel, items: Sequence[str], g
 
 def _draw(figure: Figure, losses: Losses, settings: Resampling, folder: Path) -> dict[str, Any]:
     table = figure_table(losses, settings)
-    table.to_csv(folder / f"{figure.name}.csv", index=False, lineterminator="\n")
+    write_csv(folder / f"{figure.name}.csv", table.to_dict("records"), list(table.columns))
     for suffix in ("svg", "png"):
         draw_figure2(table, folder / f"{figure.name}.{suffix}", figure.title, figure.y_label)
     return conclude(losses, compare_partners(losses, settings))
@@ -245,7 +249,9 @@ def conclude(losses: Losses, points: Sequence[Point]) -> dict[str, Any]:
 
 def _told(effect: Effect) -> dict[str, Any]:
     """A difference as the claims are judged by it; how far seeds differ is None with one."""
-    return {**effect.difference._asdict(), "by_seed": list(effect.by_seed), "seeds_spread": effect.seeds_spread}
+    spread = {"by_seed": list(effect.by_seed), "seeds_spread": effect.seeds_spread}
+    told = {**effect.difference._asdict(), **spread, "no_interval": effect.why or None}
+    return told if effect.why else {**told, **{name: getattr(effect, name) for name in ERRORS}}
 
 
 def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def record(recipe: Recipe, workspace: Workspace, stage: str, folder: Path) -> No
 
     Apart from the steps themselves, whose results must be the same bytes every time: a run id is not.
     """
-    with stage_run(recipe, workspace, stage, stage, lineage(workspace)) as run:
+    with stage_run(recipe.record, workspace, stage, stage, lineage(workspace)) as run:
         for key, value in _figures(read_json(folder / SUMMARY_FILE)):
             run.metric(key, value)
         run.artifact(folder / SUMMARY_FILE)

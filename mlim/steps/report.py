@@ -7,22 +7,25 @@ from typing import Any, Final
 from mlim import tracking
 from mlim.console import Terminal
 from mlim.errors import InputError
-from mlim.evaluation.claims import MARGIN
 from mlim.files import atomic_folder, sha256_of, write_json
 from mlim.recipe import Recipe
 from mlim.report.claims import effects_table, tell
-from mlim.report.figures import draw_forest
-from mlim.report.gather import Gathered, gather
+from mlim.report.figures import draw_forest, draw_label_curves
+from mlim.report.gather import Gathered
+from mlim.report.labels import LABELS_AXIS
 from mlim.report.page import render
+from mlim.report.reported import ReportedRecipe
 from mlim.report.results import CATALOG_TAG, RESULTS_FILE, STAGE, collect
 from mlim.report.scores import row_scores
 from mlim.report.sections import draw_row_curves, row_curves
+from mlim.steps.gathered import gather, reported
 from mlim.tracking import stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
 
 PAGE_FILE: Final = "index.html"
 EFFECTS_FILE: Final = "effects.png"
+LABELS_FILE: Final = "label_curve.png"
 ROWS_FILE: Final = "pr_curves_of_rows.png"
 CLAIM_TAG: Final = f"{tracking.TAG}claim."  # with a claim's key: its verdict
 
@@ -35,18 +38,19 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     if not workspace.items.is_dir():
         raise InputError(f"{workspace.items} is missing; run `mlim ingest` first")
     gathered, origin = gather(recipe, workspace), lineage(workspace)
-    page = render(recipe, gathered, workspace, asdict(origin))
-    results = collect(recipe, gathered, asdict(origin))
-    with stage_run(recipe, workspace, STAGE, STAGE, origin) as run, atomic_folder(workspace.report) as folder:
+    shown = reported(recipe)
+    page = render(shown, gathered, workspace, asdict(origin))
+    results = collect(shown, gathered, asdict(origin))
+    with stage_run(recipe.record, workspace, STAGE, STAGE, origin) as run, atomic_folder(workspace.report) as folder:
         (folder / PAGE_FILE).write_text(page, encoding="utf-8")
         write_json(folder / RESULTS_FILE, results)
-        _draw(recipe, gathered, folder)
+        _draw(shown, gathered, folder)
         for path in sorted(folder.iterdir()):
             run.artifact(path)
         for claim in gathered.claims:
             run.tag(f"{CLAIM_TAG}{claim.claim.key}", claim.verdict)
         run.tag(CATALOG_TAG, results["catalog"])
-        for name, score in row_scores(recipe, gathered).items():
+        for name, score in row_scores(shown, gathered).items():
             run.metric(f"pr_auc.{name}", score.pr_auc.value)
         page_path = workspace.report / PAGE_FILE
         summary = {"path": str(page_path), "sha256": sha256_of(folder / PAGE_FILE), "run_id": run.id}
@@ -55,10 +59,12 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     return summary
 
 
-def _draw(recipe: Recipe, gathered: Gathered, folder: Path) -> None:
+def _draw(recipe: ReportedRecipe, gathered: Gathered, folder: Path) -> None:
     """The page's plots of rows and effects as pictures, for MLflow; those that there is nothing for are left out."""
     effects = effects_table(tell(recipe, gathered))
     if not effects.empty:
-        draw_forest(effects, folder / EFFECTS_FILE, MARGIN)
+        draw_forest(effects, folder / EFFECTS_FILE, gathered.reference.margin)
+    if points := [point.plain() for point in gathered.label_curve]:
+        draw_label_curves([("", points)], folder / LABELS_FILE, LABELS_AXIS)
     if row_curves(recipe, gathered):
         draw_row_curves(recipe, gathered, folder / ROWS_FILE)

@@ -1,52 +1,56 @@
 """What the two training steps have in common: the data they read, their checkpoints, and the folder they leave."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
-from mlim.catalog.items import ItemStore, open_items
-from mlim.catalog.mapped import Strings
 from mlim.config import nearest
 from mlim.console import Terminal
+from mlim.data.attributes import DecidingValues
 from mlim.data.collate import Pair
+from mlim.data.image_cache import ImageCache
 from mlim.data.images import check_size
-from mlim.data.kept import KeptPictures
-from mlim.data.loader import BatchLoader
+from mlim.data.lengths import choose_limit
+from mlim.data.loader import BatchLoader, EpochExamples
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import PreparedTokens, prepare_tokens
 from mlim.errors import InputError, MlimError
-from mlim.files import atomic_file, atomic_folder, sha256_of, write_csv, write_json
+from mlim.files import atomic_file, atomic_folder, remove_folder, sha256_of, write_csv, write_json
 from mlim.models.hub import RANDOM, load_tokenizer
-from mlim.recipe import FinetuneConfig, PretrainConfig, Recipe
+from mlim.pairs.fewer import first_pairs
+from mlim.recipe import AUTO, FinetuneConfig, PretrainConfig, Pretraining, Recipe, Row
+from mlim.recipe.systems import MLIM
+from mlim.shards.items import ItemStore, open_items
+from mlim.shards.mapped import Strings
 from mlim.training.checkpoint import Checkpoints, fingerprint_of, only_trainer
-from mlim.training.contracts import TrainResult
-from mlim.training.device import Place, allow_fast_fp32, choose_device, hardware_of
-from mlim.training.journal import HISTORY_COLUMNS
+from mlim.training.device import DeviceContext, allow_fast_fp32, choose_device, hardware_of
+from mlim.training.metric_logger import history_columns
+from mlim.training.protocols import TrainResult
 from mlim.training.ranks import join_ranks
 from mlim.workspace import Workspace
 
 Resume = Literal["auto", "never"]
 Example = TypeVar("Example")
 Batch = TypeVar("Batch")
-M = TypeVar("M", bound=nn.Module)
-Collating = tuple[KeptPictures, TextTokenizer, int, PreparedTokens]
+Collating = tuple[ImageCache, TextTokenizer, int, PreparedTokens]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MODEL_FOLDER = "model"
 HISTORY_FILE = "history.csv"
 SUMMARY_FILE = "summary.json"
 TRACE_FILE = "trace.json.gz"
-WATCH = "watch"  # the folder of a run's artifacts
+RECONSTRUCTIONS = "reconstructions"  # the folder of pictures among the samples
+SAMPLES = "samples"  # the folder of a run's artifacts
 READ_BY_TRAINING = ("valid/index.parquet", "pairs/items.parquet", "pairs/pairs.parquet")
 
 
@@ -62,7 +66,7 @@ class TrainingData:
 
 def open_training_data(recipe: Recipe, workspace: Workspace) -> TrainingData:
     """What `ingest`, `validate` and `pairs` left; `InputError` when it is missing or does not belong together."""
-    store = open_items(recipe, workspace)
+    store = open_items(recipe.loader, workspace)
     tables = {name: workspace.pairs / name for name in ("items.parquet", "pairs.parquet")}
     missing = [f"{path} is missing; run `mlim pairs` first" for path in tables.values() if not path.is_file()]
     if missing:
@@ -90,6 +94,29 @@ def _read_items(path: Path, store: ItemStore, workspace: Workspace) -> dict[str,
     }
 
 
+def read_deciding(data: TrainingData, workspace: Workspace) -> DecidingValues | None:
+    """The values that decide, of the items in training pairs; None where none is known (pairs of the user's own)."""
+    path = workspace.pairs / "items.parquet"
+    if "deciding" not in pq.read_schema(path).names:
+        raise InputError(f"{path} is of an earlier version of mlim; run `mlim pairs` again")
+    table = pq.read_table(path, columns=["id", "deciding"])
+    paired = pa.array({item for pair in data.pairs[TRAIN] for item in (pair.item_a, pair.item_b)}, pa.string())
+    table = table.filter(pc.is_in(table["id"], value_set=paired))
+    numbers = table["deciding"].to_pylist()
+    return DecidingValues.learn(table["id"].to_pylist(), np.array(numbers, dtype=np.int64).reshape(len(numbers), -1))
+
+
+def with_pairs(data: TrainingData, most: int | None, workspace: Workspace) -> TrainingData:
+    """The data with at most `most` of the training pairs (`first_pairs`); None: all of them."""
+    if most is None:
+        return data
+    table = pq.read_table(workspace.pairs / "pairs.parquet", columns=["label", "split", "component"])
+    table = table.filter(pc.equal(table["split"], TRAIN))  # in the order of data.pairs
+    places = first_pairs(table["component"].to_numpy(), table["label"].to_numpy(), most)
+    fewer = [data.pairs[TRAIN][place] for place in places]
+    return replace(data, pairs={**data.pairs, TRAIN: fewer})
+
+
 def _read_pairs(path: Path) -> dict[str, list[Pair]]:
     columns = pq.read_table(path, columns=["item_a", "item_b", "label", "split"]).to_pydict()
     pairs: dict[str, list[Pair]] = {}
@@ -101,13 +128,20 @@ def _read_pairs(path: Path) -> dict[str, list[Pair]]:
 def prepare_collating(recipe: Recipe, data: TrainingData, tokenizer: TextTokenizer, workspace: Workspace) -> Collating:
     """What a collator of training is made of; the texts are tokenised now unless the work folder's cache has them."""
     tokens = prepare_tokens(data.store, tokenizer, workspace.cache)
-    return KeptPictures(data.store, recipe.loader.kept_mb), tokenizer, recipe.text.max_tokens, tokens
+    return ImageCache(data.store, recipe.loader.image_cache_mb), tokenizer, recipe.text.limit, tokens
+
+
+def with_limit(recipe: Recipe, data: TrainingData, tokenizer: TextTokenizer, workspace: Workspace) -> Recipe:
+    """The recipe with the longest text that is read as a number: with `auto` the same one in every training."""
+    if recipe.text.max_tokens != AUTO:
+        return recipe
+    return recipe.reading(choose_limit(recipe.text, prepare_tokens(data.store, tokenizer, workspace.cache).lengths()))
 
 
 def make_tokenizer(recipe: Recipe, data: TrainingData) -> TextTokenizer:
     """The pre-trained start's own tokenizer, else one learned from the texts of the train split."""
     if recipe.model.start != RANDOM:
-        return load_tokenizer(recipe)
+        return load_tokenizer(recipe.network)
     texts = (data.store.text(item) for item in data.items[TRAIN])
     return TextTokenizer.learn(texts, recipe.text.vocabulary_size)
 
@@ -120,7 +154,7 @@ def named(section: str, entries: Mapping[str, Any], name: str) -> Any:
 
 
 @contextmanager
-def training_place(recipe: Recipe, folder: Path) -> Iterator[Place]:
+def device_context(recipe: Recipe, folder: Path) -> Iterator[DeviceContext]:
     """This process's device and ranks, while it (rank 0) holds the lock of the training whose checkpoints are `folder`.
 
     `InputError` for a device that is not there, `MlimError` when another training holds the lock.
@@ -128,28 +162,28 @@ def training_place(recipe: Recipe, folder: Path) -> Iterator[Place]:
     with join_ranks(choose_device(recipe.device).type) as ranks:
         device = choose_device(recipe.device, ranks)
         allow_fast_fp32()
-        with only_trainer(folder) if ranks.leads else nullcontext():
-            yield Place(device, ranks, recipe.compute)
+        with only_trainer(folder) if ranks.is_main else nullcontext():
+            yield DeviceContext(device, ranks, recipe.compute)
 
 
 def training_batches(
-    examples: Sequence[Example],
+    examples: Sequence[Example] | EpochExamples[Example],
     collate: Callable[[Sequence[Example]], Batch],
     config: PretrainConfig | FinetuneConfig,
     recipe: Recipe,
     seed: int,
-    place: Place,
+    context: DeviceContext,
 ) -> BatchLoader[Example, Batch]:
     """Endless shuffled batches: this rank's share of each."""
     return BatchLoader(
         examples,
-        place.ranks.share(config.batch_size),
+        context.ranks.per_rank(config.batch_size),
         seed,
         collate,
         workers=recipe.loader.workers,
         batches_ahead=recipe.loader.batches_ahead,
-        rank=place.ranks.rank,
-        world_size=place.ranks.size,
+        rank=context.ranks.rank,
+        world_size=context.ranks.size,
     )
 
 
@@ -170,30 +204,22 @@ def open_checkpoints(
     return checkpoints
 
 
-def model_sections(recipe: Recipe) -> dict[str, Any]:
-    """The sections of the recipe that shape the network and what it reads."""
-    return recipe.model_dump(mode="json", include={"image", "text", "model"})
+def system_sections(recipe: Recipe, entry: Pretraining | Row) -> dict[str, Any]:
+    """What shapes the network of a pre-training or a row, and what it reads."""
+    sections = recipe.model_dump(mode="json", include={"image", "text", "model"})
+    system = recipe.system_of(entry)
+    return sections if system == MLIM else {**sections, "system": system.model_dump(mode="json")}
 
 
-def trained_model(model: M, result: TrainResult, place: Place) -> M:
-    """The model as others may use it: itself, or, where it was sharded, one like it with the whole weights."""
-    if not place.compute.shard or place.ranks.size == 1:
-        return model
-    with torch.device("meta"):
-        whole: M = type(model)(model.config)
-    whole.load_state_dict(dict(result.weights), assign=True)
-    return whole
-
-
-def training_summary(result: TrainResult, model: nn.Module, place: Place) -> dict[str, Any]:
+def training_summary(result: TrainResult, model: nn.Module, context: DeviceContext) -> dict[str, Any]:
     """What both steps say about a training."""
     parameters = {name: _count_parameters(child) for name, child in model.named_children()}
     return {
         "steps": result.steps,
         "skipped_steps": result.skipped,
-        "processes": place.ranks.size,
-        "device": place.device.type,
-        "hardware": hardware_of(place),
+        "processes": context.ranks.size,
+        "device": context.device.type,
+        "hardware": hardware_of(context),
         "seconds": round(result.seconds, 3),
         "samples_per_second": round(result.samples_per_second, 2),
         "parameters": {"total": _count_parameters(model), **parameters},
@@ -216,16 +242,16 @@ class ArtifactRun(Protocol):
         """Keep a file, or the contents of a folder."""
 
 
-def forget_watched(checkpoints: Checkpoints, folder: Path) -> None:
+def forget_samples(checkpoints: Checkpoints, folder: Path) -> None:
     """Remove what an earlier training left to look at, where this one does not continue it."""
     if checkpoints.empty:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
-def keep_watched(run: ArtifactRun, folder: Path) -> None:
-    """Give the run what a training left to look at: strips of reconstructions, a profiler's trace."""
+def keep_samples(run: ArtifactRun, folder: Path) -> None:
+    """Give the run what a training left to look at: reconstruction samples, a profiler's trace."""
     if folder.is_dir():
-        run.artifact(folder, WATCH)
+        run.artifact(folder, SAMPLES)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
@@ -250,5 +276,5 @@ def result_folder(out: Path) -> Iterator[Path]:
 def write_training(folder: Path, tokenizer: TextTokenizer, result: TrainResult, summary: Mapping[str, Any]) -> None:
     """The tokenizer beside the model, history.csv and summary.json of a training, into `folder`."""
     tokenizer.save(folder / MODEL_FOLDER)
-    write_csv(folder / HISTORY_FILE, result.history, HISTORY_COLUMNS)
+    write_csv(folder / HISTORY_FILE, result.history, history_columns(result.history))
     write_json(folder / SUMMARY_FILE, summary)

@@ -1,9 +1,10 @@
-"""`mlim validate`: check the ingested items with Great Expectations, set the bad ones aside, compare with last time.
+"""`mlim validate`: check the ingested items with Great Expectations, quarantine the bad ones, compare with last time.
 
 Expectations of single items send an item to quarantine. Expectations of the whole table close the door, unless a person
 accepts what they say (`Acceptance`); then the version is the one that the next delivery is compared with.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from mlim.catalog.description import CatalogDescription, load_description
 from mlim.catalog.quarantine import QUARANTINE_FILE, describe_reasons
-from mlim.catalog.shards import MANIFEST_FILE, read_manifest, verify_shards
 from mlim.console import Terminal
-from mlim.errors import DataError
+from mlim.data.lengths import TokenCut, measure_cut
+from mlim.data.tokenize import TextTokenizer
+from mlim.errors import DataError, InputError
 from mlim.files import atomic_folder, sha256_of, write_json
 from mlim.quality.acceptance import (
     Acceptance,
@@ -36,6 +38,7 @@ from mlim.quality.measures import Chunk, Measures, chunks_of, measure_items, rea
 from mlim.quality.outcome import Outcome, Verdict, write_outcome
 from mlim.quality.profile import CATEGORY, EDGES, Profile, compare
 from mlim.recipe import Recipe, ValidationConfig
+from mlim.shards.shard import MANIFEST_FILE, read_manifest, verify_shards
 from mlim.validation import Finding, SuiteCheck, Validation, picture_place
 from mlim.workspace import Workspace
 
@@ -63,15 +66,18 @@ ROW_MEASURES = (
     "aspect_ratio",
     "image_contrast",
     "picture_uses",
+    "picture_families",
     "text_characters",
     "text_readable",
     "text_uses",
     "family_named",
 )
 FAST_TYPES: Mapping[str, Any] = {"i": np.int64, "f": np.float64, "b": np.bool_}
+SHARED_BY_CHANCE = 3  # families whose items may have one picture in any catalog
 SHOWN_FINDINGS = 5
 SHOWN_DIVERGENCES = 5
-TOO_MANY_REFUSED = "max_quarantined_share"
+TOO_MANY_REJECTED = "max_quarantined_share"
+TEXTS_TOKENISED, CHARACTERS_TOKENISED = 10_000, 10_000_000  # at most: seconds, however large the catalog
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,14 @@ class _Delivery:
         """What the suites' `$PARAMETER`s stand for."""
         flat = {name: value for name, value in (*self.limits, *self.limits.drift) if isinstance(value, int | float)}
         own = {"image_size": self.recipe.image.size, "folder": str(self.folder)}
+        own |= {"max_picture_families": self._max_picture_families()}
         return flat | own | {"ledger_items": self.measures.ledger_items}
+
+    def _max_picture_families(self) -> int:
+        """How many families may have one picture: a share of them, but three in the smallest catalog."""
+        uses = self.measures.columns["family_uses"]
+        families = round(float((1 / uses[uses > 0]).sum()))
+        return max(SHARED_BY_CHANCE, int(self.limits.max_picture_share * families))
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class _Judgement:
     profile: Profile
     drift: Mapping[str, Any]
     complaints: Sequence[Complaint]
+    tokens: TokenCut | str
 
 
 def validate(
@@ -116,7 +130,7 @@ def validate(
 ) -> dict[str, Any]:
     """Write index.parquet of the accepted items, quarantine.parquet, profile.json, data_docs/ and summary.json.
 
-    Returns the summary. `DataError` when an expectation of the whole table fails or too many items are refused, unless
+    Returns the summary. `DataError` when an expectation of the whole table fails or too many items are rejected, unless
     `accept` overrules it now or a person did so before for this very data version; then everything but the index is
     written, so that the pages tell why and no later step takes the items. What single items fail is never overruled.
     """
@@ -148,7 +162,7 @@ def _open(recipe: Recipe, folder: Path) -> _Delivery:
     entries = read_manifest(folder)
     verify_shards(folder, entries)
     if not entries:
-        raise DataError(f"{folder} holds no items; its {QUARANTINE_FILE} says why each row was set aside")
+        raise DataError(f"{folder} holds no items; its {QUARANTINE_FILE} says why each row was quarantined")
     chunks = list(chunks_of(entries, recipe.validation.chunk_rows))
     return _Delivery(recipe, folder, chunks, measure_items(folder, chunks), sha256_of(folder / MANIFEST_FILE))
 
@@ -158,8 +172,8 @@ def _judge(
 ) -> _Judgement:
     described = description.columns.family is not None
     checks = {name: validation.start(name) for name in (ROWS, KEYS, IMAGES, TEXTS, *([FAMILIES] if described else []))}
-    refused = _judge_rows(checks, delivery)
-    accepted = np.array([identifier is None for identifier in refused.names])[refused.codes]
+    rejected = _judge_rows(checks, delivery)
+    accepted = np.array([identifier is None for identifier in rejected.names])[rejected.codes]
     frames = _frames(delivery, accepted)
     for name, check in checks.items():
         check.whole(frames[name], delivery.parameters())
@@ -167,32 +181,33 @@ def _judge(
     if delivery.limits.languages:
         findings += validation.check(LANGUAGES, _languages(delivery, accepted), delivery.parameters())
     profile = Profile.of(delivery.measures, accepted)
-    drift_findings, drift = _drift(validation, delivery, profile, history)
+    drift_findings, drift = _drift(validation, delivery, description, profile, history)
     findings += drift_findings
-    verdict = _verdict(refused, findings)
-    return _Judgement(verdict, findings, profile, drift, _complaints(delivery, findings, verdict))
+    verdict = _verdict(rejected, findings)
+    complaints = _complaints(delivery, findings, verdict)
+    return _Judgement(verdict, findings, profile, drift, complaints, _tokens(delivery, verdict.accepted))
 
 
 @dataclass(frozen=True)
-class _Refused:
-    """For each item the number of the expectation that refuses it; `names` are their ids, None: accepted."""
+class _Rejected:
+    """For each item the number of the expectation that rejects it; `names` are their ids, None: accepted."""
 
     codes: NDArray[np.int16]
     names: Sequence[str | None]
 
 
-def _judge_rows(checks: Mapping[str, SuiteCheck], delivery: _Delivery) -> _Refused:
-    """Run the expectations of single items, a chunk at a time; the first that refuses an item counts."""
+def _judge_rows(checks: Mapping[str, SuiteCheck], delivery: _Delivery) -> _Rejected:
+    """Run the expectations of single items, a chunk at a time; the first that rejects an item counts."""
     codes = np.zeros(len(delivery.measures), dtype=np.int16)
     names: dict[str | None, int] = {None: 0}
     sampled = sample_places(np.arange(len(codes)), delivery.limits.decoded_pictures, delivery.sample_seed)
     for chunk in delivery.chunks:
         frame, own = _row_frame(delivery, chunk, sampled), codes[chunk.places]
         for check in checks.values():
-            for refusal in check.rows(frame, delivery.parameters()):
-                number = names.setdefault(refusal.id, len(names))
-                own[refusal.rows[own[refusal.rows] == 0]] = number
-    return _Refused(codes, list(names))
+            for rejection in check.rows(frame, delivery.parameters()):
+                number = names.setdefault(rejection.id, len(names))
+                own[rejection.rows[own[rejection.rows] == 0]] = number
+    return _Rejected(codes, list(names))
 
 
 def _row_frame(delivery: _Delivery, chunk: Chunk, sampled: NDArray[np.int64]) -> pd.DataFrame:
@@ -213,7 +228,7 @@ def _picture_places(chunk: Chunk, sampled: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _frames(delivery: _Delivery, accepted: NDArray[np.bool_]) -> dict[str, pd.DataFrame]:
-    """What the expectations of the whole table look at: all items for the ledger's count, else those left over."""
+    """What the expectations of the whole table look at: all items for the row log's count, else those left over."""
     columns = delivery.measures.columns
 
     def left(name: str) -> NDArray[Any]:
@@ -246,14 +261,39 @@ def _languages(delivery: _Delivery, accepted: NDArray[np.bool_]) -> pd.DataFrame
     return pd.DataFrame({"in_language": np.array(expected, dtype=np.int8)})
 
 
+def _tokens(delivery: _Delivery, accepted: NDArray[np.bool_]) -> TokenCut | str:
+    """How much of a sample of the accepted texts the model will read; in words why that cannot be told."""
+    candidates, recipe = np.flatnonzero(accepted), delivery.recipe
+    if not len(candidates):
+        return "not measured, no item was accepted"
+    characters = int(delivery.measures.columns["text_characters"][candidates].sum())
+    fitting = len(candidates) * CHARACTERS_TOKENISED // max(characters, 1)
+    places = sample_places(candidates, min(TEXTS_TOKENISED, max(fitting, 1)), delivery.sample_seed)
+    texts = read_values(delivery.folder, delivery.chunks, places, "text")
+    try:
+        return measure_cut(texts, _tokenizer(recipe, texts), recipe.text)
+    except InputError as error:  # a start that is not there: training will say so, and data are no worse for it
+        return f"not measured, {error}"
+
+
+def _tokenizer(recipe: Recipe, texts: Sequence[str]) -> TextTokenizer:
+    """The pre-trained start's own tokenizer, else one learned from these texts."""
+    if not recipe.model.pretrained:
+        return TextTokenizer.learn(texts, recipe.text.vocabulary_size)
+    from mlim.models.hub import load_tokenizer  # torch takes seconds to load: not for a start that needs none
+
+    return load_tokenizer(recipe.network)
+
+
 def _drift(
-    validation: Validation, delivery: _Delivery, profile: Profile, history: History
+    validation: Validation, delivery: _Delivery, description: CatalogDescription, profile: Profile, history: History
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Compare with the last accepted version; the first version has nothing to be compared with."""
     reference = history.reference(delivery.version)
     if reference is None:
         return [], {"reference": None, "divergences": [], "note": "first version: nothing to compare with"}
-    moved = compare(reference.profile, profile)
+    category = description.values.of(description.columns.category or "")
+    moved = compare(reference.profile, profile, category)
     excess = {f"{name}_divergence": [0.0] for name in (CATEGORY, *EDGES)}
     excess |= {f"{entry.measure}_divergence": [entry.excess] for entry in moved}
     findings = validation.check(DRIFT, pd.DataFrame(excess), delivery.parameters())
@@ -264,27 +304,28 @@ def _drift(
     }
 
 
-def _verdict(refused: _Refused, findings: Sequence[Finding]) -> Verdict:
+def _verdict(rejected: _Rejected, findings: Sequence[Finding]) -> Verdict:
     by_id = {finding.id: finding for finding in findings}
-    return Verdict(refused.codes, [by_id[identifier] for identifier in refused.names if identifier is not None])
+    return Verdict(rejected.codes, [by_id[identifier] for identifier in rejected.names if identifier is not None])
 
 
 def _complaints(delivery: _Delivery, findings: Sequence[Finding], verdict: Verdict) -> list[Complaint]:
     """Why the door stays closed. When no item is left, what the rest of the table looks like is not worth saying."""
-    checked, counts, limit = len(verdict.refused), verdict.counts(), delivery.limits.max_quarantined_share
-    refused = sum(counts.values())
+    checked, counts, limit = len(verdict.rejected), verdict.counts(), delivery.limits.max_quarantined_share
+    rejected = sum(counts.values())
     failed = [finding for finding in findings if not finding.row_level and not finding.success]
     complaints = [
         Complaint(finding.id, finding.complaint(), finding.acceptable)
         for finding in failed
-        if refused < checked or not finding.acceptable
+        if rejected < checked or not finding.acceptable
     ]
-    if checked and (refused > limit * checked or refused == checked):
+    if checked and (rejected > limit * checked or rejected == checked):
         sentence = (
-            f"{refused} of {checked} items were refused ({describe_reasons(counts)}), more than "
-            f"validation.{TOO_MANY_REFUSED} {limit:g} allows; correct the catalog or raise the limit"
+            f"{rejected} of {checked} items were rejected ({describe_reasons(counts)}), more than "
+            f"validation.{TOO_MANY_REJECTED} {limit:g} allows; correct the catalog, or leave these items out with "
+            f"--set validation.{TOO_MANY_REJECTED}={math.ceil(100 * rejected / checked) / 100:g}"
         )
-        complaints.append(Complaint(TOO_MANY_REFUSED, sentence, acceptable=refused < checked))
+        complaints.append(Complaint(TOO_MANY_REJECTED, sentence, acceptable=rejected < checked))
     return complaints
 
 
@@ -305,7 +346,7 @@ def _remembered(history: History, version: str, profile: Profile, overruled: Ove
 
 def _summary(delivery: _Delivery, judged: _Judgement, overruled: Overruled | None, closed: bool) -> dict[str, Any]:
     quarantined = judged.verdict.counts()
-    checked = len(judged.verdict.refused)
+    checked = len(judged.verdict.rejected)
     return {
         "data_version": delivery.version,
         "checked": checked,
@@ -315,6 +356,7 @@ def _summary(delivery: _Delivery, judged: _Judgement, overruled: Overruled | Non
         "complaints": [complaint.sentence for complaint in judged.complaints],
         "acceptance": overruled and {"by": overruled.by, "why": overruled.why, "accepted": list(overruled.complaints)},
         "drift": dict(judged.drift),
+        "tokens": {"note": judged.tokens} if isinstance(judged.tokens, str) else asdict(judged.tokens),
         "success": not closed,
     }
 
@@ -328,12 +370,16 @@ def _write(folder: Path, delivery: _Delivery, judged: _Judgement, summary: dict[
 
 
 def _tell(terminal: Terminal, summary: Mapping[str, Any], judged: _Judgement) -> None:
-    aside = f"; set aside: {describe_reasons(summary['quarantined'])}" if summary["quarantined"] else ""
-    terminal.say(f"{summary['accepted']} of {summary['checked']} items accepted{aside}")
+    quarantined = f"; quarantined: {describe_reasons(summary['quarantined'])}" if summary["quarantined"] else ""
+    terminal.say(f"{summary['accepted']} of {summary['checked']} items accepted{quarantined}")
     rowwise = [finding for finding in judged.findings if finding.row_level and finding.unexpected]
     for finding in sorted(rowwise, key=lambda finding: -finding.unexpected)[:SHOWN_FINDINGS]:
         terminal.say(f"  {finding.unexpected} {finding.code}: {finding.problem}")
     terminal.say(f"drift: {_describe_drift(summary['drift'])}")
+    if isinstance(judged.tokens, TokenCut) and judged.tokens.warning:
+        terminal.warn(judged.tokens.warning)
+    else:
+        terminal.say(f"texts: {judged.tokens}")
     if acceptance := summary["acceptance"]:
         for sentence in acceptance["accepted"]:
             terminal.warn(f"accepted by {acceptance['by']} ({acceptance['why']}): {sentence}")

@@ -1,30 +1,34 @@
 """Checkpoints: safetensors and JSON (no pickle), written atomically, verified before they are used.
 
-A checkpoint is a folder `step-00000200` of model.safetensors, optimizer.safetensors, best.safetensors (when a best
-model is kept), state.json and manifest.json (size and SHA-256 of every other file). The state of random generators is
-not among them: whatever is random is a pure function of the seed and the step (mlim/data/seeds.py).
+A checkpoint is a folder `step-00000200` of tensors (`model.*`, `optimizer.*`, `best.*` when a best model is kept, ...),
+state.json and manifest.json (size and SHA-256 of every other file). One process writes model.safetensors,
+optimizer.safetensors and so on; where a training is sharded every rank writes its parts (mlim/training/shards.py).
+Either is continued by any number of ranks. The state of random generators is not there: whatever is random is a pure
+function of the seed and the step (mlim/data/seeds.py).
 """
 
 import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
 
 from mlim.console import Terminal
 from mlim.errors import MlimError
-from mlim.files import atomic_folder, read_json, sha256_of, write_json
+from mlim.files import atomic_folder, read_json, remove_folder, sha256_of, write_json
+from mlim.models.storage import present_name
+from mlim.models.weights import own_part
+from mlim.training.ranks import tell_group
+from mlim.training.shards import Stored, read_shards, stored_in, write_shards
 
 PREFIX = "step-"
 STATE = "state.json"
@@ -44,6 +48,32 @@ class Snapshot:
     state: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint on the disk, whole and of this training; its tensors are read when they are asked for."""
+
+    folder: Path
+    state: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """After how many optimiser steps it was written."""
+        return int(self.state["step"])
+
+    def stored(self) -> Mapping[str, Mapping[str, Stored]]:
+        """What it holds, by group and name."""
+        groups: dict[str, dict[str, Stored]] = {}
+        for full_name, each in stored_in(self.folder).items():
+            group, _, name = present_name(full_name).partition(".")
+            groups.setdefault(group, {})[name] = each
+        return groups
+
+    def read(self, targets: Mapping[str, Tensors]) -> None:
+        """Fill groups of tensors, in place; of sharded ones each rank reads its part."""
+        stored = {present_name(name): name for name in stored_in(self.folder)}
+        read_shards(self.folder, {stored[name]: value for name, value in flat(targets).items()})
+
+
 class Damaged(Exception):  # noqa: N818 - private to this module's readers and its tests
     """A checkpoint that cannot be used, and why."""
 
@@ -57,16 +87,22 @@ class Checkpoints:
     def __init__(self, folder: Path, fingerprint: str, keep: int, terminal: Terminal) -> None:
         self._folder, self._fingerprint, self._keep, self._terminal = folder, fingerprint, keep, terminal
 
-    def save(self, snapshot: Snapshot) -> Path:
-        """Write a checkpoint and drop the oldest; `MlimError` when it cannot be written, earlier ones stay valid."""
-        path = self._folder / f"{PREFIX}{snapshot.step:08d}"
+    def save(self, snapshot: Snapshot, group: Any = None) -> Path:
+        """Write a checkpoint and drop the oldest; `MlimError` when it cannot be written, earlier ones stay valid.
+
+        Where tensors are sharded, all ranks of the process `group` call it and write their parts, and rank 0 the
+        manifest.
+        """
+        path, is_main = self._path(snapshot.step), group is None or group.rank() == 0
         try:
-            with atomic_folder(path) as temporary:
-                self._write(temporary, snapshot)
+            with _folder_of_all(path, group) as temporary:
+                _write_tensors(temporary, snapshot.tensors, group)
+                if is_main:
+                    self._seal(temporary, snapshot)
         except (OSError, SafetensorError) as error:
             raise MlimError(self._write_problem(path, error)) from error
-        for outdated in self._paths()[self._keep :]:
-            shutil.rmtree(outdated, ignore_errors=True)
+        for outdated in self._paths()[self._keep :] if is_main else ():
+            remove_folder(outdated)
         return path
 
     def note(self, name: str, values: Any) -> Path:
@@ -75,23 +111,28 @@ class Checkpoints:
         write_json(path, values)
         return path
 
-    def newest(self) -> Snapshot | None:
+    def newest(self) -> Saved | None:
         """The newest checkpoint that is whole and of this training; None to start from the beginning.
 
         Damaged ones are skipped with a warning; those of another training are removed.
         """
         for path in self._paths():
             try:
-                snapshot = self._read(path)
+                saved = self._verified(path)
             except Damaged as damage:
                 self._terminal.warn(f"checkpoint {path} cannot be used ({damage}); looking for an earlier one")
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
                 continue
-            if snapshot.state["fingerprint"] == self._fingerprint:
-                return snapshot
+            if saved.state["fingerprint"] == self._fingerprint:
+                return saved
             self._terminal.warn(f"{self._folder} holds checkpoints for another recipe or other data: starting anew")
             self.clear()
         return None
+
+    def at(self, step: int) -> Saved:
+        """The checkpoint of a step that another rank has found good."""
+        path = self._path(step)
+        return Saved(path, read_json(path / STATE))
 
     @property
     def empty(self) -> bool:
@@ -100,15 +141,17 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove all checkpoints of this training."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"{PREFIX}{step:08d}"
 
     def _paths(self) -> Sequence[Path]:
         """Newest first."""
         return sorted(self._folder.glob(f"{PREFIX}*"), reverse=True)
 
-    def _write(self, folder: Path, snapshot: Snapshot) -> None:
-        for group, tensors in snapshot.tensors.items():
-            save_file({name: value.contiguous() for name, value in tensors.items()}, folder / f"{group}{TENSORS}")
+    def _seal(self, folder: Path, snapshot: Snapshot) -> None:
+        """Write the state beside the tensors, and the manifest over all of them."""
         state = {**snapshot.state, "fingerprint": self._fingerprint, "step": snapshot.step}
         write_json(folder / STATE, state)
         files = sorted(folder.iterdir())
@@ -117,16 +160,14 @@ class Checkpoints:
                 os.fsync(written.fileno())
         write_json(folder / MANIFEST, {file.name: _description(file) for file in files})
 
-    def _read(self, path: Path) -> Snapshot:
+    def _verified(self, path: Path) -> Saved:
         try:
             for name, description in read_json(path / MANIFEST).items():
                 if _description(path / name) != description:
                     raise Damaged(f"{name} is not what was written")
-            state = read_json(path / STATE)
-            tensors = {file.stem: load_file(file) for file in sorted(path.glob(f"*{TENSORS}"))}
-        except (OSError, ValueError, SafetensorError) as error:
+            return Saved(path, read_json(path / STATE))
+        except (OSError, ValueError) as error:
             raise Damaged(str(error)) from error
-        return Snapshot(state["step"], tensors, state)
 
     def _write_problem(self, path: Path, error: Exception) -> str:
         earlier = self._paths()
@@ -140,11 +181,12 @@ class Checkpoints:
 class BackgroundSaver:
     """Saves checkpoints while the training goes on: copies what is to be saved, then writes the copy in a thread.
 
-    One is written at a time. What goes wrong is raised by the next call.
+    One is written at a time. What goes wrong is raised by the next call. With a process `group`, which nothing else may
+    use, every rank of it saves its parts of sharded tensors.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
-        self._checkpoints = checkpoints
+    def __init__(self, checkpoints: Checkpoints, group: Any = None) -> None:
+        self._checkpoints, self._group = checkpoints, group
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlim-checkpoint")
         self._writing: Future[Path] | None = None
 
@@ -155,7 +197,8 @@ class BackgroundSaver:
             group: {name: value.to("cpu", copy=True) for name, value in tensors.items()}
             for group, tensors in snapshot.tensors.items()
         }
-        self._writing = self._thread.submit(self._checkpoints.save, Snapshot(snapshot.step, copies, snapshot.state))
+        copy = Snapshot(snapshot.step, copies, snapshot.state)
+        self._writing = self._thread.submit(self._checkpoints.save, copy, self._group)
 
     def wait(self) -> None:
         """Until everything is written; `MlimError` when it could not be."""
@@ -168,6 +211,33 @@ class BackgroundSaver:
         self._thread.shutdown(wait=True)
 
 
+@contextlib.contextmanager
+def _folder_of_all(path: Path, group: Any) -> Iterator[Path]:
+    """The temporary folder of `path`: the first rank of `group` makes and renames it, the others are told its name."""
+    if group is None:
+        with atomic_folder(path) as temporary:
+            yield temporary
+    elif group.rank() == 0:
+        with atomic_folder(path) as temporary:
+            tell_group(str(temporary), group)
+            yield temporary
+    else:
+        yield Path(tell_group(None, group))
+
+
+def _write_tensors(folder: Path, tensors: Mapping[str, Tensors], group: Any) -> None:
+    if group is not None:
+        write_shards(folder, flat(tensors), group)
+        return
+    for name, part in tensors.items():
+        save_file({key: value.contiguous() for key, value in flat({name: part}).items()}, folder / f"{name}{TENSORS}")
+
+
+def flat(groups: Mapping[str, Tensors]) -> dict[str, torch.Tensor]:
+    """Groups of tensors as one: `GROUP.NAME`."""
+    return {f"{group}.{name}": value for group, tensors in groups.items() for name, value in tensors.items()}
+
+
 def _description(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
@@ -176,7 +246,7 @@ def remove_unfinished(folder: Path) -> None:
     """Remove what a killed process left half-written in `folder`."""
     for pattern in UNFINISHED:
         for path in folder.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
 
 
 @contextlib.contextmanager
@@ -202,45 +272,22 @@ def fingerprint_of(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, shared ones once; of a sharded model this rank's parts."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: value.detach() for name, value in named.items()}
-
-
-def whole(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """The same tensors, gathered from all ranks where they are sharded; every rank must ask."""
-    return {name: value.full_tensor() if is_sharded(value) else value for name, value in tensors.items()}  # type: ignore[attr-defined]
-
-
-def is_sharded(value: torch.Tensor) -> bool:
-    """Whether a tensor is dealt out over ranks: a DTensor (whose module takes half a second to import)."""
-    return hasattr(value, "full_tensor")
-
-
-def copy_whole(target: torch.Tensor, value: torch.Tensor) -> None:
-    """Copy a whole tensor into one that may be sharded."""
-    target.copy_(sharded_like(target, value))
-
-
-def sharded_like(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, dealt out over ranks as `target` is."""
-    if not is_sharded(target):
-        return value
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    like = cast(DTensor, target)
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-
-
-def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
-    """Copy tensors into the model they came from, in place; `MlimError` when they are of another model."""
-    own = model_tensors(model)
-    if own.keys() != tensors.keys():
+def require_same(own: Tensors, stored: Mapping[str, Any]) -> None:
+    """`MlimError` when a checkpoint does not hold exactly the tensors of this training."""
+    if own.keys() != stored.keys():
         raise MlimError("the checkpoint is of another model; start with --resume never")
-    with torch.no_grad():
-        for name, value in own.items():
-            copy_whole(value, tensors[name])
+
+
+@torch.no_grad()
+def copy_tensors(targets: Tensors, values: Tensors) -> None:
+    """Copy tensors into others, sharded alike."""
+    for name, target in targets.items():
+        own_part(target).copy_(own_part(values[name]))
+
+
+def like(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Tensors of the same kind on the CPU, to be filled."""
+    return {name: torch.empty_like(value, device="cpu") for name, value in tensors.items()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -249,13 +296,21 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
     return {f"{number}.{key}": value for number, values in state.items() for key, value in values.items()}
 
 
+def optimizer_like(optimizer: torch.optim.Optimizer, stored: Mapping[str, Stored]) -> dict[str, torch.Tensor]:
+    """Tensors for what `optimizer_tensors` gave, to be filled: moments are sharded as their parameters are."""
+    parameters = [parameter.detach() for group in optimizer.param_groups for parameter in group["params"]]
+    tensors = {}
+    for name, (shape, dtype) in stored.items():
+        parameter = parameters[int(name.partition(".")[0])]
+        moment = shape == parameter.shape  # the count of steps is no share of the weights
+        tensors[name] = torch.empty_like(parameter) if moment else torch.empty(shape, dtype=dtype)
+    return tensors
+
+
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Restore what `optimizer_tensors` gave, whole."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    """Restore what `optimizer_tensors` gave."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         number, _, key = name.partition(".")
-        like = parameters[int(number)].detach()
-        whole_step = value.shape != like.shape  # the count of steps is no share of the weights
-        state.setdefault(int(number), {})[key] = value if whole_step else sharded_like(like, value)
+        state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

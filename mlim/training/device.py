@@ -1,13 +1,15 @@
 """Which device a training runs on, and in which precision it multiplies."""
 
+import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from mlim.errors import InputError
-from mlim.recipe import ComputeConfig
+from mlim.recipe.training import ComputeConfig
 from mlim.throughput import Precision, device_name
 from mlim.training.ranks import Ranks
 
@@ -35,12 +37,17 @@ def choose_device(name: DeviceName, ranks: Ranks | None = None) -> torch.device:
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceContext:
     """Where a training runs: this process's device, its ranks, and how the numbers are computed."""
 
     device: torch.device
     ranks: Ranks
     compute: ComputeConfig
+
+    @property
+    def shards(self) -> bool:
+        """Whether weights, gradients and moments are spread over the ranks."""
+        return self.compute.shard and self.ranks.size > 1
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Matrix products in bf16 where the recipe wants it; the losses are fp32 all the same (mlim/losses.py)."""
@@ -56,11 +63,20 @@ class Place:
         return "tf32" if cuda else "fp32"
 
 
-def hardware_of(place: Place) -> str:
-    """What a training runs on, for people who read its cost: `2 x NVIDIA H100`, `cpu, threads: 4`."""
-    name = device_name(place.device)
-    one = f"{name}, threads: {torch.get_num_threads()}" if place.device.type == "cpu" else name
-    return one if place.ranks.size == 1 else f"{place.ranks.size} x {one}"
+def hardware_of(context: DeviceContext) -> str:
+    """The hardware of a training: `2 x NVIDIA H100`, `cpu (AMD EPYC), threads: 4`."""
+    name = device_name(context.device)
+    one = f"{name} ({_processor()}), threads: {torch.get_num_threads()}" if context.device.type == "cpu" else name
+    return one if context.ranks.size == 1 else f"{context.ranks.size} x {one}"
+
+
+def _processor() -> str:
+    """The name of the CPU as Linux reports it, elsewhere its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def allow_fast_fp32() -> None:

@@ -7,24 +7,30 @@ from typing import Any
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mlim.objectives import ObjectiveOutput
-from mlim.training.contracts import Objective
-from mlim.training.device import Place
+from mlim.models.weights import Weights, fill
+from mlim.tasks.protocols import Objective, ObjectiveOutput
+from mlim.training.device import DeviceContext
 
 
 class Forward:
-    """Calls `objective.losses` the way that several processes need; sharding changes the model in place."""
+    """Builds the objective's model on `context`, whole or this rank's shards of it, and calls `objective.losses` there.
 
-    def __init__(self, objective: Objective[Any, Any], place: Place) -> None:
+    The model may be on the meta device: memory is taken once it is sharded, and filled with `weights` one at a time.
+    """
+
+    def __init__(self, objective: Objective[Any, Any], weights: Weights, context: DeviceContext) -> None:
         self._losses = _Losses(objective)
-        objective.model.backbone.encoder.checkpoint_blocks = place.compute.checkpoint_blocks
-        if place.compute.compile:
+        for block in objective.model.blocks():
+            block.recompute = context.compute.checkpoint_blocks
+        if context.compute.compile:
             objective.model.compile_parts()
-        self.shards = place.ranks.size > 1 and place.compute.shard
-        self._run: Callable[[Any], ObjectiveOutput] = self._losses
+        self.shards = context.shards
         if self.shards:
-            _shard(self._losses, place)
-        elif place.ranks.size > 1:
+            _shard(self._losses, context)
+        self._losses.to_empty(device=context.device)
+        fill(objective.model, weights())
+        self._run: Callable[[Any], ObjectiveOutput] = self._losses
+        if context.ranks.size > 1 and not self.shards:
             self._run = DistributedDataParallel(self._losses, find_unused_parameters=not objective.uses_everything)
 
     def __call__(self, prepared: Any) -> ObjectiveOutput:
@@ -32,7 +38,7 @@ class Forward:
         return self._run(prepared)
 
     @contextmanager
-    def alone(self, wanted: bool) -> Iterator[None]:
+    def no_sync(self, wanted: bool) -> Iterator[None]:
         """Without exchanging gradients: they are, once per step, with the last micro-batch."""
         if self.shards:
             self._losses.set_requires_gradient_sync(not wanted)  # type: ignore[operator]
@@ -42,7 +48,7 @@ class Forward:
             yield
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def unsharded(self) -> Iterator[None]:
         """The model may be used without this object: its weights are whole (validation)."""
         if self.shards:
             self._losses.unshard()  # type: ignore[operator]
@@ -62,12 +68,12 @@ class _Losses(nn.Module):
         return self._losses(prepared)
 
 
-def _shard(losses: _Losses, place: Place) -> None:
+def _shard(losses: _Losses, context: DeviceContext) -> None:
     """Each block of the transformer is gathered by itself while it computes; all the rest together."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(place.device.type, (place.ranks.size,))
-    for block in losses.model.backbone.encoder.blocks:
+    mesh = init_device_mesh(context.device.type, (context.ranks.size,))
+    for block in losses.model.blocks():
         fully_shard(block, mesh=mesh)
     fully_shard(losses, mesh=mesh, reshard_after_forward=False)

@@ -1,16 +1,16 @@
 """Validation of pre-training: fixed items, fixed masks, every masking mode on its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from mlim.data.collate import ItemBatch
+from mlim.data.batches import ItemBatch
 from mlim.data.loader import chunks, fetch_ahead
 from mlim.data.seeds import numpy_generator
 from mlim.data.transfer import to_device
-from mlim.objectives import PretrainObjective
-from mlim.training.contracts import Validation
-from mlim.training.meter import Meter
+from mlim.tasks.pretrain.objective import PreparedItems, PretrainObjective
+from mlim.training.meter import LossMeter
+from mlim.training.protocols import Validation
 
 VALIDATION_SEED = 20210924  # of items and masks: the same for all trainings that are compared
 
@@ -37,10 +37,15 @@ class HeldOutLosses:
 
     def __call__(self, step: int) -> Validation:
         """Mean losses by mode and over all modes; the model must be in evaluation mode."""
-        meter, first = Meter(), 0
+        meter = LossMeter()
+        for prepared in self.prepared():
+            meter.add(self._objective.losses(to_device(prepared, self._device)), prepared.counts)
+        return Validation(meter.by_mode(), meter.overall())
+
+    def prepared(self) -> Iterator[PreparedItems]:
+        """The items in batches, each in every masking mode, on the CPU."""
+        first = 0
         for batch in fetch_ahead(self._collate, chunks(self._ids, self._batch_size)):
             for mode in self._objective.modes:  # as if one step: masks do not depend on the batches
-                prepared = self._objective.prepare(batch, 0, first, mode)
-                meter.add(self._objective.losses(to_device(prepared, self._device)), prepared.counts)
+                yield self._objective.prepare(batch, 0, first, mode)
             first += len(batch.ids)
-        return Validation(meter.by_mode(), meter.overall())

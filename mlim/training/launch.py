@@ -1,4 +1,4 @@
-"""From one command to one process for each device: torchrun, when the recipe or the machine asks for several."""
+"""From one command to one process for each device: torchrun, when `compute` or the machine asks for several."""
 
 import os
 import sys
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 
 from mlim.processes import threads_of_each
-from mlim.recipe import Recipe
-from mlim.training.device import choose_device
+from mlim.recipe.training import ComputeConfig
+from mlim.training.device import DeviceName, choose_device
 from mlim.training.ranks import LAUNCHED
 
 
-def wanted_processes(recipe: Recipe, batch_size: int) -> int:
+def wanted_processes(compute: ComputeConfig, device: DeviceName, batch_size: int) -> int:
     """How many processes train together on this machine on batches of `batch_size`."""
-    if recipe.compute.processes != "auto":
-        return recipe.compute.processes
-    return largest_even(batch_size, torch.cuda.device_count()) if choose_device(recipe.device).type == "cuda" else 1
+    if compute.processes != "auto":
+        return compute.processes
+    return largest_even(batch_size, torch.cuda.device_count()) if choose_device(device).type == "cuda" else 1
 
 
 def largest_even(batch_size: int, devices: int) -> int:
@@ -24,12 +24,12 @@ def largest_even(batch_size: int, devices: int) -> int:
     return max((count for count in range(1, devices + 1) if batch_size % count == 0), default=1)
 
 
-def launch_if_wanted(recipe: Recipe, batch_size: int, arguments: Sequence[str]) -> None:
+def launch_if_wanted(compute: ComputeConfig, device: DeviceName, batch_size: int, arguments: Sequence[str]) -> None:
     """Become torchrun over `mlim ARGUMENTS` when several processes are wanted and no launcher has started this one.
 
     Signals sent to this process then reach torchrun, which passes them on.
     """
-    count = wanted_processes(recipe, batch_size)
+    count = wanted_processes(compute, device, batch_size)
     if count == 1 or all(name in os.environ for name in LAUNCHED):
         return
     # torchrun would give each process one thread, and say so

@@ -16,27 +16,31 @@ from mlim.console import ProgressBar, Terminal
 from mlim.data.loader import BatchLoader
 from mlim.data.seeds import seed_of
 from mlim.data.transfer import to_device
-from mlim.objectives import ObjectiveOutput
-from mlim.recipe import FinetuneConfig, OptimConfig, PretrainConfig
-from mlim.training.ahead import StepsAhead
+from mlim.models.weights import Weights, named_tensors
+from mlim.recipe.finetune import FinetuneConfig
+from mlim.recipe.pretrain import PretrainConfig
+from mlim.recipe.training import OptimConfig
+from mlim.tasks.protocols import Objective, ObjectiveOutput, P
+from mlim.training.balance import Balance, Factors, gradient_norms
 from mlim.training.checkpoint import (
     BackgroundSaver,
     Checkpoints,
+    Saved,
     Snapshot,
     Tensors,
-    load_model_tensors,
+    copy_tensors,
+    like,
     load_optimizer_tensors,
-    model_tensors,
+    optimizer_like,
     optimizer_tensors,
-    whole,
+    require_same,
 )
-from mlim.training.contracts import Best, MetricSink, Objective, P, TrainResult, TrainState, Unheard, Validation
-from mlim.training.device import Place
+from mlim.training.device import DeviceContext
 from mlim.training.forward import Forward
 from mlim.training.interrupt import Interrupted, StopRequest, stop_on_signals
-from mlim.training.journal import VALIDATED, Journal, Rates
 from mlim.training.memory import explain_out_of_memory
-from mlim.training.meter import BadStep, FiniteWatch, Meter
+from mlim.training.meter import BadStep, FiniteWatch, LossMeter
+from mlim.training.metric_logger import VALIDATED, MetricLogger, ThroughputMeter
 from mlim.training.optim import (
     MovingAverage,
     build_optimizer,
@@ -45,43 +49,51 @@ from mlim.training.optim import (
     set_learning_rate,
     step_unless,
 )
+from mlim.training.prefetcher import Prefetcher
+from mlim.training.protocols import Best, MetricSink, NullLogger, TrainResult, TrainState, Validation
 from mlim.training.trace import StepTrace
 
 LOG_EVERY = 10  # optimiser steps between readings of the losses: each one waits for the device
 SECONDS_PER_MINUTE = 60.0
 NOT_FINITE_FILE = "not-finite.json"
+NO_STEP = -1  # what ranks tell each other where there is no checkpoint
 
 Batch = TypeVar("Batch")
 
 
 class Trainer(Generic[Batch, P]):
-    """Trains `objective.model` at `place` for `config.steps` optimiser steps of `config.accumulate` micro-batches."""
+    """Trains `objective.model` on `context` for `config.steps` optimiser steps of `config.accumulate` micro-batches.
+
+    The model may be on the meta device; it starts from `weights`.
+    """
 
     def __init__(
         self,
         objective: Objective[Batch, P],
+        weights: Weights,
         loader: BatchLoader[Any, Batch],
         config: PretrainConfig | FinetuneConfig,
         seed: int,
         validate: Callable[[int], Validation],
         checkpoints: Checkpoints,
         sink: MetricSink,
-        place: Place,
+        context: DeviceContext,
         trace: Path | None = None,
     ) -> None:
         self._objective, self._loader, self._config, self._seed = objective, loader, config, seed
-        self._batches = StepsAhead(loader, self._take_batches, config.steps)
-        self._validate, self._checkpoints, self._place, self._ranks = validate, checkpoints, place, place.ranks
-        self._model = objective.model.to(place.device)
-        self._forward = Forward(objective, place)
+        self._batches = Prefetcher(loader, self._take_batches, config.steps)
+        self._validate, self._checkpoints, self._context, self._ranks = validate, checkpoints, context, context.ranks
+        self._model = objective.model
+        self._forward = Forward(objective, weights, context)
         self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = build_optimizer(self._model, config.optim)
-        self._average = MovingAverage(self._model, config.ema_decay if isinstance(config, FinetuneConfig) else 0.0)
-        self._saver = BackgroundSaver(checkpoints)
+        self._average = MovingAverage(self._model, config.ema_decay)
+        self._saver = BackgroundSaver(checkpoints, self._ranks.group() if self._forward.shards else None)
         self._state = TrainState()
-        self._journal = Journal(self._state, sink if self._ranks.leads else Unheard())
-        self._meter, self._rates = Meter(), Rates()
-        self._trace = StepTrace(place.compute.trace if trace else None, trace or Path())
+        self._metrics = MetricLogger(self._state, sink if self._ranks.is_main else NullLogger())
+        self._meter, self._throughput = LossMeter(), ThroughputMeter()
+        self._balance = Balance(config.balance, objective.weights)
+        self._trace = StepTrace(context.compute.trace if trace else None, trace or Path())
         self._watch = FiniteWatch(config.max_skipped_steps, self._keep_bad_steps)
         self._norm = torch.zeros(())
         self._note = ""  # the last losses, for the progress bar
@@ -104,7 +116,7 @@ class Trainer(Generic[Batch, P]):
                 terminal.progress(title, config.steps) as bar,
             ):
                 bar.advance(self._state.step)
-                self._rates.restart()
+                self._throughput.restart()
                 while self._state.step < config.steps:
                     self._trace.before(self._state.step)
                     self._step(stop)
@@ -118,26 +130,51 @@ class Trainer(Generic[Batch, P]):
 
     def _step(self, stop: StopRequest) -> None:
         step = self._state.step
-        torch.manual_seed(seed_of("dropout", self._seed, step, self._ranks.rank))
-        with self._rates.waiting():
+        with self._throughput.waiting():
             micro = self._batches.take(step)
         counts = self._agree(micro, stop)
-        loss = torch.zeros((), device=self._place.device)
+        due = self._balance.due(step, counts)
+        if due:
+            self._measure(due, micro, counts)
+        loss = self._backward(micro, counts, self._balance.factors, self._meter)
+        self._update(step, loss, [item for prepared in micro for item in prepared.ids])
+
+    def _backward(
+        self, micro: Sequence[P], counts: Mapping[str, float], factors: Factors, meter: LossMeter
+    ) -> torch.Tensor:
+        """Add the gradient of the step, each loss times its factor, to the parameters; gives the loss (of this rank).
+
+        The same dropout whenever it is called for a step.
+        """
+        torch.manual_seed(seed_of("dropout", self._seed, self._state.step, self._ranks.rank))
+        loss = torch.zeros((), device=self._context.device)
         for number, prepared in enumerate(micro, start=1):
-            with self._forward.alone(number < len(micro)), self._place.autocast():
-                output = self._forward(to_device(prepared, self._place.device))
-            part = _weighted_mean(output, counts)
-            with self._forward.alone(number < len(micro)):
+            with self._forward.no_sync(number < len(micro)), self._context.autocast():
+                output = self._forward(to_device(prepared, self._context.device))
+            part = _weighted_mean(output, counts, factors)
+            with self._forward.no_sync(number < len(micro)):
                 # DDP takes the mean over ranks, the step wants their sum
                 (part * self._ranks.size).backward()  # type: ignore[no-untyped-call]
-            self._meter.add(output, prepared.counts)
+            meter.add(output, prepared.counts)
             loss = loss + part.detach()
-        self._update(step, loss, [item for prepared in micro for item in prepared.ids])
+        return loss
+
+    def _measure(self, losses: Sequence[str], micro: Sequence[P], counts: Mapping[str, float]) -> None:
+        """Measure how each of these losses pulls on the blocks, which all of them go through."""
+        shared = self._model.shared_parameters()
+        ignored = LossMeter()
+
+        def backward(loss: str) -> None:
+            self._optimizer.zero_grad(set_to_none=True)
+            self._backward(micro, counts, {name: float(name == loss) for name in counts}, ignored)
+
+        self._balance.take(self._state.step, gradient_norms(losses, backward, shared, self._ranks))
+        self._optimizer.zero_grad(set_to_none=True)
 
     def _take_batches(self, step: int) -> list[P]:
         """This rank's part of every micro-batch of a step; runs beside the step before it."""
         config, ranks = self._config, self._ranks
-        first = ranks.rank * ranks.share(config.batch_size)
+        first = ranks.rank * ranks.per_rank(config.batch_size)
         starts = range(first, config.accumulate * config.batch_size, config.batch_size)
         return [self._objective.prepare(next(self._loader), step, start) for start in starts]
 
@@ -145,12 +182,12 @@ class Trainer(Generic[Batch, P]):
         """The targets of the step over all micro-batches and ranks; also whether one of them is to stop or to save."""
         names = list(micro[0].counts)
         waited = time.monotonic() - self._saved_at
-        due = self._ranks.leads and waited >= self._config.checkpoint.every_minutes * SECONDS_PER_MINUTE
+        due = self._ranks.is_main and waited >= self._config.checkpoint.every_minutes * SECONDS_PER_MINUTE
         counts = [sum(prepared.counts[name] for prepared in micro) for name in names]
         costs = [sum(prepared.tokens for prepared in micro), sum(map(self._objective.operations, micro))]
         *totals, stops, saves, tokens, operations = self._ranks.sum([*counts, stop.signal is not None, due, *costs])
         self._stop_is_asked, self._save_is_due = stops > 0, saves > 0 or self._save_is_postponed
-        self._rates.count(tokens, operations)
+        self._throughput.count(tokens, operations)
         return dict(zip(names, totals, strict=True))
 
     def _update(self, step: int, loss: torch.Tensor, items: Sequence[str]) -> None:
@@ -171,7 +208,7 @@ class Trainer(Generic[Batch, P]):
         if done or state.step % LOG_EVERY == 0:
             self._note = self._log_training()
         bar.advance(1, self._note)
-        with self._rates.paused():
+        with self._throughput.paused():
             if done or state.step % config.validate_every == 0:
                 self._log_validation()
             if done or self._stop_is_asked or self._save_is_due or state.step % config.checkpoint.every_steps == 0:
@@ -189,13 +226,14 @@ class Trainer(Generic[Batch, P]):
         self._check_finite()
         samples = self._config.batch_size * self._config.accumulate
         figures = {
-            **self._rates.read(self._state, samples, self._place),
+            **self._throughput.read(self._state, samples, self._context),
             "learning_rate": learning_rate(self._state.step - 1, self._config.steps, self._config.optim),
             "grad_norm": self._norm.item(),
+            **self._balance.figures(),
         }
         meter = self._meter.gathered(self._ranks)
         self._meter.reset()
-        self._journal.trained(meter.by_mode(), meter.overall(), figures)
+        self._metrics.trained(meter.by_mode(), meter.overall(), figures)
         shown = " ".join(f"{name} {value:.4f}" for name, value in meter.overall().items() if name != "total")
         return f"{shown}  {figures['samples_per_second']:.0f}/s"
 
@@ -204,82 +242,103 @@ class Trainer(Generic[Batch, P]):
 
     def _keep_bad_steps(self, steps: Sequence[BadStep]) -> Path:
         """Every rank writes down its own items."""
-        name = NOT_FINITE_FILE if self._ranks.leads else f"rank-{self._ranks.rank}-{NOT_FINITE_FILE}"
+        name = NOT_FINITE_FILE if self._ranks.is_main else f"rank-{self._ranks.rank}-{NOT_FINITE_FILE}"
         return self._checkpoints.note(name, [{"step": step, "items": list(items)} for step, items in steps])
 
     def _log_validation(self) -> None:
         self._check_finite()
         self._model.eval()
         self._average.exchange()
-        with torch.no_grad(), self._place.autocast(), self._forward.whole():
+        with torch.no_grad(), self._context.autocast(), self._forward.unsharded():
             found = self._validate(self._state.step)
-        self._journal.validated(found)
+        self._metrics.validated(found)
         best = self._state.best
-        if found.value is not None and (best is None or found.value >= best.value):  # a tie goes to the later one
-            weights = {name: value.cpu().clone() for name, value in whole(model_tensors(self._model)).items()}
+        if found.value is not None and (best is None or found.metric.is_reached(found.value, best.value)):
+            # a tie goes to the later one
+            weights = {name: value.to("cpu", copy=True) for name, value in named_tensors(self._model).items()}
             self._state.best = Best(self._state.step, found.value, weights)
         self._average.exchange()
         self._model.train()
 
     def _save(self, done: bool) -> None:
-        """Every rank comes here in the same step; rank 0 writes."""
+        """Every rank comes here in the same step; rank 0 writes, of a sharded model every rank its part."""
         self._check_finite()
         meter = self._meter.gathered(self._ranks)
         # what made the newest step go wrong may be in the weights: wait for a good one
         self._save_is_postponed = self._watch.newest_is_bad and not done
         if self._save_is_postponed:
             return
-        tensors = self._tensors()
-        if self._ranks.leads:
-            self._saver.save(Snapshot(self._state.step, tensors, self._values(meter)))
+        if self._ranks.is_main or self._forward.shards:
+            self._saver.save(Snapshot(self._state.step, self._tensors(), self._values(meter)))
         self._saved_at = time.monotonic()
 
     def _tensors(self) -> Mapping[str, Tensors]:
         best = self._state.best
         groups = {
-            "model": whole(model_tensors(self._model)),
-            "optimizer": whole(optimizer_tensors(self._optimizer)),
-            "average": whole(self._average.tensors),
+            "model": named_tensors(self._model),
+            "optimizer": optimizer_tensors(self._optimizer),
+            "average": self._average.tensors,
             "best": {} if best is None else best.weights,
         }
         return {name: tensors for name, tensors in groups.items() if tensors}
 
-    def _values(self, meter: Meter) -> Mapping[str, Any]:
+    def _values(self, meter: LossMeter) -> Mapping[str, Any]:
         state = self._state
         return {
-            "seconds": state.seconds + self._rates.seconds,
+            "ranks": self._ranks.size,
+            "seconds": state.seconds + self._throughput.seconds,
             "skipped": state.skipped,
             "history": list(state.history),
             "logged": list(state.logged),
             "best": None if state.best is None else {"step": state.best.step, "value": state.best.value},
             "loader": self._batches.state_dict(),
             "meter": meter.state_dict(),
+            "balance": self._balance.state_dict(),
         }
 
     def _restore(self, terminal: Terminal) -> None:
-        with self._ranks.one_first():  # the first one removes what is damaged
-            snapshot = self._checkpoints.newest()
-        if snapshot is None:
+        saved = self._newest()
+        if saved is None:
             return
-        values, tensors, state = snapshot.state, snapshot.tensors, self._state
-        load_model_tensors(self._model, tensors["model"])
-        load_optimizer_tensors(self._optimizer, tensors["optimizer"])
-        self._average.load(tensors.get("average", {}))
-        state.step, state.seconds, state.skipped = snapshot.step, values["seconds"], values["skipped"]
-        state.best = None if values["best"] is None else Best(**values["best"], weights=tensors["best"])
-        self._journal.load(values["history"], values["logged"])
+        values, state = saved.state, self._state
+        best = self._read(saved)
+        state.step, state.seconds, state.skipped = saved.step, values["seconds"], values["skipped"]
+        state.best = None if values["best"] is None else Best(**values["best"], weights=best)
+        self._metrics.load(values["history"], values["logged"])
         self._batches.load_state_dict(values["loader"])
         self._meter.load_state_dict(values["meter"], self._ranks)
-        self._rates.continue_at(snapshot.step)
-        terminal.say(f"continuing from the checkpoint of step {snapshot.step} of {self._config.steps}")
+        self._balance.load_state_dict(values["balance"])
+        self._throughput.continue_at(saved.step)
+        terminal.say(f"continuing from the checkpoint of step {saved.step} of {self._config.steps}")
+
+    def _newest(self) -> Saved | None:
+        """The checkpoint to continue from: rank 0 looks and verifies, the others take the same."""
+        saved = self._checkpoints.newest() if self._ranks.is_main else None
+        step = self._ranks.tell(NO_STEP if saved is None else saved.step)
+        return saved if self._ranks.is_main or step == NO_STEP else self._checkpoints.at(step)
+
+    def _read(self, saved: Saved) -> Tensors:
+        """Fill weights, moments and average in place; gives the best weights, empty when there are none yet."""
+        stored = saved.stored()
+        own = named_tensors(self._model)
+        groups: dict[str, Tensors] = {
+            "model": own,
+            "optimizer": optimizer_like(self._optimizer, stored.get("optimizer", {})),
+            "average": self._average.tensors,
+            "best": like(own) if "best" in stored else {},
+        }
+        for name, tensors in groups.items():
+            require_same(tensors, stored.get(name, {}))
+        saved.read(groups)
+        load_optimizer_tensors(self._optimizer, groups["optimizer"])
+        return groups["best"]
 
     def _result(self) -> TrainResult:
         state, best = self._state, self._state.best
         if best is not None:
-            load_model_tensors(self._model, best.weights)
+            copy_tensors(named_tensors(self._model), best.weights)
         else:
             self._average.exchange()
-        weights = whole(model_tensors(self._model))  # every rank: they may be sharded
         samples = state.step * self._config.batch_size * self._config.accumulate
         best_step, best_value = (state.step, None) if best is None else (best.step, best.value)
         last = {
@@ -287,24 +346,28 @@ class Trainer(Generic[Batch, P]):
             for name, value in state.logged[-1][1].items()
             if name.startswith(VALIDATED)
         }
+        usable = self._forward.unsharded
         return TrainResult(
-            state.step, samples, state.seconds, state.skipped, state.history, last, best_step, best_value, weights
+            state.step, samples, state.seconds, state.skipped, state.history, last, best_step, best_value, usable
         )
 
 
-def one_step(objective: Objective[Batch, P], batch: Batch, config: OptimConfig, place: Place) -> None:
+def one_step(objective: Objective[Batch, P], batch: Batch, config: OptimConfig, context: DeviceContext) -> None:
     """One optimiser step on one batch, all that takes memory included; what it does to the weights is no training."""
-    model = objective.model.to(place.device).train()
+    model = objective.model.to(context.device).train()
     optimizer = build_optimizer(model, config)
     prepared = objective.prepare(batch, 0, 0)
-    with place.autocast():
-        output = objective.losses(to_device(prepared, place.device))
-    _weighted_mean(output, prepared.counts).backward()  # type: ignore[no-untyped-call]
+    with context.autocast():
+        output = objective.losses(to_device(prepared, context.device))
+    _weighted_mean(output, prepared.counts, {}).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
-def _weighted_mean(output: ObjectiveOutput, counts: Mapping[str, float]) -> torch.Tensor:
-    """This micro-batch's share of the step's loss: sums divided by the targets of the whole step, weighted."""
-    parts = [weight * term.total / max(counts[name], 1) for name, term, weight in output.terms]
+def _weighted_mean(output: ObjectiveOutput, counts: Mapping[str, float], factors: Factors) -> torch.Tensor:
+    """This micro-batch's share of the step's loss: sums divided by the targets of the whole step, weighted.
+
+    A loss that `factors` does not name has the factor 1; with 0 it still reaches its parameters, which DDP waits for.
+    """
+    parts = [factors.get(name, 1.0) * weight * term.total / max(counts[name], 1) for name, term, weight in output.terms]
     return torch.stack(parts).sum()

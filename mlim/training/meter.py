@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mlim.errors import MlimError
-from mlim.objectives import ObjectiveOutput
+from mlim.tasks.protocols import ObjectiveOutput
 from mlim.training.ranks import Ranks
 
 NAMED_ITEMS = 8  # of a bad batch, in the message
@@ -17,7 +17,7 @@ NAMED_ITEMS = 8  # of a bad batch, in the message
 Averages = dict[str, float]
 
 
-class Meter:
+class LossMeter:
     """Sums and counts of every loss by mode; `by_mode` and `overall` turn them into means.
 
     All ranks meet the same modes and losses in the same order. A sum that is not finite counts nothing.
@@ -28,7 +28,7 @@ class Meter:
         self._counts: dict[tuple[str, str], torch.Tensor] = {}
         self._weights: dict[str, float] = {}
 
-    def add(self, output: ObjectiveOutput, counts: Mapping[str, int]) -> None:
+    def add(self, output: ObjectiveOutput, counts: Mapping[str, float]) -> None:
         """Take the losses of one micro-batch with their numbers of targets; nothing is read from the device."""
         for name, term, weight in output.terms:
             key = (output.mode, name)
@@ -64,7 +64,7 @@ class Meter:
         self._sums.clear()
         self._counts.clear()
 
-    def gathered(self, ranks: Ranks) -> "Meter":
+    def gathered(self, ranks: Ranks) -> "LossMeter":
         """The same over all ranks; every one of them must ask."""
         sums = ranks.sum([value.item() for value in self._sums.values()])
         counts = ranks.sum([value.item() for value in self._counts.values()])
@@ -79,13 +79,13 @@ class Meter:
         """Continue from the `state_dict` of all ranks together: rank 0 takes it over, the others begin at 0."""
         self._weights = dict(state["weights"])
         rows = state["sums"]
-        share = 1 if ranks.leads else 0
+        share = 1 if ranks.is_main else 0
         keys = [(mode, name) for mode, name, *_ in rows]
         loaded = self._with(keys, [share * row[2] for row in rows], [share * row[3] for row in rows])
         self._sums, self._counts = loaded._sums, loaded._counts
 
-    def _with(self, keys: Sequence[tuple[str, str]], sums: Sequence[float], counts: Sequence[float]) -> "Meter":
-        other = Meter()
+    def _with(self, keys: Sequence[tuple[str, str]], sums: Sequence[float], counts: Sequence[float]) -> "LossMeter":
+        other = LossMeter()
         other._weights = self._weights
         other._sums = {key: torch.tensor(total) for key, total in zip(keys, sums, strict=True)}
         other._counts = {key: torch.tensor(int(count)) for key, count in zip(keys, counts, strict=True)}

@@ -1,22 +1,23 @@
 """Adam, its learning rates, and the moving average of the weights (paper section 4.1: Adam, fixed 8e-4)."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
-from mlim.recipe import OptimConfig, RatesConfig
-from mlim.training.checkpoint import Tensors, copy_whole, model_tensors, whole
+from mlim.models.network import Network, Part
+from mlim.models.weights import named_tensors, whole
+from mlim.recipe.training import OptimConfig
+from mlim.training.checkpoint import Tensors
 
 FUSED = True  # one pass over the weights instead of six: four times as fast on two cores, and there on every device
 MATRIX_DIMENSIONS = 2  # biases and layer norms have fewer and are never decayed
 SCALE = "scale"  # of a parameter group: factor of the learning rate
-BLOCK = re.compile(r"\.encoder\.\w+\.(\d+)\.")  # of the transformer, in a parameter's name
+BELOW_BLOCKS: tuple[Part, ...] = ("embedder", "transformer")  # but for the blocks themselves
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: Network, config: OptimConfig) -> torch.optim.Optimizer:
     """Adam; AdamW (decay decoupled, only of matrices and kernels) when `weight_decay` is above 0.
 
     Parameters with the same factor of the learning rate (`config.rates`, `config.layer_decay`) form a group.
@@ -35,33 +36,24 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     return adam(options, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=FUSED)
 
 
-def learning_rate_scales(model: nn.Module, config: OptimConfig) -> Mapping[str, float]:
+def learning_rate_scales(model: Network, config: OptimConfig) -> Mapping[str, float]:
     """The factor of the learning rate of every parameter by its name.
 
-    Block k of L (from 0) gets layer_decay^(L - 1 - k), all embeddings layer_decay^L, what reads the outputs 1.
+    Blocks of level k of L (from 0) get layer_decay^(L - 1 - k), all embeddings layer_decay^L, what reads the outputs 1.
     """
-    names = [name for name, _ in model.named_parameters()]
-    blocks = {name: int(found[1]) for name in names if (found := BLOCK.search(name))}
-    layers = max(blocks.values(), default=-1) + 1
-    return {
-        name: _rate(name, config.rates) * config.layer_decay ** _distance(name, blocks.get(name), layers)
-        for name in names
+    parts, levels = model.part_of_parameters(), model.levels()
+    above = {  # how many levels lie between a block's parameters and the outputs
+        parameter: len(levels) - 1 - number
+        for number, level in enumerate(levels)
+        for block in level
+        for parameter in block.parameters()
     }
-
-
-def _rate(name: str, rates: RatesConfig) -> float:
-    if ".image_embedder." in name:
-        return rates.embedder
-    if name.startswith("decoder."):
-        return rates.decoder
-    return rates.transformer if name.startswith("backbone.") else rates.heads
-
-
-def _distance(name: str, block: int | None, layers: int) -> int:
-    """How many blocks lie between a parameter and the outputs of the transformer."""
-    if block is not None:
-        return layers - 1 - block
-    return layers if name.startswith("backbone.") else 0
+    rates: Mapping[str, float] = dict(config.rates)
+    scales = {}
+    for name, parameter in model.named_parameters():
+        distance = above.get(parameter, len(levels) if parts[name] in BELOW_BLOCKS else 0)
+        scales[name] = rates[parts[name]] * config.layer_decay**distance
+    return scales
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
@@ -82,8 +74,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> torch.Tensor:
     """The norm of all gradients together, which are shortened to `limit` when it is larger; 0 never shortens."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    norm = whole({"norm": norm})["norm"]  # of a sharded model each rank has its part
+    norm = whole(nn.utils.get_total_norm(gradients))  # of a sharded model each rank has its part
     if limit:
         with_gradients = [parameter for parameter in parameters if parameter.grad is not None]
         nn.utils.clip_grads_with_norm_(with_gradients, limit, norm)
@@ -107,7 +98,7 @@ class MovingAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._own = model_tensors(model)
+        self._own = named_tensors(model)
         self._average = {name: value.clone() for name, value in self._own.items()} if decay else {}
 
     @property
@@ -120,11 +111,6 @@ class MovingAverage:
         if self._average:
             weight = max(1.0 - self._decay, 1.0 / (1 + updates))
             torch._foreach_lerp_(list(self._average.values()), list(self._own.values()), weight)
-
-    def load(self, tensors: Tensors) -> None:
-        """Continue from `tensors`."""
-        for name, value in self._average.items():
-            copy_whole(value, tensors[name])
 
     def exchange(self) -> None:
         """Give the model the averaged weights and keep its own instead; once more turns it back."""

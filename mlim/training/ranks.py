@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed
@@ -32,14 +33,16 @@ class Ranks:
     local: int = 0
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the one that writes, tracks and talks."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which saves, logs and prints."""
         return self.rank == 0
 
-    def share(self, batch_size: int) -> int:
+    def per_rank(self, batch_size: int) -> int:
         """How many examples of a batch are this rank's; `InputError` when they cannot be dealt evenly."""
         if batch_size % self.size:
-            raise InputError(f"batch_size {batch_size} cannot be dealt evenly to {self.size} processes; change either")
+            raise InputError(
+                f"batch_size {batch_size} cannot be divided evenly among {self.size} processes; change either"
+            )
         return batch_size // self.size
 
     def sum(self, numbers: Sequence[float]) -> list[float]:
@@ -51,6 +54,14 @@ class Ranks:
         summed: list[float] = added.tolist()
         return summed
 
+    def tell(self, number: int) -> int:
+        """The number that rank 0 gives, on every rank."""
+        return int(self.sum([number if self.is_main else 0])[0])
+
+    def group(self) -> Any:
+        """A process group of all ranks beside the one of the training, for another thread; every rank must ask."""
+        return distributed.new_group(backend="gloo", timeout=PATIENCE)
+
     def any(self, flag: torch.Tensor) -> torch.Tensor:
         """A flag (scalar 0 or 1, on the device) that is 1 everywhere when it is 1 on one of the ranks."""
         if self.size > 1:
@@ -58,13 +69,20 @@ class Ranks:
         return flag
 
     @contextmanager
-    def one_first(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """Rank 0 goes through the block before the others do: they find on the disk what it made."""
-        if not self.leads:
+        if not self.is_main:
             distributed.barrier()
         yield
-        if self.leads and self.size > 1:
+        if self.is_main and self.size > 1:
             distributed.barrier()
+
+
+def tell_group(value: str | None, group: Any) -> str:
+    """What the first rank of a process group says, on every rank of it; the others give None."""
+    told = [value]
+    distributed.broadcast_object_list(told, src=distributed.get_global_rank(group, 0), group=group)
+    return str(told[0])
 
 
 @contextmanager

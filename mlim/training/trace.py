@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mlim.recipe import TraceConfig
+from mlim.recipe.training import TraceConfig
 
 
 class StepTrace:

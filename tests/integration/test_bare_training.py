@@ -36,9 +36,9 @@ del sys.argv[1]
 TRAIN = """
 sys.path.insert(0, sys.argv[1])
 from training_room import Room
-from mlim.catalog.items import ItemStore
+from mlim.shards.items import ItemStore
 from mlim.models.matcher import Matcher
-from mlim.objectives import MatchObjective
+from mlim.tasks.match import MatchObjective
 from mlim.recipe import load_recipe
 import mlim.steps.trained, mlim.models.hub, mlim.throughput
 work = Path(sys.argv[2])

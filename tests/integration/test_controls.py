@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mlim.catalog.synthetic import synthesize
-from mlim.catalog.synthetic.ceilings import measure_ceilings, read_catalog
 from mlim.console import Terminal
+from mlim.embedded.ceilings import measure_ceilings, read_catalog
+from mlim.embedded.generate import synthesize
 from mlim.evaluation.evidence import read_evidence
 from mlim.evaluation.resampling import effect_of, resample
 from mlim.recipe import load_recipe
@@ -22,6 +22,7 @@ from mlim.steps.finetune import finetune
 from mlim.steps.ingest import ingest
 from mlim.steps.pairs import make_pairs
 from mlim.steps.validate import validate
+from mlim.steps.variants import trained_rows
 from mlim.workspace import Workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -69,7 +70,7 @@ def prepared(recipe, catalog, work):
 def judged(recipe, workspace):
     """PR-AUC of a fine-tuned model on the test pairs, its standard error over families, and the prevalence."""
     finetune(recipe, workspace, QUIET, ROW, SEED)
-    evidence = read_evidence(recipe.model_copy(update={"rows": {ROW: recipe.rows[ROW]}}), workspace)
+    evidence = read_evidence(workspace, {ROW: trained_rows(recipe, workspace)[ROW]})
     drawn = resample(evidence.pairs, {ROW: evidence.rows[ROW].at((SEED,))}, samples=1000, seed=SEED)
     effect = effect_of(drawn[ROW], evidence.pairs.clusters, confidence=0.95)
     return effect.value, effect.standard_error, evidence.pairs.labels.mean()

@@ -1,16 +1,29 @@
-"""`dvc repro` and `mlim run` on a fresh clone run everything once; nothing runs twice, whoever started it."""
+"""`dvc repro` and `mlim run` on a fresh clone run everything once, nothing runs twice, and browsers show the pages."""
 
 import csv
 import json
+import re
 import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+import pyarrow.parquet as pq
 import pytest
 
+from mlim.files import sha256_of
 from mlim.recipe import load_recipe
 from mlim.steps.plan import everything
-from tests.integration.conftest import ITEMS, run_in
+from mlim.workspace import Workspace
+from mlim.writer import TOKENS, locked
+from scripts.chromium import rendered
+from tests.integration.conftest import ITEMS, environment, free_port, run_in
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +46,15 @@ def table(folder: Path) -> dict[str, dict[str, str]]:
 def test_the_flow_took_what_repro_had_made(reproduced: Path) -> None:
     said = {log.stem: log.read_text() for log in (reproduced / "build/demo/logs").iterdir()}
     ran = {stage for stage, words in said.items() if "Running stage" in words}
-    by_repro = {"ingest", "validate", "pairs", "pretrain@recon-mlm-mam-0", "finetune@recon-mlm-mam-0", "evaluate"}
+    by_repro = {
+        "ingest",
+        "validate",
+        "pairs",
+        "pretrain@recon-mlm-mam-0",
+        "finetune@recon-mlm-mam-0",
+        "stack",
+        "evaluate",
+    }
     assert by_repro == said.keys() - ran
     assert ran == {stage.target for stage in everything(load_recipe(str(reproduced / "params.yaml")))} - by_repro
 
@@ -53,12 +74,14 @@ def test_the_flow_finds_nothing_to_do(reproduced: Path, client: mlflow.MlflowCli
     assert "dvc repro" in done.stderr
 
 
-def test_repro_brings_back_what_was_deleted(reproduced: Path) -> None:
+def test_checkout_brings_back_what_was_deleted_and_nothing_runs(reproduced: Path) -> None:
+    """Outputs that persist are not in the way of `dvc checkout`; `dvc repro` alone would run their stage again."""
     page = reproduced / "build/demo/report/index.html"
     before = page.read_bytes()
     shutil.rmtree(page.parent)
-    assert "Running stage" not in run_in(reproduced, ["dvc", "repro"]).stdout
+    run_in(reproduced, ["dvc", "checkout"])
     assert page.read_bytes() == before
+    assert "Running stage" not in run_in(reproduced, ["dvc", "repro"]).stdout
 
 
 def test_a_run_leaves_git_clean_but_for_the_lock_file(reproduced: Path) -> None:
@@ -115,3 +138,170 @@ def test_a_changed_finetuning_leaves_the_pretrainings_alone(reproduced: Path) ->
         params.write_text(original)
     assert "Running stage 'finetune@recon-mlm-mam-0'" in planned
     assert "Running stage 'pretrain" not in planned
+
+
+@contextmanager
+def changed(path: Path, old: str, new: str) -> Iterator[None]:
+    original = path.read_text()
+    assert old in original
+    path.write_text(original.replace(old, new))
+    try:
+        yield
+    finally:
+        path.write_text(original)
+
+
+def stale(folder: Path) -> set[str]:
+    """The commands of the stages that DVC finds changed by themselves."""
+    found = json.loads(run_in(folder, ["dvc", "status", "--json"]).stdout)
+    return {name.partition("@")[0].removesuffix(".dvc") for name in found}
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("mlim/masking.py", {"pretrain", "finetune", "finetune-variant", "finetune-scratch"}),
+        ("mlim/registry.py", {"register"}),
+        ("mlim/report/report.html", {"report"}),
+        ("mlim/pairs/choose.py", {"pairs"}),
+        ("mlim/console.py", set()),
+    ],
+)
+def test_changed_code_makes_stale_what_it_makes(reproduced: Path, file: str, stages: set[str]) -> None:
+    """Point 14: DVC sees the code that a step imports, and none that cannot change a result."""
+    with changed(reproduced / file, "\n", "\n\n"):
+        assert stale(reproduced) == stages
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stages"),
+    [
+        ("  test_share: 0.2", "  test_share: 0.3", {"pairs", "report", "register"}),
+        ("  audit_pairs: 10000", "  audit_pairs: 500", {"pairs", "report", "register"}),
+        ("  min_label_share: 0.1", "  min_label_share: 0.2", {"validate", "pairs", "report", "register"}),
+        ("  target_precision: 0.9", "  target_precision: 0.8", {"evaluate", "report", "register"}),
+        ("  image_cache_mb: 256", "  image_cache_mb: 64", {"report", "register"}),
+    ],
+)
+def test_a_changed_setting_makes_stale_what_reads_it(reproduced: Path, old: str, new: str, stages: set[str]) -> None:
+    """Point 14: what DVC reads from params.yaml is what the step reads."""
+    with changed(reproduced / "params.yaml", old, new):
+        assert stale(reproduced) == stages
+
+
+def test_another_rule_for_pairs_makes_other_pairs(reproduced: Path) -> None:
+    """Point 14: `dvc repro` kept the pairs when `pairs` of data/catalog.yaml changed."""
+    made = reproduced / "build/demo/pairs/pairs.parquet"
+    before = pq.read_table(made).num_rows
+    description = (reproduced / "data/catalog.yaml").read_text()
+    one = "  max_pairs_per_family: 3"
+    line = next((line for line in description.splitlines() if "max_pairs_per_family" in line), "")
+    with changed(reproduced / "data/catalog.yaml", line or "pairs:", one if line else f"pairs:\n{one}"):
+        assert {"ingest", "validate", "pairs"} <= stale(reproduced)
+        run_in(reproduced, ["dvc", "repro", "pairs"])
+        assert pq.read_table(made).num_rows < before
+        assert {"pretrain", "finetune", "evaluate"} <= stale(reproduced)
+    run_in(reproduced, ["dvc", "repro", "pairs"])
+    assert pq.read_table(made).num_rows == before
+    assert "Running stage" not in run_in(reproduced, ["dvc", "repro"]).stdout
+
+
+def test_a_run_whose_stages_dvc_does_not_know_is_refused(reproduced: Path) -> None:
+    """Point 14: a stage that reads more than dvc.yaml says would keep stale results."""
+    with changed(reproduced / "dvc.yaml", "    - mlim/losses.py\n", ""):
+        refused = run_in(reproduced, ["mlim", "run", "--recipe", "params.yaml"], check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.count("error:") == 1
+    assert "mlim pipeline --write" in refused.stderr
+
+
+def test_a_stage_that_is_refused_through_dvc_keeps_its_results(reproduced, monkeypatch):
+    """Point 20: DVC does not remove the outputs of a stage before the stage knows that it may write."""
+    work = Workspace(reproduced / "build" / "demo")
+
+    def results():
+        return {str(path): sha256_of(path) for path in work.valid.rglob("*") if path.is_file()}
+
+    with locked(work, load_recipe(str(reproduced / "params.yaml")).record, "mlim run"):
+        monkeypatch.delenv(TOKENS)  # as in another terminal
+        before = results()
+        done = run_in(reproduced, ["dvc", "repro", "--force", "--single-item", "validate"], check=False)
+        assert done.returncode != 0
+        assert "is writing there" in done.stdout + done.stderr
+        assert results() == before
+
+
+START_SECONDS = 90
+RENDER_MILLISECONDS = 15_000
+
+
+@pytest.fixture(scope="module")
+def mlflow_ui(reproduced: Path) -> Iterator[str]:
+    """`mlim ui` as the demo prints it, on the database of the finished pipeline."""
+    port = free_port()
+    command = ["mlim", "ui", "--recipe", "params.yaml", "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=reproduced, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(f"{address}/health"):
+            assert time.monotonic() < deadline, "mlim ui did not start"
+            time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@pytest.mark.parametrize("host", ["shop.example", "10.shop.example", "192.168.shop.example:5000", "10.0.0.1"])
+def test_the_pages_of_runs_are_not_served_under_another_name(mlflow_ui: str, host: str) -> None:
+    """Point 21: a foreign Host header is refused; MLflow's own rules let in all that begins like a private address."""
+    assert status(mlflow_ui, {}) == 200
+    assert status(mlflow_ui, {"Host": host}) == 403
+
+
+def test_pages_of_other_sites_change_no_runs(mlflow_ui: str) -> None:
+    """Point 21: a POST with a foreign Origin is refused, and no site may frame the pages."""
+    address, body = f"{mlflow_ui}/api/2.0/mlflow/runs/search", b'{"experiment_ids": ["0"]}'
+    headers = {"Content-Type": "application/json"}
+    assert status(address, headers, body) == 200
+    assert status(address, {**headers, "Origin": "http://shop.example"}, body) == 403
+    with urllib.request.urlopen(mlflow_ui, timeout=30) as answer:
+        assert answer.headers["X-Frame-Options"] == "DENY"
+
+
+def status(address: str, headers: dict[str, str], body: bytes | None = None) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_compare_page_shows_the_rows_side_by_side(browser: str, reproduced: Path, mlflow_ui: str) -> None:
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{reproduced / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "mlim"]
+    runs = client.search_runs([experiment.experiment_id], "tags.`mlim.stage` = 'finetune'", max_results=2)
+    ids = urllib.parse.quote(str([run.info.run_id for run in runs]).replace("'", '"'))
+    experiments = urllib.parse.quote(f'["{experiment.experiment_id}"]')
+    address = f"{mlflow_ui}/#/compare-runs?runs={ids}&experiments={experiments}"
+    page = rendered(browser, address, milliseconds=RENDER_MILLISECONDS)
+    for run in runs:
+        assert run.info.run_name in page
+
+
+def test_the_report_needs_nothing_from_outside(browser: str, reproduced: Path) -> None:
+    path = reproduced / "build/demo/report/index.html"
+    page = rendered(browser, path.as_uri())
+    assert "RECON + MLM + MAM" in page
+    assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", path.read_text()) == []

@@ -60,8 +60,8 @@ def test_pictures_join_and_the_model_can_be_saved(recipe, model, tmp_path):
     ids = torch.tensor([[tokenizer.cls, *tokenizer.encode(TEXT, 40), tokenizer.sep]])
     attention, pixels = torch.ones_like(ids, dtype=torch.bool), torch.rand(1, 3, 64, 64)
     output = model.forward_items(ids, attention, pixels)
-    assert output.cells is not None
-    assert output.cells.shape == (1, recipe.image.grid**2, 384)
+    assert output.patches is not None
+    assert output.patches.shape == (1, recipe.image.grid**2, 384)
     model.save_pretrained(tmp_path)
     again = Mlim.from_pretrained(tmp_path)
     assert torch.equal(again.forward_items(ids, attention, pixels).text, output.text)

@@ -8,28 +8,36 @@ from importlib import metadata
 import pytest
 from mlflow.entities import ViewType
 
-from mlim import cli
+from mlim.cli.main import main
 from mlim.console import Terminal
 from mlim.doctor import TRAINING
 from mlim.errors import InputError
 from mlim.files import read_json, write_json
 from mlim.recipe import load_recipe
-from mlim.steps.import_run import import_run, logged
+from mlim.steps.import_run import chosen_tracking, import_run, logged
 from mlim.steps.pretrain import pretrain
 from mlim.tracking import client
-from mlim.workspace import Workspace, cell
+from mlim.workspace import Workspace, run_name
 from tests.commands import ENVIRONMENT
 from tests.integration.test_bare_training import closure, run
 
+HERE = chosen_tracking([])
 NAME, SEED = "recon-mlm-mam", 0
 COMMIT = "c0ffee" * 6 + "c0ff"
 MODES = ("heavy_image", "heavy_text", "light")
 TIMED = {"samples_per_second", "tokens_per_second", "data_wait_share", "memory_gib"}  # differ from run to run
-ABOUT_IMPORT = {"mlim.imported_from", "mlim.commit", "mlim.dirty", "mlflow.source.git.commit", "mlflow.parentRunId"}
+ABOUT_IMPORT = {
+    "mlim.imported_from",
+    "mlim.imported_experiment",
+    "mlim.commit",
+    "mlim.dirty",
+    "mlflow.source.git.commit",
+    "mlflow.parentRunId",
+}
 pytestmark = pytest.mark.integration
 
 COMMANDS = """
-from mlim.cli import app
+from mlim.cli.main import app
 for words in json.loads(sys.argv[1]):
     app(words, standalone_mode=False)
 assert not {"mlflow", "prefect", "dvc", "great_expectations", "dask"} & sys.modules.keys()
@@ -82,7 +90,7 @@ def both(recipe, workspace):
 
 def children(recipe, workspace):
     parent = read_json(workspace.pipeline)["run_id"]
-    store = client(recipe)
+    store = client(recipe.tracking)
     wanted = f"tags.`mlflow.parentRunId` = '{parent}'"
     return store.search_runs([store.get_run(parent).info.experiment_id], wanted, ViewType.ALL)
 
@@ -93,7 +101,7 @@ def test_a_bare_machine_trains_and_says_where(brought, tiny_recipe):
         assert summary["run_id"] is None
         assert (summary["lineage"]["commit"], summary["lineage"]["dirty"]) == (COMMIT, True)
         assert summary["lineage"]["data_version"] == read_json(folder / "summary.json")["lineage"]["items"] != "unknown"
-        assert summary["hardware"].startswith("cpu, threads: ")
+        assert summary["hardware"].startswith("cpu (")
         assert {"model", "history.csv"} <= {path.name for path in folder.iterdir()}
     assert not brought.pipeline.exists()
     assert not brought.checkpoints("pretrain", NAME, SEED).exists()
@@ -105,13 +113,13 @@ def live(tiny_recipe, tiny_workspace, tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("live") / "work")
     shutil.copytree(tiny_workspace.root, workspace.root)
     summary = pretrain(tiny_recipe, workspace, Terminal(quiet=True), NAME, SEED)
-    return client(tiny_recipe).get_run(summary["run_id"])
+    return client(tiny_recipe.tracking).get_run(summary["run_id"])
 
 
 def test_an_imported_run_is_what_a_live_one_is(carried, live, tiny_recipe, quiet):
-    done = import_run(carried.root, quiet)
+    done = import_run(carried.root, HERE, quiet)
     assert list(done["imported"]) == [str(folder) for folder in both(tiny_recipe, carried)]
-    store = client(tiny_recipe)
+    store = client(tiny_recipe.tracking)
     found = store.get_run(read_json(carried.pretrained(NAME, SEED) / "summary.json")["run_id"])
     assert (found.info.run_name, found.info.status) == (live.info.run_name, "FINISHED")
     assert found.data.params == live.data.params
@@ -123,8 +131,8 @@ def test_an_imported_run_is_what_a_live_one_is(carried, live, tiny_recipe, quiet
 
 def test_the_value_that_chose_the_best_model_is_a_curve(carried, tiny_recipe, quiet):
     folder = carried.finetuned(tiny_recipe.main, SEED)
-    [run_id] = import_run(folder, quiet)["imported"].values()
-    curve = {point.step: point.value for point in client(tiny_recipe).get_metric_history(run_id, "pr_auc")}
+    [run_id] = import_run(folder, HERE, quiet)["imported"].values()
+    curve = {point.step: point.value for point in client(tiny_recipe.tracking).get_metric_history(run_id, "pr_auc")}
     summary = read_json(folder / "summary.json")
     assert curve[summary["best_step"]] == summary["validation_pr_auc"] == max(curve.values())
 
@@ -139,7 +147,7 @@ def digests(found):
 
 
 def artifacts(store, found):
-    listed = [entry.path for folder in (None, "watch") for entry in store.list_artifacts(found.info.run_id, folder)]
+    listed = [entry.path for folder in (None, "samples") for entry in store.list_artifacts(found.info.run_id, folder)]
     return sorted(listed)
 
 
@@ -160,10 +168,10 @@ def check_figures(store, one, other):
 
 
 def test_it_leads_back_to_machine_code_data_and_time_of_training(carried, tiny_recipe, quiet):
-    import_run(carried.root, quiet)
+    import_run(carried.root, HERE, quiet)
     for folder in both(tiny_recipe, carried):
         summary = read_json(folder / "summary.json")
-        found = client(tiny_recipe).get_run(summary["run_id"])
+        found = client(tiny_recipe.tracking).get_run(summary["run_id"])
         tags = found.data.tags
         assert (tags["mlim.imported_from"], tags["mlim.commit"]) == (summary["hardware"], COMMIT)
         assert tags["mlim.dirty"] == "true"
@@ -180,13 +188,13 @@ def test_a_second_import_does_nothing_and_says_so(carried, tiny_recipe, monkeypa
     for _ in range(2):
         monkeypatch.setattr(sys, "argv", ["mlim", "import-run", str(carried.root)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main()
         assert ended.value.code in (0, None)
         said.append(capsys.readouterr().err.replace("\n", " "))
         runs = children(tiny_recipe, carried)
         assert sorted(each.info.run_name for each in runs) == [
-            f"finetune {cell(tiny_recipe.main, SEED)}",
-            f"pretrain {cell(NAME, SEED)}",
+            f"finetune {run_name(tiny_recipe.main, SEED)}",
+            f"pretrain {run_name(NAME, SEED)}",
         ]
     assert "2 recorded" in said[0]
     assert "nothing to do, 2 recorded there already" in said[1]
@@ -194,11 +202,11 @@ def test_a_second_import_does_nothing_and_says_so(carried, tiny_recipe, monkeypa
 
 def test_one_training_alone_and_one_that_the_store_does_not_know(carried, tiny_recipe, quiet):
     folder = carried.finetuned(tiny_recipe.main, SEED)
-    assert list(import_run(folder, quiet)["imported"]) == [str(folder)]
+    assert list(import_run(folder, HERE, quiet)["imported"]) == [str(folder)]
     summary = read_json(folder / "summary.json")
     write_json(folder / "summary.json", {**summary, "run_id": "0" * 32})
-    client(tiny_recipe).delete_run(summary["run_id"])
-    assert import_run(folder, quiet)["known"] == []
+    client(tiny_recipe.tracking).delete_run(summary["run_id"])
+    assert import_run(folder, HERE, quiet)["known"] == []
     assert read_json(folder / "summary.json")["run_id"] not in {"0" * 32, summary["run_id"]}
 
 
@@ -208,10 +216,10 @@ def test_trainings_of_variants_are_found_with_their_own_recipes(carried, tiny_re
     recipe = load_recipe(str(carried.recipe), ["name=wide"])
     variant.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
     carried.finetuned(tiny_recipe.main, SEED).parent.rename(variant.root / "finetune")
-    done = import_run(carried.root, quiet)
+    done = import_run(carried.root, HERE, quiet)
     moved = variant.finetuned(tiny_recipe.main, SEED)
     assert str(moved) in done["imported"]
-    found = client(tiny_recipe).get_run(done["imported"][str(moved)])
+    found = client(tiny_recipe.tracking).get_run(done["imported"][str(moved)])
     assert found.data.tags["mlim.recipe"] == "wide"
 
 
@@ -219,13 +227,13 @@ def test_a_half_written_training_is_named_and_left(carried, tiny_recipe, quiet):
     folder = carried.finetuned(tiny_recipe.main, SEED)
     (folder / "summary.json").unlink()
     carried.checkpoints("finetune", "no-mdo", 3).mkdir(parents=True)
-    done = import_run(carried.root, quiet)
+    done = import_run(carried.root, HERE, quiet)
     assert list(done["imported"]) == [str(carried.pretrained(NAME, SEED))]
     assert len(done["left"]) == 2
     assert all("has no summary.json" in why for why in done["left"])
     assert str(folder) in done["left"][1]
     with pytest.raises(InputError, match=r"has no summary\.json"):
-        import_run(folder, quiet)
+        import_run(folder, HERE, quiet)
 
 
 def other_settings(workspace, folder):
@@ -268,18 +276,21 @@ def test_what_cannot_be_imported_is_one_sentence(carried, tiny_recipe, quiet, sp
     folder = carried.finetuned(tiny_recipe.main, SEED)
     spoil(carried, folder)
     with pytest.raises(InputError, match=why):
-        import_run(folder, quiet)
+        import_run(folder, HERE, quiet)
     assert not carried.pipeline.exists()
 
 
 def test_a_folder_without_trainings_is_refused(tmp_path, quiet):
     with pytest.raises(InputError, match="holds no trainings"):
-        import_run(tmp_path, quiet)
+        import_run(tmp_path, HERE, quiet)
 
 
 def test_figures_that_the_history_does_not_hold_are_not_made_up():
     rows = [
         {"step": 10, "kind": "train", "mode": "light", "mlm": 3.0, "grad_norm": 1.0},
+        {"step": 15, "kind": "train", "mode": "light", "mlm": 2.0, "grad_norm": 1.0},
+        {"step": 15, "kind": "train", "mode": "heavy_text", "mlm": 3.0, "grad_norm": 1.0},
+        {"step": 15, "kind": "train", "mode": "all", "mlm": 2.75, "grad_norm": 1.0},
         {"step": 20, "kind": "train", "mode": "light", "mlm": 2.0, "grad_norm": 1.0},
         {"step": 20, "kind": "train", "mode": "heavy_text", "mlm": 4.0, "grad_norm": 1.0},
         {"step": 20, "kind": "validation", "mode": "light", "mlm": 1.0},
@@ -287,6 +298,7 @@ def test_figures_that_the_history_does_not_hold_are_not_made_up():
     ]
     assert logged(rows, {"skipped_steps": 2, "final": {"mlm": 1.25, "itm": None}}) == [
         (10, {"train/mlm": 3.0, "train/mlm/light": 3.0, "grad_norm": 1.0}),
+        (15, {"train/mlm": 2.75, "train/mlm/light": 2.0, "train/mlm/heavy_text": 3.0, "grad_norm": 1.0}),
         (20, {"train/mlm/light": 2.0, "train/mlm/heavy_text": 4.0, "grad_norm": 1.0, "skipped_steps": 2.0}),
         (20, {"validation/mlm/light": 1.0, "validation/mlm/heavy_text": 2.0, "validation/mlm": 1.25}),
     ]

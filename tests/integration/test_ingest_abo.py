@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 from abo_tree import write_abo_tree
-from small_catalog import recipe
 
-from mlim.catalog.sources.abo import describe
+from mlim.catalog.defaults import describe_abo
 from mlim.console import Terminal
 from mlim.steps.ingest import ingest
 from mlim.steps.pairs import make_pairs
 from mlim.steps.validate import validate
 from mlim.workspace import Workspace
+from tests.small_catalog import recipe
 
 GIBIBYTE = 2**30
 QUIET = Terminal(quiet=True)
@@ -29,7 +29,7 @@ TOLERANT = (
 
 def catalog_of(folder: Path, place: Path, **abo) -> Path:
     path = folder / "catalog.yaml"
-    values = {"source": "abo", "abo": {"folder": str(place), **abo}, **describe()}
+    values = {"source": "abo", "abo": {"folder": str(place), **abo}, **describe_abo()}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_catalog import SmallCatalog, recipe, small_catalog
 
-from mlim.catalog.shards import read_manifest, read_shard
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.files import read_json
+from mlim.shards.shard import read_manifest, read_shard
 from mlim.steps.ingest import ingest
 from mlim.workspace import Workspace
+from tests.small_catalog import SmallCatalog, recipe, small_catalog
 
 ROWS = 400
 SETTINGS = ("ingest.rows_per_shard=40", "ingest.workers=2", "ingest.max_quarantined_share=0.5")
@@ -118,7 +118,7 @@ def test_a_cluster_of_two_workers_gives_the_same_bytes(catalog, tmp_path):
 
 
 def test_a_scheduler_that_is_not_there_is_one_clear_sentence(catalog, monkeypatch):
-    monkeypatch.setattr("mlim.catalog.engine.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("mlim.ingest.cluster.CONNECT_SECONDS", 1)
     with pytest.raises(InputError, match=r"ingest\.cluster: no Dask scheduler answers at tcp://127\.0\.0\.1:"):
         catalog.ingest(*SETTINGS, f"ingest.cluster=tcp://127.0.0.1:{free_port()}", work="nobody")
 

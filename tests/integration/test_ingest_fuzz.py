@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
-from small_catalog import described, recipe, small_catalog
 
 from mlim.console import Terminal
 from mlim.errors import MlimError
 from mlim.steps.ingest import check_catalog, ingest
 from mlim.workspace import Workspace
+from tests.small_catalog import described, recipe, small_catalog
 
 PICTURES = 10_000
 TABLES = 2_000

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mlim.catalog.shards import read_manifest, read_shard
 from mlim.console import Terminal
 from mlim.recipe import load_recipe
+from mlim.shards.shard import read_manifest, read_shard
 from mlim.steps.ingest import ingest
 from mlim.workspace import Workspace
 

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 import yaml
 from PIL import ExifTags, Image
-from small_catalog import described, recipe, small_catalog
 
 from mlim.catalog.quarantine import read_quarantine
-from mlim.catalog.shards import read_manifest, read_shard
 from mlim.console import Terminal
 from mlim.errors import InputError
+from mlim.shards.shard import read_manifest, read_shard
 from mlim.steps.ingest import ingest
 from mlim.workspace import Workspace
+from tests.small_catalog import described, recipe, small_catalog
 
 TOLERANT = "ingest.max_quarantined_share=1.0"
 HEADER = "sku,picture,product,title,colour,pattern"
@@ -157,7 +157,7 @@ def test_archives_that_try_to_lead_out(tmp_path):
         archive.writestr("zipped.png", secret)
         archive.writestr("../../zip-slip.png", secret)
         archive.writestr("bomb.png", bytes(60_000_000))
-    names = ("good", "slip", "link", "hard", "zipped", "zip-slip", "bomb", "none")
+    names = ("good", "slip", "link", "hard", "zipped", "zip-slip", "bomb", "absent")
     places = {"slip": "../slip.png", "zip-slip": "../../zip-slip.png"}
     table = f"{HEADER}\n" + lines(names, {name: places.get(name, f"{name}.png") for name in names})
     ingest_table(tmp_path, table.encode(), images="photos.*")
@@ -167,7 +167,7 @@ def test_archives_that_try_to_lead_out(tmp_path):
         "link": "link-in-archive",
         "hard": "link-in-archive",
         "bomb": "too-many-bytes",
-        "none": "missing-image",
+        "absent": "missing-image",
     }
 
 
@@ -183,7 +183,7 @@ class Shop(http.server.BaseHTTPRequestHandler):
             self.answer(302, b"", Location="http://169.254.169.254/latest/meta-data")
         elif self.path == "/page":
             self.answer(200, b"<html>Sign in</html>", **{"Content-Type": "image/png"})
-        elif self.path == "/good":
+        elif self.path == "/good" or (self.path == "/locked" and SECRET in self.headers["Authorization"]):
             self.answer(200, encoded(Image.new("RGB", (20, 20), "red")))
         else:
             self.answer(404, b"")
@@ -219,6 +219,28 @@ def test_private_addresses_are_refused_unless_allowed(tmp_path, shop):
     table = f"{HEADER}\n" + lines(("good", "other"), {"good": f"{shop}/good", "other": f"{shop}/private"})
     with pytest.raises(Exception, match="private-address 2"):
         ingest_table(tmp_path, table.encode(), images=None)
+
+
+SECRET = "s3cr3t-of-the-shop"
+
+
+def test_a_secret_header_is_sent_and_written_nowhere(tmp_path, shop, monkeypatch):
+    """Point 10: neither results, ledger, quarantine, caches and tracking nor what is said hold the secret."""
+    monkeypatch.setenv("SHOP_KEY", SECRET)
+    table = f"{HEADER}\n" + lines(("locked", "gone"), {name: f"{shop}/{name}" for name in ("locked", "gone")})
+    (tmp_path / "catalog.csv").write_text(table, encoding="utf-8")
+    download = {"allow_private": True, "retries": 0, "headers": {"Authorization": "Bearer ${SHOP_KEY}"}}
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump(described(download=download, images=None)), encoding="utf-8")
+    command = [sys.executable, "-m", "mlim", "ingest", "--catalog", str(path), "--work", str(tmp_path / "work")]
+    command += ["--set", TOLERANT, "--set", f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert reasons(tmp_path) == {"gone": "http-status"}
+    assert SECRET not in run.stdout + run.stderr
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert tmp_path / "mlflow.db" in written
+    assert not [file for file in written if SECRET.encode() in file.read_bytes()]
 
 
 def full_disk() -> None:

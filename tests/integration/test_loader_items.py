@@ -9,22 +9,24 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 
-from mlim.catalog.items import open_items
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.recipe import Recipe
+from mlim.shards.items import open_items
 from mlim.steps.evaluate import evaluate
 from mlim.steps.finetune import finetune
 from mlim.steps.pretrain import pretrain
 from mlim.steps.probe import probe
 from mlim.steps.register import register
 from mlim.steps.report import report
+from mlim.steps.stack import stack
 from mlim.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 
 Step = Callable[[Recipe, Workspace, Terminal], dict[str, Any]]
-STEPS: tuple[Step, ...] = (evaluate, probe, register, report)
+STEPS: tuple[Step, ...] = (stack, evaluate, probe, register, report)
+OF_PICTURES = tuple(step for step in STEPS if step is not evaluate)  # which reads scores alone
 
 
 class Moved(NamedTuple):
@@ -57,7 +59,7 @@ def moved(tiny_recipe: Recipe, tiny_workspace: Workspace, tmp_path_factory: pyte
     return Moved(recipe, at_home, workspace)
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("step", OF_PICTURES, ids=lambda step: step.__name__)
 def test_a_step_finds_the_shards_only_where_the_recipe_says(moved: Moved, quiet: Terminal, step: Step) -> None:
     assert step(moved.recipe, moved.workspace, quiet)["run_id"]
     with pytest.raises(InputError, match=r"part-00000\.arrow.* changed since it was written"):
@@ -66,6 +68,9 @@ def test_a_step_finds_the_shards_only_where_the_recipe_says(moved: Moved, quiet:
 
 def test_the_report_shows_the_pictures_from_there(moved: Moved) -> None:
     hardest = pd.read_csv(moved.workspace.evaluation / "hardest.csv", dtype={"item_a": str, "item_b": str})
-    store, page = open_items(moved.recipe, moved.workspace), Path(moved.workspace.report / "index.html").read_text()
+    store, page = (
+        open_items(moved.recipe.loader, moved.workspace),
+        Path(moved.workspace.report / "index.html").read_text(),
+    )
     for item in hardest["item_a"]:
         assert base64.b64encode(store.jpeg(item)).decode("ascii") in page

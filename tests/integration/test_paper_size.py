@@ -7,9 +7,9 @@ import torch
 from mlim.data.collate import ItemCollator
 from mlim.data.tokenize import TextTokenizer
 from mlim.models.hub import build_mlim
-from mlim.objectives import PretrainObjective
 from mlim.recipe import load_recipe
-from mlim.training.device import Place
+from mlim.tasks.build import pretrain_objective
+from mlim.training.device import DeviceContext
 from mlim.training.loop import one_step
 from mlim.training.ranks import Ranks
 
@@ -39,9 +39,11 @@ def test_one_step_of_the_papers_job(tmp_path):
     )
     batch = ItemCollator(shop, tokenizer, recipe.text.max_tokens)(["a", "bb"])
     assert batch.input_ids.shape == (2, 64 + 2)
-    before = model.backbone.words.weight.detach().clone()
-    objective = PretrainObjective(model, recipe, recipe.pretrainings["recon-mlm-mam"], seed=0)
+    before = model.backbone.word_embeddings.weight.detach().clone()
+    objective = pretrain_objective(
+        model, recipe.pretrain, recipe.pretrainings["recon-mlm-mam"], recipe.text.limit, seed=0
+    )
     assert objective.prepare(batch, 0).tokens == 2 * (66 + 64)
-    one_step(objective, batch, recipe.pretrain.optim, Place(torch.device("cpu"), Ranks(), recipe.compute))
+    one_step(objective, batch, recipe.pretrain.optim, DeviceContext(torch.device("cpu"), Ranks(), recipe.compute))
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    assert not torch.equal(model.backbone.words.weight, before)
+    assert not torch.equal(model.backbone.word_embeddings.weight, before)

@@ -1,21 +1,27 @@
 """`make serve-prefect` for real: server, pool, worker, and the deployment run that a person would start."""
 
+import base64
 import json
 import subprocess
+import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 import yaml
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
-from tests.integration.conftest import ROOT, environment, free_port, make_checkout, run_in
+from tests.integration.conftest import CLOSED_PROXIES, environment, free_port, make_checkout, run_in
+from tests.reaper import of_this_run
 
 pytestmark = pytest.mark.integration
 
-START_SECONDS = 120
+START_SECONDS = 400  # the server, five `prefect` commands and the worker, on a machine with other work
 CANCEL_SECONDS = 90
 STOP_SECONDS = 60
 
@@ -33,35 +39,35 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The script behind `make serve-prefect`, with a state folder of its own; yields the client's environment."""
+    """What `make serve-prefect` runs, with a state folder of its own and proxies that are no way to loopback.
+
+    Yields the client's environment, as the last lines of the output say it.
+    """
     port, home = str(free_port()), tmp_path_factory.mktemp("prefect-home")
     settings = {"PORT": port, "PREFECT_HOME": str(home), "MLIM_ROOT": str(checkout)}
-    client = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_HOME": str(home)}
     log = (home / "serve.log").open("w")
     process = subprocess.Popen(
-        ["bash", str(ROOT / "scripts/serve-prefect.sh")],
+        [sys.executable, "-m", "flows.server"],
         cwd=checkout,
-        env=environment(**settings),
+        env=environment(**settings, **CLOSED_PROXIES),
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     try:
         wait_until(lambda: "Prefect is ready" in (home / "serve.log").read_text(), START_SECONDS)
-        yield client
+        secret = (home / "mlim-login").read_text().strip()
+        yield {
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_API_AUTH_STRING": secret,
+            "PREFECT_HOME": str(home),
+        }
     finally:
         process.terminate()
         process.wait(timeout=STOP_SECONDS)
         log.close()
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(home) in environment_of(p).get("PREFECT_HOME", "")]
+    left = [process for process in of_this_run() if str(home) in process.info["environ"].get("PREFECT_HOME", "")]
     assert not left, "the script left processes behind"
-
-
-def environment_of(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except psutil.Error:
-        return {}
 
 
 def wait_until(condition: object, seconds: float) -> None:
@@ -71,14 +77,32 @@ def wait_until(condition: object, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def ask(client: dict[str, str], path: str, **body: object) -> list[dict[str, object]]:
-    request = urllib.request.Request(
+def basic(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}
+
+
+def request(client: dict[str, str], path: str, headers: dict[str, str], body: object) -> urllib.request.Request:
+    return urllib.request.Request(
         f"{client['PREFECT_API_URL']}/{path}",
-        data=json.dumps(body).encode(),
-        headers={"content-type": "application/json"},
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"content-type": "application/json", **headers},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+
+
+def ask(client: dict[str, str], path: str, **body: object) -> list[dict[str, object]]:
+    with urllib.request.urlopen(
+        request(client, path, basic(client["PREFECT_API_AUTH_STRING"]), body), timeout=30
+    ) as answer:
         return list(json.load(answer))
+
+
+def status(client: dict[str, str], path: str, body: object = None, **headers: str) -> int:
+    """Of a GET, or of a POST when there is a body."""
+    try:
+        with urllib.request.urlopen(request(client, path, headers, body), timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def test_a_deployment_run_does_the_whole_job(checkout: Path, server: dict[str, str]) -> None:
@@ -111,8 +135,107 @@ def test_trainings_of_the_sweep_ran_side_by_side(server: dict[str, str]) -> None
 
 def test_the_server_listens_on_loopback_only(server: dict[str, str]) -> None:
     port = int(server["PREFECT_API_URL"].split(":")[2].split("/")[0])
-    listening = {c.laddr.ip for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port}
+    open_ones = [each for process in of_this_run("net_connections") for each in process.info["net_connections"] or ()]
+    listening = {each.laddr.ip for each in open_ones if each.status == "LISTEN" and each.laddr.port == port}
     assert listening == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("path", ["deployments/filter", "deployments/", "work_pools/", "admin/database/clear"])
+@pytest.mark.parametrize("body", [{}, None])
+def test_nobody_gets_in_without_the_login(server: dict[str, str], path: str, body: object) -> None:
+    """Point 21: the server answers 401 to whoever does not know the secret of the file."""
+    assert status(server, path, body) == 401
+    for wrong in ("mlim:wrong", server["PREFECT_API_AUTH_STRING"] + "x", ""):
+        assert status(server, path, body, **basic(wrong)) == 401
+    assert status(server, "deployments/filter", {}, **basic(server["PREFECT_API_AUTH_STRING"])) == 200
+
+
+def test_only_the_health_check_itself_is_open(server: dict[str, str]) -> None:
+    """Point 21: versions of Prefect before 3.6.22 let every path pass that ends in `health`."""
+    assert status(server, "health") == 200
+    assert status(server, "variables/name/my-health") == 401
+
+
+def test_the_login_lies_in_a_file_of_mode_600_and_is_shown_nowhere(server: dict[str, str]) -> None:
+    """Point 21: neither the terminal, nor a log, nor the list of processes has the secret."""
+    home, (_, password) = Path(server["PREFECT_HOME"]), server["PREFECT_API_AUTH_STRING"].split(":")
+    assert (home / "mlim-login").stat().st_mode & 0o777 == 0o600
+    assert len(password) >= 32
+    said = (home / "serve.log").read_text()
+    assert f'export PREFECT_API_AUTH_STRING="$(cat {home / "mlim-login"})"' in said
+    assert password not in said + (home / "mlim-server.log").read_text()
+    words = [word for process in of_this_run("cmdline") for word in process.info["cmdline"] or ()]
+    assert not [word for word in words if password in word]
+
+
+def test_pages_of_other_sites_are_not_served(server: dict[str, str]) -> None:
+    """Point 21: another origin gets no permission, and a foreign Host header (DNS rebinding) no answer."""
+    login = basic(server["PREFECT_API_AUTH_STRING"])
+    own = server["PREFECT_API_URL"].removesuffix("/api")
+    allowed = {}
+    for origin in (own, "http://shop.example", "null"):
+        asked = request(server, "deployments/filter", {**login, "Origin": origin}, {})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            allowed[origin] = answer.headers.get("Access-Control-Allow-Origin")
+    assert allowed == {own: own, "http://shop.example": None, "null": None}
+    for host in ("shop.example", "127.0.0.1.shop.example", "127.shop.example:4277"):
+        assert status(server, "deployments/filter", {}, **login, Host=host) == 400
+
+
+@pytest.mark.parametrize("protocols", [["prefect"], None])
+def test_events_are_not_told_to_strangers(server: dict[str, str], protocols: list[str] | None) -> None:
+    """Point 21: the websocket asks for the login too."""
+    address = server["PREFECT_API_URL"].replace("http", "ws", 1) + "/events/out"
+    with pytest.raises((ConnectionClosed, InvalidStatus)) as refused:
+        _events(address, protocols)
+    if isinstance(refused.value, InvalidStatus):
+        assert refused.value.response.status_code == 403
+    else:
+        assert refused.value.rcvd.code == 1008
+
+
+def _events(address: str, protocols: list[str] | None) -> None:
+    """Ask for events with a wrong login."""
+    with connect(address, subprotocols=protocols, proxy=None) as socket:
+        socket.send(json.dumps({"type": "auth", "token": "mlim:wrong"}))
+        socket.recv(timeout=30)
+
+
+@pytest.mark.parametrize("same", ["port", "folder"])
+def test_a_second_start_leaves_the_first_ones_deployments(
+    same: str, server: dict[str, str], tmp_path: Path, checkout: Path
+) -> None:
+    """Point 21: a used port, or a database in use, ends a second start before it deploys anything."""
+    port = server["PREFECT_API_URL"].split(":")[2].split("/")[0]
+    before = deployments(server)
+    settings = {
+        "port": {"PORT": port, "PREFECT_HOME": str(tmp_path)},
+        "folder": {"PORT": str(free_port()), "PREFECT_HOME": server["PREFECT_HOME"]},
+    }
+    command = [sys.executable, "-m", "flows.server"]
+    second = run_in(checkout, command, check=False, MLIM_ROOT=str(tmp_path), **settings[same])
+    assert second.returncode == 1
+    assert "nothing was deployed" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert deployments(server) == before
+
+
+def deployments(server: dict[str, str]) -> list[dict[str, Any]]:
+    """All deployments, but for the time at which the worker last asked for runs, which goes on."""
+    return [
+        {name: value for name, value in one.items() if name != "last_polled"}
+        for one in ask(server, "deployments/filter")
+    ]
+
+
+def test_a_run_without_the_login_says_how_to_get_it(checkout: Path, server: dict[str, str]) -> None:
+    """Point 21: `mlim run` on the server without the login is one sentence with the line to paste."""
+    stranger = {name: value for name, value in server.items() if name != "PREFECT_API_AUTH_STRING"}
+    done = run_in(checkout, ["mlim", "run", "--recipe", "tiny.yaml", "--work", "build/x"], check=False, **stranger)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: the Prefect server")
+    assert f'export PREFECT_API_AUTH_STRING="$(cat {server["PREFECT_HOME"]}/mlim-login)"' in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_wrong_recipe_fails_the_run(checkout: Path, server: dict[str, str]) -> None:
@@ -121,8 +244,8 @@ def test_a_wrong_recipe_fails_the_run(checkout: Path, server: dict[str, str]) ->
 
 
 def test_cancelling_stops_every_trainer(checkout: Path, server: dict[str, str]) -> None:
-    for name in ("items", "valid", "pairs", "pretrain"):
-        run_in(checkout, ["mkdir", "-p", "build/long"])
+    run_in(checkout, ["mkdir", "-p", "build/long"])
+    for name in (".mlim-folder", "items", "valid", "pairs", "pretrain"):
         run_in(checkout, ["cp", "-r", f"build/tiny/{name}", f"build/long/{name}"])
     long = {"recipe": "tiny.yaml", "overrides": '["finetune.steps=100000"]', "work": "build/long"}
     words = [word for name, value in long.items() for word in ("--param", f"{name}={value}")]
@@ -134,9 +257,5 @@ def test_cancelling_stops_every_trainer(checkout: Path, server: dict[str, str]) 
 
 
 def trainers(checkout: Path) -> list[int]:
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
-        words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(checkout) and "finetune" in words and "--recipe" in words:
-            found.append(process.info["pid"])
-    return found
+    here = [process for process in of_this_run("cmdline", "cwd") if process.info["cwd"] == str(checkout)]
+    return [process.pid for process in here if {"finetune", "--recipe"} <= set(process.info["cmdline"] or ())]

@@ -18,23 +18,31 @@ from typing import Any, NamedTuple
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
-from mlim.catalog.items import ItemStore
 from mlim.console import Terminal
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
+from mlim.evaluation.scoring import score_pairs
+from mlim.evaluation.threshold import Calibration
 from mlim.files import read_json, sha256_of, write_json
+from mlim.manifest import remove_derived, write_manifest
 from mlim.models.config import MlimConfig
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
-from mlim.recipe import Recipe, load_recipe
-from mlim.registry import Registry
+from mlim.recipe import GateConfig, Recipe, load_recipe
+from mlim.registry import VERSION_SHA256, Registry
+from mlim.shards.items import ItemStore
+from mlim.steps.evaluate import evaluate, read_scored
+from mlim.steps.finetune import finetune
 from mlim.steps.register import register
+from mlim.steps.report import report
+from mlim.steps.stack import stack
 from mlim.tracking import client, stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
@@ -103,7 +111,7 @@ def put_model(recipe: Recipe, workspace: Workspace, seed: int, head_scale: float
     folder = workspace.finetuned(recipe.main, recipe.seeds[0])
     matcher.save_pretrained(folder / "model")
     tokenizer.save(folder / "model")
-    with stage_run(recipe, workspace, "finetune", recipe.main, lineage(workspace)) as run:
+    with stage_run(recipe.record, workspace, "finetune", recipe.main, lineage(workspace)) as run:
         write_json(folder / "summary.json", {"row": recipe.main, "seed": recipe.seeds[0], "run_id": run.id})
     pairs = pd.read_parquet(workspace.pairs / "pairs.parquet", columns=["item_a", "item_b", "label", "split"])
     scores = np.random.default_rng(seed).random(len(pairs))
@@ -114,15 +122,28 @@ def put_model(recipe: Recipe, workspace: Workspace, seed: int, head_scale: float
         "modality": "both",
         "pairs": int((pairs["split"] == "test").sum()),
         "threshold_rule": "best-f1",
+        "target_precision": 0.9,
         "precision_at_threshold": 0.5,
         "recall_at_threshold": 0.5,
         "baselines": {},
+        "called_matches": 0.5,
+        "kinds": [],
         "boosted_trees_win": False,
         "prevalence": 0.33,
         "pr_auc": {"both": {"value": 0.5, "low": 0.4, "high": 0.6}},
         "threshold": 0.5,
         "calibration": {"slope": 1.0, "intercept": 0.0},
+        "matcher": {"threshold": 0.5, "slope": 1.0, "intercept": 0.0},
+        "registered": {
+            "scorer": "matcher",
+            "pr_auc": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "baselines": {},
+        },
     }
+    write_json(workspace.stack / "summary.json", {"registered": "matcher", "run_id": run.id})
+    judged = pairs.assign(score=scores).query("split != 'train'")
+    judged.assign(scorer="matcher").to_parquet(workspace.stack / "scores.parquet")
+    judged.assign(baseline="boosted-trees").to_parquet(workspace.stack / "baselines.parquet")
     write_json(workspace.evaluation / "metrics.json", metrics)
     write_json(workspace.evaluation / "summary.json", {**metrics, "run_id": run.id})
 
@@ -133,7 +154,7 @@ def relabel(workspace: Workspace, recipe: Recipe, version: str, better: bool) ->
     table = pq.read_table(path)
     frame = table.to_pandas()
     test = frame["split"] == "test"
-    probability = Registry(recipe).score(version, [request(workspace, frame[test])])
+    probability = Registry(recipe.tracking).score(version, [request(workspace, frame[test])])
     above = probability > np.median(probability)
     frame.loc[test, "label"] = (above if better else ~above).astype(np.int8)
     pq.write_table(table.from_pandas(frame, schema=table.schema, preserve_index=False), path)
@@ -156,8 +177,8 @@ def some_pairs(workspace: Workspace, count: int = 3) -> pd.DataFrame:
 
 
 def artifacts_of(recipe: Recipe, version: str) -> Path:
-    source = client(recipe).get_model_version(recipe.tracking.model_name, version).source
-    location = client(recipe).get_logged_model(source.removeprefix("models:/")).artifact_location
+    source = client(recipe.tracking).get_model_version(recipe.tracking.model_name, version).source
+    location = client(recipe.tracking).get_logged_model(source.removeprefix("models:/")).artifact_location
     return Path(location.removeprefix("file://"))
 
 
@@ -165,16 +186,70 @@ def test_first_version_is_champion_and_leads_back_to_its_origin(registered):
     recipe, trained, summary, _ = registered
     assert (summary["version"], summary["aliases"], summary["promoted"]) == ("1", ["challenger", "champion"], True)
     assert read_json(trained.registration / "summary.json") == summary
-    tags = Registry(recipe).tags("1")
+    tags = Registry(recipe.tracking).tags("1")
     finetuned = read_json(trained.finetuned(recipe.main, 0) / "summary.json")["run_id"]
     assert tags["mlim.run.finetune"] == finetuned
-    assert tags["mlim.commit"] == client(recipe).get_run(finetuned).data.tags["mlim.commit"]
+    assert tags["mlim.commit"] == client(recipe.tracking).get_run(finetuned).data.tags["mlim.commit"]
     assert tags["mlim.data_version"] == sha256_of(trained.items / "manifest.json")
     assert tags["mlim.validation"] == "passed"
     assert tags["mlim.test_pairs_sha256"] == read_json(trained.pairs / "summary.json")["test_pairs_sha256"]
     assert tags["mlim.pr_auc"] == "0.500000"
     assert tags["stage"] == "Production"
-    assert client(recipe).get_model_version(summary["model"], "1").run_id == summary["run_id"]
+    assert client(recipe.tracking).get_model_version(summary["model"], "1").run_id == summary["run_id"]
+
+
+def test_objections_refuse_a_champion_until_a_person_says_why(recipe, trained, quiet, capfd):
+    """A useless model ends as challenger, the run ends well, and what overrules it is recorded."""
+    recipe = recipe.model_copy(update={"gate": GateConfig(sampled_pairs=8)})
+    metrics = read_json(trained.evaluation / "metrics.json")
+    registered = {**metrics["registered"], "pr_auc": {"value": 0.35, "low": 0.3, "high": 0.4}}
+    useless = {**metrics, "registered": registered, "called_matches": 1.0}
+    write_json(trained.evaluation / "metrics.json", useless)
+    registry = Registry(recipe.tracking)
+    summary = register(recipe, trained, quiet)
+    assert (summary["aliases"], summary["promoted"], registry.holder("champion")) == (["challenger"], False, None)
+    assert {"chance", "one-answer"} <= {found["code"] for found in summary["objections"]}
+    assert "not promoted (chance, one-answer" in summary["why"]
+    assert "warning: not fit to be champion: PR-AUC 0.350 [0.300, 0.400] is not above chance" in capfd.readouterr().err
+    card = (trained.registration / "model_card" / "README.md").read_text()
+    assert (
+        card.index("## Can you use this? Not yet") < card.index("is not above chance") < card.index("## Intended use")
+    )
+    with pytest.raises(InputError, match=r"has 1 version and no champion .* models:/mlim-matcher@challenger"):
+        registry.version_of("champion")
+    with pytest.raises(InputError, match="--force: is blank"):
+        register(recipe, trained, quiet, " ")
+    forced = register(recipe, trained, quiet, "a talk")
+    assert (forced["version"], forced["aliases"], forced["forced"]) == ("1", ["challenger", "champion"], "a talk")
+    tags = registry.tags("1")
+    assert tags["mlim.forced"] == "a talk"
+    assert tags["mlim.objections"].startswith("chance, one-answer")
+    again = register(recipe, trained, quiet)
+    assert (again["promoted"], again["forced"], registry.holder("champion")) == (False, "a talk", "1")
+    client(recipe.tracking).delete_model_version_tag(registry.name, "1", "mlim.forced")
+    doubted = register(recipe, trained, quiet)  # as one that became champion before there was a gate
+    assert "it would not be promoted now (chance, one-answer" in doubted["why"]
+    assert registry.holder("champion") == "1"
+
+
+def test_a_model_of_shuffled_labels_is_refused_and_the_run_ends_well(recipe, own_workspace, quiet):
+    """Trained, evaluated, registered and reported on labels that mean nothing."""
+    path = own_workspace.pairs / "pairs.parquet"
+    table = pq.read_table(path)
+    labels = pa.array(np.random.default_rng(0).permutation(table["label"].to_numpy()), pa.int8())
+    pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", labels), path)
+    changes = {"main": "no-pretraining", "gate": GateConfig(sampled_pairs=8)}
+    recipe = recipe.model_copy(update=changes)
+    finetune(recipe, own_workspace, quiet, recipe.main, recipe.seeds[0])
+    stack(recipe, own_workspace, quiet)
+    evaluate(recipe, own_workspace, quiet)
+    summary = register(recipe, own_workspace, quiet)
+    assert (summary["aliases"], Registry(recipe.tracking).holder("champion")) == (["challenger"], None)
+    assert "chance" in {found["code"] for found in summary["objections"]}
+    report(recipe, own_workspace, quiet)
+    page = (own_workspace.report / "index.html").read_text()
+    assert "<h1>Can you use this? Not yet" in page
+    assert "Nothing shows that it is better than chance" in page
 
 
 def test_an_unchanged_model_makes_no_new_version(recipe, trained, quiet):
@@ -182,23 +257,36 @@ def test_an_unchanged_model_makes_no_new_version(recipe, trained, quiet):
     again = register(recipe, trained, quiet)
     assert (again["version"], again["promoted"]) == ("1", False)
     assert again["aliases"] == ["challenger", "champion"]
-    assert len(client(recipe).search_model_versions("")) == 1
+    assert len(client(recipe.tracking).search_model_versions("")) == 1
 
 
 @pytest.mark.parametrize("better", [True, False])
-def test_promotion_follows_the_same_test_pairs(recipe, trained, quiet, better):
+def test_promotion_follows_the_same_test_pairs(recipe, trained, quiet, better, monkeypatch):
+    monkeypatch.setattr(
+        "mlim.evaluation.resampling.FEWEST_UNITS", 2
+    )  # the toy catalog has two families in its test split
     register(recipe, trained, quiet)
     relabel(trained, recipe, "1", better=not better)  # the champion is now wrong (or right) on every pair
     put_model(recipe, trained, seed=0, head_scale=-1.0)  # the ranking turned over
     summary = register(recipe, trained, quiet)
     assert summary["version"] == "2"
     assert summary["promoted"] is better, summary["why"]
-    registry = Registry(recipe)
+    registry = Registry(recipe.tracking)
     assert registry.holder("challenger") == "2"
     assert registry.holder("champion") == ("2" if better else "1")
     assert registry.tags("1")["stage"] == ("Archived" if better else "Production")
     assert registry.tags("2")["stage"] == ("Production" if better else "Staging")
     assert "champion version 1 on the same" in summary["why"]
+
+
+def test_too_few_families_promote_nothing(recipe, trained, quiet):
+    """Point 6: without an interval a better figure is no reason to replace the champion, and one sentence says so."""
+    register(recipe, trained, quiet)
+    relabel(trained, recipe, "1", better=False)
+    put_model(recipe, trained, seed=0, head_scale=-1.0)
+    summary = register(recipe, trained, quiet)
+    assert not summary["promoted"]
+    assert "fewer than the 10 that an interval needs: no interval and no verdict" in summary["why"]
 
 
 def test_no_file_of_a_version_is_a_pickle(registered):
@@ -218,23 +306,30 @@ def test_tampered_weights_are_refused(recipe, trained, quiet):
     changed[-1] ^= 1
     weights.write_bytes(bytes(changed))
     with pytest.raises(Exception, match=r"model\.safetensors changed"):
-        Registry(recipe).score("1", [some_pairs(trained)])
+        Registry(recipe.tracking).score("1", [some_pairs(trained)])
 
 
 def test_a_champion_that_cannot_be_scored_stays_and_says_so(recipe, trained, quiet):
     register(recipe, trained, quiet)
-    next(artifacts_of(recipe, "1").rglob("model.safetensors")).write_bytes(b"broken")
+    folder = artifacts_of(recipe, "1")
+    settings = folder / "artifacts" / "matcher" / "serving.json"
+    write_json(settings, {**read_json(settings), "setting_of_old": 1})  # as registered by another version of mlim
+    write_manifest(settings.parent)
+    remove_derived(folder)
+    client(recipe.tracking).set_model_version_tag(
+        recipe.tracking.model_name, "1", VERSION_SHA256, write_manifest(folder)
+    )
     put_model(recipe, trained, seed=1)
     summary = register(recipe, trained, quiet)
     assert (summary["version"], summary["promoted"]) == ("2", False)
     assert "cannot be scored" in summary["why"]
-    assert Registry(recipe).holder("champion") == "1"
+    assert Registry(recipe.tracking).holder("champion") == "1"
 
 
 def test_registration_needs_its_inputs(recipe, own_workspace, quiet):
     with pytest.raises(InputError, match="mlim evaluate") as caught:
         register(recipe, own_workspace, quiet)
-    assert len(caught.value.problems) == 2
+    assert len(caught.value.problems) == 3  # finetune, stack, evaluate
 
 
 def test_evaluation_of_another_row_is_refused(recipe, trained, quiet):
@@ -272,6 +367,37 @@ def test_served_scores_are_those_of_the_network(registered, loaded):
         direct = torch.sigmoid(Matcher.from_pretrained(folder)(batch.first, batch.second, "both"))
     served = loaded.predict(request(workspace, frame))["probability"]
     np.testing.assert_allclose(served, direct, atol=1e-6)
+
+
+def test_a_served_stack_scores_as_the_batch_did(recipe, trained, quiet):
+    """Parts, matcher and their combination, from the texts and pictures of a request alone."""
+    folder = trained.finetuned(recipe.main, recipe.seeds[0])
+    pairs = pd.read_parquet(trained.pairs / "pairs.parquet", columns=["item_a", "item_b", "label", "split"])
+    pairs = pairs[pairs["split"] != "train"]
+    network = Matcher.from_pretrained(folder / "model")
+    store = ItemStore.open(trained.items, trained.valid / "index.parquet")
+    collate = PairCollator(store, TextTokenizer.from_folder(folder / "model"), recipe.text.max_tokens)
+    shown = [Pair(*row) for row in pairs[["item_a", "item_b", "label"]].itertuples(index=False)]
+    scores = {modality: score_pairs(network, shown, collate, modality, 8) for modality in ("both", "text", "image")}
+    shares = [pairs.assign(modality=modality, score=values) for modality, values in scores.items()]
+    pd.concat(shares).to_parquet(folder / "scores.parquet")
+    stack(recipe, trained, quiet)
+    metrics = evaluate(recipe, trained, quiet)
+    assert metrics["registered"]["scorer"] != "matcher"  # the network is random
+    version = register(recipe, trained, quiet)["version"]
+    assert Registry(recipe.tracking).tags(version)["mlim.scorer"] == metrics["registered"]["scorer"]
+    scored = read_scored(recipe, trained)
+    test = scored.of_registered.query("split == 'test'")
+    expected = Calibration(**metrics["calibration"]).apply(test["score"].to_numpy())
+    answers = Registry(recipe.tracking).answer(version, [request(trained, test)])
+    np.testing.assert_allclose(answers["probability"], expected, atol=1e-5)
+    texts = request(trained, test)[["text_a", "text_b"]]
+    with Registry(recipe.tracking).fetched(version) as files:
+        alone = mlflow.pyfunc.load_model(str(files)).predict(texts, params={"modality": "text"})
+    matcher = scored.matcher.query("split == 'test' and modality == 'text'")["score"].to_numpy()
+    decision = metrics["matcher"]
+    expected = Calibration(decision["slope"], decision["intercept"]).apply(matcher)
+    np.testing.assert_allclose(alone["probability"], expected, atol=1e-5)
 
 
 def test_a_server_far_away_holds_versions_too(tiny_recipe, own_workspace, quiet, tmp_path):
@@ -390,7 +516,7 @@ def test_the_champion_answers_over_http_as_in_the_process(registered, scoring_se
     pairs = some_pairs(registered.workspace)
     answer = post(scoring_server, {"dataframe_records": pairs.to_dict(orient="records")})
     served = [row["probability"] for row in answer["predictions"]]
-    np.testing.assert_allclose(served, Registry(registered.recipe).score("1", [pairs]), atol=1e-6)
+    np.testing.assert_allclose(served, Registry(registered.recipe.tracking).score("1", [pairs]), atol=1e-6)
     texts = pairs[["text_a", "text_b"]].to_dict(orient="records")
     assert post(scoring_server, {"dataframe_records": texts, "params": {"modality": "text"}})["predictions"]
     bad = pairs.head(1).assign(image_a="no base64!").to_dict(orient="records")

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from report_results import fill
 
-from mlim.report.gather import gather
 from mlim.report.page import render
+from mlim.steps.gathered import gather, reported
 from scripts.chromium import photograph, widths_in_frame
 
 pytestmark = pytest.mark.integration
@@ -18,7 +18,8 @@ def page(own_workspace, tiny_recipe, tmp_path) -> Path:
     fill(own_workspace, tiny_recipe)
     lineage = {"commit": "0123abc", "dirty": False, "data_version": "feed", "validation": "passed"}
     path = tmp_path / "index.html"
-    path.write_text(render(tiny_recipe, gather(tiny_recipe, own_workspace), own_workspace, lineage), encoding="utf-8")
+    gathered = gather(tiny_recipe, own_workspace)
+    path.write_text(render(reported(tiny_recipe), gathered, own_workspace, lineage), encoding="utf-8")
     return path
 
 

@@ -3,7 +3,7 @@
 import pytest
 from report_results import fill
 
-from mlim import cli
+from mlim.cli.main import main
 from mlim.errors import InputError
 from mlim.files import read_json, sha256_of, write_json
 from mlim.report.results import BEGIN, END, RESULTS_FILE, write_results
@@ -19,25 +19,32 @@ def recipe(tiny_recipe, tmp_path):
     return tiny_recipe.model_copy(update={"tracking": tracking})
 
 
+def label_point(pairs, first, second):
+    ends = [{"value": value, "low": value - 0.02, "high": value + 0.02} for value in (first, second, first - second)]
+    difference = {**ends[2], "p_value": 0.01}
+    return {"pairs": pairs, "seeds": 3, "pretrained": ends[0], "unpretrained": ends[1], "difference": difference}
+
+
 def test_results_are_written_from_the_latest_report(recipe, own_workspace, quiet, tmp_path):
     fill(own_workspace, recipe)
     first, second = report(recipe, own_workspace, quiet), report(recipe, own_workspace, quiet)
     assert first["sha256"] == second["sha256"] == sha256_of(own_workspace.report / "index.html")
     assert read_json(own_workspace.report / "summary.json") == second
-    stored = {entry.path for entry in client(recipe).list_artifacts(second["run_id"])}
+    stored = {entry.path for entry in client(recipe.tracking).list_artifacts(second["run_id"])}
     assert {"index.html", RESULTS_FILE, EFFECTS_FILE, ROWS_FILE} <= stored
-    tags = client(recipe).get_run(second["run_id"]).data.tags
+    tags = client(recipe.tracking).get_run(second["run_id"]).data.tags
     assert tags[f"{CLAIM_TAG}pretraining"] in ("supported", "not separated")
     assert tags[f"{CLAIM_TAG}shared-mask"] == "not measured"
 
     out = tmp_path / "results.md"
     out.write_text(f"# By hand\n\n{BEGIN}\nold\n{END}\n\nkept\n")
-    assert write_results(recipe, out) == 1
+    assert write_results(recipe.tracking, out) == 1
     text = out.read_text()
     assert text.startswith("# By hand\n")
     assert text.endswith("\n\nkept\n")
     assert "\nold\n" not in text
     assert "| RECON + MLM + MAM | 0.822 | 0.804 to 0.840 |" in text
+    assert "Does pre-training pay?" not in text  # nobody measured it
     assert "| Gradient-boosted trees | 0.851 | 0.833 to 0.869 |" in text
     assert "missing-image 1, no-text 1" in text
     assert "What is not shown:" in text
@@ -45,24 +52,35 @@ def test_results_are_written_from_the_latest_report(recipe, own_workspace, quiet
     assert "(results-effects.svg)" in text
     assert (tmp_path / "results-effects.svg").read_text().startswith("<?xml")
     assert "\n- trained on " in text
-    assert write_results(recipe, out) == 1
+    assert write_results(recipe.tracking, out) == 1
     assert out.read_text() == text
 
     beside = out.with_suffix(".json")  # as if it had been measured on a machine whose MLflow is not here
-    elsewhere = [{**each, "catalog": "far/away.yaml", "dirty": False} for each in read_json(beside)]
+    curve = [label_point(500, 0.7, 0.6), label_point(1500, 0.8, 0.75)]
+    other = {"catalog": "far/away.yaml", "dirty": False, "label_curve": curve}
+    elsewhere = [{**each, **other} for each in read_json(beside)]
     write_json(beside, elsewhere)
-    assert write_results(recipe, out) == 2
-    assert write_results(recipe, out) == 2
+    assert write_results(recipe.tracking, out) == 2
+    assert write_results(recipe.tracking, out) == 2
     both = out.read_text()
     assert both.count("| RECON + MLM + MAM | 0.822 |") == 2
     assert f"## Recipe `{recipe.name}` on `far/away.yaml`" in both
+    assert "away, tiny, 40 items:" in both
+    assert "| 1,500 | 0.800 [0.780, 0.820] | 0.750 [0.730, 0.770] | +0.050 [+0.030, +0.070] | 0.010 | 3 |" in both
+    assert (tmp_path / "results-labels.svg").read_text().startswith("<?xml")
     assert [each["catalog"] for each in read_json(beside)].count("far/away.yaml") == 1
 
     (own_workspace.report / "by-hand.md").write_text("# no block\n")
     with pytest.raises(InputError, match="has no block"):
-        write_results(recipe, own_workspace.report / "by-hand.md")
+        write_results(recipe.tracking, own_workspace.report / "by-hand.md")
+    for foreign in ('{"my": "notes"}', "[1]", '[{"recipe": "x"}]', "{"):
+        (tmp_path / "notes.json").write_text(foreign)
+        with pytest.raises(InputError, match=r"notes\.json: is not what `mlim results` keeps"):
+            write_results(recipe.tracking, tmp_path / "notes.md")
+        assert (tmp_path / "notes.json").read_text() == foreign
+        assert not (tmp_path / "notes-effects.svg").exists()
     with pytest.raises(InputError, match="holds no finished report"):
-        write_results(recipe, tmp_path / "new.md", experiment="another")
+        write_results(recipe.tracking, tmp_path / "new.md", experiment="another")
 
 
 def test_one_command_makes_the_report_and_the_page_of_results(recipe, own_workspace, monkeypatch, tmp_path):
@@ -71,7 +89,7 @@ def test_one_command_makes_the_report_and_the_page_of_results(recipe, own_worksp
     options = ["--recipe", tmp_path / "given.yaml", "--work", own_workspace.root, "--results", tmp_path / "page.md"]
     monkeypatch.setattr("sys.argv", ["mlim", "report", *map(str, options), "--quiet"])
     with pytest.raises(SystemExit, match="0"):
-        cli.main()
+        main()
     assert "| RECON + MLM + MAM | 0.822 |" in (tmp_path / "page.md").read_text()
 
 

@@ -45,9 +45,9 @@ def tracked_at(address: str) -> Recipe:
 
 def test_a_server_keeps_runs_files_and_what_came_while_it_was_away(server, workspace, tmp_path):
     recipe = tracked_at(server.address)
-    check_server(recipe)
+    check_server(recipe.tracking)
     (tmp_path / "table.csv").write_text("a\n")
-    with stage_run(recipe, workspace, "pretrain", "x", LINEAGE) as run:
+    with stage_run(recipe.record, workspace, "pretrain", "x", LINEAGE) as run:
         run.artifact(tmp_path / "table.csv")
         run.log({"mlm": 3.0}, 1)
         run.flush()
@@ -57,7 +57,7 @@ def test_a_server_keeps_runs_files_and_what_came_while_it_was_away(server, works
             run.flush()
         run.log({"mlm": 1.0}, 3)
         server.start()
-    store = client(recipe)
+    store = client(recipe.tracking)
     found = store.get_run(run.id)
     assert found.info.status == "FINISHED"
     assert found.info.artifact_uri.startswith("mlflow-artifacts:")
@@ -71,7 +71,7 @@ def test_a_lost_server_is_a_failure_that_names_it(server, workspace):
     recipe = tracked_at(server.address)
 
     def lose(error: Exception | None) -> None:
-        with stage_run(recipe, workspace, "pretrain", "x", LINEAGE) as run:
+        with stage_run(recipe.record, workspace, "pretrain", "x", LINEAGE) as run:
             run.log({"mlm": 3.0}, 1)
             server.stop()
             if error is not None:
@@ -80,7 +80,7 @@ def test_a_lost_server_is_a_failure_that_names_it(server, workspace):
     with pytest.raises(MlimError, match=f"{server.address} was lost"):
         lose(None)
     with pytest.raises(InputError, match=f"{server.address} cannot be reached"):
-        check_server(recipe)
+        check_server(recipe.tracking)
     server.start()
     with pytest.raises(ZeroDivisionError):  # what went wrong first is what a person hears
         lose(ZeroDivisionError())
@@ -102,7 +102,7 @@ from tests.mlflow_server import MlflowServer
 
 recipe = load_recipe("demo", [f"tracking.uri={sys.argv[1]}"])
 origin = Lineage("unknown", False, "data", "passed")
-with stage_run(recipe, Workspace(Path(sys.argv[2])), "pretrain", "x", origin) as run:
+with stage_run(recipe.record, Workspace(Path(sys.argv[2])), "pretrain", "x", origin) as run:
     run.log({"mlm": 1.0}, 1)
     print(run.id, flush=True)
     time.sleep(float(sys.argv[3]))
@@ -110,7 +110,7 @@ with stage_run(recipe, Workspace(Path(sys.argv[2])), "pretrain", "x", origin) as
 
 
 def start(recipe: Recipe, workspace: Workspace, seconds: float) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", SCRIPT, tracking_uri(recipe), str(workspace.root), str(seconds)]
+    command = [sys.executable, "-c", SCRIPT, tracking_uri(recipe.tracking), str(workspace.root), str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -121,7 +121,7 @@ def start_and_wait(recipe: Recipe, workspace: Workspace, seconds: float) -> tupl
 
 
 def status_of(recipe: Recipe, run_id: str) -> str:
-    return str(client(recipe).get_run(run_id).info.status)
+    return str(client(recipe.tracking).get_run(run_id).info.status)
 
 
 def test_sigterm_closes_the_run_and_a_kill_is_noticed_later(recipe, workspace):
@@ -129,7 +129,7 @@ def test_sigterm_closes_the_run_and_a_kill_is_noticed_later(recipe, workspace):
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=STOP_SECONDS) == 128 + signal.SIGTERM
     assert status_of(recipe, run_id) == "KILLED"
-    assert client(recipe).get_run(run_id).data.metrics == {"mlm": 1.0}
+    assert client(recipe.tracking).get_run(run_id).data.metrics == {"mlm": 1.0}
     process, killed = start_and_wait(recipe, workspace, seconds=60)
     process.kill()
     process.wait(timeout=STOP_SECONDS)
@@ -144,6 +144,6 @@ def test_a_new_database_survives_processes_that_start_at_once(recipe, workspace)
     processes = [start(recipe, workspace, seconds=0) for _ in range(3)]
     results = [(process.communicate(timeout=SERVER_SECONDS)[1], process.returncode) for process in processes]
     assert results == [("", 0)] * len(processes)
-    experiment = client(recipe).get_experiment_by_name("mlim")
-    runs = client(recipe).search_runs([experiment.experiment_id])
+    experiment = client(recipe.tracking).get_experiment_by_name("mlim")
+    runs = client(recipe.tracking).search_runs([experiment.experiment_id])
     assert sorted(run.data.tags["mlim.stage"] for run in runs) == ["pipeline", "pretrain", "pretrain", "pretrain"]

@@ -11,8 +11,8 @@ from commands import finish, run, start, wait_for_checkpoint
 from safetensors.torch import load_file
 
 from mlim.files import read_json
-from mlim.recipe import Recipe
-from mlim.training.journal import TIMED
+from mlim.recipe import BalanceConfig, Recipe
+from mlim.training.metric_logger import TIMED
 from mlim.workspace import Workspace
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ LONG_DRIFT = 1e-3  # of weights over hundreds of steps
 
 @pytest.fixture
 def work(tiny_workspace, tiny_recipe, tmp_path):
-    """A maker of work folders with the same data; without dropout, which every process draws for itself."""
+    """A maker of work folders with the same data; balanced, without dropout, which every process draws for itself."""
 
     def make(name: str, **changes: object) -> Workspace:
         root = tmp_path / name
@@ -35,6 +35,8 @@ def work(tiny_workspace, tiny_recipe, tmp_path):
             )
             for stage in ("pretrain", "finetune")
         }
+        balance = BalanceConfig(every=4, smoothing=0.5, most=100)
+        stages["pretrain"] = stages["pretrain"].model_copy(update={"balance": balance})
         stages["finetune"] = stages["finetune"].model_copy(update={"head_dropout": 0.0})
         recipe: Recipe = tiny_recipe.model_copy(update={"model": model, **stages})
         (root / "given.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
@@ -45,7 +47,7 @@ def work(tiny_workspace, tiny_recipe, tmp_path):
 
 def assert_same_training(one: Path, other: Path, drift: float = 1e-4) -> None:
     """Losses to 1e-5 in every reading; weights drift a little where gradients are rounding alone (keys' biases)."""
-    losses = [pd.read_csv(folder / "history.csv").drop(columns=list(TIMED)) for folder in (one, other)]
+    losses = [pd.read_csv(folder / "history.csv").drop(columns=list(TIMED), errors="ignore") for folder in (one, other)]
     pd.testing.assert_frame_equal(*losses, check_exact=False, rtol=0, atol=1e-5)
     weights = [load_file(folder / "model" / "model.safetensors") for folder in (one, other)]
     assert weights[0].keys() == weights[1].keys()
@@ -58,7 +60,7 @@ def test_two_processes_give_the_losses_of_one(work):
         run(alone, *words)
         said = run(together, *words, processes=2)
         assert said.count("parameters,") == 1  # one of them talks
-        assert "arning" not in said
+        assert "Warning" not in said  # of torch; that a short training beats nothing is said in a warning of ours
     assert_same_training(alone.pretrained(NAME, 0), together.pretrained(NAME, 0))
     assert_same_training(alone.finetuned(ROW, 0), together.finetuned(ROW, 0))
 
@@ -106,7 +108,7 @@ def test_a_batch_that_cannot_be_dealt_is_refused(work):
     workspace = work("odd", batch_size=5)
     code, said = finish(start(workspace, "pretrain", NAME, processes=2))
     assert code != 0
-    assert "batch_size 5 cannot be dealt evenly to 2 processes" in said
+    assert "batch_size 5 cannot be divided evenly among 2 processes" in said
 
 
 def test_mlim_starts_as_many_processes_as_the_recipe_wants(work):

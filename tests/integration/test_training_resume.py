@@ -10,7 +10,7 @@ from commands import finish, run, start, wait_for_checkpoint
 
 from mlim.files import read_json, sha256_of
 from mlim.recipe import Recipe
-from mlim.training.journal import TIMED
+from mlim.training.metric_logger import TIMED
 from mlim.workspace import Workspace
 
 pytestmark = pytest.mark.integration
@@ -36,7 +36,7 @@ def work(tiny_workspace, tiny_recipe, tmp_path_factory):
 
 
 def losses(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "history.csv").drop(columns=list(TIMED))
+    return pd.read_csv(folder / "history.csv").drop(columns=list(TIMED), errors="ignore")
 
 
 @pytest.fixture(scope="module")

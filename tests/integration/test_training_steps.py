@@ -6,14 +6,19 @@ import pandas as pd
 import pytest
 
 from mlim.console import Terminal
+from mlim.errors import InputError
 from mlim.evaluation.pr_auc import average_precision
-from mlim.files import read_json, sha256_of
+from mlim.evaluation.scores import labels_of, part, read_scores, scores_of
+from mlim.files import read_json, sha256_of, write_json
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
+from mlim.steps.ablate import ablate
 from mlim.steps.finetune import finetune
 from mlim.steps.pretrain import pretrain
+from mlim.steps.runs import train_missing
+from mlim.steps.variants import Variant
 from mlim.tracking import client
-from mlim.training.journal import HISTORY_COLUMNS
+from mlim.training.metric_logger import ROW
 from mlim.workspace import Workspace
 
 pytestmark = pytest.mark.integration
@@ -42,9 +47,11 @@ def test_pre_training_leaves_a_model_its_losses_and_a_summary(trained, tiny_reci
     model = Mlim.from_pretrained(folder / "model")
     assert summary["parameters"]["total"] == sum(parameter.numel() for parameter in model.parameters())
     history = pd.read_csv(folder / "history.csv")
-    assert tuple(history.columns) == HISTORY_COLUMNS
+    assert {*history.columns[:6]} == {*ROW, "mlm", "recon", "total"}
     last = history[(history["kind"] == "validation") & (history["step"] == tiny_recipe.pretrain.steps)]
-    assert set(last["mode"]) == {"heavy_image", "heavy_text", "light"}
+    assert set(last["mode"]) == {"heavy_image", "heavy_text", "light", "all"}
+    assert summary["references"].keys() == summary["final"].keys()
+    assert summary["not_beaten"]  # after a handful of steps
     assert not workspace.checkpoints("pretrain", NAME, 0).exists()
 
 
@@ -70,13 +77,13 @@ def test_a_row_of_one_modality_is_scored_by_it_alone(trained, modality):
 
 def test_every_loss_by_mode_reaches_the_tracked_run(trained, tiny_recipe):
     _, summaries = trained
-    run = client(tiny_recipe).get_run(summaries["pretrain"]["run_id"])
+    run = client(tiny_recipe.tracking).get_run(summaries["pretrain"]["run_id"])
     assert run.info.status == "FINISHED"
     wanted = {"train/recon", "validation/mlm/light", "validation/recon/heavy_image", "learning_rate", "grad_norm"}
     wanted |= {"samples_per_second"}
     assert wanted <= run.data.metrics.keys()
-    stored = {entry.path for entry in client(tiny_recipe).list_artifacts(run.info.run_id)}
-    assert stored == {"history.csv", "recipe.yaml", "watch"}  # strips of reconstructions
+    stored = {entry.path for entry in client(tiny_recipe.tracking).list_artifacts(run.info.run_id)}
+    assert stored == {"history.csv", "recipe.yaml", "samples"}  # strips of reconstructions
     assert run.data.metrics["validation/mlm"] == pytest.approx(summaries["pretrain"]["final"]["mlm"])
 
 
@@ -96,8 +103,34 @@ def test_the_same_recipe_data_and_seed_give_the_same_bytes(trained, tiny_recipe,
 
 
 def test_a_new_training_leaves_nothing_of_an_earlier_one_to_look_at(tiny_recipe, own_workspace, quiet):
-    folder = own_workspace.watched("pretrain", NAME, 0) / "reconstructions"
+    folder = own_workspace.samples("pretrain", NAME, 0)
     folder.mkdir(parents=True)
     (folder / "step-99999999.png").touch()
     pretrain(tiny_recipe, own_workspace, quiet, NAME, 0)
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000003.png", "step-00000006.png"]
+
+
+def test_further_fine_tunings_start_from_the_same_pre_training_and_leave_the_first_alone(
+    trained, tiny_recipe, tmp_path
+):
+    workspace = Workspace(shutil.copytree(trained[0].root, tmp_path / "work"))
+    rows = {name: tiny_recipe.rows[name] for name in (tiny_recipe.main, "text-only")}
+    recipe = tiny_recipe.model_copy(update={"rows": rows, "finetunings": 2})
+    first = {row: sha256_of(workspace.finetuned(row, 0) / "scores.parquet") for row in rows}
+    place = Variant(recipe, workspace)
+    train_missing([place], Terminal(quiet=True))
+    summary = ablate(recipe, workspace, Terminal(quiet=True))
+    for row, sha256 in first.items():
+        folder, again = workspace.finetuned(row, 0), workspace.finetuned(row, 0, 1)
+        assert sha256_of(folder / "scores.parquet") == sha256 != sha256_of(again / "scores.parquet")
+        told, of_first = (read_json(place / "summary.json") for place in (again, folder))
+        assert (told["seed"], told["again"], told["made_from"]) == (0, 1, of_first["made_from"])
+        scores = [part(read_scores(place, ""), split="test") for place in (folder, again)]
+        shown = [part(one, modality=recipe.rows[row].modality) for one in scores]
+        figures = [average_precision(labels_of(one), scores_of(one)) for one in shown]
+        assert summary["rows"][row]["by_seed"] == pytest.approx([sum(figures) / 2])
+    assert summary["spread"]["finetunings"] > 0
+    changed = workspace.finetuned(tiny_recipe.main, 0) / "summary.json"
+    write_json(changed, {**read_json(changed), "made_from": "another pre-training"})
+    with pytest.raises(InputError, match=r"-s0\.1 was trained with other settings"):
+        train_missing([place], Terminal(quiet=True))

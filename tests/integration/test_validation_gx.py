@@ -17,15 +17,17 @@ from great_expectations.expectations import registry
 from PIL import Image
 
 from mlim.catalog.description import load_description
-from mlim.catalog.item import LEDGER_SCHEMA
+from mlim.catalog.item import ROW_LOG_SCHEMA
 from mlim.catalog.quarantine import read_quarantine
-from mlim.catalog.shards import ShardEntry, read_manifest, read_shard, write_manifest, write_shard
 from mlim.console import Terminal
+from mlim.data.tokenize import TextTokenizer
 from mlim.errors import DataError, InputError, MlimError
 from mlim.files import read_json, sha256_of
-from mlim.pairs import SPLITS, VariationRule, variation_pairs
+from mlim.pairs.labels import SPLITS
+from mlim.pairs.variation import VariationRule, variation_pairs
 from mlim.quality.acceptance import Acceptance
 from mlim.recipe import Recipe
+from mlim.shards.shard import ShardEntry, read_manifest, read_shard, write_manifest, write_shard
 from mlim.steps.pairs import make_pairs
 from mlim.steps.validate import validate
 from mlim.workspace import Workspace
@@ -74,7 +76,7 @@ def change_items(workspace: Workspace, change: Callable[[dict[str, Any]], dict[s
             for position, item in enumerate(kept)
         ]
     write_manifest(workspace.items, entries)
-    pq.write_table(pa.Table.from_pylist(lines, schema=LEDGER_SCHEMA), workspace.items / "ledger.parquet")
+    pq.write_table(pa.Table.from_pylist(lines, schema=ROW_LOG_SCHEMA), workspace.items / "ledger.parquet")
 
 
 def row_of(item: dict[str, Any]) -> int:
@@ -202,10 +204,10 @@ def test_items_that_the_ledger_does_not_know_are_set_aside(recipe, catalog, own_
     path = own_workspace.items / "ledger.parquet"
     ledger = pq.read_table(path).to_pylist()
     ledger[7]["id"] = "another"
-    pq.write_table(pa.Table.from_pylist(ledger, schema=LEDGER_SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist(ledger, schema=ROW_LOG_SCHEMA), path)
     assert validate(recipe, catalog, own_workspace, quiet)["quarantined"] == {"not-in-ledger": 1}
-    pq.write_table(pa.Table.from_pylist(ledger[:-1], schema=LEDGER_SCHEMA), path)
-    with pytest.raises(DataError, match=r"than the ledger names .*observed 40; expected value 39"):
+    pq.write_table(pa.Table.from_pylist(ledger[:-1], schema=ROW_LOG_SCHEMA), path)
+    with pytest.raises(DataError, match=r"than the row log names .*observed 40; expected value 39"):
         validate(recipe, catalog, own_workspace, quiet, Acceptance("me", "I insist"))
 
 
@@ -232,6 +234,38 @@ def test_the_languages_of_the_texts_are_checked_when_they_are_named(recipe, cata
         validate(with_limits(recipe, languages=("en", "de")), catalog, own_workspace, quiet)
     with pytest.raises(InputError, match=r"validation\.languages: unknown klingon"):
         validate(with_limits(recipe, languages=("klingon",)), catalog, own_workspace, quiet)
+
+
+def test_what_max_tokens_leaves_out_is_measured_and_told(recipe, catalog, own_workspace, capfd):
+    """Point 4: the shares of texts and tokens beyond text.max_tokens, and the value that keeps 95 % of the tokens."""
+    short = recipe.model_copy(update={"text": recipe.text.model_copy(update={"max_tokens": 5})})
+    summary = validate(short, catalog, own_workspace, Terminal())
+    texts = [
+        text for entry in read_manifest(own_workspace.items) for text in texts_of(own_workspace.items / entry.file)
+    ]
+    tokenizer = TextTokenizer.learn(texts, short.text.vocabulary_size)
+    lengths = [len(tokenizer.encode(text, 1000)) for text in texts]
+    cut = sum(max(length - 5, 0) for length in lengths) / sum(lengths)
+    told = summary["tokens"]
+    assert (told["texts"], told["max_tokens"]) == (len(texts), 5)
+    assert told["texts_cut"] == pytest.approx(sum(length > 5 for length in lengths) / len(lengths), abs=1e-4)
+    assert told["tokens_cut"] == pytest.approx(cut, abs=1e-4)
+    said = capfd.readouterr().err
+    assert f"warning: text.max_tokens 5 cuts {told['texts_cut']:.1%} of the texts" in said
+    assert f"text.max_tokens={told['max_tokens_for_95_percent']} keeps 95 %" in said
+
+
+def test_a_start_that_is_not_there_is_told_and_stops_nothing(recipe, catalog, own_workspace, quiet, tmp_path):
+    """Point 4: tokens are counted with the tokenizer that training would use; without it validation goes on."""
+    (tmp_path / "empty").mkdir()
+    started = recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": str(tmp_path / "empty")})})
+    summary = validate(started, catalog, own_workspace, quiet)
+    assert summary["success"]
+    assert "tokenizer.json" in summary["tokens"]["note"]
+
+
+def texts_of(shard: Path) -> list[str]:
+    return read_shard(shard)["text"].to_pylist()
 
 
 def test_a_delivery_that_moved_is_refused_until_a_person_says_why(recipe, catalog, own_workspace, quiet, capfd):
@@ -276,14 +310,14 @@ def test_an_acceptance_covers_one_version_only_and_no_new_complaint(recipe, cata
 def test_nobody_can_accept_nothing_or_without_a_reason(recipe, catalog, own_workspace, quiet):
     with pytest.raises(InputError, match="needs a reason"):
         Acceptance("ana", "  ")
-    with pytest.raises(DataError, match="40 of 40 items were refused"):
+    with pytest.raises(DataError, match="40 of 40 items were rejected"):
         validate(with_limits(recipe, min_image_side=100), catalog, own_workspace, quiet, Acceptance("ana", "fine"))
 
 
 def test_items_stay_refused_when_too_many_of_them_are_accepted(recipe, catalog, own_workspace, quiet):
     change_items(own_workspace, lambda item: item | ({"image_width": 2} if row_of(item) <= 20 else {}))
     with pytest.raises(
-        DataError, match=r"20 of 40 items were refused \(small-picture 20\).*max_quarantined_share 0\.2"
+        DataError, match=r"20 of 40 items were rejected \(small-picture 20\).*max_quarantined_share 0\.2"
     ):
         validate(recipe, catalog, own_workspace, quiet)
     summary = validate(recipe, catalog, own_workspace, quiet, Acceptance("ana", "an old feed"))
@@ -314,7 +348,7 @@ def test_a_family_is_not_asked_for_where_none_is_described(recipe, catalog, own_
 
 
 def test_too_many_bad_items_stop_the_run_but_can_be_looked_at(recipe, catalog, own_workspace, quiet):
-    with pytest.raises(DataError, match=r"40 of 40 items were refused .*max_quarantined_share"):
+    with pytest.raises(DataError, match=r"40 of 40 items were rejected .*max_quarantined_share"):
         validate(with_limits(recipe, min_image_side=100), catalog, own_workspace, quiet)
     assert len(read_quarantine(own_workspace.valid / "quarantine.parquet")) == 40
     assert read_json(own_workspace.valid / "summary.json")["success"] is False
@@ -339,7 +373,7 @@ def test_shards_that_changed_are_refused(recipe, catalog, own_workspace, quiet):
 
 def test_an_expectation_that_is_not_there_cannot_pass(recipe, catalog, own_workspace, quiet, monkeypatch, capfd):
     monkeypatch.delitem(registry._registered_expectations, "expect_column_values_to_be_shard_pictures")
-    with pytest.raises(MlimError, match=r"6 results for 7 .*expect_column_values_to_be_shard_pictures"):
+    with pytest.raises(MlimError, match=r"7 results for 8 .*expect_column_values_to_be_shard_pictures"):
         validate(recipe, catalog, own_workspace, quiet)
     assert capfd.readouterr().err == ""
 
@@ -379,8 +413,12 @@ def test_pairs_of_the_little_catalog(recipe, catalog, own_workspace, quiet):
     assert not any(rule["leaks"] for rule in summary["leak_audit"])
     assert (own_workspace.pairs / "data_docs" / "index.html").is_file()
     items = pq.read_table(own_workspace.pairs / "items.parquet").to_pandas()
-    assert items.columns.tolist() == ["id", "component", "split"]
+    assert items.columns.tolist() == ["id", "component", "split", "deciding"]
     assert len(items) == 40
+    same = pairs["item_a"].map(items.set_index("id")["deciding"].str[0]) == pairs["item_b"].map(
+        items.set_index("id")["deciding"].str[0]
+    )
+    assert same.astype(int).tolist() == pairs["label"].tolist()
 
 
 def test_unbalanced_labels_stop_the_run(recipe, catalog, own_workspace, quiet):
@@ -457,7 +495,7 @@ def test_the_rule_gives_the_known_counts_on_a_real_catalog(monkeypatch):
         pytest.skip("MLIM_HM_FASHION does not name a folder with catalog.csv")
     description = load_description(ROOT / "catalogs" / "hm_fashion.yaml")
     table = pd.read_csv(Path(folder) / "catalog.csv", dtype="str", keep_default_na=False)
-    facts = table[list(description.fact_columns)].to_dict("records")
+    facts = table[list(description.metadata_columns)].to_dict("records")
     items = pd.DataFrame(
         {"id": table["article_id"], "family": table["product_code"], "facts": [json.dumps(fact) for fact in facts]}
     )

@@ -1,14 +1,17 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from mlim.catalog.items import ItemStore
 from mlim.console import SilentBar
 from mlim.errors import DataError
-from mlim.evaluation.baselines import BASELINES, HASH, TFIDF, TREES, picture_of, read_attributes, score_baselines
-from mlim.evaluation.baselines import similarities as similarities_of
+from mlim.evaluation.baselines import BASELINES, HASH, TFIDF, TREES, score_baselines, similarities
 from mlim.evaluation.pr_auc import average_precision
 from mlim.evaluation.scores import labels_of, part, scores_of
+from mlim.shards.items import ItemStore
+from mlim.stacking.items import describe
+from mlim.stacking.pictures import picture_of
 
 
 class Counter(SilentBar):
@@ -20,11 +23,16 @@ class Counter(SilentBar):
 
 
 @pytest.fixture(scope="module")
-def catalog(tiny_workspace):
-    index = tiny_workspace.valid / "index.parquet"
-    items = pd.read_parquet(tiny_workspace.pairs / "items.parquet")
-    training = list(items.loc[items["split"] == "train", "id"])
-    return ItemStore.open(tiny_workspace.items, index), read_attributes(index), training
+def store(tiny_workspace):
+    return ItemStore.open(tiny_workspace.items, tiny_workspace.valid / "index.parquet")
+
+
+@pytest.fixture(scope="module")
+def catalog(tiny_workspace, store):
+    index = pd.read_parquet(tiny_workspace.valid / "index.parquet").set_index("id").loc[list(store.ids)]
+    items = pd.read_parquet(tiny_workspace.pairs / "items.parquet").set_index("id").loc[list(store.ids)]
+    attributes = [json.loads(cell) for cell in index["attributes"]]
+    return describe(store, list(store.ids), SilentBar()), attributes, (items["split"] == "train").to_numpy()
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +41,19 @@ def pairs(tiny_workspace):
 
 
 @pytest.fixture(scope="module")
-def features(catalog, pairs):
-    return similarities_of(pairs, *catalog, SilentBar())
+def places(store, pairs):
+    place = {item: number for number, item in enumerate(store.ids)}
+    return tuple(pairs[side].map(place).to_numpy() for side in ("item_a", "item_b"))
+
+
+@pytest.fixture(scope="module")
+def features(catalog, places):
+    return similarities(*catalog, *places)
 
 
 def test_an_item_agrees_with_itself_in_everything(catalog):
-    item = catalog[0].ids[0]
-    pair = pd.DataFrame({"item_a": [item], "item_b": [item]})
-    (found,) = similarities_of(pair, *catalog, SilentBar()).to_dict("records")
+    itself = np.array([0])
+    (found,) = similarities(*catalog, itself, itself).to_dict("records")
     assert found["text_cosine"] == pytest.approx(1)
     assert found["text_jaccard"] == 1
     assert found["equal:kind"] == found["equal:colour"] == 1
@@ -49,26 +62,23 @@ def test_an_item_agrees_with_itself_in_everything(catalog):
     assert all(found[name] == 0 for name in apart)
 
 
-def test_the_order_of_the_two_items_does_not_matter(catalog, pairs, features):
-    turned = pairs.rename(columns={"item_a": "item_b", "item_b": "item_a"})
-    pd.testing.assert_frame_equal(similarities_of(turned, *catalog, SilentBar()), features)
+def test_the_order_of_the_two_items_does_not_matter(catalog, places, features):
+    pd.testing.assert_frame_equal(similarities(*catalog, *reversed(places)), features)
 
 
-def test_a_missing_attribute_is_neither_equal_nor_different(catalog, pairs):
-    store, attributes, training = catalog
-    first, second, third = pairs.loc[0, "item_a"], pairs.loc[0, "item_b"], pairs.loc[1, "item_b"]
-    without = {**attributes, first: {}, second: {"kind": "", "colour": "red"}}
-    shown = pd.DataFrame({"item_a": [first, first], "item_b": [second, third]})
-    found = similarities_of(shown, store, without, training, SilentBar())
+def test_a_missing_attribute_is_neither_equal_nor_different(catalog):
+    items, attributes, training = catalog
+    without = [{}, {"kind": "", "colour": "red"}, *attributes[2:]]
+    found = similarities(items, without, training, np.array([0, 0]), np.array([1, 2]))
     assert found["equal:kind"].isna().all()
     assert found["missing:kind"].tolist() == [2, 1]
     assert found["missing:colour"].tolist() == [1, 1]
 
 
-def test_every_distinct_item_is_measured_once(catalog, pairs):
+def test_every_item_is_measured_once(store):
     bar = Counter()
-    similarities_of(pairs, *catalog, bar)
-    assert bar.done == len({*pairs["item_a"], *pairs["item_b"]})
+    describe(store, list(store.ids)[:7], bar)
+    assert bar.done == 7
 
 
 def test_scores_cover_validation_and_test_and_repeat_exactly(pairs, features):

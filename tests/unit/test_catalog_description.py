@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_catalog import described
 
 from mlim.catalog.description import load_description
 from mlim.errors import InputError
+from tests.small_catalog import described
 
 
 def written(folder: Path, values: dict) -> Path:
@@ -72,7 +72,7 @@ def test_the_deciding_column_must_be_hidden_from_the_text(tmp_path):
 
 def test_a_column_that_is_held_the_same_may_be_read(tmp_path):
     description = load_description(written(tmp_path, described(pairs={"decided_by": ["pattern"], "same": ["colour"]})))
-    assert description.fact_columns == ("pattern", "colour")
+    assert description.metadata_columns == ("pattern", "colour")
     assert description.needed_columns == ("sku", "picture", "product", "title", "colour", "pattern")
 
 
@@ -93,6 +93,32 @@ def test_each_source_says_what_it_needs(tmp_path, source):
     values = {key: value for key, value in described(source=source).items() if key != source}
     [problem] = problems_of(tmp_path, values)
     assert f"missing key `{source}`" in problem
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({"Authorization": "Bearer abc"}, "`Authorization` looks like a secret; write ${VARIABLE}"),
+        ({"X-Api-Key": "abc"}, "`X-Api-Key` looks like a secret"),
+        ({"Host": "shop.test"}, "`Host` cannot be set"),
+        ({"User-Agent": "x"}, "`User-Agent` is set with download.user_agent"),
+        ({"a b": "x"}, "`a b` is no name of a header"),
+        ({"Referer": "x", "referer": "y"}, "`Referer` stands there twice"),
+    ],
+)
+def test_headers_that_cannot_be_sent_are_told_without_their_values(tmp_path, headers, told):
+    """Point 10: what looks like a secret is taken from the environment only."""
+    problems = "\n".join(problems_of(tmp_path, described(download={"headers": headers})))
+    assert told in problems
+    assert "abc" not in problems
+
+
+def test_a_description_holds_the_name_of_a_secret_and_not_the_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOP_KEY", "s3cr3t")
+    download = {"headers": {"X-Api-Key": "${SHOP_KEY}"}, "user_agent": "Mozilla/5.0 (shop)"}
+    description = load_description(written(tmp_path, described(download=download)))
+    assert description.download.user_agent == "Mozilla/5.0 (shop)"
+    assert "s3cr3t" not in description.model_dump_json()
 
 
 def test_an_unknown_source(tmp_path):

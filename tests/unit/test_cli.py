@@ -1,20 +1,17 @@
 """What a person meets on the command line: clear errors, the right exit codes, help that teaches."""
 
 import json
-import resource
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from mlim import cli
-from mlim.recipe import load_recipe
+from mlim.cli.main import app
+from tests.commands import call as mlim
 from tests.small_catalog import SmallCatalog, small_catalog
-
-LARGEST_FILE = 8_000  # bytes: more than a recipe, less than the shard of a small catalog
 
 
 @pytest.fixture
@@ -23,43 +20,33 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCatalog:
     return small_catalog(tmp_path / "shop", rows=12)
 
 
-def mlim(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """The exit code of the command `mlim WORDS`."""
-    monkeypatch.setattr(sys, "argv", ["mlim", *words])
-    try:
-        return cli.main()
-    except SystemExit as done:
-        return int(done.code or 0)
+def commands(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it, in the order of the help."""
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
 
 
 def test_every_command_has_help_with_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    for group, app in (([], cli.app), (["catalog"], cli.catalog_app)):
-        for command in app.registered_commands:
-            assert mlim(monkeypatch, *group, str(command.name or command.callback.__name__), "--help") == 0
-            assert "Example:" in capsys.readouterr().out
+    for words, _ in commands():
+        assert mlim(monkeypatch, *words, "--help") == 0
+        assert "Example:" in capsys.readouterr().out
 
 
-def test_init_then_ingest_is_all_a_new_catalog_needs(
-    catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    catalog.write()
-    table = str(catalog.folder / "catalog.csv")
-    assert mlim(monkeypatch, "init", table, "--force") == 0
-    assert mlim(monkeypatch, "ingest", "--catalog", str(catalog.description), "--json", "--quiet") == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["ingested"] == len(catalog.rows)
+def test_the_commands_and_options_that_people_have_scripts_for_are_there() -> None:
+    """`command_line.txt` lists them; a command or an option that goes or gets another default is a break."""
+    found = [" ".join([*words, *map(described, command.params)]) for words, command in commands()]
+    assert found == (Path(__file__).parent / "command_line.txt").read_text(encoding="utf-8").splitlines()
 
 
-def test_quiet_is_silent_and_otherwise_something_is_said_first(
-    catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    words = ["ingest", "--catalog", str(catalog.write())]
-    assert mlim(monkeypatch, *words, "--quiet") == 0
-    assert capsys.readouterr() == ("", "")
-    assert mlim(monkeypatch, *words) == 0
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("ingest: recipe demo, results in build/demo")
+def described(parameter: Any) -> str:
+    """An argument by its name, an option as `--name=default`."""
+    names = "/".join([*parameter.opts, *parameter.secondary_opts])
+    if parameter.param_type_name == "argument":
+        return f"<{names}>" if parameter.required else f"[{names}]"
+    return f"{names}!" if parameter.required else f"{names}={parameter.default}"
 
 
 def test_init_keeps_a_file_that_exists(catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,18 +55,18 @@ def test_init_keeps_a_file_that_exists(catalog: SmallCatalog, monkeypatch: pytes
     assert catalog.description.read_text() == written
 
 
-def test_the_resolved_recipe_lies_beside_the_results(catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["ingest", "--catalog", str(catalog.write()), "--set", "image.jpeg_quality=71", "--work", "out", "--quiet"]
-    assert mlim(monkeypatch, *words) == 0
-    assert "jpeg_quality: 71" in Path("out/recipe.yaml").read_text()
-
-
-@pytest.mark.parametrize("command", ["ablate", "evaluate", "report"])
-def test_what_judges_several_trainings_takes_a_number_of_seeds(
-    command: str, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch
+def test_init_never_writes_over_the_table(
+    catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    assert mlim(monkeypatch, command, "--seeds", "2", "--work", "w") == 2  # nothing is trained there
-    assert load_recipe("w/recipe.yaml").seeds == (0, 1)
+    """Point 19: `--force` is about an older catalog.yaml; the rows stay."""
+    catalog.write()
+    table = catalog.folder / "catalog.csv"
+    before = table.read_bytes()
+    Path("link.csv").symlink_to(table)
+    for out in (str(table), "link.csv"):
+        assert mlim(monkeypatch, "init", str(table), "--out", out, "--force") == 2
+        assert "is the table itself" in capsys.readouterr().err
+    assert table.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -99,6 +86,9 @@ def test_what_judges_several_trainings_takes_a_number_of_seeds(
         (["run", "--from", "finetunes", "--catalog", "catalog.yaml"], "catalog.yaml: cannot be read"),
         (["run", "--from", "finetunes", "--catalog", "catalog.yaml"], "did you mean `finetune`"),
         (["ingest", "--work", "/dev/null/x"], "--work /dev/null/x: results cannot be written there"),
+        (["ingest", "--work", "x" * 300], "results cannot be written there (File name too long); choose another"),
+        (["init", "."], "unknown kind of table"),
+        (["catalog", "show", "--out", "."], ".: is a folder; name a file"),
     ],
 )
 def test_bad_usage_is_one_sentence_and_exit_2(
@@ -109,6 +99,16 @@ def test_bad_usage_is_one_sentence_and_exit_2(
     captured = capsys.readouterr()
     assert sentence in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_an_option_of_an_earlier_version_still_works_and_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert mlim(monkeypatch, "ablate", "--grid", "tabel2", "--difference", "0.02") == 2
+    reported = capsys.readouterr().err
+    assert "warning: --grid is called --experiment now" in reported
+    assert "--experiment tabel2: no such experiment (did you mean `table2`?)" in reported
 
 
 def test_all_problems_are_listed_at_once(
@@ -184,35 +184,7 @@ def test_a_bad_catalog_ends_a_run_before_any_work(
     [told] = capsys.readouterr().err.splitlines()
     assert told.startswith("error: ")
     assert sentence in told
-    assert [path.name for path in Path("build/demo").iterdir()] == ["recipe.yaml"]
-
-
-def test_every_row_quarantined_is_bad_input_and_leaves_no_items(
-    catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    for path in catalog.images.iterdir():
-        path.unlink()
-    assert mlim(monkeypatch, "ingest", "--catalog", str(catalog.write()), "--quiet") == 2
-    [told] = capsys.readouterr().err.splitlines()
-    assert "12 of 12 rows (100.0%) were quarantined" in told
-    assert not Path("build/demo/items").exists()
-
-
-def test_a_disk_that_takes_no_more_is_one_sentence_and_exit_1(catalog: SmallCatalog) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mlim", "ingest", "--catalog", str(catalog.write()), "--quiet"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    [told] = done.stderr.splitlines()
-    assert told.startswith("error: ")
-    assert "make room on the disk" in told
-    assert sorted(path.name for path in Path("build/demo").iterdir()) == [".ingest.lock", "recipe.yaml", "shards"]
-    assert list(Path("build/demo/shards").iterdir()) == []
+    assert {path.name for path in Path("build/demo").iterdir()} == {".mlim-folder", ".writer.lock"}
 
 
 def test_broken_yaml_names_the_line(
@@ -224,17 +196,8 @@ def test_broken_yaml_names_the_line(
     assert "line 3" in capsys.readouterr().err
 
 
-def test_catalog_show_says_what_it_holds(
-    catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    words = ["catalog", "show", "--catalog", str(catalog.write()), "--out", "sheet.html"]
-    assert mlim(monkeypatch, *words) == 0
-    assert "12 rows" in capsys.readouterr().out
-    assert "<html" in Path("sheet.html").read_text()
-
-
 def test_doctor_finds_an_unreachable_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    assert mlim(monkeypatch, "doctor", "--set", "tracking.uri=http://127.0.0.1:9", "--json") == 1
+    assert mlim(monkeypatch, "doctor", "--quick", "--set", "tracking.uri=http://127.0.0.1:9", "--json") == 1
     findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert not findings["MLflow"]["fine"]
     assert findings["torch"]["fine"]
@@ -250,9 +213,9 @@ def test_doctor_asks_a_machine_that_only_trains_for_what_trains(
 
     monkeypatch.setattr("mlim.doctor.version", nothing_tracks)
     monkeypatch.chdir(tmp_path)
-    assert mlim(monkeypatch, "doctor", "--set", "tracking.uri=none", "--json") == 0
+    assert mlim(monkeypatch, "doctor", "--quick", "--set", "tracking.uri=none", "--json") == 0
     findings = {finding["subject"]: finding["detail"] for finding in json.loads(capsys.readouterr().out)}
     assert "import-run" in findings["MLflow"]
-    assert mlim(monkeypatch, "doctor", "--json") == 1
+    assert mlim(monkeypatch, "doctor", "--quick", "--json") == 1
     missing = [finding["subject"] for finding in json.loads(capsys.readouterr().out) if not finding["fine"]]
     assert set(missing) >= {"mlflow", "prefect", "dvc"}

@@ -4,7 +4,6 @@ import io
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
@@ -13,63 +12,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from small_catalog import small_catalog
 
 from mlim.catalog.item import ITEM_SCHEMA, QUARANTINE_SCHEMA
-from mlim.catalog.shards import ShardEntry, read_shard, write_manifest, write_shard
 from mlim.errors import InputError
 from mlim.files import read_json, sha256_of, write_json
-from mlim.report.contact.charts import count_chart, histogram, share_bars
 from mlim.report.contact.gather import gather
 from mlim.report.contact.lines import describe, printable
 from mlim.report.contact.measures import Codes, Measures, read_measures
 from mlim.report.contact.numbers import family_chart
-from mlim.report.contact.page import contact_sheet, write_page
+from mlim.report.contact.page import contact_sheet
 from mlim.report.contact.problems import find_problems
 from mlim.report.contact.sampling import choose_families, sample_items
 from mlim.report.contact.settings import ContactSettings, settings_for
-from mlim.report.contact.thumbnails import Thumbnails
-from mlim.report.contact.words import clip_words, compare
+from mlim.report.kit.charts import count_chart, histogram, share_bars
+from mlim.report.kit.images import Thumbnails
+from mlim.report.kit.words import clip_words, compare
+from mlim.shards.shard import ShardEntry, read_shard, write_manifest, write_shard
 from mlim.workspace import Workspace
+from tests.outline import Outline
+from tests.small_catalog import small_catalog
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x>"
 RIGHT_TO_LEFT = "\u0642\u0645\u064a\u0635 \u0623\u062d\u0645\u0631"
 EMOJI = "\U0001f455"
 SETTINGS = ContactSettings()
-VOID = {"meta", "img", "br"}
-
-
-class Outline(HTMLParser):
-    """Tags, addresses, ids and text of a page; checks the nesting."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.tags, self.addresses, self.ids, self.text = [], [], [], [], []
-        self.feed(page)
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.ids += [value for name, value in attributes if name == "id"]
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href", "srcset")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text.append(data)
-
-    @property
-    def words(self):
-        return re.sub(r"\s+", " ", " ".join(self.text))
 
 
 def page_of(workspace, out, settings=SETTINGS, catalog=None):
@@ -172,7 +138,7 @@ def test_pictures_stay_within_their_budget_and_the_page_says_what_is_missing(tin
 
 
 def test_pictures_on_the_page_have_the_proportions_of_their_source():
-    made = Thumbnails(ContactSettings(thumbnail_side=32)).uri(jpeg(size=(64, 64)), 1000, 2000)
+    made = Thumbnails(32, 72, 7.0).uri(jpeg(size=(64, 64)), 1000, 2000)
     import base64
 
     with Image.open(io.BytesIO(base64.b64decode(made.partition(",")[2]))) as picture:
@@ -181,7 +147,7 @@ def test_pictures_on_the_page_have_the_proportions_of_their_source():
 
 @pytest.mark.parametrize("broken", [b"", b"no jpeg", jpeg()[:200], None])
 def test_a_picture_that_cannot_be_opened_is_no_picture(broken):
-    assert Thumbnails(SETTINGS).uri(broken, 10, 10) is None
+    assert Thumbnails(128, 72, 7.0).uri(broken, 10, 10) is None
 
 
 def test_quarantined_rows_stand_by_reason_with_where_they_are_and_why(own_workspace, tmp_path):
@@ -198,7 +164,7 @@ def test_quarantined_rows_stand_by_reason_with_where_they_are_and_why(own_worksp
     words = Outline(page).words
     assert "b.csv, row 31" in words
     assert "missing-image ingest 30" in words
-    assert "30 rows (42.3 %) set aside: missing-image." in words
+    assert "30 rows (42.3 %) quarantined: missing-image." in words
     assert "Files with most of these rows" in words
 
 
@@ -207,14 +173,14 @@ def test_rows_that_vanished_are_the_worst_problem(own_workspace):
     write_json(own_workspace.items / "summary.json", {**summary, "rows_in": 43})
     worst = find_problems(gather(None, own_workspace, SETTINGS))[0]
     assert worst.tone == "bad"
-    assert "43 came in, 40 were ingested, 0 set aside" in worst.sentence
+    assert "43 came in, 40 were ingested, 0 quarantined" in worst.sentence
 
 
 def test_a_refused_ingest_is_told_first_and_its_rows_are_shown(own_workspace, tmp_path):
     set_aside(own_workspace, [aside("not-an-image", 7, jpeg())], folder="items.refused")
     page, _ = page_of(own_workspace, tmp_path / "sheet.html")
     words = Outline(page).words
-    assert "Ingest refused this catalog" in words
+    assert "Ingest rejected this catalog" in words
     assert "a.csv, row 7" in words
 
 
@@ -230,7 +196,7 @@ def test_refused_validation_shows_what_failed_and_the_ingested_items(own_workspa
     shutil.rmtree(own_workspace.pairs)
     page, _ = page_of(own_workspace, tmp_path / "sheet.html")
     words = Outline(page).words
-    assert "Validation refused this catalog" in words
+    assert "Validation rejected this catalog" in words
     assert "Expectations that were not met" in words
     assert words.count("expect_table_row_count_to_be_between") == 1
     assert "Validation: the table has 3 rows; deliver it again" in words
@@ -295,7 +261,7 @@ def test_the_leak_audit_is_shown_best_rule_first_with_fields_it_does_not_know(ow
     ]
     write_json(path, {**read_json(path), "leak_audit": audit})
     words = Outline(page_of(own_workspace, tmp_path / "sheet.html")[0]).words
-    assert words.index("boosted trees family model") < words.index("text is equal") < words.index("not scored")
+    assert words.index("boosted trees (family model") < words.index("text is equal") < words.index("not scored")
     assert "The pairs leak: the rule \u201cboosted trees\u201d alone reaches PR-AUC 0.988." in words
 
 
@@ -303,6 +269,16 @@ def test_families_of_one_item_are_told_in_the_singular(own_workspace):
     assert family_chart(gather(None, own_workspace, SETTINGS)).note == "largest: 4 items"
     change_items(own_workspace, lambda item: {**item, "family": item["id"]})
     assert family_chart(gather(None, own_workspace, SETTINGS)).note == "largest: 1 item"
+
+
+def test_pictures_that_cost_no_item_are_counted(own_workspace):
+    """Point 9: of several pictures of a row, those that cannot be used are shown."""
+    summary = read_json(own_workspace.items / "summary.json")
+    pictures = {"rows_with_several": 9, "beyond_most": 0, "unusable": {"not-an-image": 2, "missing-image": 3}}
+    write_json(own_workspace.items / "summary.json", {**summary, "pictures": pictures})
+    told = [problem.sentence for problem in find_problems(gather(None, own_workspace, SETTINGS))]
+    sentence = "5 pictures of rows that list several cannot be used: missing-image 3, not-an-image 2."
+    assert sentence in told
 
 
 def test_items_that_are_out_of_the_ordinary_are_counted(own_workspace):
@@ -357,69 +333,22 @@ def test_the_terminal_tells_the_same_numbers(own_workspace):
     assert not [line for line in told if "\x1b" in line]
 
 
-def test_a_source_is_shown_before_it_is_ingested(tmp_path):
-    catalog = small_catalog(tmp_path, rows=30)
-    catalog.rows[3]["title"] = catalog.rows[3]["colour"] = ""
-    (catalog.images / "5.png").write_bytes(b"no picture")
-    path, workspace = catalog.write(), catalog.work()
-    look = gather(path, workspace, ContactSettings(items=30, distinct_limit=3))
-    told = list(describe(look))
-    assert told[0].endswith(": 30 rows")
-    assert told[1] == "families: 15 in column `product`, 14 with more than one item"
-    assert "  title    96 % filled, over 3 values" in told
-    assert "  pattern 100 % filled, 1 values" in told
-    assert "a pair matches when equal: pattern" in told
-    assert any(line.startswith("  000: thing 0") for line in told)
-    write_page(look, tmp_path / "sheet.html")
-    outline = Outline((tmp_path / "sheet.html").read_text())
-    assert sum(address.startswith("data:image/jpeg") for address in outline.addresses) == 29
-    assert "30 rows, not ingested yet" in outline.words
-    assert "1 row (3.3 %): no-text." in outline.words
-    assert "not-an-image: 5.png" in outline.words
-    assert "hidden from the model" in outline.words
-
-
-def test_a_source_without_families_or_with_a_missing_column_is_told(tmp_path):
-    catalog = small_catalog(tmp_path)
-    for row in catalog.rows:
-        row["product"] = ""
-    worst = find_problems(gather(catalog.write(), catalog.work(), SETTINGS))[0]
-    assert (worst.tone, worst.sentence) == ("bad", "The family column `product` is empty: no split can be made.")
-    path = catalog.write(columns={"id": "sku", "image": "picture", "family": "product", "text": ["titel"]})
-    with pytest.raises(InputError, match=r"no column `titel`.*did you mean `title`"):
-        gather(path, catalog.work(), SETTINGS)
-
-
-def test_after_ingest_the_source_keeps_its_columns_and_its_pictures_are_left_alone(tmp_path):
-    catalog = small_catalog(tmp_path, rows=12)
-    catalog.rows[3]["picture"] = "nowhere.png"
-    catalog.ingest("ingest.max_quarantined_share=0.5")
-    shutil.rmtree(catalog.images)
-    catalog.images.mkdir()
-    look = gather(catalog.description, catalog.work(), SETTINGS)
-    assert look.source.samples == ()
-    assert len(look.items) == 11
-    (reason,) = look.reasons
-    assert (reason.reason, reason.examples[0].row) == ("missing-image", 4)
-    words = Outline(page_of(catalog.work(), tmp_path / "sheet.html", catalog=catalog.description)[0]).words
-    assert "11 of 12 rows became items" in words
-    assert "Source columns" in words
+def test_texts_that_are_cut_stand_among_the_numbers_and_the_problems(own_workspace, tmp_path):
+    """Point 4: the contact sheet says what text.max_tokens leaves out, as validation measured it."""
+    path = own_workspace.valid / "summary.json"
+    tokens = {"texts": 40, "max_tokens": 5, "texts_cut": 0.75, "tokens_cut": 0.4, "max_tokens_for_95_percent": 9}
+    write_json(path, {**read_json(path), "tokens": tokens})
+    page, _ = page_of(own_workspace, tmp_path / "sheet.html")
+    assert "Tokens left out" in page
+    assert "75.0 % of the texts are cut at 5" in page
+    assert "text.max_tokens=9 keeps 95 %" in page
+    lines = "\n".join(describe(gather(None, own_workspace, SETTINGS)))
+    assert "texts: text.max_tokens 5 cuts 75.0% of the texts and leaves out 40.0% of their tokens" in lines
 
 
 def test_a_work_folder_of_another_catalog_is_told(tmp_path, tiny_workspace):
     worst = find_problems(gather(small_catalog(tmp_path / "mine").write(), tiny_workspace, SETTINGS))[0]
     assert "came from another catalog, tiny" in worst.sentence
-
-
-def test_a_sample_of_a_source_is_the_same_every_time_and_within_its_size(tmp_path):
-    catalog = small_catalog(tmp_path, rows=40)
-    path, settings = catalog.write(), ContactSettings(items=7)
-    first, again = (gather(path, catalog.work(), settings).source for _ in range(2))
-    numbers = [sample.row.row for sample in first.samples]
-    assert len(numbers) == 7
-    assert numbers == sorted(set(numbers))
-    assert numbers == [sample.row.row for sample in again.samples]
-    assert numbers != list(range(1, 8))
 
 
 def measures(categories, families=()):
@@ -484,7 +413,7 @@ def test_equal_values_are_told_in_words():
 
 
 def test_the_recipe_limits_what_is_opened(tiny_recipe):
-    settings = settings_for(tiny_recipe, items=3)
+    settings = settings_for(tiny_recipe.ingest, items=3)
     assert settings.items == 3
     assert settings.formats == tiny_recipe.ingest.formats
     assert settings.max_megapixels == tiny_recipe.ingest.max_megapixels

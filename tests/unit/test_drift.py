@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial import distance
 
 from mlim.errors import InputError
 from mlim.quality.acceptance import (
@@ -52,6 +53,16 @@ def test_samples_of_one_distribution_hardly_ever_exceed_chance(n, m):
     exceeded = np.mean([divergence("x", one, other).excess > 0 for one, other in samples])
     assert exceeded < 0.04
     assert all(chance_divergence(one, other) < 25 * (1 / n + 1 / m) for one, other in samples)
+
+
+@pytest.mark.parametrize(("cells", "n", "m"), [(20, 4000, 4000), (5, 2000, 20000)])
+def test_chance_is_the_mean_and_three_deviations_of_what_samples_of_one_distribution_show(cells, n, m):
+    """Done when: the scale of `chance_divergence`, against SciPy's divergence of two thousand pairs of samples."""
+    draw = np.random.default_rng(0)
+    shares = np.full(cells, 1 / cells)
+    ones, others = (draw.multinomial(size, shares, size=2000) for size in (n, m))
+    found = distance.jensenshannon(ones, others, base=2, axis=1) ** 2
+    assert chance_divergence(ones[0], others[0]) == pytest.approx(found.mean() + 3 * found.std(), rel=0.06)
 
 
 def test_a_shift_is_seen_in_a_large_catalog_and_not_explained_by_chance():

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mlim.catalog.items import ItemStore
 from mlim.data.tokenize import TextTokenizer
 from mlim.evaluation.interaction import (
     WordShare,
@@ -18,7 +17,7 @@ from mlim.evaluation.interaction import (
     family_share,
     hideable,
     item_attention,
-    most_detailed_cell,
+    most_detailed_patch,
     nearest,
     neighbourhoods,
     share_words,
@@ -28,6 +27,7 @@ from mlim.evaluation.probes import ProbedModel, Shown
 from mlim.models.hub import build_mlim
 from mlim.models.transformer import QKV, pack
 from mlim.report.figures import draw_attention, draw_neighbours
+from mlim.shards.items import ItemStore
 
 CLOSE = 1e-5
 ITEMS = 9
@@ -54,9 +54,9 @@ def test_the_weights_are_those_by_which_the_block_mixes_its_values(probed, items
     assert weights.shape == (block.heads, 7, 7)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(block.heads, 7))
     values = block.qkv(hidden).view(7, QKV, block.heads, -1)[:, 2].transpose(0, 1)
-    mixed = block.mix((weights @ values).transpose(0, 1).flatten(1))
-    middle = block.mix_norm(hidden + mixed)
-    by_hand = block.narrow_norm(middle + block.narrow(block.activation(block.widen(middle))))
+    mixed = block.attention_output((weights @ values).transpose(0, 1).flatten(1))
+    middle = block.attention_norm(hidden + mixed)
+    by_hand = block.output_norm(middle + block.fc2(block.activation(block.fc1(middle))))
     real = block(hidden[None], pack(torch.ones(1, 7, dtype=torch.bool)), flash=False)[0]
     torch.testing.assert_close(by_hand, real, rtol=CLOSE, atol=CLOSE)
 
@@ -64,7 +64,7 @@ def test_the_weights_are_those_by_which_the_block_mixes_its_values(probed, items
 def test_attention_is_of_all_places_of_the_item_and_leaves_the_model_as_it_was(probed, items):
     batch = probed.batch(items[:1])
     output, weights = attend(probed.model, batch, None, None)
-    places = batch.input_ids.shape[1] + probed.model.config.cells
+    places = batch.input_ids.shape[1] + probed.model.config.patches
     assert weights.shape == (places, places)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(places))
     with torch.inference_mode():
@@ -79,7 +79,7 @@ def test_vectors_are_means_of_real_places_and_know_no_batch(probed, items):
     alone = embed(replace(probed, batch_size=1), items)
     np.testing.assert_allclose(vectors, alone, atol=CLOSE)
     output, _ = attend(probed.model, probed.batch(items[:1]), None, None)
-    by_hand = torch.cat([output.text[0], output.cells[0]]).mean(dim=0)
+    by_hand = torch.cat([output.text[0], output.patches[0]]).mean(dim=0)
     np.testing.assert_allclose(vectors[0], by_hand.numpy(), atol=CLOSE)
 
 
@@ -141,23 +141,23 @@ def test_words_are_put_together_and_punctuation_is_no_word():
     assert hideable(["[CLS]", "[SEP]"], [False, False]) == []
 
 
-def test_the_cell_with_detail_is_found():
+def test_the_patch_with_detail_is_found():
     pixels = torch.full((3, 8, 8), 0.5)
     pixels[:, 4:6, 2:4] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    assert most_detailed_cell(pixels, grid=4) == 2 * 4 + 1
-    assert most_detailed_cell(pixels, grid=8) == 0  # a cell of one pixel has no detail
+    assert most_detailed_patch(pixels, grid=4) == 2 * 4 + 1
+    assert most_detailed_patch(pixels, grid=8) == 0  # a patch of one pixel has no detail
 
 
 @pytest.mark.parametrize("guess", [True, False])
 def test_attention_of_an_item_is_repeated_and_adds_up(probed, items, guess):
     first, again = (item_attention(probed, items[0], guess, seed=0) for _ in range(2))
-    np.testing.assert_array_equal(first.cells, again.cells)
+    np.testing.assert_array_equal(first.patches, again.patches)
     assert first[2:4] == again[2:4]
     assert first.words == again.words
     text = probed.source.text(items[0])
     assert first.word in text
-    assert first.cells.shape == (probed.model.config.grid,) * 2
-    for share in (first.cells.sum(), sum(word.share for word in first.words)):
+    assert first.patches.shape == (probed.model.config.grid,) * 2
+    for share in (first.patches.sum(), sum(word.share for word in first.words)):
         assert 0 < share < 1
     assert {word.text for word in first.words} <= set(text.replace(",", "").replace(":", "").split())
     assert (first.guess is not None) == guess

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mlim.errors import MlimError
 from mlim.report import figures
+from mlim.training.metric_logger import ALL_MODES
 
 
 def history(modes, losses):
@@ -20,6 +21,14 @@ def history(modes, losses):
     for loss in ("mlm", "recon", "itm", "match"):
         frame[loss] = 1 / frame["step"] if loss in losses else np.nan
     return frame
+
+
+def test_a_curve_over_several_modes_shows_the_value_of_the_tables():
+    """Not the mean of the modes' means: a mode counts by its targets."""
+    rows = [("light", 1.0), ("heavy_text", 3.0), (ALL_MODES, 2.5)]
+    new = pd.DataFrame([{"step": 20, "kind": "validation", "mode": mode, "mlm": value} for mode, value in rows])
+    assert figures._points(new, "mlm", "validation")[1].tolist() == [2.5]
+    assert figures._points(new.query("mode != 'all'"), "mlm", "validation")[1].tolist() == [2.0]  # of earlier versions
 
 
 def draw_losses_of_one(path):
@@ -67,7 +76,14 @@ def draw_forest(path, **kind):
     figures.draw_forest(effects, path, margin=0.01, **kind)
 
 
+def draw_label_curves(path, **kind):
+    ends = {"value": 0.8, "low": 0.7, "high": 0.9}
+    rows = {"pretrained": ends, "unpretrained": {"value": 0.7, "low": None, "high": None}, "difference": ends}
+    figures.draw_label_curves([("a", [{"pairs": pairs, **rows} for pairs in (500, 1500)])], path, "PR-AUC", **kind)
+
+
 DRAWINGS = [
+    draw_label_curves,
     draw_losses_of_one,
     draw_losses_of_two,
     draw_pr_curves,

@@ -24,10 +24,10 @@ def maskable_of(lengths: list[int], width: int = 12) -> torch.Tensor:
 lengths = st.lists(st.integers(0, 10), min_size=1, max_size=8)
 
 
-def masks(maskable: torch.Tensor, mode: MaskMode, seed: int = 0, cells: int = CELLS, config: MaskingConfig = CONFIG):
+def masks(maskable: torch.Tensor, mode: MaskMode, seed: int = 0, patches: int = CELLS, config: MaskingConfig = CONFIG):
     """A plan for the first samples of a step, with a few more text positions than the batch has."""
     width = maskable.shape[1] + 3
-    text, image = draw_rows(generator(seed), 0, len(maskable), width + cells).split([width, cells], dim=1)
+    text, image = draw_rows(generator(seed), 0, len(maskable), width + patches).split([width, patches], dim=1)
     return plan_masks(maskable, text, image, mode, config)
 
 
@@ -50,12 +50,13 @@ def test_heavy_modes_leave_the_other_modality_visible(sizes, seed):
 
 @pytest.mark.parametrize("mode", list(MaskMode))
 def test_rates_are_the_configured_ones(mode):
-    plan = masks(torch.ones(200, 100, dtype=torch.bool), mode, cells=100)
+    plan = masks(torch.ones(200, 100, dtype=torch.bool), mode, patches=100)
     wanted = {
         MaskMode.HEAVY_IMAGE: CONFIG.mam.heavy_image,
         MaskMode.HEAVY_TEXT: CONFIG.mam.heavy_text,
         MaskMode.LIGHT: CONFIG.mam.light,
         MaskMode.NAIVE: MamMode(text=CONFIG.naive, image=CONFIG.naive),
+        MaskMode.UNMASKED: MamMode(text=0, image=0),
     }[mode]
     assert plan.text.float().mean().item() == pytest.approx(wanted.text, abs=0.02)
     assert plan.image.float().mean().item() == pytest.approx(wanted.image, abs=0.02)

@@ -5,17 +5,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlim.models.config import MlimConfig
+from mlim.models.costs import Sample, part_costs
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.recipe import DecoderConfig, EmbedderConfig
-from mlim.throughput import Sample, part_costs
 
 CONFIG = MlimConfig(
     vocabulary_size=40, text_positions=12, image_size=24, grid=2, hidden_size=16, layers=2, heads=2,
     intermediate_size=24, dropout=0.0, embedder=EmbedderConfig(strides=(2, 2, 3), channels=(6, 8, 10)),
     decoder=DecoderConfig(strides=(3, 2, 2), channels=(12, 8, 6, 5)),
 )  # fmt: skip
-HIDDEN = torch.ones(1, CONFIG.cells, dtype=torch.bool)
+HIDDEN = torch.ones(1, CONFIG.patches, dtype=torch.bool)
 
 
 def changed(**settings: object) -> Mlim:
@@ -26,16 +26,16 @@ def pixels(seed: int = 0) -> torch.Tensor:
     return torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_mask_of_its_own_hides_cells_and_leaves_the_word_alone():
+def test_a_mask_of_its_own_hides_patches_and_leaves_the_word_alone():
     model = changed(separate_masks=True)
     found = model.backbone.embed_image(pixels(), HIDDEN) - model.backbone.image_positions.weight
     assert torch.allclose(found[0, 0], model.backbone.image_mask.weight[0], atol=1e-6)
-    assert not torch.equal(found[0, 0], model.backbone.words.weight[CONFIG.special.mask])
+    assert not torch.equal(found[0, 0], model.backbone.word_embeddings.weight[CONFIG.special.mask])
     assert torch.equal(model.backbone.embed_image(pixels(0), HIDDEN), model.backbone.embed_image(pixels(1), HIDDEN))
     assert changed().backbone.image_mask is None
 
 
-def test_segments_tell_text_from_cells():
+def test_segments_tell_text_from_patches():
     plain, told = changed(), changed(modality_segments=True)
     told.load_state_dict(plain.state_dict(), strict=False)
     ids, places = torch.tensor([[2, 7, 3]]), torch.arange(3)
@@ -52,7 +52,7 @@ def test_segments_tell_text_from_cells():
 
 @pytest.mark.parametrize("overlap", [0, 1])
 def test_only_kernels_that_overlap_see_the_neighbours(overlap):
-    """The gradient of one cell reaches its own region, and beyond it only with an overlap."""
+    """The gradient of one patch reaches its own region, and beyond it only with an overlap."""
     model = changed(embedder=CONFIG.embedder.model_copy(update={"overlap": overlap}))
     picture = pixels().requires_grad_()
     model.backbone.embed_image(picture)[0, 0].sum().backward()
@@ -66,4 +66,4 @@ def test_operations_of_overlapping_kernels_are_counted():
     model = changed(embedder=CONFIG.embedder.model_copy(update={"overlap": 1}))
     with FlopCounterMode(display=False) as counter:
         model.backbone.embed_image(pixels())
-    assert counter.get_total_flops() == part_costs(model.config, Sample(7, 3, CONFIG.cells))["embedder"].operations
+    assert counter.get_total_flops() == part_costs(model.config, Sample(7, 3, CONFIG.patches))["embedder"].operations

@@ -1,9 +1,11 @@
 """Starting from a pre-trained BERT: a small one with random weights, saved and read with the real library."""
 
 import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from mlim.data.tokenize import TextTokenizer
@@ -17,7 +19,7 @@ TOLERANCE = 1e-5
 
 def recipe_for(start: object, *assignments: str) -> Recipe:
     shape = ("model.hidden_size=32", "model.layers=2", "model.heads=4", "model.intermediate_size=64")
-    return load_recipe("demo", [f"model.start={start}", *shape, *assignments])
+    return load_recipe("demo", [f"model.start={start}", "text.max_tokens=24", *shape, *assignments])
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_a_text_gives_the_outputs_of_the_pretrained_bert(bert, tokenizer, folder
 def test_no_segment_embedding_survives_and_pictures_start_at_random(tokenizer, folder):
     first, second = (build_mlim(recipe_for(folder), tokenizer, seed) for seed in (0, 1))
     assert "token_type" not in " ".join(first.state_dict())
-    assert torch.equal(first.backbone.words.weight, second.backbone.words.weight)
+    assert torch.equal(first.backbone.word_embeddings.weight, second.backbone.word_embeddings.weight)
     for name in (
         "backbone.image_positions.weight",
         "decoder.layers.0.weight",
@@ -85,7 +87,7 @@ def test_a_checkpoint_without_a_head_gets_a_random_one(bert, tokenizer, tmp_path
     first, second = (build_mlim(recipe_for(tmp_path), tokenizer, seed) for seed in (0, 0))
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first.mlm_head.dense.weight, second.mlm_head.dense.weight)
-    assert torch.equal(first.backbone.words.weight, bert.bert.embeddings.word_embeddings.weight)
+    assert torch.equal(first.backbone.word_embeddings.weight, bert.bert.embeddings.word_embeddings.weight)
     assert not torch.equal(first.mlm_head.dense.weight, bert.cls.predictions.transform.dense.weight)
 
 
@@ -123,6 +125,31 @@ def test_weights_that_lack_parts_are_refused(tokenizer, folder):
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(InputError, match="lack parts"):
         build_mlim(recipe_for(folder, "model.layers=3"), tokenizer, seed=0)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_every_way_of_storing_a_bert_gives_the_same_network(bert, tokenizer, folder, tmp_path, old):
+    """Point 16: weights are read one at a time: from several files, and under the norms' old names."""
+    expected = build_mlim(recipe_for(folder), tokenizer, seed=0).state_dict()
+    weights = load_file(folder / "model.safetensors")
+    if old:
+        names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        renamed = {re.sub(r"LayerNorm\.\w+$", lambda found: names[found[0]], name): weights[name] for name in weights}
+        save_file(renamed, folder / "model.safetensors")
+    else:
+        (folder / "model.safetensors").unlink()
+        bert.save_pretrained(folder, max_shard_size="20KB")
+        assert len(list(folder.glob("*.safetensors"))) > 1
+    found = build_mlim(recipe_for(folder), tokenizer, seed=0).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_weights_of_another_shape_than_their_config_says_are_refused(tokenizer, folder):
+    """Point 16: found out from the header, before anything is trained."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] + 1}))
+    with pytest.raises(InputError, match=r"word_embeddings.weight gives .* config.json says"):
+        build_mlim(recipe_for(folder), tokenizer, seed=0)
 
 
 def test_a_local_folder_is_used_as_it_is(folder):

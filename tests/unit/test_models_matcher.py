@@ -1,12 +1,15 @@
 """The fine-tuned model: modalities, padding, positions of a pair."""
 
+import json
+
 import pytest
 import torch
 
+from mlim.data.batches import PairSide
 from mlim.errors import InputError
 from mlim.losses import match_loss
 from mlim.models.config import MlimConfig
-from mlim.models.matcher import Matcher, PairSide
+from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.recipe import DecoderConfig, EmbedderConfig
 
@@ -18,10 +21,11 @@ CONFIG = MlimConfig(
     decoder=DecoderConfig(strides=(2, 2), channels=(12, 8)),
 )  # fmt: skip
 MODALITIES = ["both", "text", "image"]
+READ_OUTS = ["cls", "joint", "separate"]
 
 
-def make_matcher(config: MlimConfig = CONFIG) -> Matcher:
-    return Matcher.from_mlim(Mlim.random(config, seed=0), head_dropout=0.1, seed=1).eval()
+def make_matcher(config: MlimConfig = CONFIG, read_out: str = "cls") -> Matcher:
+    return Matcher.from_mlim(Mlim.random(config, seed=0), head_dropout=0.1, seed=1, read_out=read_out).eval()
 
 
 def side(seed: int, lengths: tuple[int, ...] = (6, 4, 0), width: int = 6) -> PairSide:
@@ -36,9 +40,14 @@ def padded(item: PairSide, by: int) -> PairSide:
     return PairSide(torch.cat([item.tokens, more], 1), torch.cat([item.attention, more < 0], 1), item.pixels)
 
 
+@pytest.fixture(params=READ_OUTS)
+def matcher(request) -> Matcher:
+    return make_matcher(read_out=request.param)
+
+
 @pytest.fixture
-def matcher() -> Matcher:
-    return make_matcher()
+def one_sequence() -> Matcher:
+    return make_matcher(read_out="cls")
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -78,33 +87,83 @@ def test_the_longest_text_fits_and_a_longer_one_is_an_input_error(matcher):
         matcher(longer, longest, "text")
 
 
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("read_out", ["joint", "separate"])
+def test_the_order_of_the_items_does_not_matter_where_they_are_compared(read_out, modality):
+    matcher, first, second = make_matcher(read_out=read_out), side(1), side(2, (1, 2, 3), 4)
+    assert torch.allclose(matcher(first, second, modality), matcher(second, first, modality), atol=TOLERANCE)
+
+
+def test_with_cls_alone_the_order_of_the_items_matters():
+    first, second = (PairSide(one.tokens, one.attention, one.pixels.double()) for one in (side(1), side(2, (2, 5, 3))))
+    matcher = make_matcher().double()  # [SEP] after the first text is all that tells the items apart: a small thing
+    there, back = matcher(first, second, "both"), matcher(second, first, "both")
+    assert not torch.allclose(there, back, rtol=0, atol=1e-9)
+
+
+def test_separate_items_know_nothing_of_each_other_and_look_as_in_pretraining():
+    mlim, matcher, item = Mlim.random(CONFIG, seed=0).eval(), make_matcher(read_out="separate"), side(1, (6, 6, 6))
+    vectors = matcher.item_vectors(item, "both").view(BATCH, 3, -1)
+    special = CONFIG.special
+    ends = [torch.full((BATCH, 1), token) for token in (special.cls, special.sep)]
+    texts = torch.cat([ends[0], item.tokens, ends[1]], 1)
+    before = mlim.forward_items(texts, torch.ones_like(texts, dtype=torch.bool), item.pixels)
+    assert torch.allclose(vectors[:, 0], before.text[:, 0], atol=TOLERANCE)
+    assert torch.allclose(vectors[:, 1], before.text[:, 1:-1].mean(1), atol=TOLERANCE)
+    assert torch.allclose(vectors[:, 2], before.patches.mean(1), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_packing_made_ahead_changes_nothing(matcher, modality):
+    first, second = side(1), side(2, (1, 2, 3), 4)
+    packing = matcher.pack_pairs(first.attention, second.attention, modality)
+    assert torch.equal(matcher(first, second, modality, packing), matcher(first, second, modality))
+
+
+def test_an_empty_text_reads_as_zeros_not_as_nan():
+    vectors = make_matcher(read_out="separate").item_vectors(side(1, (6, 4, 0)), "both").view(BATCH, 3, -1)
+    assert not vectors[2, 1].any()
+    assert vectors.isfinite().all()
+
+
+def test_a_matcher_saved_before_there_was_a_choice_reads_out_cls(tmp_path):
+    make_matcher().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["read_out"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Matcher.from_pretrained(tmp_path).config.read_out == "cls"
+
+
 def test_both_items_matter(matcher):
     a, b, c = side(1, (6, 6, 6)), side(2, (6, 6, 6)), side(3, (6, 6, 6))
-    assert not torch.allclose(matcher(a, b, "both"), matcher(a, c, "both"))
-    assert not torch.allclose(matcher(a, b, "both"), matcher(c, b, "both"))
+    logits = [matcher(*pair, "both") for pair in ((a, b), (a, c), (c, b))]
+    assert not torch.allclose(logits[0], logits[1])
+    assert not torch.allclose(logits[0], logits[2])
 
 
-def test_the_sequence_is_laid_out_as_documented(matcher):
-    """[CLS] text1 cells1 [SEP] text2 cells2; text positions restart, [SEP] follows the first text's last token."""
+def test_the_sequence_is_laid_out_as_documented(one_sequence):
+    """[CLS] text1 patches1 [SEP] text2 patches2; text positions restart, [SEP] follows the first text's last token."""
     item = PairSide(torch.tensor([[7, 8, 0]]), torch.tensor([[True, True, False]]), torch.rand(1, 3, 12, 12))
     seen = []
-    matcher.backbone.text_positions.register_forward_hook(
+    one_sequence.backbone.text_positions.register_forward_hook(
         lambda module, inputs, output: seen.append(inputs[0].tolist())
     )
     words = []
-    matcher.backbone.words.register_forward_hook(lambda module, inputs, output: words.append(inputs[0].tolist()))
-    matcher(item, item, "both")
+    one_sequence.backbone.word_embeddings.register_forward_hook(
+        lambda module, inputs, output: words.append(inputs[0].tolist())
+    )
+    one_sequence(item, item, "both")
     assert seen == [[[0]], [1, 2, 3], [[3]], [1, 2, 3]]
     assert words == [[[CONFIG.special.cls]], [[7, 8, 0]], [[CONFIG.special.sep]], [[7, 8, 0]]]
 
 
 @pytest.mark.parametrize(("modality", "length"), [("text", 2 + 6 + 4), ("image", 2 + 9 + 9), ("both", 2 + 10 + 18)])
-def test_a_dropped_modality_has_no_vectors_in_the_sequence(matcher, modality, length, monkeypatch):
+def test_a_dropped_modality_has_no_vectors_in_the_sequence(one_sequence, modality, length, monkeypatch):
     first, second = side(1), side(2, (1, 2, 3), 4)
-    assert matcher.pack_pairs(first.attention, second.attention, modality).readable.shape == (BATCH, length)
-    encode, seen = matcher.backbone.encode, []
-    monkeypatch.setattr(matcher.backbone, "encode", lambda *given: seen.append(given[0].shape) or encode(*given))
-    matcher(first, second, modality)
+    assert one_sequence.pack_pairs(first.attention, second.attention, modality).attention_mask.shape == (BATCH, length)
+    encode, seen = one_sequence.backbone.encode, []
+    monkeypatch.setattr(one_sequence.backbone, "encode", lambda *given: seen.append(given[0].shape) or encode(*given))
+    one_sequence(first, second, modality)
     assert seen == [(BATCH, length, CONFIG.hidden_size)]
 
 
@@ -124,8 +183,8 @@ def test_it_starts_from_a_copy_of_the_backbone_and_drops_the_rest():
         assert torch.equal(weight, matcher.backbone.state_dict()[name])
     assert not [name for name in matcher.state_dict() if "decoder" in name or "mlm" in name or "itm" in name]
     with torch.no_grad():
-        matcher.backbone.words.weight.zero_()
-    assert mlim.backbone.words.weight.abs().sum() > 0
+        matcher.backbone.word_embeddings.weight.zero_()
+    assert mlim.backbone.word_embeddings.weight.abs().sum() > 0
 
 
 def test_the_head_depends_on_the_seed_alone():
@@ -146,8 +205,9 @@ def test_saving_and_reading_back_is_exact(matcher, tmp_path):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_it_can_learn_from_each_modality(modality):
-    matcher = make_matcher()
+@pytest.mark.parametrize("read_out", READ_OUTS)
+def test_it_can_learn_from_each_modality(modality, read_out):
+    matcher = make_matcher(read_out=read_out)
     optimiser = torch.optim.Adam(matcher.parameters(), lr=3e-3)
     first, second, labels = side(1, (6, 5, 4)), side(2, (6, 5, 4)), torch.tensor([1.0, 0.0, 1.0])
     for _ in range(60):
@@ -156,3 +216,16 @@ def test_it_can_learn_from_each_modality(modality):
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.1
+
+
+@pytest.mark.parametrize("read_out", READ_OUTS)
+def test_what_tells_attributes_is_not_kept(read_out, tmp_path):
+    """With heads for attributes a matcher starts from the same other weights, and it is saved without them."""
+    mlim = Mlim.random(CONFIG, 0)
+    plain, more = (Matcher.from_mlim(mlim, 0.1, 1, read_out, classes).eval() for classes in ((), (3, 2)))
+    read = more.read_pair(side(1), side(2), "both")
+    assert [logits.shape for logits in more.attribute_logits(read.items)] == [(2 * BATCH, 3), (2 * BATCH, 2)]
+    more.forget_attributes()
+    assert more.attribute_logits(read.items) == []
+    more.save_pretrained(tmp_path)
+    assert torch.equal(Matcher.from_pretrained(tmp_path)(side(1), side(2), "both"), plain(side(1), side(2), "both"))

@@ -44,7 +44,7 @@ shapes = st.builds(
 
 @settings(max_examples=25, deadline=None)
 @given(shapes, st.data())
-def test_a_pixel_changes_its_own_cell_and_no_other(config, data):
+def test_a_pixel_changes_its_own_patch_and_no_other(config, data):
     embedder = random_part(ImageEmbedder(config))
     row, column = (data.draw(st.integers(0, config.image_size - 1)) for _ in range(2))
     pixels = torch.rand(1, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(1))
@@ -61,20 +61,20 @@ def test_a_pixel_changes_its_own_cell_and_no_other(config, data):
 @given(shapes)
 def test_any_size_goes_to_the_grid_and_back(config):
     pixels = torch.rand(2, 3, config.image_size, config.image_size)
-    cells = random_part(ImageEmbedder(config))(pixels)
-    assert cells.shape == (2, config.cells, config.hidden_size)
-    back = random_part(ImageDecoder(config))(cells)
+    patches = random_part(ImageEmbedder(config))(pixels)
+    assert patches.shape == (2, config.patches, config.hidden_size)
+    back = random_part(ImageDecoder(config))(patches)
     assert back.shape == pixels.shape
     assert (back >= 0).all()
     assert (back <= 1).all()
 
 
-def test_neighbouring_cells_blend_in_the_decoder():
+def test_neighbouring_patches_blend_in_the_decoder():
     config = shape((2, 2), grid=4)
     decoder = random_part(ImageDecoder(config))
-    cells = torch.zeros(1, 16, 8, requires_grad=True)
-    decoder(cells)[0, :, 4, 4].sum().backward()  # a corner pixel of the cell at (1, 1)
-    assert cells.grad.abs().sum(-1).count_nonzero() > 1
+    patches = torch.zeros(1, 16, 8, requires_grad=True)
+    decoder(patches)[0, :, 4, 4].sum().backward()  # a corner pixel of the patch at (1, 1)
+    assert patches.grad.abs().sum(-1).count_nonzero() > 1
 
 
 def test_a_picture_of_another_size_is_an_input_error():
@@ -109,7 +109,7 @@ def test_the_paper_recipe_has_the_papers_layers_and_parameters():
     with torch.device("meta"):
         config = MlimConfig.from_recipe(recipe, recipe.text.vocabulary_size)
         embedder, decoder = ImageEmbedder(config), ImageDecoder(config)
-    assert (config.image_size, config.grid, config.cells) == (384, 8, 64)
+    assert (config.image_size, config.grid, config.patches) == (384, 8, 64)
     assert len(embedder.layers) == 7
     assert len(decoder.layers) == 10
     assert parameters_of(embedder) == pytest.approx(PAPER_EMBEDDER, rel=TOLERANCE)
@@ -117,14 +117,14 @@ def test_the_paper_recipe_has_the_papers_layers_and_parameters():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_cells_start_with_the_size_of_word_vectors(name):
+def test_patches_start_with_the_size_of_word_vectors(name):
     """Far larger ones would drown the positions under the common LayerNorm, far smaller ones would be lost."""
     recipe = load_recipe(name)
     config = MlimConfig.from_recipe(recipe, recipe.text.vocabulary_size)
     pixels = torch.rand(2, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(0))
     words = random_part(torch.nn.Embedding(100, config.hidden_size), hidden_size=config.hidden_size).weight
-    cells = random_part(ImageEmbedder(config), hidden_size=config.hidden_size)(pixels.round())
-    assert 0.1 < (cells.std() / words.std()).item() < 3
+    patches = random_part(ImageEmbedder(config), hidden_size=config.hidden_size)(pixels.round())
+    assert 0.1 < (patches.std() / words.std()).item() < 3
 
 
 @pytest.mark.parametrize("strides", [(2, 2, 2), (2, 3)])
@@ -133,6 +133,6 @@ def test_weights_keep_the_scale_of_what_passes_through(strides):
         update={"decoder": DecoderConfig(strides=strides, channels=(48,) * (len(strides) + 1))}
     )
     decoder = random_part(ImageDecoder(config))
-    cells = torch.randn(4, 64, 64, generator=torch.Generator().manual_seed(0))
-    logits = torch.logit(decoder(cells).double().clamp(1e-6, 1 - 1e-6))
+    patches = torch.randn(4, 64, 64, generator=torch.Generator().manual_seed(0))
+    logits = torch.logit(decoder(patches).double().clamp(1e-6, 1 - 1e-6))
     assert 0.1 < logits.std().item() < 3.0

@@ -13,13 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEncoder
 
+from mlim.data.batches import PairSide
 from mlim.losses import mlm_loss, recon_loss
 from mlim.models import dropout as dropout_module
 from mlim.models import transformer
+from mlim.models.bert import block_sources, joined
 from mlim.models.config import MlimConfig
 from mlim.models.dropout import Dropout, dropout_noise
-from mlim.models.hub import copy_block
-from mlim.models.matcher import Matcher, PairSide
+from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.models.transformer import Encoder, attend_packed, attend_padded, pack, put_tokens, take_tokens
 from mlim.recipe import DecoderConfig, EmbedderConfig
@@ -54,8 +55,11 @@ def random_encoder(config: MlimConfig, seed: int = 0) -> tuple[Encoder, BertEnco
         for parameter in theirs.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
     ours = Encoder(config)
-    for block, layer in zip(ours.blocks, theirs.layer, strict=True):
-        copy_block(block, layer)
+    states = theirs.state_dict()
+    for number in range(LAYERS):
+        sources = block_sources(f"blocks.{number}", f"layer.{number}").items()
+        copied = {name: joined([states[part] for part in parts], parts) for name, parts in sources}
+        ours.load_state_dict(copied, strict=False)
     return ours, theirs
 
 
@@ -81,8 +85,8 @@ def test_outputs_and_gradients_are_those_of_hugging_face(lengths, activation):
     for block, layer in zip(ours.blocks, theirs.layer, strict=True):
         apart = [getattr(layer.attention.self, name).weight.grad for name in ("query", "key", "value")]
         assert torch.allclose(block.qkv.weight.grad, torch.cat(apart), atol=TOLERANCE)
-        assert torch.allclose(block.narrow.weight.grad, layer.output.dense.weight.grad, atol=TOLERANCE)
-        norms = block.mix_norm.weight.grad, layer.attention.output.LayerNorm.weight.grad
+        assert torch.allclose(block.fc2.weight.grad, layer.output.dense.weight.grad, atol=TOLERANCE)
+        norms = block.attention_norm.weight.grad, layer.attention.output.LayerNorm.weight.grad
         assert torch.allclose(*norms, atol=TOLERANCE)
 
 
@@ -111,8 +115,8 @@ def test_tokens_return_to_their_places(lengths, more, holes):
     tokens = take_tokens(vectors, packing)
     assert packing.padded == (not attention.all())
     assert torch.equal(put_tokens(tokens, packing), vectors * attention[..., None])
-    assert packing.offsets.tolist() == [0, *attention.sum(1).cumsum(0).tolist()]
-    assert packing.longest == attention.sum(1).max()
+    assert packing.cu_seqlens.tolist() == [0, *attention.sum(1).cumsum(0).tolist()]
+    assert packing.max_seqlen == attention.sum(1).max()
     if packing.padded:
         assert torch.equal(tokens, vectors[attention])
 
@@ -166,7 +170,7 @@ def step_without_values(monkeypatch, dropout: float, dtype: torch.dtype, packed:
         pixels = torch.rand(2, 3, 12, 12, dtype=dtype)
         output = model.forward_items(ids, attention.to("meta"), pixels, masked, masked, packing)
         mlm = mlm_loss(model.mlm_logits(output.text.flatten(0, 1)[places]), places)
-        (mlm.mean + recon_loss(model.reconstruct(output.cells), pixels).mean).backward()
+        (mlm.mean + recon_loss(model.reconstruct(output.patches), pixels).mean).backward()
     return operators.names
 
 
@@ -242,10 +246,10 @@ def batch_of_items(lengths: tuple[int, ...] = (9, 4, 2)) -> tuple[torch.Tensor, 
 def loss_of(model: Mlim, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
     ids, attention, pixels = batch
     hidden = attention & (torch.arange(ids.shape[1]) % 2 == 1)
-    cells = (torch.arange(CONFIG.cells) % 3 == 0).expand(len(ids), -1)
-    output = model.forward_items(ids, attention, pixels, hidden, cells)
+    patches = (torch.arange(CONFIG.patches) % 3 == 0).expand(len(ids), -1)
+    output = model.forward_items(ids, attention, pixels, hidden, patches)
     mlm = mlm_loss(model.mlm_logits(output.text[hidden]), ids[hidden])
-    return mlm.mean + recon_loss(model.reconstruct(output.cells), pixels).mean
+    return mlm.mean + recon_loss(model.reconstruct(output.patches), pixels).mean
 
 
 def gradients_of(model: Mlim, seed: int = 3) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -262,7 +266,8 @@ def test_checkpointing_gives_the_same_gradients_bit_for_bit_and_keeps_less():
         block.register_forward_pre_hook(lambda *_: calls.append(1))
     plain = gradients_of(model)
     assert len(calls) == LAYERS
-    model.backbone.encoder.checkpoint_blocks = True
+    for block in model.blocks():
+        block.recompute = True
     again = gradients_of(model)
     assert len(calls) == 3 * LAYERS  # forward, and once more in the backward pass
     assert torch.equal(plain[0], again[0])
@@ -286,8 +291,12 @@ def test_compiled_parts_give_the_same_loss_and_gradients(everything, checkpointe
     torch._dynamo.reset()  # graphs of an earlier test would be used again
     model = Mlim.random(WITHOUT_DROPOUT, 0).train()
     names, plain = list(model.state_dict()), gradients_of(model)
-    model.backbone.encoder.checkpoint_blocks = checkpointed
-    (model.compile_parts if everything else model.backbone.encoder.compile_blocks)()
+    for block in model.blocks():
+        block.recompute = checkpointed
+        if not everything:
+            block.compile(dynamic=True)
+    if everything:
+        model.compile_parts()
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     compiled = gradients_of(model)
     made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -321,13 +330,16 @@ def test_the_losses_are_those_of_the_padded_model_with_logits_everywhere(lengths
     model.backbone.encoder, batch = encoder, batch_of_items(lengths)
     ids, attention, pixels = batch
     hidden = attention & (torch.arange(ids.shape[1]) % 2 == 1)
-    cells = (torch.arange(CONFIG.cells) % 3 == 0).expand(len(ids), -1)
+    patches = (torch.arange(CONFIG.patches) % 3 == 0).expand(len(ids), -1)
     backbone = model.backbone
     words = (
-        backbone.words(ids.masked_fill(hidden, CONFIG.special.mask)) + backbone.text_positions.weight[: ids.shape[1]]
+        backbone.word_embeddings(ids.masked_fill(hidden, CONFIG.special.mask))
+        + backbone.text_positions.weight[: ids.shape[1]]
     )
-    vectors = backbone.norm(torch.cat([words, backbone.embed_image(pixels, cells)], dim=1))
-    mask = torch.cat([attention, torch.ones_like(cells)], dim=1)[:, None, None, :].expand(-1, -1, vectors.shape[1], -1)
+    vectors = backbone.norm(torch.cat([words, backbone.embed_image(pixels, patches)], dim=1))
+    mask = torch.cat([attention, torch.ones_like(patches)], dim=1)[:, None, None, :].expand(
+        -1, -1, vectors.shape[1], -1
+    )
     outputs = theirs(vectors, attention_mask=mask).last_hidden_state
     text, grid = outputs[:, : ids.shape[1]], outputs[:, ids.shape[1] :]
     labels = ids.masked_fill(~hidden, -100)

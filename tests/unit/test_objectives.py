@@ -5,18 +5,33 @@ from collections import Counter
 import pytest
 import torch
 
-from mlim.catalog.items import ItemStore
-from mlim.data.collate import ItemBatch, ItemCollator, Pair, PairBatch, PairCollator
+from mlim.data.attributes import DecidingValues
+from mlim.data.batches import ItemBatch, PairBatch
+from mlim.data.collate import ItemCollator, Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
+from mlim.losses import UNKNOWN
 from mlim.masking import MaskMode
 from mlim.models.hub import build_mlim
 from mlim.models.matcher import Matcher
-from mlim.objectives import MatchObjective, PretrainObjective, swap_pictures, swap_sides
-from mlim.recipe import Pretraining
+from mlim.models.mlim import Mlim
+from mlim.recipe import Pretraining, Recipe
+from mlim.shards.items import ItemStore
+from mlim.tasks.build import pretrain_objective
+from mlim.tasks.match import MatchObjective, swap_sides
+from mlim.tasks.pretrain.objective import PretrainObjective
+from mlim.tasks.pretrain.passes import swap_pictures
 
 MAM = Pretraining(losses=("mlm", "recon"), masking="mam")
 WITH_ITM = Pretraining(losses=("mlm", "recon", "itm"), masking="naive")
 IDS = [f"item-{number:03d}" for number in range(8)]
+
+
+def objective_of(model: Mlim, recipe: Recipe, pretraining: Pretraining, seed: int) -> PretrainObjective:
+    return pretrain_objective(model, recipe.pretrain, pretraining, recipe.text.limit, seed)
+
+
+def matching_of(model: Mlim, recipe: Recipe, seed: int) -> MatchObjective:
+    return MatchObjective(Matcher.from_mlim(model, 0.0, seed=0), recipe.finetune, recipe.main_row, seed)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +71,7 @@ def test_a_batch_is_padded_and_its_special_tokens_are_never_maskable(batch, toke
 
 
 def test_a_heavy_image_batch_has_no_masked_text_and_an_mlm_loss_of_zero(model, tiny_recipe, batch):
-    objective = PretrainObjective(model, tiny_recipe, MAM, seed=0)
+    objective = objective_of(model, tiny_recipe, MAM, seed=0)
     prepared = objective.prepare(batch, 0, mode=MaskMode.HEAVY_IMAGE)
     terms = {term.name: term.term for term in objective.losses(prepared).terms}
     assert prepared.counts["mlm"] == 0
@@ -65,7 +80,7 @@ def test_a_heavy_image_batch_has_no_masked_text_and_an_mlm_loss_of_zero(model, t
 
 
 def test_counts_are_known_before_the_forward_pass(model, tiny_recipe, batch):
-    objective = PretrainObjective(model, tiny_recipe, WITH_ITM, seed=0)
+    objective = objective_of(model, tiny_recipe, WITH_ITM, seed=0)
     for draw in range(5):
         prepared = objective.prepare(batch, draw)
         for name, term, _ in objective.losses(prepared).terms:
@@ -73,35 +88,37 @@ def test_counts_are_known_before_the_forward_pass(model, tiny_recipe, batch):
 
 
 def test_masks_depend_on_seed_and_draw_only(model, tiny_recipe, batch):
-    first = PretrainObjective(model, tiny_recipe, MAM, seed=3).prepare(batch, 7)
-    again = PretrainObjective(model, tiny_recipe, MAM, seed=3).prepare(batch, 7)
-    other = PretrainObjective(model, tiny_recipe, MAM, seed=3).prepare(batch, 8)
-    assert first.plan.mode == again.plan.mode
-    assert torch.equal(first.plan.text, again.plan.text)
-    assert torch.equal(first.plan.image, again.plan.image)
-    assert not (torch.equal(first.plan.text, other.plan.text) and torch.equal(first.plan.image, other.plan.image))
+    first = objective_of(model, tiny_recipe, MAM, seed=3).prepare(batch, 7)
+    again = objective_of(model, tiny_recipe, MAM, seed=3).prepare(batch, 7)
+    other = objective_of(model, tiny_recipe, MAM, seed=3).prepare(batch, 8)
+    assert first.masks.mode == again.masks.mode
+    assert torch.equal(first.masks.text, again.masks.text)
+    assert torch.equal(first.masks.image, again.masks.image)
+    assert not (torch.equal(first.masks.text, other.masks.text) and torch.equal(first.masks.image, other.masks.image))
 
 
 def test_mam_meets_its_three_modes_alike_and_naive_only_its_own(model, tiny_recipe, batch):
-    objective = PretrainObjective(model, tiny_recipe, MAM, seed=0)
-    modes = Counter(objective.prepare(batch, draw).plan.mode for draw in range(300))
+    objective = objective_of(model, tiny_recipe, MAM, seed=0)
+    modes = Counter(objective.prepare(batch, draw).masks.mode for draw in range(300))
     assert set(modes) == set(objective.modes)
     assert min(modes.values()) > 70
-    naive = PretrainObjective(model, tiny_recipe, WITH_ITM, seed=0)
-    assert {naive.prepare(batch, draw).plan.mode for draw in range(5)} == {MaskMode.NAIVE}
+    naive = objective_of(model, tiny_recipe, WITH_ITM, seed=0)
+    assert {naive.prepare(batch, draw).masks.mode for draw in range(5)} == {MaskMode.NAIVE}
 
 
 def test_exchanged_items_count_for_itm_alone(model, tiny_recipe, batch):
-    prepared = PretrainObjective(model, tiny_recipe, WITH_ITM, seed=0).prepare(batch, 0)
-    own = prepared.own.bool()
+    prepared = objective_of(model, tiny_recipe, WITH_ITM, seed=0).prepare(batch, 0)
+    own = prepared.own
     side = tiny_recipe.image.size
     assert 0 < own.sum() < len(IDS)
     assert prepared.counts == {
-        "mlm": int(prepared.plan.text[own].sum()),
+        "mlm": int(prepared.masks.text[own].sum()),
         "recon": int(own.sum()) * side * side,
         "itm": len(IDS),
     }
-    assert set((prepared.targets // batch.input_ids.shape[1]).tolist()) <= set(own.nonzero().flatten().tolist())
+    assert set((prepared.targets["mlm"].wanted // batch.input_ids.shape[1]).tolist()) <= set(
+        own.nonzero().flatten().tolist()
+    )
     assert torch.equal(prepared.batch.pixels[own], batch.pixels[own])
 
 
@@ -114,8 +131,8 @@ def test_an_exchanged_picture_is_always_another_items(batch):
 
 
 def test_half_of_the_pictures_are_exchanged(model, tiny_recipe, batch):
-    objective = PretrainObjective(model, tiny_recipe, WITH_ITM, seed=0)
-    kept = [objective.prepare(batch, step).own.mean().item() for step in range(300)]
+    objective = objective_of(model, tiny_recipe, WITH_ITM, seed=0)
+    kept = [objective.prepare(batch, step).own.float().mean().item() for step in range(300)]
     assert sum(kept) / len(kept) == pytest.approx(1 - tiny_recipe.pretrain.itm_swap, abs=0.05)
 
 
@@ -127,13 +144,13 @@ def test_the_same_item_twice_in_a_row_is_no_other_item(batch):
 
 @pytest.mark.parametrize("pretraining", [MAM, WITH_ITM])
 def test_masks_and_exchanges_do_not_depend_on_how_a_step_is_cut(model, tiny_recipe, batch, pretraining):
-    objective = PretrainObjective(model, tiny_recipe, pretraining, seed=5)
+    objective = objective_of(model, tiny_recipe, pretraining, seed=5)
     for step in range(6):
         whole = objective.prepare(batch, step)
         parts = [objective.prepare(_part(batch, slice(start, start + 2)), step, start) for start in range(0, 8, 2)]
-        assert {part.plan.mode for part in parts} == {whole.plan.mode}
-        assert torch.equal(torch.cat([part.plan.text for part in parts]), whole.plan.text)
-        assert torch.equal(torch.cat([part.plan.image for part in parts]), whole.plan.image)
+        assert {part.masks.mode for part in parts} == {whole.masks.mode}
+        assert torch.equal(torch.cat([part.masks.text for part in parts]), whole.masks.text)
+        assert torch.equal(torch.cat([part.masks.image for part in parts]), whole.masks.image)
         assert torch.equal(torch.cat([part.own for part in parts]), whole.own)
         assert torch.equal(torch.cat([part.batch.pixels for part in parts]), whole.batch.pixels)
         assert {name: sum(part.counts[name] for part in parts) for name in whole.counts} == whole.counts
@@ -141,7 +158,9 @@ def test_masks_and_exchanges_do_not_depend_on_how_a_step_is_cut(model, tiny_reci
 
 
 def test_orders_and_modality_do_not_depend_on_how_a_step_is_cut(model, tiny_recipe, pairs):
-    objective = MatchObjective(Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe, tiny_recipe.main_row, seed=5)
+    objective = MatchObjective(
+        Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe.finetune, tiny_recipe.main_row, seed=5
+    )
     for step in range(6):
         whole = objective.prepare(pairs, step)
         parts = [objective.prepare(_part(pairs, slice(start, start + 1)), step, start) for start in range(4)]
@@ -160,29 +179,23 @@ def _part(batch, part: slice):
 
 def test_micro_batches_weigh_by_their_targets(model, tiny_recipe, batch):
     """Two micro-batches divided by the counts of both give the gradient of one batch of both."""
-    objective = PretrainObjective(model, tiny_recipe, MAM, seed=0)
+    objective = objective_of(model, tiny_recipe, MAM, seed=0)
     whole = objective.prepare(batch, 0, mode=MaskMode.LIGHT)
     gradients = []
     for parts in ([slice(0, 8)], [slice(0, 2), slice(2, 8)]):
         model.zero_grad()
         for part in parts:
-            sliced = whole._replace(
-                batch=type(batch)(*[field[part] for field in batch]),
-                plan=whole.plan._replace(text=whole.plan.text[part], image=whole.plan.image[part]),
-                targets=whole.plan.text[part].flatten().nonzero().squeeze(1),
-                kept=torch.arange(len(IDS[part])),
-                packing=model.pack_items(batch.text_attention[part]),
-            )
+            sliced = objective.prepare(_part(batch, part), 0, part.start, mode=MaskMode.LIGHT)
             terms = objective.losses(sliced).terms
             torch.stack([term.total / whole.counts[name] for name, term, _ in terms]).sum().backward()
-        gradients.append(model.backbone.words.weight.grad.clone())
+        gradients.append(model.backbone.word_embeddings.weight.grad.clone())
     assert torch.allclose(*gradients, atol=1e-5)
 
 
 def test_modality_dropout_follows_its_probabilities(tiny_recipe, model, pairs):
     matcher = Matcher.from_mlim(model, 0.0, seed=0)
     row = tiny_recipe.main_row
-    objective = MatchObjective(matcher, tiny_recipe, row, seed=0)
+    objective = MatchObjective(matcher, tiny_recipe.finetune, row, seed=0)
     shown = Counter(objective.prepare(pairs, draw).modality for draw in range(400))
     expected = {"text": tiny_recipe.finetune.mdo_text_only, "image": tiny_recipe.finetune.mdo_image_only}
     for modality, share in expected.items():
@@ -193,10 +206,31 @@ def test_modality_dropout_follows_its_probabilities(tiny_recipe, model, pairs):
 def test_without_modality_dropout_a_row_shows_what_it_is_judged_by(tiny_recipe, model, pairs, modality):
     matcher = Matcher.from_mlim(model, 0.0, seed=0)
     row = tiny_recipe.main_row.model_copy(update={"mdo": False, "modality": modality})
-    objective = MatchObjective(matcher, tiny_recipe, row, seed=0)
+    objective = MatchObjective(matcher, tiny_recipe.finetune, row, seed=0)
     assert {objective.prepare(pairs, draw).modality for draw in range(10)} == {modality}
     (term,) = objective.losses(objective.prepare(pairs, 0)).terms
     assert term.term.count.item() == len(pairs.labels)
+
+
+@pytest.mark.parametrize("read_out", ["cls", "joint", "separate"])
+def test_items_also_tell_what_decides(tiny_recipe, model, pairs, read_out):
+    """A known class of each item counts once, in the order in which the items are shown, and trains the backbone."""
+    values = DecidingValues({name: [int(name == pairs.item_a[0])] for name in pairs.item_a}, [2])
+    settings = tiny_recipe.finetune.model_copy(update={"attribute_weight": 0.5})
+    recipe = tiny_recipe.model_copy(update={"finetune": settings})
+    matcher = Matcher.from_mlim(model, 0.0, 0, read_out, values.counts)
+    objective = MatchObjective(matcher, recipe.finetune, recipe.main_row, 0, values)
+    prepared = next(found for step in range(40) if (found := objective.prepare(pairs, step)).modality == "both")
+    known = [name in pairs.item_a for name in prepared.ids]
+    assert prepared.counts == {"match": len(pairs.labels), "attribute": sum(known)}
+    assert prepared.attributes.squeeze(1).tolist() == [
+        int(name == pairs.item_a[0]) if told else UNKNOWN for name, told in zip(prepared.ids, known, strict=True)
+    ]
+    match, attribute = objective.losses(prepared).terms
+    assert (match.weight, attribute.weight) == (1.0, 0.5)
+    attribute.term.mean.backward()
+    assert matcher.backbone.word_embeddings.weight.grad.abs().sum() > 0
+    assert matcher.head.score.weight.grad is None
 
 
 def test_turning_pairs_around_twice_changes_nothing(pairs):
@@ -212,6 +246,8 @@ def test_turning_pairs_around_twice_changes_nothing(pairs):
 
 
 def test_training_pairs_are_shown_in_either_order(tiny_recipe, model, pairs):
-    objective = MatchObjective(Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe, tiny_recipe.main_row, seed=0)
+    objective = MatchObjective(
+        Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe.finetune, tiny_recipe.main_row, seed=0
+    )
     orders = {objective.prepare(pairs, draw).batch.item_a[0] for draw in range(20)}
     assert orders == {pairs.item_a[0], pairs.item_b[0]}

@@ -5,7 +5,7 @@ from pair_items import described
 from pydantic import ValidationError
 
 from mlim.catalog.pair_rules import Negatives, PairRules
-from mlim.pairs import rule_of
+from mlim.pairs.variation import rule_of
 from mlim.quality.near_duplicates import MAX_DISTANCE
 from mlim.recipe import MAX_NEAR_BITS
 
@@ -71,9 +71,9 @@ def test_all_that_may_not_vary_must_agree():
 def test_hidden_columns_are_kept_with_the_items_but_not_read():
     pairs = {**RULES, "hidden": ["size"], "negatives": {"random": 1, "same": ["kind", "season"]}}
     description = described(pairs, COLUMNS)
-    assert description.fact_columns == ("pattern", "kind", "size", "season")
-    assert set(description.fact_columns).isdisjoint(description.text_columns)
-    assert set(description.fact_columns) <= set(description.needed_columns)
+    assert description.metadata_columns == ("pattern", "kind", "size", "season")
+    assert set(description.metadata_columns).isdisjoint(description.text_columns)
+    assert set(description.metadata_columns) <= set(description.needed_columns)
 
 
 def test_the_recipe_allows_what_the_search_for_near_copies_can_do():

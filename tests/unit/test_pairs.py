@@ -12,22 +12,16 @@ from hypothesis import strategies as st
 
 from mlim.catalog.pair_rules import PairRules
 from mlim.errors import DataError, InputError
-from mlim.pairs import (
-    SPLITS,
-    VariationRule,
-    count_pairs,
-    deal_components,
-    directed,
-    find_components,
-    labelled_pairs,
-    pairs_sha256,
-    split_pairs,
-    variation_pairs,
-)
 from mlim.pairs.choose import choose_given
+from mlim.pairs.components import find_components
+from mlim.pairs.labels import SPLITS
+from mlim.pairs.split_assignment import assign_splits
+from mlim.pairs.splits import count_pairs, directed, pairs_sha256, split_pairs
+from mlim.pairs.user_pairs import user_pairs
+from mlim.pairs.variation import VariationRule, variation_pairs
 from mlim.recipe import PairsConfig
 
-RULE = VariationRule(decided_by=("pattern", "size"), same=("kind",), max_family_size=4)
+RULE = VariationRule(label_columns=("pattern", "size"), same=("kind",), max_family_size=4)
 CONFIG = PairsConfig(
     validation_share=0.2,
     test_share=0.3,
@@ -156,13 +150,13 @@ def test_items_that_share_nothing_are_their_own_components():
 def test_every_split_gets_both_labels_when_it_can_and_its_share_of_the_components(evidence, seed):
     shares = [0.5, 0.2, 0.3]
     evidence = np.array(evidence)
-    dealt = deal_components(evidence, shares, seed)
+    assigned = assign_splits(evidence, shares, seed)
     both = int(evidence.all(axis=1).sum())
     single = [int((evidence[:, 0] & ~evidence[:, 1]).sum()), int((~evidence[:, 0] & evidence[:, 1]).sum())]
     if both + min(single) >= 3:
-        assert all(evidence[dealt == split].any(axis=0).all() for split in range(3))
+        assert all(evidence[assigned == split].any(axis=0).all() for split in range(3))
     if len(evidence) >= 20:  # each split first gets one or two components, whatever its share
-        assert np.abs(np.bincount(dealt, minlength=3) - len(evidence) * np.array(shares)).max() <= 2
+        assert np.abs(np.bincount(assigned, minlength=3) - len(evidence) * np.array(shares)).max() <= 2
 
 
 @given(catalogs, st.integers(0, 20))
@@ -265,6 +259,35 @@ def test_only_what_may_vary_differs_and_two_empty_values_agree(items):
     assert skipped["pair differs in what must agree"] == len(loose) - len(strict)
 
 
+@given(catalogs)
+@settings(max_examples=30, deadline=None)
+def test_only_items_that_differ_in_every_such_column_are_compared(items):
+    known = {item["id"]: json.loads(item["facts"]) for item in items.to_dict("records")}
+    strict, skipped = variation_pairs(items, VariationRule(("size",), (), 40, differ=("pattern",)))
+    loose, _ = variation_pairs(items, VariationRule(("size",), (), 40))
+    values = [(known[a]["pattern"], known[b]["pattern"]) for a, b in loose[["item_a", "item_b"]].to_numpy()]
+    apart = np.array([all(pair) and pair[0] != pair[1] for pair in values], dtype=bool)
+    pd.testing.assert_frame_equal(strict, loose[apart].reset_index(drop=True))
+    assert skipped["pair agrees in what must differ"] >= 0
+
+
+@given(catalogs, st.sampled_from([1.0, 2.0]))
+@settings(max_examples=30, deadline=None)
+def test_a_balanced_family_has_its_mismatches_to_a_match(items, balance):
+    everything, _ = variation_pairs(items, RULE)
+    rule = VariationRule(("pattern", "size"), ("kind",), 4, balance=balance)
+    pairs, skipped = variation_pairs(items, rule)
+    family = items.set_index("id")["family"]
+    assert (
+        len(everything.merge(pairs)) == len(pairs) == len(everything) - skipped["pair beyond the balance of its family"]
+    )
+    for name, whole in everything.groupby(family[everything["item_a"]].to_numpy()):
+        matches = int(whole["label"].sum())
+        expected = min(matches, int((len(whole) - matches) / balance))
+        kept = pairs[family[pairs["item_a"]].to_numpy() == name]["label"]
+        assert (kept.sum(), len(kept)) == (expected, expected * (1 + balance))
+
+
 def test_near_copies_stay_in_one_component_whatever_the_order_of_the_rows():
     items = many_families(12, 4)
     order = np.random.default_rng(0).permutation(len(items))
@@ -300,7 +323,7 @@ def labelled(*rows: tuple[str, str, str]) -> pd.DataFrame:
 
 def test_labelled_pairs_are_ordered_unique_and_free_of_quarantined_items():
     table = labelled(("b", "a", "1"), ("a", "b", " 1"), ("c", "a", "0"), ("a", "bad", "1"))
-    pairs, skipped = labelled_pairs(table, "mine.csv", {"a", "b", "c"}, {"bad"})
+    pairs, skipped = user_pairs(table, "mine.csv", {"a", "b", "c"}, {"bad"})
     assert pairs[["item_a", "item_b", "label"]].to_numpy().tolist() == [["a", "b", 1], ["a", "c", 0]]
     assert skipped == {"repeated pair": 1, "quarantined item": 1}
 
@@ -308,7 +331,7 @@ def test_labelled_pairs_are_ordered_unique_and_free_of_quarantined_items():
 def test_all_problems_of_labelled_pairs_are_told_at_once():
     table = labelled(("a", "zz", "1"), ("a", "b", "yes"), ("a", "a", "1"), ("a", "c", "1"), ("c", "a", "0"))
     with pytest.raises(InputError) as caught:
-        labelled_pairs(table, "mine.csv", {"a", "b", "c"}, set())
+        user_pairs(table, "mine.csv", {"a", "b", "c"}, set())
     assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
         "row 1: item_b `zz` is no item of the catalog",
         "row 2: label `yes` is neither 1 (match) nor 0 (mismatch)",
@@ -320,7 +343,7 @@ def test_all_problems_of_labelled_pairs_are_told_at_once():
 def test_a_long_list_of_problems_is_cut():
     table = labelled(*[("a", f"unknown{number}", "1") for number in range(100)])
     with pytest.raises(InputError) as caught:
-        labelled_pairs(table, "mine.csv", {"a"}, set())
+        user_pairs(table, "mine.csv", {"a"}, set())
     assert len(caught.value.problems) == 21
     assert "and 80 more" in caught.value.problems[-1]
 
@@ -328,7 +351,7 @@ def test_a_long_list_of_problems_is_cut():
 def test_labelled_pairs_hold_items_together_across_families():
     items = make_items([(f"i{number:02d}", None, facts(), str(number)) for number in range(40)])
     table = labelled(*[(f"i{n:02d}", f"i{n + 1:02d}", "01"[n // 2 % 2]) for n in range(0, 40, 2)])
-    pairs, _ = labelled_pairs(table, "mine.csv", set(items["id"]), set())
+    pairs, _ = user_pairs(table, "mine.csv", set(items["id"]), set())
     made = split_pairs(items, pairs, CONFIG, 0)
     split = made.items.set_index("id")["split"]
     assert (split[made.pairs["item_a"]].to_numpy() == split[made.pairs["item_b"]].to_numpy()).all()

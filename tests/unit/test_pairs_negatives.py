@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from mlim.catalog.pair_rules import FAMILY, PairRules
-from mlim.pairs import MATCH, MISMATCH, SPLITS, VariationRule, count_pairs, split_pairs, variation_pairs
 from mlim.pairs.choose import plan_quota
+from mlim.pairs.labels import MATCH, MISMATCH, SPLITS
 from mlim.pairs.negatives import Pool, draw_mismatches
 from mlim.pairs.similarities import WORD
+from mlim.pairs.splits import count_pairs, split_pairs
+from mlim.pairs.variation import VariationRule, rule_of, variation_pairs
 from mlim.recipe import PairsConfig
 
 RULE = VariationRule(("pattern",), (), 8)
@@ -288,3 +290,17 @@ def test_a_quota_never_asks_for_more_than_there_is_or_has_room(matches, mismatch
     assert quota.asked >= quota.mismatches[FAMILY]
     if cap > 1 and matches and wanted:
         assert quota.matches >= 1
+
+
+def test_mismatches_across_families_differ_in_what_must():
+    items = make_catalog(0)
+    items["facts"] = [
+        json.dumps({**json.loads(facts), "vendor": "xyz"[number % 3]}) for number, facts in enumerate(items["facts"])
+    ]
+    vendor = {item["id"]: json.loads(item["facts"])["vendor"] for item in items.to_dict("records")}
+    negatives = {"family": 0, "random": 0.5, "text": 0.5}
+    rules = PairRules(decided_by=("pattern",), differ=("vendor",), negatives=negatives)
+    given, _ = variation_pairs(items, rule_of(rules, ()))
+    made = split_pairs(items, given, CONFIG, 0, rules).pairs
+    assert {"random item", "neighbour in text"} <= set(made["kind"])
+    assert all(vendor[a] != vendor[b] for a, b in made[["item_a", "item_b"]].to_numpy())

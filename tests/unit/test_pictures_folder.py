@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlim.catalog.pictures.folder import FolderPictures
-from mlim.catalog.refusal import RefusedError
+from mlim.catalog.rejection import RejectedError, Rejection
+from mlim.pictures.folder import FolderPictures
 
 LIMIT = 100
 SECRET = b"secret"
@@ -29,16 +29,85 @@ def store(folder):
 
 
 def reason(store, reference):
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         store.read(reference)
-    assert caught.value.refusal.detail
-    return caught.value.refusal.reason
+    assert caught.value.rejection.detail
+    return caught.value.rejection.reason
 
 
 def test_files_are_read_by_their_path_in_the_folder(folder, store):
     assert [store.read(name) for name in ("a.jpg", "./a.jpg", "inner/../a.jpg")] == [b"one"] * 3
     assert store.read("inner/b.jpg") == b"two"
     assert store.read(str(folder / "a.jpg")) == b"one"  # an absolute path inside the folder leads nowhere else
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+SPELLINGS = ["{}/{}.jpg", "/{}/{}.jpg", "//{}/{}.jpg", "{}\\{}.jpg", "\\{}\\{}.jpg", "./{}//{}.jpg"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("on_disk", [(NFC, NFC), (NFD, NFD), (NFC, NFD), (NFD, NFC)])
+@pytest.mark.parametrize("written", [(NFC, NFC), (NFD, NFD), (NFD, NFC)])
+def test_the_same_name_is_taken_however_it_is_written(folder, store, spelling, on_disk, written):
+    """Point 11: Unicode's form, leading slashes and the kind of slash never tell two pictures apart."""
+    (folder / on_disk[0]).mkdir()
+    (folder / on_disk[0] / f"{on_disk[1]}.jpg").write_bytes(b"three")
+    reference = spelling.format(*written)
+    assert store.read(reference) == b"three"
+    first = store.fingerprint(reference)
+    (folder / on_disk[0] / f"{on_disk[1]}.jpg").write_bytes(b"changed")
+    assert first != store.fingerprint(reference) != ""
+
+
+def test_the_name_as_it_is_written_comes_first(folder, store):
+    for name, data in ((f"{NFC}.jpg", b"composed"), (f"{NFD}.jpg", b"apart"), ("inner\\b.jpg", b"backslash")):
+        (folder / name).write_bytes(data)
+    assert [store.read(f"{form}.jpg") for form in (NFC, NFD)] == [b"composed", b"apart"]
+    assert store.read("inner\\b.jpg") == b"backslash"
+
+
+ALIKE = {
+    "a.JPG": "a.jpg",
+    "A.jpg": "a.jpg",
+    "a": "a.jpg",
+    "INNER/B.jpg": "inner/b.jpg",
+    "inner%2Fb.jpg": "inner/b.jpg",
+    "inner%5Cb.jpg": "inner/b.jpg",
+    "/inner/%62.jpg": "inner/b.jpg",
+    "images/inner/b.jpg": "inner/b.jpg",
+    "my%20photo.jpg": "my photo.jpg",
+    "my+photo.jpg": "my photo.jpg",
+    "wget it.jpg": "wget%20it.jpg",
+    "x&amp;y.jpg": "x&y.jpg",
+}
+
+
+@pytest.mark.parametrize("reference", ALIKE)
+def test_a_name_that_is_only_alike_is_refused_with_the_one_that_is_there(folder, store, reference):
+    """Point 11: another picture could be meant, so the message says which spelling exists."""
+    for name in ("my photo.jpg", "wget%20it.jpg", "x&y.jpg"):
+        (folder / name).write_bytes(b"three")
+    with pytest.raises(RejectedError) as caught:
+        store.read(reference)
+    told = f"{reference!r} is not in the images folder, but {ALIKE[reference]!r} is"
+    assert caught.value.rejection == Rejection("missing-image", told)
+    assert store.fingerprint(reference) == ""
+
+
+def test_of_several_names_that_are_alike_none_is_told(folder, store):
+    (folder / "A.JPG").write_bytes(b"three")
+    with pytest.raises(RejectedError) as caught:
+        store.read("a.Jpg")
+    assert caught.value.rejection.detail == "'a.Jpg' is not in the images folder"
+
+
+@pytest.mark.parametrize("reference", ["%2e%2e/secret.jpg", "up/SECRET.jpg", "..\\secret.jpg", "..%5Csecret.jpg"])
+def test_no_other_spelling_leads_out_of_the_folder_or_tells_what_is_there(folder, store, reference):
+    (folder / "up").symlink_to(folder.parent)
+    with pytest.raises(RejectedError) as caught:
+        store.read(reference)
+    assert "but" not in caught.value.rejection.detail
+    assert store.fingerprint(reference) == ""
 
 
 @pytest.mark.parametrize(
@@ -113,7 +182,8 @@ def test_the_store_travels_to_other_processes(store):
 def test_any_text_gives_a_file_of_the_folder_or_a_refusal(folder, store, text):
     try:
         data = store.read(text)
-    except RefusedError:
+    except RejectedError:
         return
     assert data in (b"one", b"two")
-    assert Path(os.path.realpath(folder / text)).is_relative_to(folder)
+    below = text.removeprefix(f"{folder}/").lstrip("/").replace("\\", "/")
+    assert Path(os.path.realpath(folder / below)).is_relative_to(folder)

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlim.catalog.items import ItemStore
 from mlim.data.tokenize import TextTokenizer
 from mlim.evaluation.probes import (
     GRAY,
@@ -19,6 +18,7 @@ from mlim.evaluation.probes import (
     relative_harm,
 )
 from mlim.models.hub import build_mlim
+from mlim.shards.items import ItemStore
 
 PROBABILITIES = (0.1, 0.5, 1.0)
 SETTINGS = Resampling(samples=50, confidence=0.9, seed=0)
@@ -86,7 +86,7 @@ def test_recon_is_the_squared_error_summed_over_channels_per_pixel(parts, tiny_r
     np.testing.assert_allclose(losses, by_hand, rtol=1e-4)
 
 
-def test_reconstructions_show_the_masked_cells_in_gray(parts, tiny_recipe):
+def test_reconstructions_show_the_masked_patches_in_gray(parts, tiny_recipe):
     rows = prober(parts, tiny_recipe).reconstructions(0.5, 3)
     assert len(rows) == 3
     side = tiny_recipe.image.size // tiny_recipe.image.grid
@@ -95,9 +95,9 @@ def test_reconstructions_show_the_masked_cells_in_gray(parts, tiny_recipe):
         assert not np.array_equal(own, random)
         hidden = (masked == np.float32(GRAY / 255)).all(axis=-1)
         np.testing.assert_array_equal(masked[~hidden], original[~hidden])
-        cells = hidden[::side, ::side]
-        assert 0 < cells.mean() < 1
-        np.testing.assert_array_equal(hidden, cells.repeat(side, 0).repeat(side, 1))
+        patches = hidden[::side, ::side]
+        assert 0 < patches.mean() < 1
+        np.testing.assert_array_equal(hidden, patches.repeat(side, 0).repeat(side, 1))
 
 
 def losses_with(own, random, empty):
@@ -107,12 +107,22 @@ def losses_with(own, random, empty):
 
 
 def test_the_table_has_the_mean_per_target_inside_its_interval():
-    losses = losses_with([2, 4, 6], [4, 6, 8], [3, 5, 7])
+    losses = losses_with([2, 4, 6] * 4, [4, 6, 8] * 4, [3, 5, 7] * 4)
     table = figure_table(losses, SETTINGS)
     assert list(table.columns) == ["probability", "partner", "loss", "low", "high"]
     assert table.set_index("partner")["loss"].to_dict() == {"own": 2, "random": 3, "empty": 2.5}
     assert (table["low"] <= table["loss"]).all()
     assert (table["loss"] <= table["high"]).all()
+
+
+def test_too_few_items_give_no_interval():
+    """Point 6: three items say nothing of other items."""
+    losses = losses_with([2, 4, 6], [4, 6, 8], [3, 5, 7])
+    assert figure_table(losses, SETTINGS)[["low", "high"]].isna().all(axis=None)
+    [point] = compare_partners(losses, SETTINGS)
+    assert not point.random_minus_own.separated
+    assert point.random_minus_own.difference[1:] == (None, None, None)
+    assert "fewer than the 10" in point.random_minus_own.why
 
 
 def test_differences_are_paired_by_item():

@@ -14,6 +14,7 @@ LINEAGE = {"commit": "0123abc", "dirty": True, "data_version": "feed", "validati
 INTERVAL = {"value": 0.8224, "low": 0.8, "high": 0.84}
 METRICS = {
     "modality": "both",
+    "kinds": [{"group": "shape", "pairs": 70, "matches": 0, "pr_auc": 0.7, "right": 0.5, "wrong": 35}],
     "pr_auc": {"both": INTERVAL, "text": {"value": 0.7, "low": 0.68, "high": 0.72}},
     "pairs": 1968,
     "prevalence": 0.669,
@@ -22,7 +23,19 @@ METRICS = {
     "precision_at_threshold": 0.88,
     "recall_at_threshold": 0.54,
     "baselines": {"boosted-trees": {"value": 0.851, "low": 0.84, "high": 0.86}},
+    "registered": {"scorer": "stack", "pr_auc": {"value": 0.9, "low": 0.88, "high": 0.92}, "baselines": {}},
     "boosted_trees_win": True,
+}
+BEHAVIOUR = {
+    **{"pairs": 200, "swap_difference": 1e-7, "items": 150, "identical_right": 0.98},
+    **{"matches": 120, "matching": 0.8, "unrelated": {"image": 0.4, "text": 0.7}},
+}
+JUDGED = {"objections": [], "behaviour": BEHAVIOUR, "forced": None, "why": "champion, the first of this model"}
+REFUSED = {
+    **JUDGED,
+    "objections": [{"code": "baseline", "sentence": "Baseline `boosted-trees` is better."}],
+    "why": "champion, the first of this model; forced against objections (baseline): a talk",
+    "forced": "a talk",
 }
 PAIRS = {
     "counts": {"train": {"0": 100, "1": 1200}, "test": {"0": 40, "1": 60}},
@@ -101,13 +114,17 @@ def test_pairs_get_kind_and_category():
 
 def test_the_model_card_is_what_hugging_face_reads(tiny_recipe, described):
     by_kind, by_category = (group_figures(described, column, 0.5) for column in ("kind", "category"))
-    text = model_card(tiny_recipe, METRICS, LINEAGE, "catalogs/x.yaml", by_category, by_kind)
+    text = model_card(tiny_recipe, METRICS, LINEAGE, "catalogs/x.yaml", JUDGED, by_category, by_kind)
     card = ModelCard(text)
     (result,) = card.data.eval_results
-    assert (result.metric_type, result.metric_value, result.dataset_name) == ("pr_auc", 0.8224, "catalogs/x.yaml")
+    assert (result.metric_type, result.metric_value, result.dataset_name) == ("pr_auc", 0.9, "catalogs/x.yaml")
     assert result.dataset_revision == "feed"
     assert card.data.library_name == "mlim"
+    assert text.index("## Can you use this? Yes") < text.index("## Intended use")
     for words in (
+        "Most errors by kind of variation: “shape”, 35 of 70 pairs.",
+        "98.0 % of 150 items match themselves.",
+        "mean probability of 120 matching pairs is 0.400; with their own it is 0.800",
         "## Intended use",
         "text and picture: PR-AUC 0.822 [0.800, 0.840]",
         "Gradient-boosted trees: PR-AUC 0.851",
@@ -125,10 +142,14 @@ def test_the_model_card_is_what_hugging_face_reads(tiny_recipe, described):
 
 def test_small_groups_and_a_model_that_wins_are_told_so(tiny_recipe, described):
     few = group_figures(described.head(19), "category", 0.5)
-    text = model_card(tiny_recipe, {**METRICS, "boosted_trees_win": False}, LINEAGE, "x", few, few)
+    text = model_card(tiny_recipe, {**METRICS, "boosted_trees_win": False}, LINEAGE, "x", REFUSED, few, few)
     assert "### By category" not in text
     assert "consider them first" not in text
     assert "Weakest" not in text
+    assert (
+        "## Can you use this? Not yet: one reason stands against it.\n\n- Baseline `boosted-trees` is better." in text
+    )
+    assert "It was made champion against these objections, because: a talk" in text
 
 
 def test_the_data_card_is_what_hugging_face_reads(tiny_recipe):
@@ -137,7 +158,7 @@ def test_the_data_card_is_what_hugging_face_reads(tiny_recipe):
     assert card.data.size_categories == ["n<1K"]
     assert yaml.safe_load(text.split("---")[1])["pretty_name"] == "catalogs/x.yaml"
     for words in (
-        "Set aside: a 10, b 5.",
+        "Quarantined: a 10, b 5.",
         "| train | 1,200 | 100 |",
         "PR-AUC 0.990 (same colour)",
         "The pairs leak: same colour.",
@@ -156,7 +177,7 @@ def test_a_data_card_of_next_to_nothing_is_possible(tiny_recipe):
 
 def test_equal_results_give_equal_text(tiny_recipe, described):
     kinds = group_figures(described, "kind", 0.5)
-    first, second = (model_card(tiny_recipe, METRICS, LINEAGE, "x", kinds, kinds) for _ in range(2))
+    first, second = (model_card(tiny_recipe, METRICS, LINEAGE, "x", JUDGED, kinds, kinds) for _ in range(2))
     assert first == second
 
 

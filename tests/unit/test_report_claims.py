@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 from report_results import fill
 
-from mlim.evaluation.claims import CLAIMS, Rows
+from mlim.errors import InputError
 from mlim.evaluation.judging import Judged
-from mlim.report import formats
-from mlim.report.claims import claims_section, claims_table, paper_difference, tell, unshown
-from mlim.report.gather import gather
+from mlim.evaluation.power import power_of
+from mlim.files import write_json
+from mlim.references import load_reference
+from mlim.references.claims import Rows
+from mlim.report.claims import claims_section, claims_table, paper_difference, pooled_words, tell, unshown
+from mlim.report.kit import formats
 from mlim.report.results import RESULTS_FILE, _across, _part, _unshown_part, collect
 from mlim.report.scores import row_scores
 from mlim.report.tables import paper_table
+from mlim.steps.gathered import gather
+from mlim.steps.sizing import describe_size, size_seeds
 from mlim.workspace import Workspace
 
 LINEAGE = {"commit": "0123abc", "dirty": False, "data_version": "feed"}
@@ -47,7 +52,7 @@ def told(recipe, gathered):
 
 
 def test_every_claim_has_a_verdict_and_every_verdict_occurs(told):
-    assert list(told) == [claim.key for claim in CLAIMS]
+    assert list(told) == [claim.key for claim in load_reference().claims]
     assert told["pretraining"].verdict == "supported"
     assert told["recon-mam"].verdict == "supported"
     assert told["mdo"].verdict == "contradicted"
@@ -73,12 +78,53 @@ def test_a_sentence_says_what_how_sure_on_what_and_how_large(told, recipe):
     assert "margin ±0.010" in told["itm-added"].sentence
     assert "at masking probability 0.2" in told["image-for-text"].sentence
     assert f"{recipe.probe.items} test items" in told["image-for-text"].sentence
-    assert "one seed, so the luck of a training" in told["image-for-text"].sentence
+    assert "one seed, so the interval does not include the variance" in told["image-for-text"].sentence
 
 
 def test_what_was_not_separated_says_what_it_takes(told):
-    assert re.search(r"with 80 % power takes .* with these pairs, or .* with these seeds", told["mam-recon"].sentence)
+    sentence = told["mam-recon"].sentence
+    assert "with 80 % power needs" in sentence or "alone would not separate it" in sentence
+    assert re.fullmatch(r"[\d,]+|more do not suffice", told["mam-recon"].needed)
+    assert told["mam-recon"].needed in (*sentence.split(), "more do not suffice")
     assert "power" not in told["pretraining"].sentence
+    assert told["pretraining"].needed == formats.MISSING
+
+
+def effect_power(effect, difference, seeds):
+    """Just below the power that so many seeds have."""
+    return power_of(effect, difference, 0.05, seeds) - 1e-9
+
+
+def test_a_seed_plan_for_a_difference_trains_nothing_and_agrees_with_the_claims(recipe, workspace, gathered):
+    before = sorted(path for path in workspace.root.rglob("*"))
+    plan = size_seeds(recipe, workspace, difference=0.05, power=0.8)
+    assert sorted(path for path in workspace.root.rglob("*")) == before
+    assert plan["comparison"] == ["recon-mlm-mam", "no-pretraining"]
+    (claim,) = [judged for judged in gathered.claims if judged.claim.key == "pretraining"]
+    effect = claim.weakest.effect
+    assert plan["spread_measured"]
+    assert (plan["pairs_error"], plan["spread"]) == pytest.approx((effect.pairs_error, effect.seeds_spread))
+    surer = size_seeds(recipe, workspace, difference=0.05, power=effect_power(effect, 0.05, seeds=6))
+    assert plan["seeds"] <= surer["seeds"] == 6
+    a_seed = len(gathered.trainings) // len(SEEDS)
+    assert surer["trainings"] == a_seed * (6 - len(SEEDS))
+    assert surer["seconds"] == pytest.approx(93.0 * surer["trainings"] / recipe.compute.side_by_side)
+    assert size_seeds(recipe, workspace, difference=0.001)["seeds"] is None  # the pairs alone bring more
+    told = describe_size(plan, "mlim ablate")
+    assert told.endswith(f"mlim ablate --seeds {plan['seeds']}")
+    assert "measured here" in told
+
+
+def test_a_seed_plan_says_what_it_assumes_and_refuses_what_is_none(recipe, own_workspace):
+    plan = size_seeds(recipe, own_workspace, 0.02)
+    assert (plan["spread_measured"], plan["seconds"], plan["pairs_error"]) == (False, None, None)
+    assert "assumed: not measured here yet" in describe_size(plan, "mlim ablate")
+    for difference, power in ((0.0, 0.8), (0.02, 1.0)):
+        with pytest.raises(InputError, match="--difference is above 0"):
+            size_seeds(recipe, own_workspace, difference, power)
+    alone = recipe.model_copy(update={"rows": {recipe.main: recipe.main_row}})
+    with pytest.raises(InputError, match="nothing to compare"):
+        size_seeds(alone, own_workspace, 0.02)
 
 
 def test_a_claim_that_was_not_measured_says_what_is_missing(told):
@@ -87,18 +133,27 @@ def test_a_claim_that_was_not_measured_says_what_is_missing(told):
 
 
 def test_the_papers_difference_comes_from_the_table_that_holds_both(recipe):
-    assert paper_difference(recipe, Rows("recon-mlm-mam", "itm-mlm-mam")) == pytest.approx(0.029)
-    assert paper_difference(recipe, Rows("recon-mlm-mam", "no-mdo")) == pytest.approx(0.02)
-    assert paper_difference(recipe, Rows("recon-mlm-mam", "no-pretraining")) is None
-    assert paper_difference(recipe, Rows("recon-mlm-mam", "unknown")) is None
+    assert paper_difference(recipe, load_reference(), Rows("recon-mlm-mam", "itm-mlm-mam")) == pytest.approx(0.029)
+    assert paper_difference(recipe, load_reference(), Rows("recon-mlm-mam", "no-mdo")) == pytest.approx(0.02)
+    assert paper_difference(recipe, load_reference(), Rows("recon-mlm-mam", "no-pretraining")) is None
+    assert paper_difference(recipe, load_reference(), Rows("recon-mlm-mam", "unknown")) is None
 
 
 def test_the_section_has_a_plot_a_table_and_sentences(recipe, gathered):
     section = claims_section(recipe, gathered)
     assert [block.kind for block in section.blocks] == ["plot", "plot", "table", "sentences"]
     table, sentences = section.blocks[2:]
-    assert len(table.rows) == len(table.tones) == len(sentences.sentences)
-    assert section.lead.startswith(f"Of {len(CLAIMS)} claims, ")
+    assert len(table.rows) == len(table.tones) == len(sentences.sentences) - 1  # the last says what is pooled
+    assert section.lead.startswith(f"Of {len(load_reference().claims)} claims, ")
+
+
+def test_the_page_says_which_rows_share_their_spread_between_seeds(recipe, gathered, workspace):
+    (sentence,) = pooled_words(recipe, gathered)
+    assert "Bartlett's statistic at a level of 20.0 %" in sentence
+    for row in ("RECON + MLM + MAM", "no pre-training"):
+        assert sentence.count(f"“{row}”") == 1
+    one = recipe.model_copy(update={"seeds": (0,)})
+    assert pooled_words(one, gather(one, workspace)) == []
 
 
 def test_the_colour_of_a_verdict_is_that_of_its_claim(told):
@@ -140,7 +195,7 @@ def test_rows_show_what_their_seeds_differ_by(recipe, gathered):
     score = row_scores(recipe, gathered)["recon-mlm-mam"]
     assert score.spread == pytest.approx(np.std(figures, ddof=1))
     shown = formats.spread(score.spread, 3)
-    assert paper_table(recipe, gathered, "", lambda row: row.paper_table1).rows[0][2] == shown
+    assert paper_table(recipe, gathered, gathered.reference.tables[0]).rows[0][2] == shown
     page = _part(collect(recipe, gathered, LINEAGE))
     assert f"| RECON + MLM + MAM | 0.822 | 0.804 to 0.840 | {shown} |" in page
 
@@ -167,3 +222,23 @@ def test_absent_data_sets_are_named():
     assert "ABO" in some
     assert "hm_fashion" not in some
     assert "embedded" not in some
+
+
+def test_further_fine_tunings_count_once_every_seed_has_them(recipe, gathered, workspace, tmp_path):
+    twice = recipe.model_copy(update={"finetunings": 2})
+    copy = Workspace(tmp_path / "work")
+    shutil.copytree(workspace.root, copy.root)
+    row, claim = "recon-mlm-mam", "pretraining"
+    for seed in SEEDS[:2]:
+        shutil.copytree(copy.finetuned("no-pretraining", seed), copy.finetuned(row, seed, 1))
+        settings = {"settings": twice.training_key("finetune", row)}
+        write_json(copy.finetuned(row, seed, 1) / "summary.json", settings)
+    assert gather(twice, copy).by_seed[row] == gathered.by_seed[row]  # a seed lacks its second one
+    shutil.copytree(copy.finetuned(row, 0, 1), copy.finetuned(row, 2, 1))
+    found = gather(twice, copy)
+    other = gathered.by_seed["no-pretraining"]
+    means = [(one + more) / 2 for one, more in zip(gathered.by_seed[row], (*other[:2], other[0]), strict=True)]
+    assert found.by_seed[row] == pytest.approx(means)
+    (judged,) = [judged for judged in found.claims if judged.claim.key == claim]
+    assert judged.weakest.value == pytest.approx(np.mean(means) - np.mean(other))
+    assert "[" in tell(twice, found)[0].sentence

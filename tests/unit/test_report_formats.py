@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlim.report import formats
+from mlim.report.kit import formats
 
 
 @pytest.mark.parametrize(

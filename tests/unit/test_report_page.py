@@ -1,25 +1,34 @@
 """The page: safe with hostile texts, complete alone, equal for equal results, possible with results missing."""
 
-import re
 import shutil
-from html.parser import HTMLParser
+from dataclasses import replace
 
 import pytest
 from report_results import HOSTILE_TEXT, MAIN_SCORE, fill, write_hostile_text
 
 from mlim.errors import InputError
-from mlim.files import read_json, write_json
-from mlim.report import formats
-from mlim.report.gather import gather
+from mlim.evaluation.label_curve import LabelPoint
+from mlim.evaluation.pr_auc import Difference, Interval
+from mlim.files import read_json, write_csv, write_json
+from mlim.recipe import GateConfig
+from mlim.report.gather import ablation_table
+from mlim.report.kit import formats
 from mlim.report.page import render
 from mlim.report.scores import BASELINE_LABELS
 from mlim.report.sections import results_section
-from mlim.report.tables import leaks_table, short_table
+from mlim.report.tables import OVERALL, leaks_table, references_table, short_table
+from mlim.report.usable import usable_verdict
 from mlim.report.verdicts import verdicts
+from mlim.steps.gathered import gather, reported
+from mlim.training import reference
 from mlim.workspace import Workspace
+from tests.outline import Outline
 
 LINEAGE = {"commit": "0123abc", "dirty": False, "data_version": "feed", "validation": "passed"}
-VOID = {"meta", "img", "br"}
+ORDER_COUNTS = {
+    **{"pairs": 200, "swap_difference": 0.02, "items": 150, "identical_right": 0.98},
+    **{"matches": 120, "matching": 0.8, "unrelated": {"image": 0.4, "text": 0.7}},
+}
 
 
 @pytest.fixture
@@ -44,39 +53,7 @@ def outline(complete):
 
 
 def page_of(recipe, workspace):
-    return render(recipe, gather(recipe, workspace), workspace, LINEAGE)
-
-
-class Outline(HTMLParser):
-    """Counts tags, checks their nesting, keeps addresses, ids and text outside style."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.tags, self.addresses, self.ids, self.text = [], [], [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.ids += [value for name, value in attributes if name == "id"]
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text.append(data)
-
-    @property
-    def words(self):
-        return re.sub(r"\s+", " ", " ".join(self.text))
+    return render(reported(recipe), gather(recipe, workspace), workspace, LINEAGE)
 
 
 def test_the_page_is_well_formed_and_needs_nothing_else(outline):
@@ -102,6 +79,10 @@ def test_equal_results_give_equal_bytes(complete, tiny_recipe, tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
+        "Can you use this? Yes: no check has an objection.",
+        "88.0 % of the pairs that it calls a match are matches (precision), and it finds 54.0 % of all matches",
+        "Errors by kind of variation",
+        "How the model behaves has not been tested yet: run `mlim register`.",
         "Pre-training helps in these runs.",
         "Gradient-boosted trees on simple features win",
         "Table 1: modality dropout",
@@ -111,6 +92,9 @@ def test_equal_results_give_equal_bytes(complete, tiny_recipe, tmp_path):
         "expect_column_values_to_be_unique",
         "Leak audit",
         "by masking mode",
+        "validation losses beside simple ways",
+        "Not every pre-training beats the simple ways.",
+        "RECON is no better than a picture shrunk.",
         "Precision against recall on the test pairs",
         "Wrong with the greatest certainty",
         "Right, but only just",
@@ -128,6 +112,28 @@ def test_equal_results_give_equal_bytes(complete, tiny_recipe, tmp_path):
 )
 def test_every_part_is_there(outline, words):
     assert words in outline.words
+
+
+def test_the_head_says_what_stands_against_the_model(filled, tiny_recipe):
+    """By the evaluation, and by the tests of a registration of this very evaluation."""
+    strict = tiny_recipe.model_copy(update={"gate": GateConfig()})
+    summary = filled.evaluation / "summary.json"
+    metrics = read_json(summary)
+    trees = {"value": 0.95, "difference_to_registered": {"value": 0.04, "low": 0.02, "high": 0.06, "p_value": 0.002}}
+    metrics["registered"]["baselines"]["boosted-trees"] = trees
+    write_json(summary, {**metrics, "threshold_rule": "best-f1", "target_precision": 0.9})
+    cautious = usable_verdict(tiny_recipe, gather(tiny_recipe, filled))
+    assert (cautious.tone, "Only where a person checks" in cautious.sentence) == ("open", True)
+    assert "No threshold reaches the precision of 90.0 %" in cautious.detail
+    assert usable_verdict(strict, gather(strict, filled)).sentence.endswith("Not yet: one reason stands against it.")
+    write_json(filled.registration / "summary.json", {"evaluation": "run-evaluate", "behaviour": ORDER_COUNTS})
+    words = Outline(page_of(strict, filled)).words
+    assert "Not yet: 2 reasons stand against it." in words
+    assert "Baseline `boosted-trees` is better" in words
+    assert "The order of the items counts" in words
+    assert words.index("What stands against it") < words.index("Errors by kind of variation") < words.index("Table 1")
+    write_json(filled.registration / "summary.json", {"evaluation": "an-earlier-run", "behaviour": ORDER_COUNTS})
+    assert "The order of the items counts" not in page_of(strict, filled)
 
 
 def test_the_bar_stands_beside_the_model_the_best_way_first(filled, tiny_recipe):
@@ -164,7 +170,7 @@ def test_nothing_but_items_says_what_to_run(own_workspace, tiny_recipe):
 def test_sheets_of_the_probe_are_shown_with_what_they_show(filled, tiny_recipe):
     titles = {
         "neighbours": "Nearest neighbours of test items",
-        "attention": "Where a hidden word and a hidden cell look",
+        "attention": "Attention of a masked word and a masked patch",
     }
     before = page_of(tiny_recipe, filled)
     assert not any(f'alt="{title}"' in before for title in titles.values())
@@ -229,12 +235,24 @@ def test_without_scores_the_headline_follows_the_table_of_ablate(own_workspace, 
     assert formats.signed(0.05) in first.detail
 
 
-def test_the_short_table_lists_rows_then_baselines(filled, tiny_recipe):
-    header, *rows = short_table(filled)
+def test_the_short_table_lists_what_is_registered_then_rows_then_baselines(filled, tiny_recipe):
+    header, registered, *rows = short_table(filled)
     assert header[:2] == ("row", "PR-AUC")
+    assert registered[:2] == ("registered: stack", "0.910")
     assert len(rows) == len(tiny_recipe.rows) + 3
     assert rows[0][1:3] == ("0.822", "[0.804, 0.840]")
     assert {len(row) for row in rows} == {len(header)}
+
+
+def test_a_pre_training_stands_beside_simple_ways(filled, tiny_recipe):
+    table = references_table(gather(tiny_recipe, filled).pretrainings[0])
+    assert [row[:3] for row in table.rows if row[1] != "the model"] == [
+        ("MLM", "unigram", "4.000"),
+        ("MLM", "bigram", "3.000"),
+        ("RECON", "mean picture", "0.900"),
+        ("RECON", "shrunk to 8 x 8", "0.100"),
+    ]
+    assert OVERALL == reference.OVERALL  # the key that a summary has it under
 
 
 def test_every_baseline_has_a_label():
@@ -245,3 +263,26 @@ def test_every_baseline_has_a_label():
 
 def test_the_short_table_of_an_untrained_folder_is_a_header(own_workspace):
     assert len(short_table(own_workspace)) == 1
+
+
+def test_names_that_are_formulas_or_read_as_nothing_come_back(tmp_path):
+    """Point 24: what a person's spreadsheet must not compute, the report shows as it was written."""
+    workspace = Workspace(tmp_path)
+    workspace.ablation.mkdir()
+    rows = [{"row": "NA", "label": "=1+1", "difference": -0.12}, {"row": "null", "label": "plain", "difference": None}]
+    write_csv(workspace.ablation / "table.csv", rows, ["row", "label", "difference"])
+    found = ablation_table(workspace)
+    assert found is not None
+    assert [(name, row["label"]) for name, row in found.items()] == [("NA", "=1+1"), ("null", "plain")]
+    assert found["NA"]["difference"] == -0.12
+    assert "'=1+1" in (workspace.ablation / "table.csv").read_text()
+
+
+def test_whether_pre_training_pays_is_drawn_and_told_where_it_was_measured(complete, tiny_recipe):
+    workspace, page = complete
+    assert "PR-AUC by the number of training pairs" not in page
+    ends, apart = Interval(0.8, 0.7, 0.9), Difference(0.1, -0.05, 0.25, 0.2)
+    curve = tuple(LabelPoint(pairs, 3, ends, Interval(0.7, None, None), apart) for pairs in (500, 1500))
+    page = render(reported(tiny_recipe), replace(gather(tiny_recipe, workspace), label_curve=curve), workspace, LINEAGE)
+    shown = Outline(page).text
+    assert {"1,500", "0.800 [0.700, 0.900]", "+0.100 [\u22120.050, +0.250]"} <= {*map(str.strip, shown)}

@@ -1,65 +1,24 @@
 import io
 import json
 import os
-import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-datasets = pytest.importorskip("datasets", reason="the extra `huggingface` is not installed")
+from mlim.catalog.rejection import RejectedError
+from mlim.errors import InputError
+from mlim.pictures.byte_ranges import ByteRangePictures
+from mlim.sources.huggingface import ROWS_PER_BATCH
+from tests.huggingface_sets import MAX_BYTES, dataset, datasets, jpeg, opened, record, rows
 
-from mlim.catalog.description import HuggingFaceSource  # noqa: E402
-from mlim.catalog.pictures.spans import SpanPictures  # noqa: E402
-from mlim.catalog.refusal import RefusedError  # noqa: E402
-from mlim.catalog.sources.huggingface import ROWS_PER_BATCH, HuggingFaceRows  # noqa: E402
-from mlim.errors import InputError  # noqa: E402
-
-MAX_BYTES = 100_000
 PICTURE = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}  # an Image that `datasets` leaves alone
-FEATURES = datasets.Features(
-    {
-        "sku": datasets.Value("string"),
-        "kind": datasets.ClassLabel(names=["shirt", "skirt"]),
-        "price": datasets.Value("float64"),
-        "tags": datasets.List(datasets.ClassLabel(names=["new", "sale"])),
-        "photo": datasets.Image(),
-    }
-)
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     place = tmp_path_factory.mktemp("hf")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(place))
-
-
-def jpeg(number):
-    target = io.BytesIO()
-    Image.new("RGB", (8, 8), (number % 256, number // 256, 90)).save(target, "JPEG")
-    return target.getvalue()
-
-
-def record(number, **changes):
-    photo = {"bytes": jpeg(number), "path": f"{number}.jpg"}
-    base = {"sku": f"00{number}", "kind": number % 2, "price": number / 2, "tags": [0, 1], "photo": photo}
-    return {**base, **changes}
-
-
-def dataset(*records, features=FEATURES, split=None):
-    return datasets.Dataset.from_list(list(records), features=features, split=split)
-
-
-def opened(place, image="photo", **settings):
-    return HuggingFaceRows(HuggingFaceSource(dataset=str(place), **settings), image, MAX_BYTES)
-
-
-def rows(source, *columns):
-    return [tuple(row.cells[name] for name in columns) for row in source.rows(columns)]
 
 
 @pytest.fixture
@@ -81,15 +40,6 @@ def test_a_saved_data_set_becomes_text(saved):
     assert rows(source, "row") == [("1",), ("2",), ("3",), ("4",), ("5",)]
 
 
-def test_every_row_gets_its_own_picture_also_in_another_process(saved, tmp_path):
-    source = opened(saved)
-    references = [photo for (photo,) in rows(source, "photo")]
-    (tmp_path / "store").write_bytes(pickle.dumps((source.pictures(), references)))
-    code = "import pickle, sys; s, r = pickle.load(open(sys.argv[1], 'rb')); print([s.read(x).hex() for x in r])"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "store"], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str([jpeg(number).hex() for number in range(5)])
-
-
 def test_many_batches_and_files_keep_rows_and_pictures_together(tmp_path):
     place, count = tmp_path / "many", 2 * ROWS_PER_BATCH + 7
     features = datasets.Features({"sku": datasets.Value("string"), "photo": datasets.Image()})
@@ -102,6 +52,32 @@ def test_many_batches_and_files_keep_rows_and_pictures_together(tmp_path):
     for number, (sku, photo, row) in enumerate(found):
         assert (sku, row) == (str(number), str(number + 1))
         assert photo == "" if number % 3 == 0 else store.read(photo) == b"jpeg %d" % number
+
+
+@pytest.mark.parametrize("kind", [PICTURE, datasets.Value("binary"), datasets.Value("string")], ids=str)
+def test_a_list_of_pictures_is_a_list_of_their_places(tmp_path, kind):
+    """Point 9: every picture of a list is named, in a file of several batches as well."""
+    count = ROWS_PER_BATCH + 3
+    lists = [[f"{row}-{number}" for number in range(row % 3)] for row in range(count)]
+    place = tmp_path / "goods"
+    place.mkdir()
+    for name in lists[2] if kind == datasets.Value("string") else ():
+        (place / name).write_bytes(name.encode())
+    features = datasets.Features({"photo": datasets.List(kind)})
+    dataset(*({"photo": [stored(name, kind) for name in one]} for one in lists), features=features).save_to_disk(place)
+    source = opened(place)
+    store = source.pictures()
+    found = [json.loads(photo) for (photo,) in rows(source, "photo")]
+    assert [len(one) for one in found] == [len(one) for one in lists]
+    assert [store.read(reference).decode() for reference in found[2]] == lists[2]
+    if kind != datasets.Value("string"):
+        assert [store.read(reference).decode() for reference in found[count - 2]] == lists[count - 2]
+
+
+def stored(name, kind):
+    if kind == PICTURE:
+        return {"bytes": name.encode(), "path": None}
+    return name.encode() if kind == datasets.Value("binary") else name
 
 
 def test_pictures_are_never_decoded_while_rows_are_read(tmp_path):
@@ -136,9 +112,9 @@ def test_what_is_no_picture_is_refused_alone(tmp_path, photo, reason):
     if reason is None:
         assert bad == ""
         return
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RejectedError) as refused:
         source.pictures().read(bad)
-    assert refused.value.refusal.reason == reason
+    assert refused.value.rejection.reason == reason
 
 
 @pytest.mark.parametrize("kind", ["binary", "large_binary"])
@@ -209,7 +185,11 @@ def test_part_of_a_split_is_refused_rather_than_mixed_up(tmp_path):
 
 def test_columns_that_are_no_text_are_not_offered(tmp_path):
     features = datasets.Features(
-        {"sku": datasets.Value("string"), "photo": datasets.Image(), "more": datasets.List(datasets.Image())}
+        {
+            "sku": datasets.Value("string"),
+            "photo": datasets.Image(),
+            "more": datasets.List(datasets.List(datasets.Image())),
+        }
     )
     one = {"sku": "1", "photo": {"bytes": jpeg(1), "path": None}, "more": []}
     dataset(one, features=features).save_to_disk(tmp_path / "goods")
@@ -313,51 +293,6 @@ def test_code_in_a_folder_is_never_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-SCRIPT = """
-import sys
-from mlim.catalog.description import HuggingFaceSource
-from mlim.catalog.sources.huggingface import HuggingFaceRows
-from mlim.errors import InputError
-if sys.argv[2:]:
-    sys.modules["datasets"] = None
-try:
-    HuggingFaceRows(HuggingFaceSource(dataset=sys.argv[1]), "image", 1).columns()
-except InputError as error:
-    print(error)
-"""
-
-
-def said(*arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, **environment},
-        cwd=Path(__file__).parents[2],
-    )
-    return done.stdout
-
-
-UNREACHABLE = pytest.param(
-    {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"},
-    marks=pytest.mark.slow,  # the library tries again for half a minute
-)
-
-
-@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, UNREACHABLE])
-def test_a_hub_that_cannot_be_reached_is_one_error_with_the_alternatives(tmp_path, environment):
-    told = said("nobody/nothing", HF_HOME=str(tmp_path), **environment)
-    assert "nobody/nothing: cannot be opened as a data set" in told
-    assert "HF_HUB_OFFLINE" in told
-    assert "save_to_disk" in told
-    assert len(told.splitlines()) == 1
-
-
-def test_without_the_library_the_extra_is_named():
-    assert "pip install 'mlim[huggingface]'" in said("nobody/nothing", "without")
-
-
 # ---- references are text that may come from anywhere
 
 
@@ -366,17 +301,17 @@ def test_without_the_library_the_extra_is_named():
 )
 def test_a_reference_that_names_nothing_is_refused(tmp_path, reference):
     (tmp_path / "file").write_bytes(b"content")
-    store = SpanPictures((tmp_path / "file",), (tmp_path,), MAX_BYTES)
-    with pytest.raises(RefusedError) as refused:
+    store = ByteRangePictures((tmp_path / "file",), (tmp_path,), MAX_BYTES)
+    with pytest.raises(RejectedError) as refused:
         store.read(reference)
-    assert refused.value.refusal.reason == "missing-image"
+    assert refused.value.rejection.reason == "missing-image"
     assert store.fingerprint(reference) == ""
 
 
 def test_a_picture_beyond_the_end_of_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"content")
-    store = SpanPictures((tmp_path / "file", tmp_path / "gone"), (tmp_path,), MAX_BYTES)
+    store = ByteRangePictures((tmp_path / "file", tmp_path / "gone"), (tmp_path,), MAX_BYTES)
     assert store.read("1@0:3+4") == b"tent"
     for reference in ("1@0:3+5", "1@1:0+5"):
-        with pytest.raises(RefusedError):
+        with pytest.raises(RejectedError):
             store.read(reference)

@@ -10,11 +10,11 @@ import yaml
 from PIL import Image
 
 from mlim.catalog.description import load_description
-from mlim.catalog.pictures.anywhere import AnywherePictures
-from mlim.catalog.pictures.folder import FolderPictures
-from mlim.catalog.refusal import RefusedError
-from mlim.catalog.sources.opening import open_source
+from mlim.catalog.rejection import RejectedError
 from mlim.errors import InputError
+from mlim.pictures.folder import FolderPictures
+from mlim.pictures.router import PictureRouter
+from mlim.sources.opening import open_source
 
 COLUMNS = {"id": "id", "image": "image", "text": ["title"]}
 MOST_BYTES = 1000
@@ -78,10 +78,10 @@ def test_pictures_come_from_the_cells_of_parquet(opened, tmp_path):
 
 def test_a_path_without_an_images_folder_is_refused_with_what_to_write(opened):
     source = opened(images=None)
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         source.pictures().read("a.jpg")
-    assert caught.value.refusal.reason == "missing-image"
-    assert "`images` names no folder or archive" in caught.value.refusal.detail
+    assert caught.value.rejection.reason == "missing-image"
+    assert "`images` names no folder or archive" in caught.value.rejection.detail
     assert source.pictures().fingerprint("a.jpg") == ""
 
 
@@ -89,16 +89,16 @@ def test_addresses_and_paths_may_stand_side_by_side(opened):
     store = opened().pictures()
     assert store.read("a.jpg") == JPEG
     for address in ("http://127.0.0.1:9/a.jpg", "HTTPS://localhost/a.jpg"):
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RejectedError) as caught:
             store.read(address)
-        assert caught.value.refusal.reason == "private-address"
+        assert caught.value.rejection.reason == "private-address"
 
 
 def test_what_is_larger_than_the_limit_is_not_read(opened, tmp_path):
     (tmp_path / "images" / "a.jpg").write_bytes(JPEG + bytes(MOST_BYTES))
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         opened().pictures().read("a.jpg")
-    assert caught.value.refusal.reason == "too-many-bytes"
+    assert caught.value.rejection.reason == "too-many-bytes"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_local_pictures_get_ready_before_they_are_read(tmp_path):
             asked.append(list(references))
 
     web, local = Store(tmp_path, 1), Store(tmp_path, 2)
-    store = AnywherePictures(web, local)
+    store = PictureRouter(web, local)
     store.prefetch(())
     store.prefetch(["a.jpg", "http://example.org/a.jpg"])
     assert asked == [[], [], ["http://example.org/a.jpg"], ["a.jpg"]]
@@ -145,3 +145,17 @@ def test_amazon_berkeley_objects_and_hugging_face_are_opened_by_their_own_module
     (tmp_path / "saved").mkdir()
     with pytest.raises(InputError, match="saved"):
         list(opened(source="huggingface", table=None, images=None, huggingface={"dataset": "saved"}).columns())
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_table_that_holds_its_pictures_needs_no_folder(opened, tmp_path, many):
+    """Point 9: where cells hold bytes, `images` may name what is not there; a path in a cell is refused."""
+    cells = [{"bytes": JPEG, "path": "a.jpg"}, {"bytes": None, "path": "a.jpg"}]
+    values = [[cell] for cell in cells] if many else cells
+    pq.write_table(pa.table({"id": ["1", "2"], "image": values, "title": ["one", "two"]}), tmp_path / "t.parquet")
+    pictures = opened(table="t.parquet", images="nowhere").pictures()
+    assert pictures.read("t.parquet#1") == JPEG
+    with pytest.raises(RejectedError, match="`images` names no folder or archive that is there"):
+        pictures.read("t.parquet#2")
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        opened(images="nowhere")

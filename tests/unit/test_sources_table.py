@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlim.catalog.pictures.folder import FolderPictures
-from mlim.catalog.sources.table import TableSource, column_names, read_table
-from mlim.catalog.sources.text import as_text
 from mlim.errors import InputError
+from mlim.pictures.folder import FolderPictures
+from mlim.sources.table import TableSource, column_names, read_table
+from mlim.sources.text import as_text
 
 
 def written(folder, name, content):
@@ -71,8 +71,7 @@ def test_only_the_wanted_columns_and_rows_in_the_wanted_order(tmp_path):
         ("t.csv", "a,b\n1,2\n".encode("utf-16"), "`encoding: utf-16`"),
         ("t.jsonl", '{"a": 1}\n'.encode("utf-16"), "`encoding: utf-16`"),
         ("t.csv", "a,b\n1,2\n3,4,5\n", "line 3: 3 cells, but the header has 2"),
-        ("t.csv", 'a,b\n"1,2\n', "a quote that opens in line 2 is never closed"),
-        ("t.csv", 'a,b\n1,2\n3,"4\n5,6\n7,8\n', "a quote that opens in lines 3 to 5 is never closed"),
+        ("t.csv", 'a,b\n1,2\n3,"4\n5\n7\n', "a quote that opens in line 3 is never closed"),
         ("t.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:-6], "broken gzip"),
         ("t.csv.gz", b"a,b\n1,2\n", "broken gzip"),
         ("t.csv", "a,b,a\n1,2,3\n", "`a` more than once"),
@@ -126,7 +125,7 @@ def read(opened, columns):
         ("t.csv", b"a,b\n1,2\n3,4,5\n6\n", [None, "too-many-cells", None]),
         ("t.csv", b"a,b\n1,\xfc\n3,\xc3\xbc\n", ["not-in-encoding", None]),
         ("t.csv", b"a,b\n1,x\x00y\n3,4\n", ["nul-byte", None]),
-        ("t.csv", b'a,b\n"1"x,2\n3,4\n', ["broken-line", None]),
+        ("t.csv", b'a,b\n"1\n"x,2\n3,4\n', ["broken-line", None]),
         ("t.jsonl", b'{"a": 1}\n{"a": \n{"a": 3}\n{"a"', [None, "broken-line", None, "broken-line"]),
         ("t.jsonl", b'[1]\n{"a": "x\\u0000"}\n{"a": "\\\\u0000"}\n', ["broken-line", "nul-byte", None]),
         ("t.jsonl", b'{"a": "\xfc"}\n{"a": "\xc3\xbc"}\n', ["not-in-encoding", None]),
@@ -171,9 +170,9 @@ def test_utf_16_is_read_when_the_description_says_so_and_never_as_something_else
 
 
 def test_a_refusal_names_all_lines_of_its_row_and_what_to_try(tmp_path):
-    path = written(tmp_path, "t.csv", b'a,b\n1,"x\n2,y\n3,"z"\n4,\xfc\n')
-    first, second = source(path).rows(["a"])
-    assert first.problem.detail.startswith("lines 2 to 4: no row can be read")
+    path = written(tmp_path, "t.csv", b'a,b,c\n1,"x\n2"y\n3,z\n4,\xfc\n')
+    first, _, second = source(path).rows(["a"])
+    assert first.problem.detail.startswith("lines 2 to 3: no row can be read")
     assert second.problem.detail.startswith("line 5 has bytes that are not utf-8")
     assert "`encoding: windows-1252`" in second.problem.detail
 
@@ -185,7 +184,7 @@ def test_scripts_of_all_kinds_survive(tmp_path):
 
 
 def test_a_line_as_long_as_a_bomb_is_no_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlim.catalog.sources.readers.LONGEST_LINE", 1000)
+    monkeypatch.setattr("mlim.sources.lines.LONGEST_LINE", 1000)
     path = written(tmp_path, "t.jsonl.gz", gzip.compress(b'{"a": 1}\n{"a": "' + b"x" * 5000))
     with pytest.raises(InputError, match="line 2 has more than 1000 characters"):
         read(source(path), ["a"])
@@ -307,3 +306,33 @@ def test_whatever_is_written_in_any_format_and_number_of_files_is_read_back(
         elif part:
             written(folder, name, gzip.compress(encode(part, kind)) if suffix else encode(part, kind))
     assert read(source(folder / f"*.{kind}{suffix}"), NAMES) == expected
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"a": 1}, {"a": 2}]', '[\n{"a": 1},\n{"a": 2}\n]\n', '\n [\n  {\n  "a": 1\n }\n]', '[ {"a"']
+)
+def test_a_json_list_is_told_from_json_lines(tmp_path, content):
+    """Point 5: a list on one line, or indented, gets its own sentence."""
+    with pytest.raises(InputError, match="is one JSON list, not JSON lines; write one object per line"):
+        column_names(written(tmp_path, "t.jsonl", content))
+
+
+@pytest.mark.parametrize("around", [{}, {"total": 1, "page": 1}])
+def test_an_object_around_all_rows_is_told(tmp_path, around):
+    """Point 5: what an API answers is no row of one column."""
+    row = {"id": "1", "title": "a", "photo": "1.jpg", "family": "p"}
+    (tmp_path / "t.jsonl").write_text(json.dumps({"products": [row], **around}))
+    with pytest.raises(InputError, match="is one JSON object with all rows in `products`; write one object per line"):
+        column_names(tmp_path / "t.jsonl")
+
+
+def test_one_row_may_hold_a_list_of_objects(tmp_path):
+    (tmp_path / "t.jsonl").write_text(json.dumps({"id": "1", "title": "a", "images": [{"url": "1.jpg", "alt": "x"}]}))
+    assert column_names(tmp_path / "t.jsonl") == ["id", "title", "images"]
+
+
+@pytest.mark.parametrize("content", ['{\n  "a": 1\n}\n', "id,title\n1,x\n"])
+def test_lines_that_are_no_objects_are_not_called_empty(tmp_path, content):
+    """Point 5: the first line's own fault is told."""
+    with pytest.raises(InputError, match="holds no JSON object: line 1 is not JSON"):
+        column_names(written(tmp_path, "t.jsonl", content))

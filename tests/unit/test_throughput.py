@@ -6,9 +6,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlim.models.config import MlimConfig
+from mlim.models.costs import PARTS, TRAINING, Sample, part_costs, training_operations
 from mlim.models.mlim import Mlim
 from mlim.recipe import DecoderConfig, EmbedderConfig, load_recipe
-from mlim.throughput import PARTS, TRAINING, Sample, device_name, mfu, part_costs, peak_of, training_operations
+from mlim.throughput import device_name, mfu, peak_of
 
 BATCH, TEXT, MASKED = 2, 7, 3
 CONFIG = MlimConfig(
@@ -16,7 +17,7 @@ CONFIG = MlimConfig(
     intermediate_size=24, dropout=0.0, embedder=EmbedderConfig(strides=(2, 2, 3), channels=(6, 8, 10)),
     decoder=DecoderConfig(strides=(3, 2, 2), channels=(12, 8, 6, 5)),
 )  # fmt: skip
-SAMPLE = Sample(text=TEXT, masked=MASKED, cells=CONFIG.cells)
+SAMPLE = Sample(text=TEXT, masked=MASKED, patches=CONFIG.patches)
 H100 = "NVIDIA H100 80GB HBM3"
 
 
@@ -33,13 +34,15 @@ def counted(run) -> int:
 
 
 def runs(model):
-    tokens = torch.randn(BATCH, TEXT + CONFIG.cells, CONFIG.hidden_size, requires_grad=True)
+    tokens = torch.randn(BATCH, TEXT + CONFIG.patches, CONFIG.hidden_size, requires_grad=True)
     pixels = torch.rand(BATCH, 3, 24, 24)
     return {
         "embedder": lambda: model.backbone.embed_image(pixels),
-        "transformer": lambda: model.backbone.encode(tokens, torch.ones(BATCH, TEXT + CONFIG.cells, dtype=torch.bool)),
+        "transformer": lambda: model.backbone.encode(
+            tokens, torch.ones(BATCH, TEXT + CONFIG.patches, dtype=torch.bool)
+        ),
         "mlm_head": lambda: model.mlm_logits(tokens[:, :MASKED].flatten(0, 1)),
-        "decoder": lambda: model.reconstruct(tokens[:, : CONFIG.cells]),
+        "decoder": lambda: model.reconstruct(tokens[:, : CONFIG.patches]),
     }
 
 
@@ -78,7 +81,7 @@ def test_weights_are_those_of_the_model(name):
     for part, module in parts.items():
         assert costs[part].weights == sum(parameter.numel() for parameter in module.parameters()), part
     head = sum(parameter.numel() for parameter in model.mlm_head.parameters())
-    assert costs["mlm_head"].weights == head + model.backbone.words.weight.numel()
+    assert costs["mlm_head"].weights == head + model.backbone.word_embeddings.weight.numel()
 
 
 def test_utilisation_is_a_share_of_the_known_peak_of_all_devices():

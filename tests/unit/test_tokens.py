@@ -10,12 +10,12 @@ from conftest import FAMILIES, FAMILY_SIZE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlim.catalog.items import ItemStore
-from mlim.catalog.mapped import MappedTable
 from mlim.data.collate import ItemCollator, Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import prepare_tokens
 from mlim.errors import MlimError
+from mlim.shards.items import ItemStore
+from mlim.shards.mapped import MappedTable
 
 IDS = [f"item-{number:03d}" for number in range(FAMILIES * FAMILY_SIZE)]
 
@@ -88,5 +88,5 @@ def test_a_token_takes_two_bytes(store, tokenizer, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_explained(store, tokenizer, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(MlimError, match=r"cannot be written .*make room"):
+    with pytest.raises(MlimError, match=r"cannot be written .*free space"):
         prepare_tokens(store, tokenizer, tmp_path / "file" / "cache")

@@ -14,6 +14,6 @@ def test_a_batch_is_dealt_evenly_to_as_many_devices_as_possible(batch_size, devi
 
 
 def test_the_recipe_has_the_last_word(tiny_recipe):
-    assert wanted_processes(tiny_recipe, 8) == 1  # a CPU
-    three = tiny_recipe.model_copy(update={"compute": tiny_recipe.compute.model_copy(update={"processes": 3})})
-    assert wanted_processes(three, 8) == 3  # refused later, with a sentence
+    assert wanted_processes(tiny_recipe.compute, "cpu", 8) == 1
+    three = tiny_recipe.compute.model_copy(update={"processes": 3})
+    assert wanted_processes(three, "cpu", 8) == 3  # refused later, with a sentence

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from training_room import STEPS, Room, changed, for_the_room
+from training_room import STEPS, Room, balanced, changed, for_the_room
 
-from mlim.catalog.items import ItemStore
 from mlim.console import Terminal
 from mlim.errors import MlimError
 from mlim.recipe import Recipe, TraceConfig
+from mlim.shards.items import ItemStore
 from mlim.training.checkpoint import Checkpoints
-from mlim.training.contracts import Validation
 from mlim.training.held_out import choose_items
 from mlim.training.interrupt import Interrupted, stop_on_signals
-from mlim.training.journal import TIMED
 from mlim.training.loop import LOG_EVERY, NOT_FINITE_FILE
+from mlim.training.metric_logger import ALL_MODES, TIMED
+from mlim.training.protocols import Validation
 
 
 @pytest.fixture
@@ -52,8 +52,12 @@ def crash() -> None:
     raise RuntimeError("pulled the plug")
 
 
-@pytest.mark.parametrize(("what", "raised"), [(stop_me, Interrupted), (crash, RuntimeError)])
-def test_a_stopped_training_continues_to_the_same_weights_and_losses(recipe, store, tmp_path, what, raised):
+@pytest.mark.parametrize(
+    ("what", "raised", "shaped"),
+    [(stop_me, Interrupted, lambda recipe: recipe), (crash, RuntimeError, lambda recipe: balanced(recipe, every=4))],
+)
+def test_a_stopped_training_continues_to_the_same_weights_and_losses(recipe, store, tmp_path, what, raised, shaped):
+    recipe = shaped(recipe)
     through, expected = Room(recipe, store, tmp_path / "through").start()
     room = Room(recipe, store, tmp_path / "stopped")
     with pytest.raises(raised):
@@ -217,7 +221,9 @@ def test_every_loss_is_logged_by_mode_and_never_from_every_step(recipe, store, t
     assert len(training) == -(-STEPS // LOG_EVERY)
     assert {"learning_rate", "samples_per_second", "grad_norm", "train/recon"} <= training[0].keys()
     modes = {row["mode"] for row in result.history if row["kind"] == "validation"}
-    assert modes == {"heavy_image", "heavy_text", "light"}
+    assert modes == {"heavy_image", "heavy_text", "light", ALL_MODES}
+    last = [row for row in result.history if row["kind"] == "validation" and row["mode"] == ALL_MODES][-1]
+    assert last["mlm"] == result.validation["mlm"]  # what a chart shows is what a table shows
     assert not any("mlm" in row for row in result.history if row["mode"] == "heavy_image")
 
 
@@ -245,7 +251,9 @@ def _last_saved(folder: Path) -> Mapping[str, torch.Tensor]:
     found = Checkpoints(folder, "tiny", 2, Terminal(quiet=True)).newest()
     assert found is not None
     assert found.step == STEPS
-    return found.tensors["model"]
+    weights = {name: torch.empty(each.shape) for name, each in found.stored()["model"].items()}
+    found.read({"model": weights})
+    return weights
 
 
 def test_validation_items_are_always_the_same():

@@ -12,6 +12,7 @@ from torch import nn
 from mlim.errors import InputError
 from mlim.models.config import MlimConfig
 from mlim.models.mlim import Mlim
+from mlim.models.network import Network
 from mlim.recipe import OptimConfig
 from mlim.training.device import choose_device
 from mlim.training.optim import (
@@ -34,6 +35,23 @@ SETTINGS = {
     "warmup_steps": 0,
     "clip_norm": 0.0,
 }
+
+
+class Plain(Network):
+    """Layers that are all heads."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def parts(self):
+        return {"heads": [self.layers]}
+
+    def levels(self):
+        return []
+
+    def save_pretrained(self, folder):
+        raise NotImplementedError
 
 
 def optim(**changes: object) -> OptimConfig:
@@ -61,7 +79,7 @@ def test_cosine_and_linear_are_at_half_in_the_middle():
 
 
 def test_adam_decays_nothing_and_adamw_spares_biases_and_norms():
-    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    model = Plain(nn.Linear(3, 4), nn.LayerNorm(4))
     plain = build_optimizer(model, optim())
     assert type(plain) is torch.optim.Adam
     assert [group["weight_decay"] for group in plain.param_groups] == [0]
@@ -106,7 +124,7 @@ def test_layers_far_from_the_outputs_learn_slower(model):
         for number in (0, 1)
     }
     assert blocks == {0: {0.5}, 1: {1.0}}
-    assert scales["backbone.words.weight"] == scales["backbone.image_positions.weight"] == 0.25
+    assert scales["backbone.word_embeddings.weight"] == scales["backbone.image_positions.weight"] == 0.25
     assert {scale for name, scale in scales.items() if not name.startswith("backbone.")} == {1.0}
 
 
@@ -114,7 +132,7 @@ def test_layers_far_from_the_outputs_learn_slower(model):
 def test_a_bad_step_moves_neither_weights_nor_moments(weight_decay):
     torch.manual_seed(0)
     layer = nn.Linear(3, 2)
-    optimizer = build_optimizer(layer, optim(weight_decay=weight_decay))
+    optimizer = build_optimizer(Plain(layer), optim(weight_decay=weight_decay))
     histories = []
     for bad in (0.0, 1.0):
         layer(torch.ones(4, 3)).sum().backward()

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlim.errors import InputError, MlimError
+from mlim.files import mark
 from mlim.steps.finetune import finetune
 from mlim.steps.pretrain import pretrain
 from mlim.steps.trained import result_folder
@@ -59,6 +60,7 @@ def test_pairs_of_another_validation_are_refused(tiny_recipe, own_workspace, qui
 def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
+    mark(out)
     (out / "old").touch()
     with pytest.raises(MlimError, match="run the same command again"), result_folder(out) as folder:
         (folder / "missing" / "file").write_text("x")

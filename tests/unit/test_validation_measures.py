@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlim.catalog.item import LEDGER_SCHEMA
-from mlim.catalog.shards import ShardEntry, read_manifest, read_shard, shard_name, write_shard
+from mlim.catalog.item import ROW_LOG_SCHEMA
 from mlim.errors import InputError
 from mlim.quality.languages import check_languages, guess_languages
 from mlim.quality.measures import chunks_of, measure_items, read_values, sample_places, shard_places
+from mlim.shards.shard import ShardEntry, read_manifest, read_shard, shard_name, write_shard
 
 
 def measured(workspace, rows=1000):
@@ -102,7 +102,7 @@ def test_rows_that_were_set_aside_are_passed_over(own_workspace):
     lines = pq.read_table(path).to_pylist()
     bad = {"source": "b.csv", "row": 900, "id": "x", "shard": None, "position": None, "reason": "no-text"}
     mixed = [line for pair in zip(lines, [bad] * 40, strict=True) for line in pair]
-    pq.write_table(pa.Table.from_pylist([*mixed, lines[0]], schema=LEDGER_SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist([*mixed, lines[0]], schema=ROW_LOG_SCHEMA), path)
     found = measured(own_workspace, rows=10)
     assert found.columns["in_ledger"].all()
     assert found.ledger_items == 41

@@ -2,15 +2,17 @@
 
 import json
 import re
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from mlim.errors import DataError, InputError, MlimError
-from mlim.pairs import SPLITS, BestRule, VariationRule, split_pairs, variation_pairs
+from mlim.pairs.audit import BestRule
+from mlim.pairs.labels import SPLITS
+from mlim.pairs.splits import split_pairs
+from mlim.pairs.variation import VariationRule, variation_pairs
 from mlim.quality.near_duplicates import near_duplicate_links
 from mlim.recipe import load_recipe
 from mlim.steps.pair_checks import pair_parameters, split_parameters, split_table
@@ -22,13 +24,6 @@ SUITES = ("rows", "keys", "images", "texts", "languages", "families", "drift", "
 
 def committed(suite: str) -> list[dict]:
     return json.loads((PROJECT / "expectations" / f"{suite}.json").read_text(encoding="utf-8"))["expectations"]
-
-
-def test_the_project_folder_does_not_shadow_the_library():
-    assert not list(PROJECT.rglob("__init__.py"))
-    command = [sys.executable, "-c", "import great_expectations; print(great_expectations.__file__)"]
-    found = subprocess.run(command, cwd=PROJECT.parent, capture_output=True, text=True, check=True).stdout
-    assert not Path(found.strip()).is_relative_to(PROJECT)
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -48,7 +43,7 @@ def test_every_limit_of_a_suite_is_a_setting_of_the_recipe():
     recipe = load_recipe("demo")
     limits = recipe.validation
     given = {name for name, _ in (*limits, *limits.drift)} | {"max_label_share", "ledger_items", "image_size", "folder"}
-    given |= {"leak_limit"}
+    given |= {"leak_limit", "max_picture_families"}  # the latter follows from max_picture_share
     text = " ".join(path.read_text(encoding="utf-8") for path in (PROJECT / "expectations").glob("*.json"))
     assert set(re.findall(r'"\$PARAMETER": "(\w+)"', text)) <= given
     named = set(re.findall(r"validation\.(?:drift\.)?(\w+)", text))
@@ -100,6 +95,23 @@ def test_a_missing_project_is_named(monkeypatch, tmp_path):
 def test_the_project_is_found_from_any_folder(monkeypatch, tmp_path):
     monkeypatch.delenv(ROOT_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
+    assert project_root() == PROJECT
+
+
+def test_a_project_of_ones_own_comes_first(monkeypatch, tmp_path):
+    """Point 17: the suites that came with mlim serve where the current folder has none of its own."""
+    monkeypatch.delenv(ROOT_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(PROJECT, tmp_path / PROJECT.name)
+    assert project_root() == tmp_path / PROJECT.name
+
+
+def test_a_project_of_something_else_is_passed_over(monkeypatch, tmp_path):
+    """Point 17: who uses Great Expectations for other data keeps mlim's suites."""
+    monkeypatch.delenv(ROOT_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / PROJECT.name).mkdir()
+    (tmp_path / PROJECT.name / "great_expectations.yml").write_text("config_version: 4.0\n", encoding="utf-8")
     assert project_root() == PROJECT
 
 

@@ -3,46 +3,17 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mlim.catalog.images import Picture
-from mlim.report import formats
+from mlim.pictures.decoding import Picture
 from mlim.report.contact.gather import ShownFamily
 from mlim.report.contact.items import ShownItem
-from mlim.report.contact.pairs import Kind, ShownPair
-from mlim.report.contact.quarantine import Aside, Reason
+from mlim.report.contact.pairs import Kind, ShownPair, ShownTie
+from mlim.report.contact.quarantine import QuarantinedRow, Reason
 from mlim.report.contact.settings import ContactSettings
 from mlim.report.contact.source import SourceSample
-from mlim.report.contact.thumbnails import Thumbnails
-from mlim.report.contact.words import Words, clip, clip_words, compare
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A small value below a card; `differs`: the item beside it has another one."""
-
-    name: str
-    value: str
-    differs: bool = False
-
-
-@dataclass(frozen=True)
-class Card:
-    """One picture (None: there is none to show) with a name, a text in stretches, and small facts below it."""
-
-    uri: str | None
-    name: str
-    words: tuple[Words, ...]
-    facts: tuple[Fact, ...] = ()
-    note: str = ""
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class PairCard:
-    """Two cards side by side."""
-
-    first: Card
-    second: Card
-    split: str
+from mlim.report.kit import formats
+from mlim.report.kit.blocks import Card, Fact, PairCard
+from mlim.report.kit.images import Thumbnails
+from mlim.report.kit.words import Words, clip, clip_words, compare, plain
 
 
 @dataclass(frozen=True)
@@ -80,7 +51,7 @@ class CardMaker:
 
     def __init__(self, settings: ContactSettings) -> None:
         self._characters = settings.characters
-        self.thumbnails = Thumbnails(settings)
+        self.thumbnails = Thumbnails(settings.thumbnail_side, settings.thumbnail_quality, settings.max_megabytes)
 
     def items(self, items: Iterable[ShownItem]) -> tuple[Card, ...]:
         """Sampled items, with their category."""
@@ -98,10 +69,14 @@ class CardMaker:
             if kind.examples
         )
 
+    def ties(self, ties: Iterable[ShownTie]) -> tuple[Card, ...]:
+        """An item for everything that ties too many items, with what helps."""
+        return tuple(self._item(tie.item, self._plain(tie.sentence)) for tie in ties)
+
     def reasons(self, reasons: Iterable[Reason]) -> tuple[ReasonCards, ...]:
         """Reasons for quarantine that have examples."""
         return tuple(
-            ReasonCards(each.reason, each.stage, _rows(each.count), tuple(map(self._aside, each.examples)))
+            ReasonCards(each.reason, each.stage, _rows(each.count), tuple(map(self._quarantined, each.examples)))
             for each in reasons
             if each.examples
         )
@@ -135,13 +110,13 @@ class CardMaker:
         left, right = compare(first.text, second.text)
         return clip_words(left, self._characters), clip_words(right, self._characters)
 
-    def _aside(self, row: Aside) -> Card:
+    def _quarantined(self, row: QuarantinedRow) -> Card:
         uri, name = self.thumbnails.uri(row.thumbnail), clip(row.id, self._characters)
         return Card(uri, name, self._plain(row.detail), note=f"{row.source}, row {formats.count(row.row)}")
 
     def _sample(self, sample: SourceSample) -> Card:
         row, picture = sample.row, sample.picture
-        uri, problem = None, row.refusal
+        uri, problem = None, row.rejection
         if isinstance(picture, Picture):
             uri = self.thumbnails.uri(picture.jpeg, picture.width, picture.height)
         else:
@@ -162,7 +137,7 @@ class CardMaker:
         )
 
     def _plain(self, text: str) -> tuple[Words, ...]:
-        return (Words(clip(text, self._characters), False),)
+        return plain(clip(text, self._characters))
 
 
 def _rows(count: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mlim.catalog.ledger import LEDGER_FILE
+from mlim.catalog.row_log import ROW_LOG_FILE
 from mlim.errors import InputError
 from mlim.files import read_json
 from mlim.report.contact.items import Place, ShownItem, read_places
@@ -33,17 +33,17 @@ class ShownFamily:
 
 @dataclass(frozen=True)
 class Look:
-    """All that was found; None or empty where a step has not run. `ledger_lines` is -1 without a ledger."""
+    """All that was found; None or empty where a step has not run. `row_log_lines` is -1 without a row log."""
 
     catalog: str
     settings: ContactSettings
     source: SourceLook | None
     ingest: Summary | None
     refused: Summary | None  # of the last ingest, where it refused the catalog
-    ledger_lines: int
+    row_log_lines: int
     validation: Summary | None
     reasons: tuple[Reason, ...]
-    aside_by_source: Mapping[str, int]
+    quarantined_by_source: Mapping[str, int]
     measures: Measures | None
     items: tuple[ShownItem, ...]
     families: tuple[ShownFamily, ...]
@@ -85,10 +85,10 @@ def gather(catalog: Path | None, workspace: Workspace, settings: ContactSettings
         source=source,
         ingest=ingest,
         refused=refused,
-        ledger_lines=_lines(workspace.items / LEDGER_FILE),
+        row_log_lines=_lines(workspace.items / ROW_LOG_FILE),
         validation=None if outdated else validation,
         reasons=read_reasons(quarantines, settings),
-        aside_by_source=count_sources(quarantines),
+        quarantined_by_source=count_sources(quarantines),
         measures=measures,
         items=items,
         families=families,
@@ -141,8 +141,8 @@ def _is_older(validation: Summary | None, ingest: Summary | None) -> bool:
     return judged is not None and judged != (ingest or {}).get("data_version")
 
 
-def _lines(ledger: Path) -> int:
-    return int(pq.read_metadata(ledger).num_rows) if ledger.is_file() else -1
+def _lines(row_log: Path) -> int:
+    return int(pq.read_metadata(row_log).num_rows) if row_log.is_file() else -1
 
 
 def _existing(path: Path) -> Path | None:

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mlim.catalog.shards import read_shard
 from mlim.errors import InputError
 from mlim.report.contact.measures import INDEX_FILE
+from mlim.shards.shard import read_shard
 from mlim.workspace import Workspace
 
 Place = tuple[str, int]

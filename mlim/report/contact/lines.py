@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 
 from mlim.catalog.quarantine import describe_reasons
-from mlim.report import formats
+from mlim.console import printable
+from mlim.data.lengths import TokenCut
 from mlim.report.contact.gather import Look
 from mlim.report.contact.pairs import PairsLook
 from mlim.report.contact.problems import find_problems
 from mlim.report.contact.source import SourceLook
+from mlim.report.kit import formats
 
 SHOWN_CHARACTERS = 60
 SHOWN_PROBLEMS = 6
-JOINER = "\u200d"  # holds emoji together
-REPLACEMENT = "\ufffd"
 
 
 def describe(look: Look) -> Iterator[str]:
@@ -21,11 +21,6 @@ def describe(look: Look) -> Iterator[str]:
     Texts of the catalog cannot steer the terminal: what is not printable is replaced.
     """
     yield from map(printable, _lines(look))
-
-
-def printable(text: str) -> str:
-    """The text with control characters, escape sequences and direction marks made visible as U+FFFD."""
-    return "".join(letter if letter.isprintable() or letter == JOINER else REPLACEMENT for letter in text)
 
 
 def _lines(look: Look) -> Iterator[str]:
@@ -69,8 +64,10 @@ def _results(look: Look) -> Iterator[str]:
         )
     if validation is not None:
         bad = validation["quarantined"]
-        reasons = f"; set aside: {describe_reasons(bad)}" if bad else ""
+        reasons = f"; quarantined: {describe_reasons(bad)}" if bad else ""
         yield f"validate: {validation['accepted']} of {validation['checked']} items accepted{reasons}"
+        if cut := TokenCut.told(validation):
+            yield f"texts: {cut}"
 
 
 def _pairs(pairs: PairsLook) -> Iterator[str]:

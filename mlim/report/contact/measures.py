@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mlim.catalog.shards import read_manifest, read_shard
+from mlim.shards.shard import read_manifest, read_shard
 from mlim.workspace import Workspace
 
 INDEX_FILE = "index.parquet"

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlim.report import formats
-from mlim.report.blocks import Tile
-from mlim.report.contact.charts import Bar, Chart, count_chart, histogram, share_bars
+from mlim.data.lengths import TokenCut
 from mlim.report.contact.gather import Look
 from mlim.report.contact.measures import sides_ratio
 from mlim.report.contact.pairs import PairsLook
 from mlim.report.contact.sampling import family_sizes
+from mlim.report.kit import formats
+from mlim.report.kit.blocks import Tile
+from mlim.report.kit.charts import Bar, Chart, count_chart, histogram, share_bars
 
 LARGEST_BAR = 12  # families of more items share the last bar
 NO_CATEGORY = "no category"
@@ -20,7 +21,7 @@ def headline(look: Look) -> str:
     """The state of the catalog in one sentence."""
     counted, validation = look.counted, look.validation
     if look.refused is not None and counted is not None:
-        return f"Ingest refused this catalog: {formats.count(counted['rows_in'])} rows came in"
+        return f"Ingest rejected this catalog: {formats.count(counted['rows_in'])} rows came in"
     if counted is None:
         found = look.source.rows if look.source is not None else 0
         return f"{formats.count(found)} rows, not ingested yet"
@@ -28,13 +29,13 @@ def headline(look: Look) -> str:
     if validation is None:
         return f"{formats.count(counted['ingested'])} of {rows} rows became items"
     if not validation.get("success", True):
-        return f"Validation refused this catalog of {rows} rows"
+        return f"Validation rejected this catalog of {rows} rows"
     return f"{formats.count(validation['accepted'])} of {rows} rows are ready to train on"
 
 
 def tiles(look: Look) -> tuple[Tile, ...]:
     """What a catalog team looks for first; what is not known yet is left out."""
-    return (*_row_tiles(look), *_family_tiles(look), *_pair_tiles(look.pairs))
+    return (*_row_tiles(look), *_text_tiles(look), *_family_tiles(look), *_pair_tiles(look.pairs))
 
 
 def _row_tiles(look: Look) -> Iterator[Tile]:
@@ -47,11 +48,18 @@ def _row_tiles(look: Look) -> Iterator[Tile]:
     ingested, rows = formats.count(counted["ingested"]), counted["rows_in"]
     yield Tile("Rows in", formats.count(rows), f"= {ingested} ingested + {formats.count(bad)} quarantined")
     if validation is not None:
-        refused = sum(validation["quarantined"].values())
-        note = f"{formats.count(refused)} refused by validation" if refused else "validation refused none"
+        rejected = sum(validation["quarantined"].values())
+        note = f"{formats.count(rejected)} rejected by validation" if rejected else "validation rejected none"
         yield Tile("Accepted", formats.count(validation["accepted"]), note)
-        bad += refused
-    yield Tile("Set aside", formats.count(bad), f"{formats.percent(bad / rows if rows else 0)} of the rows")
+        bad += rejected
+    yield Tile("Quarantined", formats.count(bad), f"{formats.percent(bad / rows if rows else 0)} of the rows")
+
+
+def _text_tiles(look: Look) -> Iterator[Tile]:
+    cut = TokenCut.told(look.validation or {})
+    if cut is not None:
+        note = f"{formats.percent(cut.texts_cut)} of the texts are cut at {cut.max_tokens}"
+        yield Tile("Tokens left out", formats.percent(cut.tokens_cut), note)
 
 
 def _family_tiles(look: Look) -> Iterator[Tile]:

@@ -2,35 +2,22 @@
 
 import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from mlim.files import atomic_file
-from mlim.report import formats
 from mlim.report.contact.cards import CardMaker
 from mlim.report.contact.gather import Look, gather
 from mlim.report.contact.numbers import category_bars, family_chart, headline, shape_charts, tiles
 from mlim.report.contact.problems import find_problems
 from mlim.report.contact.settings import ContactSettings
-from mlim.report.contact.tables import (
-    column_rows,
-    drift_rows,
-    expectation_rows,
-    file_rows,
-    kind_rows,
-    leak_rows,
-    note_rows,
-    quarantine_rows,
-    split_rows,
-)
+from mlim.report.contact.tables import pair_tables, quarantine_tables, source_tables, validation_tables
+from mlim.report.kit import formats
+from mlim.report.kit.page import render_page
 from mlim.workspace import Workspace
 
-TEMPLATE = "contact.html"
-HOUSE_STYLE, OWN_STYLE = "style.css", "contact.css"
+TEMPLATE, STYLE = "contact.html", "contact.css"
+SIGN = '<meta name="generator" content="mlim">'  # in the template: a page that carries it may be replaced
 
 
 def contact_sheet(catalog: Path | None, workspace: Workspace, out: Path, settings: ContactSettings) -> dict[str, Any]:
@@ -49,14 +36,7 @@ def write_page(look: Look, out: Path) -> dict[str, Any]:
 
 def render(look: Look, cards: CardMaker, data_docs: str | None) -> str:
     """The page; equal looks give equal text. `data_docs` is the address of validation's pages, from the page."""
-    environment = Environment(
-        loader=PackageLoader("mlim.report", "contact"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(style=_style(), **view(look, cards), data_docs=data_docs)
+    return render_page("mlim.report.contact", TEMPLATE, {**view(look, cards), "data_docs": data_docs}, STYLE)
 
 
 def view(look: Look, cards: CardMaker) -> dict[str, Any]:
@@ -73,16 +53,12 @@ def view(look: Look, cards: CardMaker) -> dict[str, Any]:
         "shapes": shape_charts(look),
         "categories": category_bars(look),
         "kinds": cards.kinds(look.pairs.kinds) if look.pairs is not None else (),
-        "kind_rows": kind_rows(look.pairs),
-        "split_rows": split_rows(look.pairs),
-        "leak_rows": leak_rows(look.pairs),
+        "ties": cards.ties(look.pairs.ties) if look.pairs is not None else (),
+        "pair_tables": pair_tables(look.pairs),
         "reasons": cards.reasons(look.reasons),
-        "file_rows": file_rows(look),
-        "reason_rows": quarantine_rows(look),
-        "drift_rows": drift_rows(look.validation),
-        "expectation_rows": expectation_rows(look.validation),
-        "column_rows": column_rows(look.source),
-        "note_rows": note_rows(look.source),
+        "quarantine_tables": quarantine_tables(look),
+        "validation_tables": validation_tables(look.validation),
+        "source_tables": source_tables(look.source),
         "left_out": formats.count(cards.thumbnails.left_out) if cards.thumbnails.left_out else "",
         "sections": sections(look),
     }
@@ -101,12 +77,6 @@ def sections(look: Look) -> Sequence[tuple[str, str]]:
         ("source", "Source columns", look.source is not None),
     )
     return tuple((anchor, title) for anchor, title, there in shown if there)
-
-
-def _style() -> Markup:
-    house = (resources.files("mlim.report") / HOUSE_STYLE).read_text("utf-8")
-    own = (resources.files("mlim.report.contact") / OWN_STYLE).read_text("utf-8")
-    return Markup(house + own)  # noqa: S704 (files of ours)
 
 
 def _relative(target: Path | None, page: Path) -> str | None:

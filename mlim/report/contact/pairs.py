@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from mlim.files import read_json
+from mlim.pairs.ties import Tie
 from mlim.report.contact.items import ShownItem, find_items
 from mlim.report.contact.settings import ContactSettings
 from mlim.workspace import Workspace
@@ -45,12 +46,21 @@ class Kind:
 
 
 @dataclass(frozen=True)
+class ShownTie:
+    """What ties too many items into one split, with the setting that helps, and one of the items."""
+
+    sentence: str
+    item: ShownItem
+
+
+@dataclass(frozen=True)
 class PairsLook:
     """All about the pairs. `counts`: split -> (mismatches, matches)."""
 
     summary: Mapping[str, Any]
     counts: Mapping[str, tuple[int, int]]
     kinds: tuple[Kind, ...]
+    ties: tuple[ShownTie, ...] = ()
 
     @property
     def total(self) -> int:
@@ -80,12 +90,15 @@ def read_pairs(workspace: Workspace, settings: ContactSettings) -> PairsLook | N
     generator = np.random.default_rng(settings.seed)
     drawn = [_draw(group, settings.pairs_per_kind, generator) for _, group in groups[: settings.kinds]]
     drawn += [group.iloc[:0] for _, group in groups[settings.kinds :]]
-    items = find_items(workspace, _ids(drawn))
+    summary = _summary(workspace.pairs)
+    ties = [Tie(**entry) for entry in summary.get("ties", ())]
+    items = find_items(workspace, [*_ids(drawn), *(tie.example for tie in ties)])
     kinds = [
         Kind(name, label == MATCH, _by_split(group), tuple(_shown(examples, items)))
         for ((name, label), group), examples in zip(groups, drawn, strict=True)
     ]
-    return PairsLook(_summary(workspace.pairs), _counts(pairs), tuple(kinds))
+    shown = (ShownTie(tie.sentence(), items[tie.example]) for tie in ties if tie.example in items)
+    return PairsLook(summary, _counts(pairs), tuple(kinds), tuple(shown))
 
 
 def _groups(pairs: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame]]:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlim.catalog.ingest import FEWEST_FAMILIES
-from mlim.report import formats
-from mlim.report.contact.charts import share_of
+from mlim.catalog.quarantine import describe_reasons
+from mlim.data.lengths import TokenCut
+from mlim.ingest.run import FEWEST_FAMILIES
 from mlim.report.contact.gather import Look
 from mlim.report.contact.measures import Measures, copied, sides_ratio
+from mlim.report.kit import formats
+from mlim.report.kit.charts import share_of
 
 BAD, WATCH = "bad", "watch"
 FEW_MATCHES, MANY_MATCHES = 0.1, 0.9  # prevalence outside of these makes a lopsided task
@@ -25,7 +27,8 @@ class Problem:
 
 def find_problems(look: Look) -> tuple[Problem, ...]:
     """All problems: the bad ones first, then by the number of rows that have them."""
-    found = [*_ingest(look), *_source(look), *_reasons(look), *_validation(look), *_items(look), *_pairs(look)]
+    finders = (_ingest, _pictures, _source, _reasons, _validation, _items, _pairs)
+    found = [problem for find in finders for problem in find(look)]
     return tuple(sorted(found, key=lambda problem: (problem.tone != BAD, -problem.count)))
 
 
@@ -39,7 +42,7 @@ def _ingest(look: Look) -> Iterator[Problem]:
     if look.refused is not None:
         bad, rows = sum(look.refused["quarantined"].values()), look.refused["rows_in"]
         sentence = (
-            f"The last ingest was refused: {formats.count(bad)} of {formats.count(rows)} rows are bad. "
+            f"The last ingest was rejected: {formats.count(bad)} of {formats.count(rows)} rows are bad. "
             "Items shown below, if any, are of an older ingest."
         )
         yield Problem(BAD, rows, sentence, "quarantine")
@@ -47,12 +50,20 @@ def _ingest(look: Look) -> Iterator[Problem]:
         return
     rows, good = look.ingest["rows_in"], look.ingest["ingested"]
     bad = sum(look.ingest["quarantined"].values())
-    if rows != good + bad or look.ledger_lines not in (-1, rows):
+    if rows != good + bad or look.row_log_lines not in (-1, rows):
         sentence = (
             f"Rows are missing: {formats.count(rows)} came in, {formats.count(good)} were ingested, "
-            f"{formats.count(bad)} set aside, {formats.count(look.ledger_lines)} are in the ledger."
+            f"{formats.count(bad)} quarantined, {formats.count(look.row_log_lines)} are in the row log."
         )
         yield Problem(BAD, rows, sentence, "numbers")
+
+
+def _pictures(look: Look) -> Iterator[Problem]:
+    unusable = (look.ingest or {}).get("pictures", {}).get("unusable")
+    if unusable:
+        total, reasons = sum(unusable.values()), describe_reasons(unusable)
+        sentence = f"{formats.count(total)} pictures of rows that list several cannot be used: {reasons}."
+        yield Problem(WATCH, total, sentence, "quarantine")
 
 
 def _source(look: Look) -> Iterator[Problem]:
@@ -72,7 +83,7 @@ def _reasons(look: Look) -> Iterator[Problem]:
     rows = (look.counted or {}).get("rows_in", 0)
     for reason in look.reasons:
         where = "" if reason.stage == "ingest" else " by validation"
-        sentence = f"{_rows(reason.count, rows)} set aside{where}: {reason.reason}."
+        sentence = f"{_rows(reason.count, rows)} quarantined{where}: {reason.reason}."
         yield Problem(_tone(look, reason.count, rows), reason.count, sentence, "quarantine")
 
 
@@ -88,6 +99,9 @@ def _validation(look: Look) -> Iterator[Problem]:
     for complaint in look.validation.get("complaints", ()):
         told = f"Validation, overruled by a person: {complaint}" if overruled else f"Validation: {complaint}"
         yield Problem(WATCH if overruled else BAD, checked, told, "validation")
+    cut = TokenCut.told(look.validation)
+    if cut and cut.warning:
+        yield Problem(WATCH, round(cut.texts_cut * checked), f"{cut.warning}.", "shapes")
 
 
 def _items(look: Look) -> Iterator[Problem]:
@@ -119,6 +133,10 @@ def _pairs(look: Look) -> Iterator[Problem]:
             score = formats.score(entry.get("pr_auc"))
             sentence = f"The pairs leak: the rule \u201c{entry.get('rule')}\u201d alone reaches PR-AUC {score}."
             yield Problem(BAD, look.pairs.total, sentence, "leaks")
+    if look.pairs.ties:
+        largest, ties = look.pairs.summary["largest_component"], look.pairs.ties
+        sentence = f"{formats.count(largest)} items are tied into one split: {ties[0].sentence}."
+        yield Problem(WATCH, largest, sentence, "ties")
     for split, (mismatches, matches) in look.pairs.counts.items():
         share = matches / (matches + mismatches) if matches + mismatches else None
         if share is None or not FEW_MATCHES <= share <= MANY_MATCHES:

@@ -1,4 +1,4 @@
-"""Rows that were set aside, by reason, with examples; their thumbnails are read for the examples only."""
+"""Rows that were quarantined, by reason, with examples; their thumbnails are read for the examples only."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ KEY = ("stage", "reason")
 
 
 @dataclass(frozen=True)
-class Aside:
-    """One row that was set aside, as `QUARANTINE_SCHEMA` holds it."""
+class QuarantinedRow:
+    """One row that was quarantined, as `QUARANTINE_SCHEMA` holds it."""
 
     source: str
     row: int
@@ -29,12 +29,12 @@ class Aside:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why rows were set aside, how many, and some of them in the order of the source."""
+    """Why rows were quarantined, how many, and some of them in the order of the source."""
 
     stage: str
     reason: str
     count: int
-    examples: tuple[Aside, ...]
+    examples: tuple[QuarantinedRow, ...]
 
 
 def quarantine_files(workspace: Workspace, with_validation: bool) -> list[Path]:
@@ -76,7 +76,7 @@ def _reasons(path: Path, settings: ContactSettings) -> Iterator[Reason]:
     drawn = {key: _draw(places[key], settings.rows_per_reason, generator) for key in sorted(places)}
     rows = _rows_at(path, sorted(place for chosen in drawn.values() for place in chosen))
     for (stage, reason), chosen in drawn.items():
-        examples = tuple(_aside(rows[place]) for place in chosen)
+        examples = tuple(_quarantined(rows[place]) for place in chosen)
         yield Reason(stage, reason, len(places[stage, reason]), examples)
 
 
@@ -100,5 +100,5 @@ def _rows_at(path: Path, places: list[int]) -> dict[int, dict[str, Any]]:
     return found
 
 
-def _aside(row: dict[str, Any]) -> Aside:
-    return Aside(row["source"], row["row"], row["id"], row["detail"], row["thumbnail"])
+def _quarantined(row: dict[str, Any]) -> QuarantinedRow:
+    return QuarantinedRow(row["source"], row["row"], row["id"], row["detail"], row["thumbnail"])

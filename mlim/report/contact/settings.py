@@ -3,7 +3,7 @@
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mlim.config import Config
-from mlim.recipe import Recipe
+from mlim.recipe.data import IngestConfig
 
 
 class ContactSettings(Config):
@@ -36,9 +36,8 @@ class ContactSettings(Config):
     long_side_ratio: PositiveFloat = Field(default=3.0, description="a longer picture is badly squashed to a square")
 
 
-def settings_for(recipe: Recipe, **changes: int) -> ContactSettings:
-    """Settings that open a source's pictures under the limits of the recipe's ingest; `changes` to other fields."""
-    ingest = recipe.ingest
+def settings_for(ingest: IngestConfig, **changes: int) -> ContactSettings:
+    """Settings that open a source's pictures under the limits of ingest; `changes` to other fields."""
     return ContactSettings(
         formats=ingest.formats,
         max_megapixels=ingest.max_megapixels,

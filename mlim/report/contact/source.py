@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlim.catalog.description import CatalogDescription, load_description
-from mlim.catalog.images import ImageRules, Picture
-from mlim.catalog.ingest import check_source
-from mlim.catalog.pictures.base import PictureStore
-from mlim.catalog.refusal import Refusal
-from mlim.catalog.sandbox import DecodeLimits, Job, open_sandbox
-from mlim.catalog.screen import SourceRow, screen_rows
-from mlim.catalog.sources.base import RawRow
-from mlim.catalog.sources.opening import open_source
+from mlim.catalog.rejection import Rejection
 from mlim.errors import InputError
+from mlim.ingest.inherit import inherit
+from mlim.ingest.run import check_source
+from mlim.ingest.screen import SourceRow, screen_rows
+from mlim.pictures.base import PictureStore
+from mlim.pictures.decoding import ImageRules, Picture
+from mlim.pictures.sandbox import DecodeLimits, Job, open_sandbox
 from mlim.report.contact.settings import ContactSettings
+from mlim.sources.base import RawRow
+from mlim.sources.opening import open_source
 
 BYTES_PER_MB = 1_000_000
 DIGEST_BYTES = 8  # of a value, so that counting different long texts takes little memory
@@ -47,7 +48,7 @@ class SourceSample:
     """One sampled row and its picture, or why there is none."""
 
     row: SourceRow
-    picture: Picture | Refusal
+    picture: Picture | Rejection
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class _Tally:
 
     def __init__(self, description: CatalogDescription, settings: ContactSettings) -> None:
         self._description, self._settings = description, settings
-        self._columns = {name: Column() for name in (*description.text_columns, *description.fact_columns)}
+        self._columns = {name: Column() for name in (*description.text_columns, *description.metadata_columns)}
         self._families, self._problems = Counter[str](), Counter[str]()
         self._rows, self._sample = 0, list[tuple[int, SourceRow]]()
         self._first: list[SourceRow] = []
@@ -92,9 +93,10 @@ class _Tally:
 
     def read(self, rows: Iterator[RawRow]) -> None:
         """Count every row, and keep some of them."""
-        for row in screen_rows(self._watched(rows), self._description, self._settings.max_cell_characters):
-            if row.refusal is not None:
-                self._problems[row.refusal.reason] += 1
+        inherited = inherit(rows, self._description)  # a second time changes nothing
+        for row in screen_rows(self._watched(inherited), self._description, self._settings.max_cell_characters):
+            if row.rejection is not None:
+                self._problems[row.rejection.reason] += 1
             elif row.family is not None:
                 self._families[row.family] += 1
             if len(self._first) < EXAMPLE_ROWS:
@@ -102,11 +104,12 @@ class _Tally:
             self._keep(row)
 
     def _watched(self, rows: Iterator[RawRow]) -> Iterator[RawRow]:
-        limit = self._settings.distinct_limit
+        limit, values = self._settings.distinct_limit, self._description.values
         for raw in rows:
             self._rows += 1
             for name, column in self._columns.items():
-                if value := raw.cells.get(name, ""):
+                value = values.of(name).comparable(raw.cells.get(name, ""))
+                if value is not None:
                     column.add(value, limit)
             yield raw
 
@@ -135,5 +138,5 @@ def _open_pictures(rows: Sequence[SourceRow], store: PictureStore, settings: Con
     with open_sandbox(1, limits, store, rules) as sandbox:
         outcomes = sandbox.decode([Job(row.image, None) for row in rows])
     for row, outcome in zip(rows, outcomes, strict=True):
-        known = row.refusal if row.refusal is not None and not isinstance(outcome.result, Picture) else None
+        known = row.rejection if row.rejection is not None and not isinstance(outcome.result, Picture) else None
         yield SourceSample(row, known or outcome.result)

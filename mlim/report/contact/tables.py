@@ -1,137 +1,116 @@
-"""The tables of the contact sheet: cells as text, ready to be shown."""
+"""The tables of the contact sheet; those that would be empty are left out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlim.report import formats
-from mlim.report.contact.charts import share_of
 from mlim.report.contact.gather import Look, Summary
 from mlim.report.contact.pairs import SPLITS, PairsLook
 from mlim.report.contact.source import SourceLook
+from mlim.report.kit import formats
+from mlim.report.kit.blocks import Line, Table
+from mlim.report.kit.charts import share_of
 
 SHOWN_FILES = 12
 KNOWN_LEAK_KEYS = ("rule", "pr_auc", "leaks", "majority", "prevalence")
 
 
-@dataclass(frozen=True)
-class LeakRow:
-    """One simple rule: `bar` of 1 is a rule that solves the task; `more` is what else the audit says of it."""
-
-    rule: str
-    score: str
-    bar: float
-    leaks: bool
-    more: str
+def pair_tables(pairs: PairsLook | None) -> dict[str, Table | None]:
+    """Pairs by split, by kind of variation, and the leak audit (None where the pairs were made without one)."""
+    if pairs is None:
+        return {}
+    return {"splits": _splits(pairs), "kinds": _kinds(pairs), "leaks": _leaks(pairs) if pairs.leaks else None}
 
 
-@dataclass(frozen=True)
-class SplitRow:
-    """One split's pairs; `share` of 1 are matches."""
-
-    split: str
-    total: str
-    matches: str
-    mismatches: str
-    share: float
-    percent: str
-
-
-def kind_rows(pairs: PairsLook | None) -> tuple[tuple[str, ...], ...]:
-    """Kind, match or mismatch, all pairs, pairs of each split."""
-    return tuple(
-        (kind.name, "match" if kind.match else "mismatch", *map(formats.count, (kind.total, *_splits(kind.counts))))
-        for kind in (pairs.kinds if pairs is not None else ())
-    )
-
-
-def _splits(counts: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(counts.get(split, 0) for split in SPLITS)
-
-
-def split_rows(pairs: PairsLook | None) -> tuple[SplitRow, ...]:
-    """Matches and mismatches of each split."""
-    rows = []
-    for split, (mismatches, matches) in (pairs.counts if pairs is not None else {}).items():
+def _splits(pairs: PairsLook) -> Table:
+    header = ("split", "pairs", "match", "mismatch", "share of matches", "")
+    rows = list[tuple[str | Line, ...]]()
+    for split, (mismatches, matches) in pairs.counts.items():
         total = matches + mismatches
         share = matches / total if total else 0.0
-        all_pairs, one, other = map(formats.count, (total, matches, mismatches))
-        rows.append(SplitRow(split, all_pairs, one, other, share, formats.percent(share)))
-    return tuple(rows)
+        numbers = map(formats.count, (total, matches, mismatches))
+        rows.append((split, *numbers, formats.percent(share), Line(share)))
+    return Table("Pairs by split", header, tuple(rows))
 
 
-def leak_rows(pairs: PairsLook | None) -> tuple[LeakRow, ...]:
-    """The leak audit, the best rule first; fields that this page does not know are told as they are."""
-    return tuple(_leak_row(entry) for entry in (pairs.leaks if pairs is not None else ()))
-
-
-def _leak_row(entry: Mapping[str, Any]) -> LeakRow:
-    score = entry.get("pr_auc")
-    more = (f"{name.replace('_', ' ')} {_told(value)}" for name, value in entry.items() if name not in KNOWN_LEAK_KEYS)
-    return LeakRow(
-        rule=str(entry.get("rule", formats.MISSING)),
-        score=formats.score(score),
-        bar=min(max(float(score or 0), 0.0), 1.0),
-        leaks=bool(entry.get("leaks")),
-        more=", ".join(more),
+def _kinds(pairs: PairsLook) -> Table:
+    rows = tuple(
+        (
+            kind.name,
+            "match" if kind.match else "mismatch",
+            *map(formats.count, (kind.total, *(kind.counts.get(split, 0) for split in SPLITS))),
+        )
+        for kind in pairs.kinds
     )
+    note = f"Left out: {pairs.left_out}." if pairs.left_out else ""
+    return Table("Pairs by kind of variation", ("kind", "label", "pairs", *SPLITS), rows, note, text_columns=2)
+
+
+def _leaks(pairs: PairsLook) -> Table:
+    """The best rule first; fields that this page does not know stand beside the rule."""
+    chance = pairs.summary.get("prevalence")
+    guessing = f" Guessing has PR-AUC {formats.score(chance)}, the share of matches among the test pairs."
+    return Table(
+        "Leak audit: how far simple rules come",
+        ("rule", "verdict", "PR-AUC", ""),
+        tuple(map(_leak, pairs.leaks)),
+        f"A trained model must beat the best of them.{guessing if chance else ''}",
+        text_columns=2,
+        tones=tuple("bad" if entry.get("leaks") else "open" for entry in pairs.leaks),
+    )
+
+
+def _leak(entry: Mapping[str, Any]) -> tuple[str | Line, ...]:
+    score, leaks = entry.get("pr_auc"), bool(entry.get("leaks"))
+    more = [f"{name.replace('_', ' ')} {_told(value)}" for name, value in entry.items() if name not in KNOWN_LEAK_KEYS]
+    rule = str(entry.get("rule", formats.MISSING))
+    line = Line(min(max(float(score or 0), 0.0), 1.0), "bad" if leaks else "")
+    named = f"{rule} ({', '.join(more)})" if more else rule
+    return (named, "leaks" if leaks else "no leak", formats.score(score), line)
 
 
 def _told(value: Any) -> str:
     return formats.score(value) if isinstance(value, float) else str(value)
 
 
-def quarantine_rows(look: Look) -> tuple[tuple[str, ...], ...]:
-    """Reason, step, rows, share of all rows."""
+def quarantine_tables(look: Look) -> Iterator[Table]:
+    """Reasons, and the source files with most of the quarantined rows where there are several files."""
     total = (look.counted or {}).get("rows_in", 0)
-    return tuple(
+    reasons = tuple(
         (each.reason, each.stage, formats.count(each.count), share_of(each.count, total)) for each in look.reasons
     )
+    if reasons:
+        yield Table("Reasons", ("reason", "step", "rows", "share of all rows"), reasons, text_columns=2)
+    ordered = sorted(look.quarantined_by_source.items(), key=lambda entry: (-entry[1], entry[0]))[:SHOWN_FILES]
+    if len(ordered) > 1:
+        files = tuple((name, formats.count(count)) for name, count in ordered)
+        yield Table("Files with most of these rows", ("file", "rows quarantined"), files)
 
 
-def file_rows(look: Look) -> tuple[tuple[str, ...], ...]:
-    """Source file and how many of its rows were set aside, the worst first; empty for a single file."""
-    ordered = sorted(look.aside_by_source.items(), key=lambda entry: (-entry[1], entry[0]))[:SHOWN_FILES]
-    return tuple((name, formats.count(count)) for name, count in ordered) if len(ordered) > 1 else ()
+def validation_tables(validation: Summary | None) -> Iterator[Table]:
+    """How far measures moved from the last accepted version, and the expectations that were not met."""
+    divergences = ((validation or {}).get("drift") or {}).get("divergences") or ()
+    if divergences:
+        names = ("excess", "jensen_shannon", "stability_index")
+        header = ("measure", "beyond chance", "Jensen-Shannon divergence, bits", "population stability index")
+        rows = tuple((str(each["measure"]), *(formats.score(each[name]) for name in names)) for each in divergences)
+        yield Table("Drift from the last accepted version", header, rows)
+    failed = [entry for entry in (validation or {}).get("expectations", ()) if not entry["success"]]
+    if failed:
+        header = ("suite", "expectation", "column", "rows that differ")
+        yield Table("Expectations that were not met", header, tuple(map(_expectation, failed)), text_columns=3)
 
 
-def expectation_rows(validation: Summary | None) -> tuple[tuple[str, ...], ...]:
-    """Suite, expectation, column, rows that differ: of the expectations that were not met."""
-    entries = (validation or {}).get("expectations", ())
-    return tuple(
-        (str(entry["suite"]), str(entry["expectation"]), str(entry.get("column") or "the table"), _differ(entry))
-        for entry in entries
-        if not entry["success"]
-    )
+def _expectation(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    column = str(entry.get("column") or "the table")
+    return (str(entry["suite"]), str(entry["expectation"]), column, formats.count(entry.get("unexpected")))
 
 
-def drift_rows(validation: Summary | None) -> tuple[tuple[str, ...], ...]:
-    """Measure, how far it moved from the last accepted version beyond chance, and by other indices."""
-    entries = ((validation or {}).get("drift") or {}).get("divergences") or ()
-    return tuple(
-        (
-            str(entry["measure"]),
-            *(formats.score(entry[name]) for name in ("excess", "jensen_shannon", "stability_index")),
-        )
-        for entry in entries
-    )
-
-
-def _differ(entry: Mapping[str, Any]) -> str:
-    return formats.count(entry.get("unexpected"))
-
-
-def note_rows(source: SourceLook | None) -> tuple[tuple[str, ...], ...]:
-    """What a source tells of itself, in words, and how many."""
-    return tuple((words, formats.count(count)) for words, count in (source.notes if source is not None else {}).items())
-
-
-def column_rows(source: SourceLook | None) -> tuple[tuple[str, ...], ...]:
-    """Column, what it is for, share of rows that have a value, how many different values."""
+def source_tables(source: SourceLook | None) -> Iterator[Table]:
+    """What each column is for and how far it is filled, and what the source says of itself."""
     if source is None:
-        return ()
+        return
     description, rows = source.description, max(source.rows, 1)
-    return tuple(
+    columns = tuple(
         (
             name,
             "the model reads it" if name in description.text_columns else "decides pairs, hidden from the model",
@@ -140,3 +119,7 @@ def column_rows(source: SourceLook | None) -> tuple[tuple[str, ...], ...]:
         )
         for name, column in source.columns.items()
     )
+    yield Table("Columns", ("column", "use", "filled", "different values"), columns, text_columns=2)
+    if source.notes:
+        notes = tuple((words, formats.count(count)) for words, count in source.notes.items())
+        yield Table("What the source says of itself", ("what", "how many"), notes)

@@ -1,0 +1,69 @@
+"""The pipeline's flow in this process: what Prefect is told before, and what it raises, in one sentence.
+
+Without a server of its own Prefect starts one for as long as the flow runs. It keeps this user's data, deployments
+among them, so it has a login too: a secret that this process and its children alone know.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from flows.login import USER, login_file
+from mlim.errors import InputError
+from mlim.processes import LOOPBACK, reach_loopback_directly, without_proxies
+
+BEFORE = {  # read when prefect is loaded
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # the stages speak for themselves
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # not 20: with two free cores it takes 12
+}
+
+
+@contextmanager
+def engine() -> Iterator[str | None]:
+    """Prefect, ready for a flow in the block; yields the address of its server when one runs already.
+
+    `InputError` when that one asks for another login.
+    """
+    address = _prepare()
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        yield address
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise InputError(
+            f"the Prefect server {address} asks for a login; if it is yours, run: "
+            f'export PREFECT_API_AUTH_STRING="$(cat {login_file()})"'
+        ) from None
+
+
+def _prepare() -> str | None:
+    """Set the environment of Prefect and of the server that it may start; gives the address of one that runs."""
+    for name, value in BEFORE.items():
+        os.environ.setdefault(name, value)
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
+
+    address = get_current_settings().api.url  # from the environment or from a profile of this user
+    if address is None:
+        os.environ.update(_own_server())
+    if address is None or urlsplit(address).hostname in LOOPBACK:
+        reach_loopback_directly(os.environ)
+        hidden = without_proxies(os.environ)
+        os.environ.clear()
+        os.environ.update(hidden)
+    refresh_global_settings_context()
+    return address
+
+
+def _own_server() -> dict[str, str]:
+    """A login for the server that lives as long as this process, and no page of any site."""
+    secret = f"{USER}:{secrets.token_urlsafe()}"
+    names = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
+    return {**dict.fromkeys(names, secret), "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1"}

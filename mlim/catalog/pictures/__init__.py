@@ -1,1 +1,0 @@
-"""Where pictures lie: folders, archives, table cells, the web."""

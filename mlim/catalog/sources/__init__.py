@@ -1,1 +1,0 @@
-"""The sources of a catalog, all behind one interface (`base.Source`)."""

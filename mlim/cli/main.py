@@ -1,0 +1,37 @@
+"""All commands under one name, and how the process ends."""
+
+import os
+
+import typer
+
+from mlim.cli import catalog, evaluate, match, prepare, project, publish, recipe, run, score, train
+from mlim.failures import exit_code_of
+from mlim.processes import die_with_parent, reach_loopback_directly, wait_briefly
+
+# in the order in which `mlim --help` lists them
+GROUPS = (prepare, train, evaluate, match, score, publish, run, project)
+
+app = typer.Typer(
+    name="mlim",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="From a product catalog to a registered model that decides whether two items match.\n\n"
+    "Start with `mlim run` on the embedded catalog (created by `mlim catalog synthesize`), or with "
+    "`mlim init catalog.csv` on your own. Every step of `mlim run` is also a separate command.",
+)
+for group in GROUPS:
+    app.add_typer(group.app)
+app.add_typer(recipe.app, name="recipe")
+app.add_typer(catalog.app, name="catalog")
+
+
+def main() -> int:
+    """Run the command line; exit code 0, 1 after a failure, 2 for wrong usage or input; one sentence per problem."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what modality dropout does on purpose
+    wait_briefly()
+    reach_loopback_directly(os.environ)
+    if os.environ.get("MLIM_DIE_WITH_PARENT"):
+        die_with_parent()
+    return exit_code_of(lambda: app(prog_name="mlim"))

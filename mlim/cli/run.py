@@ -1,0 +1,136 @@
+"""Everything at once: `mlim run`."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlim.cli.options import (
+    DEFAULT_CATALOG,
+    CatalogOption,
+    JsonOption,
+    QuietOption,
+    RecipeOption,
+    SetOption,
+    WorkOption,
+)
+from mlim.cli.session import Session
+from mlim.errors import InputError
+from mlim.files import read_json
+from mlim.recipe import Recipe
+from mlim.workspace import Workspace
+from mlim.writer import fix_recipe
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: `mlim run --catalog catalog.yaml --recipe small`")
+def run(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    start: Annotated[
+        str, typer.Option("--from", metavar="STAGE", help="Reuse the results of all stages before this one.")
+    ] = "ingest",
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    work: WorkOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run all stages, from the catalog to the registry, as a Prefect flow (no server needed).
+
+    If params.yaml and data/ describe this run, stages run through `dvc repro`, which skips what is up to date.
+    """
+    session = Session(recipe, set_, work, quiet, as_json)
+    with session.step("run", tracked=False):  # whether the tracking server answers is one of the checks
+        _check_before_work(session.recipe, catalog, session.workspace, start)
+        session.terminal.say("starting the workflow engine (about ten seconds) ...")
+        _run_pipeline(session, catalog, start)
+        folders = {"evaluate": session.workspace.evaluation, "register": session.workspace.registration}
+        outcome = {name: read_json(folder / "summary.json") for name, folder in folders.items()}
+        session.show(outcome, _closing_words(session, catalog))
+
+
+def _check_before_work(recipe: Recipe, catalog: Path, workspace: Workspace, start: str) -> None:
+    """Everything that can be known to be wrong before work starts, listed at once."""
+    from mlim.steps.ingest import check_catalog
+    from mlim.steps.plan import stages_from
+    from mlim.tracking import check_server
+
+    checks: Sequence[Callable[[], object]] = (
+        lambda: stages_from(recipe, start),
+        lambda: check_catalog(recipe, catalog, workspace),
+        lambda: _check_stages(recipe, catalog, workspace),
+        lambda: _check_start(recipe),
+        lambda: check_server(recipe.tracking),
+    )
+    problems: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+
+
+def _check_stages(recipe: Recipe, catalog: Path, workspace: Workspace) -> None:
+    """Where DVC owns these results it must know the stages as they are now."""
+    from mlim.steps.pipeline import workspace_is_dvc
+
+    if workspace_is_dvc(recipe, catalog, workspace):
+        from mlim.steps.pipeline import check_pipeline
+
+        check_pipeline(Path())
+
+
+def _check_start(recipe: Recipe) -> None:
+    if recipe.model.pretrained:  # torch takes seconds to load: not for a start that needs nothing
+        from mlim.models.hub import find_start
+
+        find_start(recipe.model.start)
+
+
+def _run_pipeline(session: Session, catalog: Path, start: str) -> None:
+    from flows.engine import engine
+    from flows.job import QUIET_VARIABLE
+
+    if session.terminal.quiet:
+        os.environ[QUIET_VARIABLE] = "1"
+    recipe = fix_recipe(session.workspace, session.recipe.record)
+    with engine():
+        from flows.pipeline import pipeline
+
+        pipeline(recipe=str(recipe), catalog=str(catalog), work=str(session.workspace.root), start=start)
+
+
+def _closing_words(session: Session, catalog: Path) -> str:
+    """The table, the report, and what to type next."""
+    from mlim.steps.pipeline import workspace_is_dvc
+
+    known = shutil.which("mlim") == str(Path(sys.executable).parent / "mlim")
+    activate = [] if known else [f"first:   . {Path(sys.executable).parent / 'activate'}"]
+    again = "dvc repro" if workspace_is_dvc(session.recipe, catalog, session.workspace) else "mlim run ... --from STAGE"
+    return "\n".join(
+        [
+            "",
+            session.results_table(),
+            "",
+            *_registered(session.workspace),
+            f"report:  {(session.workspace.report / 'index.html').resolve()}",
+            *activate,
+            f"runs:    mlim ui --recipe {shlex.quote(str(session.workspace.recipe))}",
+            f"again:   {again}",
+        ]
+    )
+
+
+def _registered(workspace: Workspace) -> list[str]:
+    """What was registered, and what stands against using it."""
+    summary = read_json(workspace.registration / "summary.json")
+    against = [f"         - {found['sentence']}" for found in summary.get("objections", ())]
+    return [f"model:   {summary['model']} version {summary['version']}: {summary['why']}", *against]

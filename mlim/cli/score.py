@@ -1,0 +1,131 @@
+"""A model at work on a catalog: `mlim score`, `match`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from mlim.cli.options import (
+    DEFAULT_CATALOG,
+    CatalogOption,
+    JsonOption,
+    QuietOption,
+    RecipeOption,
+    SetOption,
+    WorkOption,
+)
+from mlim.cli.session import Session
+from mlim.console import Terminal
+from mlim.recipe import load_recipe
+from mlim.recipe.base import Modality
+
+if TYPE_CHECKING:  # torch takes seconds to load
+    from mlim.loading import CatalogModel
+
+app = typer.Typer()
+
+ModelOption = Annotated[
+    str, typer.Option(metavar="WHERE", help="models:/NAME@ALIAS, models:/NAME/3, a work folder or a saved model.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that compute. Default: one for each core; one with a GPU.")
+]
+
+
+@app.command(epilog="Example: `mlim score --pairs pairs.csv --work build/demo --out scores.csv`")
+def score(
+    pairs: Annotated[
+        Path, typer.Option(metavar="FILE", help="A table (CSV, TSV, JSON lines, Parquet) with item_a and item_b.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The same table with scores, as .parquet or .csv.")],
+    model: ModelOption = "models:/mlim-matcher@champion",
+    catalog: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ingest and validate this catalog.yaml first, if need be.")
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(metavar="both|text|image", help="What is read. Default: what the model is judged on.")
+    ] = None,
+    workers: WorkersOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    work: WorkOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score the pairs of a table: one row out for each row in, with the reason where a pair cannot be scored.
+
+    A run that was stopped goes on where it was when the same command is run again.
+    """
+    loaded = open_model(model, recipe, set_, Terminal(quiet))
+    from mlim.steps.score import prepare_items, prepared_for, score_pairs
+
+    session = Session(recipe, set_, work, quiet, as_json)
+    session.recipe = prepared_for(session.recipe, loaded.settings)
+    with session.step("score", tracked=False, recorded=False):
+        if catalog is not None:
+            prepare_items(session.recipe, catalog, session.workspace, session.terminal)
+        summary = score_pairs(
+            loaded,
+            pairs,
+            out,
+            session.recipe,
+            session.workspace,
+            session.terminal,
+            modality=cast(Modality | None, modality),
+            workers=workers,
+            force=force,
+        )
+        session.show(summary, f"wrote {out}")
+
+
+def open_model(where: str, recipe: str, set_: Sequence[str] | None, terminal: Terminal) -> "CatalogModel":
+    """The model at `where`, in the registry that the recipe names."""
+    tracking = load_recipe(recipe, set_ or []).tracking
+    terminal.say(f"loading the model {where} ...")
+    from mlim.loading import load
+
+    return load(where, tracking_uri=tracking.uri)
+
+
+@app.command(epilog="Example: `mlim match --catalog catalog.yaml --out matches`")
+def match(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    model: ModelOption = "models:/mlim-matcher@champion",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder, or one of an earlier run.")] = Path("matches"),
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Promise this precision with 95 % confidence. Default: the model's threshold."),
+    ] = None,
+    workers: WorkersOption = None,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    work: WorkOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Your catalog in, matches out: candidates, scores, groups, tables for a spreadsheet, and a page.
+
+    A catalog that the work folder does not have yet is ingested and validated first. A run that was stopped goes on
+    where it was.
+    """
+    loaded = open_model(model, recipe, set_, Terminal(quiet))
+    from mlim.steps.match import match as run_step
+    from mlim.steps.score import prepared_for
+
+    session = Session(recipe, set_, work, quiet, as_json)
+    session.recipe = prepared_for(session.recipe, loaded.settings)
+    with session.step("match", tracked=False, recorded=False):
+        summary = run_step(
+            loaded,
+            model,
+            catalog,
+            out,
+            session.recipe,
+            session.workspace,
+            session.terminal,
+            precision=precision,
+            workers=workers,
+        )
+        session.show(summary, f"open {out / 'matches.html'}")

@@ -1,0 +1,1 @@
+"""The embedded catalog: a small shop, drawn and written by this package (docs/embedded-catalog.md)."""

@@ -1,0 +1,180 @@
+"""The embedded catalog as files: a table, pictures, and the YAML that describes them."""
+
+import csv
+import hashlib
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from mlim.catalog.defaults import (
+    EMBEDDED_DECIDED_BY,
+    EMBEDDED_IMAGES,
+    EMBEDDED_SAME,
+    EMBEDDED_TABLE,
+    Task,
+    describe_embedded,
+)
+from mlim.console import Terminal
+from mlim.embedded.broken import break_rows
+from mlim.embedded.ceilings import measure_ceilings
+from mlim.embedded.families import SMALLEST_FAMILY, Draw, Member, draw_members, generator_for
+from mlim.embedded.look import Look, draw_look
+from mlim.embedded.products import PRODUCTS
+from mlim.embedded.render import render
+from mlim.embedded.wording import Texts, name_pattern, write_texts
+from mlim.errors import InputError
+from mlim.files import atomic_folder, check_claim, mark
+from mlim.processes import processes_for
+
+DESCRIPTION = "catalog.yaml"
+COLUMNS = ("item_id", "image", "family", *Texts._fields, *EMBEDDED_SAME, *EMBEDDED_DECIDED_BY)
+SMALLEST_IMAGE = 16
+ID_DIGITS = 10
+FOLDER_DIGITS = 2
+JPEG_QUALITY = 92
+CEILING_DIGITS = 3
+CHUNK = 16  # pictures per message to a worker
+
+Row = dict[str, str]
+
+
+class Item(NamedTuple):
+    """One item before its picture is rendered: its row of the table and its look."""
+
+    row: Row
+    look: Look
+
+
+class _Order(NamedTuple):
+    path: Path
+    look: Look
+    size: int
+
+
+def synthesize(
+    out: Path,
+    items: int,
+    seed: int,
+    image_size: int,
+    workers: int,
+    terminal: Terminal,
+    broken: bool = False,
+    named_pattern: float = 0.0,
+    task: Task = "variant",
+) -> None:
+    """Write the embedded catalog to the folder `out`: catalog.csv, images/, catalog.yaml (all or nothing).
+
+    `broken` appends one row per kind of fault, as a real catalog would have (`mlim.embedded.broken`);
+    `named_pattern` is the share of the items whose title names the pattern; `task` is what a match means: the same
+    `variant` of a product, or the same `product`.
+
+    Equal arguments (`image_size` in pixels) give equal bytes, whatever the number of `workers` (processes).
+    Raises `InputError` for impossible numbers and for a folder that holds something that mlim did not make.
+    """
+    _check(out, items, seed, image_size, workers, named_pattern)
+    with atomic_folder(out) as folder:
+        mark(folder)
+        planned = plan_items(items, seed, named_pattern)
+        rows = [item.row for item in planned]
+        orders = [_Order(folder / EMBEDDED_IMAGES / item.row["image"], item.look, image_size) for item in planned]
+        with terminal.progress("drawing pictures", items) as bar:
+            for _ in _drawn(orders, workers):
+                bar.advance()
+        faulty = break_rows(rows, folder / EMBEDDED_IMAGES) if broken else []
+        _write_table(folder / EMBEDDED_TABLE, [*rows, *faulty])
+        described = describe_embedded(task) | ({"ceilings": _ceilings(rows)} if task == "variant" else {})
+        (folder / DESCRIPTION).write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+
+
+def plan_items(items: int, seed: int, named_pattern: float = 0.0) -> list[Item]:
+    """All items of a catalog, in the order of their ids (which tells nothing about families)."""
+    return sorted(
+        (plan_item(member, seed, named_pattern) for member in draw_members(items, seed)),
+        key=lambda item: item.row["item_id"],
+    )
+
+
+def plan_item(member: Member, seed: int, named_pattern: float = 0.0) -> Item:
+    """One item: its look, its texts and a named pattern come from three generators, so that none shifts another."""
+    family = member.family
+    place = (seed, family.number, member.number)
+    stands = PRODUCTS[family.product].stands
+    look = draw_look(
+        family.product,
+        member.pattern,
+        member.colour,
+        family.trim,
+        family.material,
+        stands,
+        generator_for(*place, Draw.LOOK),
+    )
+    texts = write_texts(member, generator_for(*place, Draw.TEXT))
+    texts = name_pattern(texts, member.pattern, named_pattern, generator_for(*place, Draw.NAMED))
+    digits = _hash("item", *place)
+    item_id = f"p{digits}"  # a letter first: nobody's reader takes it for a number
+    row = {
+        "item_id": item_id,
+        "image": f"{digits[:FOLDER_DIGITS]}/{item_id}.jpg",
+        "family": f"f{_hash('family', seed, family.number)}",
+        **texts._asdict(),
+        "product_type": family.product,
+        "pattern": member.pattern,
+        "size": member.size,
+    }
+    return Item(row, look)
+
+
+def _ceilings(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    found = measure_ceilings(rows)
+    return {name: round(getattr(found, name), CEILING_DIGITS) for name in ("text", "image", "both")}
+
+
+def _check(out: Path, items: int, seed: int, image_size: int, workers: int, named_pattern: float) -> None:
+    processes_for(workers, "workers")
+    problems = [
+        f"{name} is {value}, but must be at least {least}"
+        for name, value, least in (
+            ("items", items, SMALLEST_FAMILY),
+            ("seed", seed, 0),
+            ("image size", image_size, SMALLEST_IMAGE),
+            ("workers", workers, 1),
+        )
+        if value < least
+    ]
+    if not 0 <= named_pattern <= 1:
+        problems.append(f"named pattern is {named_pattern:g}, but must be a share between 0 and 1")
+    try:
+        check_claim(out, str(out))
+    except InputError as problem:
+        problems += problem.problems
+    if problems:
+        raise InputError(*problems)
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:ID_DIGITS]
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as target:
+        writer = csv.DictWriter(target, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _drawn(orders: Sequence[_Order], workers: int) -> Iterator[None]:
+    if workers == 1:
+        yield from map(_draw, orders)
+        return
+    # Fresh processes, not forks: the caller may hold threads (progress bar, torch) that must not be copied.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_draw, orders, chunksize=CHUNK)
+
+
+def _draw(order: _Order) -> None:
+    order.path.parent.mkdir(parents=True, exist_ok=True)
+    render(order.look, order.size).save(order.path, "JPEG", quality=JPEG_QUALITY, subsampling=0)

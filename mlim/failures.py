@@ -1,0 +1,100 @@
+"""How a command ends that fails: one sentence for each problem, and an exit code.
+
+What Prefect, MLflow and Great Expectations raise about the place they run in is said in a sentence too; a fault of our
+own code keeps its traceback.
+"""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from mlim.errors import MlimError
+
+DEBUG_VARIABLE = "MLIM_DEBUG"
+SHOWN_CHARACTERS = 200
+OURS = ("mlim", "flows", "__main__")
+DISK_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A place that cannot be used as it is, whoever wrote the code that asked for it
+PLACE = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+)
+# What to do when one of these gives up, by package
+SYSTEMS = {
+    "prefect": (
+        "Prefect",
+        "on a slow machine set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS higher; another PREFECT_HOME starts "
+        "with an empty database; if PREFECT_API_URL names a server, see whether it runs",
+    ),
+    "mlflow": ("MLflow", "check tracking.uri or MLFLOW_TRACKING_URI, and that its database and folder can be written"),
+    "great_expectations": (
+        "Great Expectations",
+        "restore the folder of the suites from version control, or install mlim again",
+    ),
+}
+
+
+def exit_code_of(program: Callable[[], object]) -> int:
+    """Run a program: 0, or the exit code of an error, which is told on standard error; a fault of our own is raised."""
+    try:
+        program()
+    except Exception as error:
+        code = report_error(error)
+        if code is None:
+            raise
+        return code
+    return 0
+
+
+def report_error(error: Exception) -> int | None:
+    """Say on standard error what went wrong; gives the exit code, or None for a fault of our own: raise that again."""
+    sentence = _sentence(error)
+    if sentence is None:
+        return None
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+    for line in sentence.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return error.exit_code if isinstance(error, MlimError) else MlimError.exit_code
+
+
+def _sentence(error: Exception) -> str | None:
+    if isinstance(error, MlimError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in DISK_TAKES_NO_MORE:
+        return f"{error}; make room on the disk and run the same command again"
+    if isinstance(error, OSError) and error.errno in PLACE and error.filename is not None:
+        place = error.filename if error.filename2 is None else error.filename2
+        return f"{_shown(place)}: cannot be used ({error.strerror}); check the name and the permissions"
+    if system := SYSTEMS.get(_called(error)):
+        name, advice = system
+        said = next(iter(str(error).strip().splitlines()), "")
+        return (
+            f"{name} failed ({type(error).__name__}: {said}); {advice}; `mlim doctor` tries it, and {DEBUG_VARIABLE}=1 "
+            "shows where it failed"
+        )
+    return None
+
+
+def _shown(name: object) -> str:
+    """A path as it was given, cut where it is too long for a line."""
+    text = str(name)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}... ({len(text)} characters)"
+
+
+def _called(error: Exception) -> str:
+    """The package that our code called last before the error came up; empty when that is no package of others."""
+    frames = traceback.walk_tb(error.__traceback__)
+    packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in frames]
+    ours = max((place for place, package in enumerate(packages) if package in OURS), default=-1)
+    return next((package for package in packages[ours + 1 :] if package not in sys.stdlib_module_names), "")

@@ -1,0 +1,158 @@
+"""`mlim.load`: a model by the place where it lies, whatever kind of place that is."""
+
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
+
+from mlim.console import Terminal
+from mlim.errors import InputError
+from mlim.local_store import SQLITE, database
+from mlim.manifest import ARTIFACT, MANIFEST, check_manifest
+from mlim.matching.model import MatchingModel
+from mlim.matching.settings import SETTINGS
+from mlim.models.mlim import Mlim
+from mlim.recipe import TrackingConfig, load_recipe, stored_recipe
+from mlim.registry import CHALLENGER, CHAMPION, referred
+from mlim.steps.packaged import package_model, read_metrics
+from mlim.tracking import tracking_uri, without_password
+from mlim.workspace import Workspace
+from mlim.writer import only_writer
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEME: Final = "models:/"
+DESCRIPTION: Final = "MLmodel"  # in the folder of a version
+
+
+class CatalogModel(MatchingModel):
+    """A loaded model that also works on whole catalogs."""
+
+    name: str = "model"
+
+    def match(
+        self,
+        catalog: str | PathLike[str],
+        out: str | PathLike[str] = "matches",
+        *,
+        work: str | PathLike[str] | None = None,
+        recipe: str = "demo",
+        precision: float | None = None,
+        workers: int | None = None,
+        quiet: bool = True,
+    ) -> dict[str, Any]:
+        """Find the matches of the catalog that a catalog.yaml describes, as `mlim match` does; returns its summary.
+
+        Args:
+            catalog: the catalog.yaml.
+            out: the folder to be written, a new one or one of an earlier run.
+            work: the work folder, which keeps items and what is computed of them; None: `build/RECIPE`.
+            recipe: the settings of ingest, validation, candidates and groups.
+            precision: what is promised with 95 % confidence; None: the model's threshold.
+            workers: processes that compute; None: one for each core, or one where the model is on a GPU.
+            quiet: print nothing but warnings.
+
+        Raises:
+            InputError: catalog, model or folders are wrong, or there are too few labels for the promise.
+            MlimError: the catalog's data cannot be used, or another command is writing into the work folder.
+        """
+        from mlim.steps.match import match  # with its libraries, which only scoring pairs does not need
+        from mlim.steps.score import prepared_for
+
+        settings = prepared_for(load_recipe(recipe), self.settings)
+        workspace = Workspace(Path(work) if work is not None else Path("build") / settings.name)
+        with only_writer(workspace, settings.record, "mlim match"):
+            return match(
+                self,
+                self.name,
+                Path(catalog),
+                Path(out),
+                settings,
+                workspace,
+                Terminal(quiet),
+                precision=precision,
+                workers=workers,
+            )
+
+
+def load(
+    where: str | PathLike[str], *, tracking_uri: str | None = None, device: "torch.device | str | None" = None
+) -> CatalogModel:
+    """Load a matching model from where it lies.
+
+    Args:
+        where: a version in MLflow's registry (`models:/mlim-matcher@champion`, `models:/mlim-matcher/3`), an alias of
+            the default registered model (`champion`, `challenger`), the work folder of a pipeline (`build/demo`), or
+            the folder of a model that was saved or downloaded.
+        tracking_uri: the registry's address; None: MLFLOW_TRACKING_URI, else `mlflow.db` in the current folder.
+        device: where to compute, as for torch; None: CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: nothing that can be loaded lies there.
+        MlimError: the files are not those that were registered or saved, or the registry does not answer.
+    """
+    model = _loaded(where, tracking_uri, device)
+    model.name = str(where)
+    return model
+
+
+def _loaded(where: str | PathLike[str], uri: str | None, device: "torch.device | str | None") -> CatalogModel:
+    if isinstance(where, str) and (where.startswith(SCHEME) or where in (CHAMPION, CHALLENGER)):
+        return _from_registry(where, uri, device)
+    folder = Path(where)
+    if (folder / DESCRIPTION).is_file():
+        check_manifest(folder, f"the version in {folder}")
+        return CatalogModel.from_folder(folder / "artifacts" / ARTIFACT, device)
+    if (folder / SETTINGS).is_file() or (folder / MANIFEST).is_file():
+        return CatalogModel.from_folder(folder, device)
+    workspace = Workspace(folder)
+    if workspace.recipe.is_file():
+        return _from_work_folder(workspace, device)
+    raise InputError(_nothing_there(folder))
+
+
+def load_pretrained(folder: str | PathLike[str]) -> Mlim:
+    """The pre-trained network in a `model` folder that `mlim pretrain` left, on the CPU in evaluation mode.
+
+    `InputError` when the folder holds none.
+    """
+    return Mlim.from_pretrained(Path(folder))
+
+
+def _from_registry(reference: str, uri: str | None, device: "torch.device | str | None") -> CatalogModel:
+    tracking = _recorded_at(uri)
+    if reference in (CHAMPION, CHALLENGER):
+        reference = f"{tracking.model_name}@{reference}"
+    registry, choice = referred(tracking, reference, "mlim.load:")
+    with registry.fetched(registry.version_of(choice)) as folder:
+        return CatalogModel.from_folder(folder / "artifacts" / ARTIFACT, device)
+
+
+def _recorded_at(uri: str | None) -> TrackingConfig:
+    """The registry at `uri`, with the default name of models; `InputError` for a file that does not exist."""
+    tracking = TrackingConfig(uri=uri)
+    found = tracking_uri(tracking)
+    if found.startswith(SQLITE) and not database(found).is_file():
+        raise InputError(f"{without_password(found)} does not exist; go to the project's folder or give tracking_uri")
+    return tracking
+
+
+def _from_work_folder(workspace: Workspace, device: "torch.device | str | None") -> CatalogModel:
+    recipe = stored_recipe(workspace.recipe)
+    metrics = read_metrics(recipe, workspace)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / ARTIFACT
+        package_model(recipe, workspace, metrics, folder)
+        return CatalogModel.from_folder(folder, device)
+
+
+def _nothing_there(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder} does not exist; give a folder, or a registered version as models:/NAME@champion"
+    if (folder / "config.json").is_file():
+        return (
+            f"{folder} holds a network without threshold and calibration; give the work folder or a registered version "
+            "(a pre-trained network alone: mlim.load_pretrained)"
+        )
+    return f"{folder} is neither a work folder (recipe.yaml) nor a saved model ({SETTINGS})"

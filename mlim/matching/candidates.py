@@ -1,0 +1,189 @@
+"""Candidates: the pairs of a catalog that are worth scoring, found in several ways and united on disk.
+
+Joins and unions are DuckDB's: what does not fit into its memory limit goes to a temporary folder. Items are told by
+their places in the order of their ids, so that the first item of a pair is the one with the smaller id.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mlim.matching.columns import Block
+from mlim.matching.index import Neighbours
+from mlim.matching.never import HardRules
+
+PAIRS_AT_ONCE: Final = 1 << 20
+BLOCK: Final = "block:"  # before the name of a rule, among the ways
+NO_RANK: Final = 1 << 30
+MOST_WAYS: Final = 60  # bits of an integer
+CANDIDATE_SCHEMA: Final[Any] = pa.schema(
+    [
+        pa.field("item_a", pa.string(), nullable=False),
+        pa.field("item_b", pa.string(), nullable=False),
+        pa.field("found_by", pa.list_(pa.string()), nullable=False),
+        pa.field(
+            "rank", pa.int32()
+        ),  # the best among its ways by nearest neighbours, from 1; null: found by rules alone
+    ]
+)
+
+Places = NDArray[np.int64]
+
+
+@dataclass
+class Found:
+    """The candidates of `items` items in a database; `ways` are named in the order in which they were brought in."""
+
+    connection: Any
+    items: int
+    ways: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def add_block(self, block: Block, most: int) -> None:
+        """Bring in the pairs of one blocking rule; blocks of more than `most` items are left out and counted."""
+        way = self._way(f"{BLOCK}{block.name}")
+        members = pa.table(_members(block))
+        self.connection.register("members", members)
+        self.connection.execute(
+            "CREATE OR REPLACE TEMP TABLE small AS SELECT * FROM members WHERE key >= 0 AND (key, cell) IN "
+            "(SELECT (key, cell) FROM members GROUP BY key, cell HAVING count(*) <= ?)",
+            [most],
+        )
+        kept = self.connection.execute("SELECT count(DISTINCT item) FROM small").fetchone()[0]
+        self.left_out[self.ways[way]] = int((block.key >= 0).sum()) - int(kept)
+        self.connection.execute(
+            "INSERT INTO found SELECT DISTINCT a.item, b.item, ?, ? FROM small a JOIN small b "
+            "ON a.key = b.key AND a.cell = b.cell AND a.item < b.item AND abs(a.level - b.level) <= ?",
+            [way, NO_RANK, block.width + 1e-9],
+        )
+        self.connection.unregister("members")
+
+    def add_neighbours(self, name: str, blocks: Iterable[Neighbours]) -> None:
+        """Bring in nearest neighbours that come block by block."""
+        way = self._way(name)
+        for near in blocks:
+            table = pa.table({"a": near.first, "b": near.second, "rank": near.rank})
+            self.connection.register("near", table)
+            self.connection.execute(
+                "INSERT INTO found SELECT least(a, b), greatest(a, b), ?, min(rank) FROM near GROUP BY 1, 2", [way]
+            )
+            self.connection.unregister("near")
+
+    def write(self, path: Path, ids: Sequence[str], rules: HardRules) -> dict[str, int]:
+        """Write the union, each pair once and in order, without those that can never match; return the counts."""
+        self._unite()
+        names, dropped, written = pa.array(ids, pa.string()), 0, 0
+        kept = self.connection.cursor()
+        kept.execute("CREATE OR REPLACE TABLE kept (a BIGINT, b BIGINT)")
+        with pq.ParquetWriter(path, CANDIDATE_SCHEMA) as writer:
+            for first, second, ways, rank in self._united():
+                allowed = ~rules.forbidden(first, second) if rules.any else np.ones(len(first), dtype=bool)
+                dropped += int((~allowed).sum())
+                written += int(allowed.sum())
+                sides = {"a": first[allowed], "b": second[allowed]}
+                kept.register("sides", pa.table(sides))
+                kept.execute("INSERT INTO kept SELECT a, b FROM sides")
+                kept.unregister("sides")
+                found_by = self._named(ways[allowed])
+                best = pa.array(rank[allowed], pa.int32(), mask=rank[allowed] >= NO_RANK)
+                columns = [names.take(pa.array(side)) for side in sides.values()]
+                writer.write_table(pa.table([*columns, found_by, best], schema=CANDIDATE_SCHEMA))
+        return {"candidates": written, "never_match": dropped}
+
+    def ranks_of(self, first: Places, second: Places) -> dict[str, NDArray[np.int64]]:
+        """For some pairs (m,), in either order of their items: their best rank in each way.
+
+        It is NO_RANK in rules and -1 where a way has not found the pair.
+        """
+        asked = pa.table({"n": np.arange(len(first)), "a": np.minimum(first, second), "b": np.maximum(first, second)})
+        self.connection.register("asked", asked)
+        rows = self.connection.execute(
+            "SELECT n, way, min(rank) FROM asked JOIN found USING (a, b) GROUP BY n, way"
+        ).fetchnumpy()
+        self.connection.unregister("asked")
+        ranks = {name: np.full(len(first), -1, dtype=np.int64) for name in self.ways}
+        for way, name in enumerate(self.ways):
+            chosen = rows["way"] == way
+            ranks[name][rows["n"][chosen]] = rows["min(rank)"][chosen]
+        return ranks
+
+    def kept(self, first: Places, second: Places) -> NDArray[np.bool_]:
+        """Which of some pairs (m,), in either order of their items, were written."""
+        asked = pa.table({"n": np.arange(len(first)), "a": np.minimum(first, second), "b": np.maximum(first, second)})
+        self.connection.register("asked", asked)
+        rows = self.connection.execute("SELECT n FROM asked JOIN kept USING (a, b)").fetchnumpy()
+        self.connection.unregister("asked")
+        return np.isin(np.arange(len(first)), rows["n"])
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """For each way: the pairs that it found, and those that no other way did."""
+        rows = self.connection.execute("SELECT ways, count(*) FROM united GROUP BY ways").fetchall()
+        found = {name: {"found": 0, "alone": 0} for name in self.ways}
+        for mask, count in rows:
+            for name in _names(int(mask), self.ways):
+                found[name]["found"] += int(count)
+                found[name]["alone"] += int(count) if mask.bit_count() == 1 else 0
+        return found
+
+    def _way(self, name: str) -> int:
+        if len(self.ways) == MOST_WAYS:
+            raise ValueError(f"more than {MOST_WAYS} ways to find candidates")
+        self.ways.append(name)
+        return len(self.ways) - 1
+
+    def _unite(self) -> None:
+        self.connection.execute(
+            "CREATE OR REPLACE TABLE united AS SELECT a, b, bit_or(1::BIGINT << way) AS ways, min(rank) AS rank "
+            "FROM found GROUP BY a, b"
+        )
+
+    def _united(self) -> Iterator[tuple[Places, Places, Places, Places]]:
+        united = self.connection.sql("SELECT a, b, ways, rank FROM united ORDER BY a, b")
+        for batch in united.to_arrow_reader(PAIRS_AT_ONCE):
+            yield tuple(column.to_numpy() for column in batch.columns)
+
+    def _named(self, masks: Places) -> Any:
+        distinct, place = np.unique(masks, return_inverse=True)
+        lists = pa.array([_names(int(mask), self.ways) for mask in distinct], pa.list_(pa.string()))
+        return lists.take(pa.array(place))
+
+
+@contextmanager
+def candidate_store(items: int, memory_mb: int) -> Iterator[Found]:
+    """A store of candidates that is gone after the block; DuckDB keeps within `memory_mb` and a temporary folder."""
+    with TemporaryDirectory(prefix="mlim-candidates-") as folder:
+        connection = duckdb.connect(
+            f"{folder}/candidates.duckdb",
+            config={"memory_limit": f"{memory_mb}MB", "temp_directory": folder, "preserve_insertion_order": False},
+        )
+        try:
+            connection.execute("CREATE TABLE found (a BIGINT, b BIGINT, way INTEGER, rank BIGINT)")
+            yield Found(connection, items)
+        finally:
+            connection.close()
+
+
+def _members(block: Block) -> Mapping[str, NDArray[Any]]:
+    """Each item with its key; in a banded rule twice, in two neighbouring cells: items near each other share one."""
+    items = np.arange(len(block.key))
+    if block.level is None:
+        nothing = np.zeros(len(items))
+        return {"item": items, "key": block.key, "cell": nothing.astype(np.int64), "level": nothing}
+    level = np.where(block.key >= 0, block.level, 0)
+    cell = np.floor(level / block.width).astype(np.int64)
+    twice = {"item": items, "key": block.key, "level": level}
+    doubled = {name: np.concatenate([column, column]) for name, column in twice.items()}
+    return {**doubled, "cell": np.concatenate([cell, cell + 1])}
+
+
+def _names(mask: int, ways: Sequence[str]) -> list[str]:
+    return [name for number, name in enumerate(ways) if mask >> number & 1]

@@ -1,0 +1,236 @@
+"""From scored pairs to groups of matching items, by connected components or average linkage, within hard rules.
+
+Both methods start from the pairs that score at least the threshold. `connected` takes them from the best down and joins
+whatever they connect. `average` also asks the pairs below the threshold and those that nobody scored, which count as 0:
+two parts are joined as long as the pairs between them score enough on average (average linkage of scipy). Hard rules
+and the largest size hold in both; pairs that matched and still lie in two groups are conflicts, each with its reason.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import DisjointSet, linkage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import squareform
+
+from mlim.matching.never import HardRules
+
+LARGEST_DENSE: Final = 2000  # items of a component whose pairs are all compared
+FORBIDDEN: Final = 1e9  # distance of a pair that never matches: no average over LARGEST_DENSE ** 2 pairs hides it
+ID_DIGITS: Final = 16
+TOO_LARGE: Final = "the group would be too large"
+TOO_LITTLE: Final = "the groups agree too little on average"
+
+Places = NDArray[np.int64]
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ScoredPairs:
+    """Each scored pair once: items `first` and `second` (n,) by place, and scores (n,) from 0 to 1."""
+
+    first: Places
+    second: Places
+    score: Scores
+
+    def at(self, chosen: NDArray[np.bool_] | Places) -> "ScoredPairs":
+        """The chosen pairs."""
+        return ScoredPairs(self.first[chosen], self.second[chosen], self.score[chosen])
+
+
+class GroupRules(NamedTuple):
+    """How groups are made; `min_inner` is the lowest average between joined parts, as a share of the threshold."""
+
+    method: Literal["average", "connected"]
+    threshold: float
+    max_items: int
+    min_inner: float
+
+
+class Conflict(NamedTuple):
+    """A pair that matched and lies in two groups, and why."""
+
+    first: int
+    second: int
+    score: float
+    reason: str
+
+
+class Grouping(NamedTuple):
+    """The group (n,) of each item, numbered in the order of their first items, and what was in conflict."""
+
+    groups: Places
+    conflicts: list[Conflict]
+
+
+def group_pairs(items: int, pairs: ScoredPairs, never: HardRules | None, rules: GroupRules) -> Grouping:
+    """Groups of `items` items; those without a match are groups of their own."""
+    matched = pairs.at(pairs.score >= rules.threshold)
+    allowed = matched if never is None else matched.at(~never.forbidden(matched.first, matched.second))
+    joined = DisjointSet(range(items))
+    match rules.method:
+        case "connected":
+            parts = _connected(allowed, never, rules)
+        case "average":
+            parts = _average(items, pairs, allowed, never, rules)
+    for part in parts:
+        for other in part[1:].tolist():
+            joined.merge(int(part[0]), other)
+    groups = _numbered(joined, items)
+    return Grouping(groups, list(_conflicts(matched, groups, never, rules)))
+
+
+def group_ids(groups: Places, ids: Sequence[str]) -> list[str]:
+    """The id of each item's group: `g` and the hash of the smallest id among its members.
+
+    So it stays as long as this member stays and no smaller one joins, whatever else changes in the catalog.
+    """
+    smallest: dict[int, str] = {}
+    for number, item in zip(groups.tolist(), ids, strict=True):
+        smallest[number] = min(item, smallest.get(number, item))
+    named = {number: f"g{hashlib.sha256(item.encode()).hexdigest()[:ID_DIGITS]}" for number, item in smallest.items()}
+    return [named[number] for number in groups.tolist()]
+
+
+def representatives(groups: Places, pairs: ScoredPairs) -> NDArray[np.bool_]:
+    """Which item represents its group: the one that scores highest with the other members; of equal ones the first."""
+    inside = pairs.at(groups[pairs.first] == groups[pairs.second])
+    total = np.bincount(inside.first, inside.score, len(groups)) + np.bincount(inside.second, inside.score, len(groups))
+    order = np.lexsort((np.arange(len(groups)), -np.round(total, 9), groups))
+    found = np.zeros(len(groups), dtype=bool)
+    found[order[np.unique(groups[order], return_index=True)[1]]] = True
+    return found
+
+
+def _connected(allowed: ScoredPairs, never: HardRules | None, rules: GroupRules) -> Iterator[Places]:
+    """Pairs to join, from the best down, as long as no rule is broken."""
+    members: dict[int, list[int]] = {}
+    group: dict[int, int] = {}
+    order = np.lexsort((allowed.second, allowed.first, -allowed.score))
+    for first, second in zip(allowed.first[order].tolist(), allowed.second[order].tolist(), strict=True):
+        one, other = group.get(first, first), group.get(second, second)
+        held, more = members.get(one, [one]), members.get(other, [other])
+        if one == other or len(held) + len(more) > rules.max_items or _apart(held, more, never) >= 0:
+            continue
+        members[one] = [*held, *more]
+        group.update(dict.fromkeys(members[one], one))
+        yield np.array([first, second])
+
+
+def _apart(held: Sequence[int], more: Sequence[int], never: HardRules | None) -> int:
+    """The number of a rule that keeps two groups apart, else -1."""
+    if never is None or not never.any:
+        return -1
+    first, second = np.repeat(held, len(more)), np.tile(more, len(held))
+    return int(never.reasons(first, second).max(initial=-1))
+
+
+def _average(
+    items: int, pairs: ScoredPairs, allowed: ScoredPairs, never: HardRules | None, rules: GroupRules
+) -> Iterator[Places]:
+    """The groups of average linkage inside each component of the allowed pairs."""
+    parts = [part for part in _components(items, allowed) if len(part) > 1]
+    component = np.full(items, -1, dtype=np.int64)
+    for number, part in enumerate(parts):
+        component[part] = number
+    inside = np.flatnonzero((component[pairs.first] >= 0) & (component[pairs.first] == component[pairs.second]))
+    inside = inside[np.argsort(component[pairs.first[inside]], kind="stable")]
+    edges = np.searchsorted(component[pairs.first[inside]], np.arange(len(parts) + 1))
+    for number, part in enumerate(parts):
+        yield from _linked(part, pairs.at(inside[edges[number] : edges[number + 1]]), never, rules)
+
+
+def _components(items: int, pairs: ScoredPairs) -> list[Places]:
+    """The items of each component that the pairs connect, in order."""
+    ones = np.ones(len(pairs.first), dtype=np.int8)
+    graph = coo_array((ones, (pairs.first, pairs.second)), shape=(items, items))
+    label = connected_components(graph, directed=False)[1]
+    order = np.argsort(label, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(label[order])) + 1) if items else []
+
+
+def _linked(part: Places, pairs: ScoredPairs, never: HardRules | None, rules: GroupRules) -> Iterator[Places]:
+    """The groups of one component; a larger one than can be compared is divided along its best pairs first."""
+    place = {item: at for at, item in enumerate(part.tolist())}
+    local = ScoredPairs(
+        np.array([place[item] for item in pairs.first.tolist()], dtype=np.int64),
+        np.array([place[item] for item in pairs.second.tolist()], dtype=np.int64),
+        pairs.score,
+    )
+    for inner in _divided(len(part), local) if len(part) > LARGEST_DENSE else [np.arange(len(part))]:
+        if len(inner) > 1:
+            for found in _cut(_distances(part[inner], _within(inner, local, len(part)), never), rules):
+                yield part[inner[found]]
+
+
+def _divided(items: int, pairs: ScoredPairs) -> Iterator[Places]:
+    """Components of ever better pairs, until each is small enough; items that only equal scores connect stay alone."""
+    better = pairs.at(pairs.score > np.median(pairs.score))
+    for part in _components(items, better):
+        if len(part) <= LARGEST_DENSE:
+            yield part
+        else:
+            for inner in _divided(len(part), _within(part, better, items)):
+                yield part[inner]
+
+
+def _within(part: Places, pairs: ScoredPairs, items: int) -> ScoredPairs:
+    """The pairs inside `part` (places in order), told by places in it."""
+    place = np.full(items, -1, dtype=np.int64)
+    place[part] = np.arange(len(part))
+    inside = pairs.at((place[pairs.first] >= 0) & (place[pairs.second] >= 0))
+    return ScoredPairs(place[inside.first], place[inside.second], inside.score)
+
+
+def _distances(part: Places, pairs: ScoredPairs, never: HardRules | None) -> Scores:
+    """Distances (n, n): 1 - score, 1 where nobody scored, FORBIDDEN where a hard rule holds."""
+    distance = np.ones((len(part), len(part)))
+    distance[pairs.first, pairs.second] = distance[pairs.second, pairs.first] = 1 - pairs.score
+    if never is not None and never.any:
+        first, second = np.triu_indices(len(part), 1)
+        forbidden = never.forbidden(part[first], part[second])
+        distance[first[forbidden], second[forbidden]] = distance[second[forbidden], first[forbidden]] = FORBIDDEN
+    np.fill_diagonal(distance, 0)
+    return distance
+
+
+def _cut(distance: Scores, rules: GroupRules) -> Iterator[Places]:
+    """The largest branches of the tree that average linkage makes which are near enough and small enough."""
+    tree, items = linkage(squareform(distance, checks=False), "average"), len(distance)
+    farthest = 1 - rules.min_inner * rules.threshold + 1e-9
+    members: dict[int, list[int]] = {at: [at] for at in range(items)}
+    for number, (one, other, height, size) in enumerate(tree.tolist(), start=items):
+        held, more = members.get(int(one)), members.get(int(other))
+        if held is not None and more is not None and height <= farthest and size <= rules.max_items:
+            members[number] = members.pop(int(one)) + members.pop(int(other))
+    yield from (np.array(sorted(found), dtype=np.int64) for found in members.values() if len(found) > 1)
+
+
+def _numbered(joined: DisjointSet, items: int) -> Places:
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(joined[item], len(numbers)) for item in range(items)], dtype=np.int64)
+
+
+def _conflicts(matched: ScoredPairs, groups: Places, never: HardRules | None, rules: GroupRules) -> Iterator[Conflict]:
+    parted = matched.at(groups[matched.first] != groups[matched.second])
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 2))
+    for first, second, score in zip(parted.first.tolist(), parted.second.tolist(), parted.score.tolist(), strict=True):
+        held, more = (order[starts[at] : starts[at + 1]].tolist() for at in (groups[first], groups[second]))
+        yield Conflict(first, second, score, _reason(([first], [second]), (held, more), never, rules))
+
+
+def _reason(
+    pair: tuple[list[int], list[int]], groups: tuple[list[int], list[int]], never: HardRules | None, rules: GroupRules
+) -> str:
+    direct, other = _apart(*pair, never), _apart(*groups, never)
+    if never is not None and direct >= 0:
+        return f"never match: {never.sentences[direct]}"
+    if never is not None and other >= 0:
+        return f"other members never match: {never.sentences[other]}"
+    return TOO_LARGE if sum(map(len, groups)) > rules.max_items else TOO_LITTLE

@@ -1,0 +1,148 @@
+"""Items of the caller as the model reads them: a text and a square picture, prepared as `mlim ingest` prepares them."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mlim.catalog.item import join_text
+from mlim.catalog.rejection import Rejection
+from mlim.catalog.texts import clean_text
+from mlim.errors import InputError
+from mlim.matching.settings import SHARD_FORMAT, ServingSettings
+from mlim.pictures.base import EMPTY_IMAGE
+from mlim.pictures.decoding import ImageRules, prepare_picture, to_rgb, turned_upright
+from mlim.received import UnreadableError, check_text
+from mlim.recipe.base import Modality
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Item: TypeAlias = Mapping[str, Any]
+"""One item: the key `image` (a path, the bytes of a file, or a PIL image) and either `text` or fields.
+
+Fields are all other keys. Their values are joined in the order given, as `mlim ingest` joins the text columns of
+catalog.yaml, so give the same fields in the same order and leave out ids. A key that the chosen modality does not read
+may be missing.
+"""
+
+IMAGE: Final = "image"
+TEXT: Final = "text"
+PNG: Final = "PNG"
+
+
+class ItemsInMemory:
+    """Texts and pictures by name: an `ItemSource`."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._pictures: dict[str, Pixels] = {}
+
+    def add(self, name: str, text: str, picture: Pixels) -> None:
+        """Keep an item whose picture is (size, size, 3)."""
+        self._texts[name], self._pictures[name] = text, picture
+
+    def text(self, item: str) -> str:
+        """The text of one item."""
+        return self._texts[item]
+
+    def image(self, item: str) -> Pixels:
+        """The picture of one item (size, size, 3)."""
+        return self._pictures[item]
+
+
+def read_items(
+    items: Sequence[Item], where: Sequence[str], modality: Modality, settings: ServingSettings
+) -> ItemsInMemory:
+    """The items under the names in `where`, which messages use too; `InputError` for the first that cannot be read."""
+    found = ItemsInMemory()
+    for item, name in zip(items, where, strict=True):
+        text = "" if modality == "image" else read_text(_text_of(item, name), f"{name}: the text", settings)
+        picture = blank(settings) if modality == "text" else _picture_of(item, name, settings.image_rules)
+        found.add(name, text, picture)
+    return found
+
+
+def read_text(text: str, where: str, settings: ServingSettings) -> str:
+    """A text as training read it; `InputError` for one that is too long or that UTF-8 cannot hold."""
+    try:
+        check_text(text, settings.max_text_characters)
+    except UnreadableError as problem:
+        raise InputError(f"{where} {problem}") from None
+    return clean_text(text) if settings.clean_texts else text
+
+
+def read_picture(data: bytes, where: str, rules: ImageRules) -> Pixels:
+    """The picture (size, size, 3) in the bytes of a file, under the same limits as the catalog's; else `InputError`.
+
+    One that has the model's size already (an item's, out of the shards) is taken as it is: encoding it once more would
+    make these scores differ from the evaluated ones.
+    """
+    if not data:
+        raise InputError(f"{where} holds 0 bytes ({EMPTY_IMAGE})")
+    picture = prepare_picture(data, where, rules)
+    if isinstance(picture, Rejection):
+        raise InputError(f"{picture.detail} ({picture.reason})")
+    fits = (picture.width, picture.height) == (rules.size, rules.size)
+    with Image.open(io.BytesIO(data if fits else picture.jpeg), formats=[*rules.formats, SHARD_FORMAT]) as square:
+        return np.asarray(to_rgb(turned_upright(square)))
+
+
+def blank(settings: ServingSettings) -> Pixels:
+    """The picture of an item whose picture is not looked at."""
+    return np.zeros((settings.image_size, settings.image_size, 3), dtype=np.uint8)
+
+
+def _text_of(item: Item, where: str) -> str:
+    fields = {name: value for name, value in item.items() if name not in (TEXT, IMAGE)}
+    if TEXT not in item:
+        if not fields:
+            raise InputError(f'{where} has no text: give `text` or fields, or choose modality="image"')
+        return join_text([(None, _field(value, f"{where}: the field `{name}`")) for name, value in fields.items()])
+    if fields:
+        raise InputError(f"{where} has `text` and also {', '.join(map(repr, fields))}: give one text, or fields alone")
+    if not isinstance(item[TEXT], str):
+        raise InputError(f"{where}: `text` is not a string but {type(item[TEXT]).__name__}")
+    return str(item[TEXT])
+
+
+def _field(value: Any, where: str) -> str:
+    """A field on one line, as ingest reads a cell; nothing where a table has no value."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if not isinstance(value, str | int | float):
+        raise InputError(f"{where} is neither a string nor a number but {type(value).__name__}")
+    return " ".join(str(value).split())
+
+
+def _picture_of(item: Item, where: str, rules: ImageRules) -> Pixels:
+    image, where = item.get(IMAGE), f"{where}: the image"
+    match image:
+        case bytes():
+            return read_picture(image, where, rules)
+        case str() | PathLike():
+            return read_picture(_read(Path(image), where), where, rules)
+        case Image.Image():
+            return read_picture(_as_png(image), where, replace(rules, formats=(PNG,)))
+        case None:
+            raise InputError(f'{where} is missing: give `image`, or choose modality="text"')
+        case _:
+            found = type(image).__name__
+            raise InputError(f"{where} is neither a path, the bytes of a file nor a PIL image but {found}")
+
+
+def _read(path: Path, where: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{where} {path} cannot be read ({error.strerror})") from None
+
+
+def _as_png(image: Image.Image) -> bytes:
+    target = io.BytesIO()
+    to_rgb(turned_upright(image)).save(target, PNG)  # lossless
+    return target.getvalue()

@@ -1,0 +1,258 @@
+"""The fine-tuned model with its stack, threshold and calibration: what is registered, served and imported is this."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, NamedTuple, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlim.config import parse
+from mlim.console import SilentBar
+from mlim.data.batches import PairSide
+from mlim.data.collate import ItemSource, Pair, PairCollator
+from mlim.data.images import as_floats
+from mlim.data.tokenize import TextTokenizer
+from mlim.data.transfer import to_device
+from mlim.errors import InputError
+from mlim.evaluation.threshold import Calibration
+from mlim.files import read_json, sha256_of, write_json
+from mlim.manifest import MANIFEST, check_manifest, write_manifest
+from mlim.matching.items import Item, read_items
+from mlim.matching.settings import MODALITIES, SETTINGS, ServingSettings
+from mlim.models.pair_network import PairNetwork
+from mlim.models.systems import load_matcher
+from mlim.recipe.base import Modality
+from mlim.stacking.combine import Combination
+from mlim.stacking.items import Items, describe
+from mlim.stacking.parts import Parts
+from mlim.stacking.stack import MATCHER
+from mlim.stacking.storage import STACK_FILE, load_stack, save_stack
+
+SEPARATE: Final = "separate"
+Scores = NDArray[np.float64]
+Places = NDArray[np.int64]
+Stack = tuple[Parts, Combination]
+T = TypeVar("T")
+
+
+class Predictions(NamedTuple):
+    """Of n pairs: `score` (n,) in [0, 1], `probability` (n,) that they match, `match` (n,) at the model's threshold."""
+
+    score: Scores
+    probability: Scores
+    match: NDArray[np.bool_]
+
+
+class MatchingModel:
+    """Scores pairs of items as the registered model does, because it is that model.
+
+    Made by `mlim.load`. The network, the stack if one was registered, the tokenizer and the settings come from one
+    folder whose files were compared with their manifest.
+    """
+
+    def __init__(
+        self,
+        matcher: PairNetwork,
+        tokenizer: TextTokenizer,
+        settings: ServingSettings,
+        stack: Stack | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._matcher = matcher.to(self._device).eval()
+        self._stack, self._sha256 = stack, ""
+        self.tokenizer, self.settings = tokenizer, settings
+
+    @classmethod
+    def from_folder(cls, folder: Path, device: torch.device | str | None = None) -> Self:
+        """Read a saved model; `MlimError` when its files are not those of its manifest."""
+        check_manifest(folder, f"the model in {folder}")
+        settings = parse(ServingSettings, read_json(folder / SETTINGS), SETTINGS)
+        stack = None if settings.scorer == MATCHER else load_stack(folder / STACK_FILE)
+        tokenizer = TextTokenizer.from_folder(folder)
+        model = cls(load_matcher(folder), tokenizer, settings, stack, device)
+        model._sha256 = sha256_of(folder / MANIFEST)
+        return model
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model with its manifest into a new folder, which `mlim.load` reads; else `InputError`."""
+        folder = Path(folder)
+        if folder.exists():
+            raise InputError(f"{folder} exists; choose a new folder")
+        self._matcher.save_pretrained(folder)
+        self.tokenizer.save(folder)
+        if self._stack is not None:
+            save_stack(folder / STACK_FILE, *self._stack)
+        write_json(folder / SETTINGS, self.settings.model_dump(mode="json"))
+        write_manifest(folder)
+
+    def score(self, pairs: Sequence[tuple[Item, Item]], modality: Modality | None = None) -> Scores:
+        """The score (n,) in [0, 1] of every pair; higher means more likely a match.
+
+        `modality` (both, text, image) is what is read of the items; None: what the model was evaluated on. Scores rank
+        pairs and are compared with `threshold`; for probabilities call `predict`. `InputError` names the pair and item
+        that cannot be read.
+        """
+        shown = self.check_modality(modality)
+        parts = [self._score_items(batch, first, shown) for first, batch in self._batches(pairs)]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def predict(self, pairs: Sequence[tuple[Item, Item]], modality: Modality | None = None) -> Predictions:
+        """Score, calibrated probability and decision of every pair; arguments and errors as `score`."""
+        return self.decide(self.score(pairs, modality), self.check_modality(modality))
+
+    def encode(self, items: Sequence[Item], modality: Modality | None = None) -> NDArray[np.float32]:
+        """One vector per item (n, width). MLIM's are the output at [CLS] and the means over tokens and over patches.
+
+        `InputError` for a model that reads both items of a pair in one sequence (`finetune.read_out` joint or cls): it
+        has no vector of one item.
+        """
+        read_out = self._matcher.read_out
+        if read_out != SEPARATE:
+            raise InputError(
+                f"this model reads both items of a pair in one sequence (finetune.read_out {read_out}) and has no "
+                f"vector of one item; fine-tune with finetune.read_out={SEPARATE}"
+            )
+        shown = self.check_modality(modality)
+        parts = [self._encode_items(batch, first, shown) for first, batch in self._batches(items)]
+        return np.concatenate(parts) if parts else np.empty((0, self._matcher.item_width), dtype=np.float32)
+
+    @contextmanager
+    def in_folder(self) -> Iterator[Path]:
+        """A folder that holds the model during the block, for other processes to load it from."""
+        with TemporaryDirectory() as temporary:
+            self.save(Path(temporary) / "model")
+            yield Path(temporary) / "model"
+
+    @property
+    def sha256(self) -> str:
+        """What names the model: the SHA-256 of the manifest of its files, as the registry records it."""
+        if not self._sha256:
+            with self.in_folder() as folder:
+                self._sha256 = sha256_of(folder / MANIFEST)
+        return self._sha256
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device
+
+    @property
+    def reads_items_alone(self) -> bool:
+        """Whether an item has a vector of its own, whatever it is compared with."""
+        return self._matcher.read_out == SEPARATE
+
+    @property
+    def item_width(self) -> int:
+        """Numbers in an item's vector."""
+        return self._matcher.item_width
+
+    @property
+    def threshold(self) -> float:
+        """The lowest score that counts as a match, chosen on validation pairs."""
+        return self.settings.threshold
+
+    def check_modality(self, modality: str | None) -> Modality:
+        """The modality to read, the model's own for None; `InputError` for an unknown one."""
+        found = modality or self.settings.modality
+        if found not in MODALITIES:
+            raise InputError(f"modality `{found}` is none of {', '.join(MODALITIES)}")
+        return found
+
+    def decide(self, scores: Scores, modality: Modality) -> Predictions:
+        """Probabilities and decisions for the scores (n,) of pairs that were read as `modality`."""
+        calibration = self.settings.calibration
+        if not self.uses_stack(modality):
+            calibration = self.settings.matcher_calibration or calibration
+        probability = Calibration(*calibration).apply(scores)
+        return Predictions(scores, probability, scores >= self.threshold_of(modality))
+
+    def threshold_of(self, modality: Modality) -> float:
+        """The lowest score of pairs that were read as `modality` that counts as a match."""
+        settings = self.settings
+        alone = not self.uses_stack(modality) and settings.matcher_threshold is not None
+        return float(settings.matcher_threshold if alone else settings.threshold)  # type: ignore[arg-type]
+
+    def score_source(self, source: ItemSource, pairs: Sequence[Pair], modality: Modality) -> Scores:
+        """The score (n,) of one batch of pairs of the items in `source`."""
+        first = np.arange(len(pairs))
+        items = None
+        if self.uses_stack(modality):
+            items = describe(source, [*(pair.item_a for pair in pairs), *(pair.item_b for pair in pairs)], SilentBar())
+        return self.stacked(items, first, first + len(pairs), lambda: self._matcher_scores(source, pairs, modality))
+
+    def uses_stack(self, modality: Modality) -> bool:
+        """The stack reads what the model was evaluated on; pairs that are read otherwise are the matcher's alone."""
+        return self._stack is not None and modality == self.settings.modality
+
+    def uses_network(self, modality: Modality) -> bool:
+        """Whether scores depend on the network: those of a stack that was registered without it do not."""
+        return self._stack is None or not self.uses_stack(modality) or MATCHER in self._stack[1].parts
+
+    def stacked(self, items: Items | None, first: Places, second: Places, matcher: Callable[[], Scores]) -> Scores:
+        """The scores (n,) of the pairs items[first], items[second] by the stack; by the matcher alone without items.
+
+        `matcher` gives its scores (n,) of these pairs; it is not called where they are not needed.
+        """
+        if self._stack is None or items is None:
+            return matcher()
+        parts, combination = self._stack
+        scores = parts.scores(items, first, second)
+        if MATCHER in combination.parts:
+            scores[MATCHER] = matcher()
+        return combination.score(scores)
+
+    def matcher_scores(self, first: PairSide, second: PairSide, modality: Modality) -> Scores:
+        """The scores (n,) of the network alone for a batch of pairs, pixels of 0..255."""
+        first, second = (self._on_device(side) for side in (first, second))
+        with torch.inference_mode():
+            return _as_scores(self._matcher(first, second, modality))
+
+    def item_vectors(self, side: PairSide, modality: Modality) -> NDArray[np.float32]:
+        """The vectors (n, item_width) of a batch of items that are read by themselves, pixels of 0..255."""
+        with torch.inference_mode():
+            return np.asarray(self._matcher.item_vectors(self._on_device(side), modality).float().cpu())
+
+    def compare(self, first: NDArray[np.float32], second: NDArray[np.float32]) -> Scores:
+        """The scores (n,) of the network alone from the vectors (n, item_width) of both items of n pairs."""
+        with torch.inference_mode():
+            sides = [torch.from_numpy(side).to(self._device) for side in (first, second)]
+            return _as_scores(self._matcher.compare(*sides))
+
+    def _on_device(self, side: PairSide) -> PairSide:
+        moved = to_device(side, self._device)
+        return moved._replace(pixels=as_floats(moved.pixels))
+
+    def _matcher_scores(self, source: ItemSource, pairs: Sequence[Pair], modality: Modality) -> Scores:
+        batch = self._collator(source)(pairs)
+        return self.matcher_scores(batch.first, batch.second, modality)
+
+    def _collator(self, source: ItemSource) -> PairCollator:
+        return PairCollator(source, self.tokenizer, self.settings.max_tokens)
+
+    def _batches(self, sequence: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+        """Parts of a sequence that are computed at once, each with the number of its first element, from 1."""
+        size = self.settings.batch_size
+        yield from ((start + 1, sequence[start : start + size]) for start in range(0, len(sequence), size))
+
+    def _score_items(self, pairs: Sequence[tuple[Item, Item]], first: int, modality: Modality) -> Scores:
+        names = [
+            Pair(f"pair {number}, item 1", f"pair {number}, item 2", 0) for number in range(first, first + len(pairs))
+        ]
+        where = [name for pair in names for name in (pair.item_a, pair.item_b)]
+        items = [item for one, other in pairs for item in (one, other)]
+        return self.score_source(read_items(items, where, modality, self.settings), names, modality)
+
+    def _encode_items(self, items: Sequence[Item], first: int, modality: Modality) -> NDArray[np.float32]:
+        names = [f"item {number}" for number in range(first, first + len(items))]
+        return self.item_vectors(
+            self._collator(read_items(items, names, modality, self.settings)).side(names), modality
+        )
+
+
+def _as_scores(logits: torch.Tensor) -> Scores:
+    return np.asarray(torch.sigmoid(logits.float()).double().cpu())

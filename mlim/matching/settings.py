@@ -1,0 +1,46 @@
+"""What a saved matching model needs beside its network, as `serving.json` in its folder."""
+
+from typing import Final
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from mlim.config import Config
+from mlim.pictures.decoding import ImageRules
+from mlim.recipe.base import Modality, Scorer
+from mlim.stacking.stack import MATCHER
+
+SETTINGS: Final = "serving.json"
+SHARD_FORMAT: Final = "JPEG"
+MOST_ROWS: Final = 1024  # of a request; more are rejected, not truncated
+MOST_CHARACTERS: Final = 20_000  # of a text, likewise
+MODALITIES: Final[tuple[Modality, ...]] = ("both", "text", "image")
+
+
+class ServingSettings(Config):
+    """How images and texts are prepared and scores are read, so that a saved model scores as it was evaluated."""
+
+    modality: Modality
+    max_tokens: PositiveInt
+    image_size: PositiveInt
+    image_formats: tuple[str, ...]
+    image_megapixels: PositiveFloat
+    jpeg_quality: PositiveInt
+    batch_size: PositiveInt
+    threshold: float
+    calibration: tuple[float, float]
+    scorer: Scorer = Field(default=MATCHER, description="what scores a pair that is shown as `modality`")
+    matcher_threshold: float | None = Field(
+        default=None, description="of the matcher's own scores, where another scorer is used; null: the threshold"
+    )
+    matcher_calibration: tuple[float, float] | None = Field(default=None, description="likewise")
+    trained_across_families: bool = Field(
+        default=True, description="whether it was trained on mismatches of items of two families; true where unknown"
+    )
+    max_rows: PositiveInt = Field(default=MOST_ROWS, description="of one request")
+    max_text_characters: PositiveInt = Field(default=MOST_CHARACTERS, description="of one text")
+    clean_texts: bool = Field(default=True, description="read the words alone, as the catalog's texts were read")
+
+    @property
+    def image_rules(self) -> ImageRules:
+        """Which images may be opened, and what they become."""
+        return ImageRules(self.image_formats, self.image_megapixels, self.image_size, self.jpeg_quality)

@@ -1,0 +1,123 @@
+"""Vectors of texts without a network: words weighted by what they tell about a match, projected to few dimensions.
+
+A word's weight is that of record linkage (Fellegi and Sunter 1969): m * log(m / u), where u is the share of the items
+that have the word and m the probability that both items of a known match have it when one has. Words that matching
+items write in two ways, or that one of them leaves out, so weigh little, however rare they are. Without known matches
+m is the same for all words, and the weights are those of inverse document frequency.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import CountVectorizer
+
+from mlim.errors import InputError
+from mlim.files import atomic_file
+from mlim.matching.vectors import unit
+from mlim.pairs.similarities import NO_WORD, WORD, Places
+
+MOST_WORDS: Final = 200_000
+PRIOR_MATCHES: Final = 10.0  # known matches that the mean m counts as: a word of one match says little
+KEPT_WITHOUT_MATCHES: Final = 0.9
+SVD_PASSES: Final = 2
+TEXTS_AT_ONCE: Final = 20_000
+
+Matrix = Any  # a sparse matrix of scipy (texts, words)
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """From texts to unit vectors: `weights` (words,) of the `words`, then `projection` (words, dimensions)."""
+
+    words: tuple[str, ...]
+    weights: NDArray[np.float32]
+    projection: NDArray[np.float32]
+
+    @property
+    def dimensions(self) -> int:
+        """Of the vectors."""
+        return int(self.projection.shape[1])
+
+    @property
+    def origin(self) -> str:
+        """Names the encoder by its content."""
+        digest = hashlib.sha256(json.dumps(self.words).encode())
+        digest.update(self.weights.tobytes())
+        digest.update(self.projection.tobytes())
+        return f"text:{digest.hexdigest()}"
+
+    def encode(self, texts: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        """Unit vectors of the texts, some thousands at a time; a text without a known word has the vector 0."""
+        counter = CountVectorizer(token_pattern=WORD, binary=True, vocabulary=list(self.words))
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            counts = counter.transform(texts[start : start + TEXTS_AT_ONCE]).astype(np.float32)
+            yield unit(np.asarray(counts.multiply(self.weights[None, :]).tocsr() @ self.projection))
+
+    def save(self, path: Path) -> None:
+        """Write the encoder; `load` reads it back."""
+        with atomic_file(path) as temporary, temporary.open("wb") as target:
+            np.savez(target, words=np.array(self.words), weights=self.weights, projection=self.projection)
+
+    @staticmethod
+    def load(path: Path) -> "TextEncoder":
+        """The encoder that `save` wrote; `InputError` when it cannot be read."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                words = tuple(map(str, stored["words"].tolist()))
+                return TextEncoder(words, stored["weights"], stored["projection"])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: is no text encoder ({error}); delete it, it is made again") from None
+
+
+def fit_text_encoder(texts: Sequence[str], first: Places, second: Places, dimensions: int, seed: int) -> TextEncoder:
+    """An encoder learned from texts (n,) and the places of known matches in them, first (m,) and second (m,).
+
+    Use training matches alone: those of a test would be measured on themselves.
+    """
+    counter = CountVectorizer(token_pattern=WORD, binary=True, max_features=MOST_WORDS)
+    try:
+        counts = counter.fit_transform(texts).astype(np.float32).tocsr()
+    except ValueError:  # no text has a word
+        counts = counter.fit_transform([NO_WORD]).astype(np.float32).tocsr()
+    words = tuple(map(str, counter.get_feature_names_out().tolist()))
+    weights = _weights(counts, first, second)
+    return TextEncoder(words, weights, _projection(counts, weights, dimensions, seed))
+
+
+def _weights(counts: Matrix, first: Places, second: Places) -> NDArray[np.float32]:
+    share = np.asarray(counts.mean(axis=0), dtype=np.float64).ravel()
+    kept = _kept(counts, first, second)
+    return np.asarray(kept * np.maximum(np.log(kept / share), 0), dtype=np.float32)
+
+
+def _kept(counts: Matrix, first: Places, second: Places) -> NDArray[np.float64]:
+    """For each word: how probably both items of a match have it when one has."""
+    if not len(first):
+        return np.full(counts.shape[1], KEPT_WITHOUT_MATCHES)
+    one, other = counts[first], counts[second]
+    both = np.asarray(one.multiply(other).sum(axis=0), dtype=np.float64).ravel()
+    either = np.asarray(one.sum(axis=0) + other.sum(axis=0), dtype=np.float64).ravel() - both
+    mean = both.sum() / max(either.sum(), 1)
+    return np.asarray((both + PRIOR_MATCHES * mean) / (either + PRIOR_MATCHES))
+
+
+def _projection(counts: Matrix, weights: NDArray[np.float32], dimensions: int, seed: int) -> NDArray[np.float32]:
+    if counts.shape[1] <= dimensions or counts.shape[0] <= dimensions:
+        return _few_words(counts.shape[1], dimensions, seed)
+    fitted = TruncatedSVD(dimensions, n_iter=SVD_PASSES, random_state=seed).fit(counts.multiply(weights[None, :]))
+    return np.ascontiguousarray(fitted.components_.T, dtype=np.float32)
+
+
+def _few_words(words: int, dimensions: int, seed: int) -> NDArray[np.float32]:
+    """Every word a dimension of its own; in a tiny catalog with more words than that, a random projection of them."""
+    if words <= dimensions:
+        return np.eye(words, dtype=np.float32)
+    drawn = np.random.default_rng(seed).normal(size=(words, dimensions)) / np.sqrt(dimensions)
+    return np.asarray(drawn, dtype=np.float32)

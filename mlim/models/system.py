@@ -1,0 +1,157 @@
+"""What a system is: a network over items, which pre-training starts from and fine-tuning builds on.
+
+A system offers readings of a batch, one protocol each; pre-training tasks ask for those that they need. Which system
+offers what, its configuration says (mlim/recipe/systems.py), so that a recipe is refused before anything is built.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+
+from torch import Tensor, nn
+
+from mlim.models.config import Inputs
+from mlim.models.network import Network
+from mlim.models.transformer import Packing
+from mlim.models.weights import Planned
+from mlim.recipe.base import Modality
+
+
+class Shown(NamedTuple):
+    """What a network sees of a batch of items.
+
+    `input_ids` (B, T) hold [CLS] tokens [SEP] and [PAD], `text_attention` (B, T) bool is False at [PAD]; `pixels`
+    (B, 3, S, S) in [0, 1]; `text_mask` (B, T) and `image_mask` (B, C) bool tell what is hidden; `packing` is what the
+    system's `pack_items` gave for this batch while it lay on the CPU.
+    """
+
+    input_ids: Tensor
+    text_attention: Tensor
+    pixels: Tensor | None
+    text_mask: Tensor | None = None
+    image_mask: Tensor | None = None
+    packing: Packing | None = None
+
+
+class Fused(NamedTuple):
+    """Outputs of text and picture that have seen each other.
+
+    `text` (B, T, H) with [CLS] first, `patches` (B, C, H) or None without pictures.
+    """
+
+    text: Tensor
+    patches: Tensor | None
+
+
+class System(Network):
+    """A network over items: [CLS] text [SEP] and a picture."""
+
+    kind: ClassVar[str]  # in the config.json of a saved one
+
+    @classmethod
+    @abstractmethod
+    def planned_from(cls, folder: Path) -> Planned[Self]:
+        """A saved one, to be built; `InputError` when `folder` holds none."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, values: Mapping[str, Any], where: str) -> Self:
+        """One without its weights, from what a saved one says of itself; `where` that is, for messages."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Inputs:
+        """What it can read: its configuration, which begins with that and builds the same network again."""
+
+    @property
+    @abstractmethod
+    def patches(self) -> int:
+        """Vectors that it makes of a picture."""
+
+    @abstractmethod
+    def pack_items(self, text_attention: Tensor) -> Packing:
+        """Where the real tokens of a batch lie, from its `text_attention` (B, T) while that lies on the CPU."""
+
+    @abstractmethod
+    def tokens(self, packing: Packing) -> int:
+        """Vectors that its transformers read of a batch, without padding."""
+
+    @abstractmethod
+    def operations(self, packing: Packing) -> float:
+        """Operations of a forward pass over a batch, without heads and decoders."""
+
+    def task_modules(self) -> list[nn.Module]:
+        """Heads and decoders: what only those tasks train that read them."""
+        parts = self.parts()
+        return [*parts.get("heads", ()), *parts.get("decoder", ())]
+
+
+@runtime_checkable
+class Fuses(Protocol):
+    """A system whose text and picture see each other."""
+
+    @property
+    def patches(self) -> int:
+        """Vectors that it makes of a picture."""
+
+    def fuse(self, shown: Shown) -> Fused:
+        """The outputs at the text's tokens and at the picture's patches."""
+
+
+@runtime_checkable
+class PredictsTokens(Fuses, Protocol):
+    """A system that tells hidden tokens."""
+
+    mlm_head: nn.Module
+
+    def mlm_logits(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary (N, V) from outputs at masked tokens (N, H); N may be 0."""
+
+    def mlm_operations(self, masked: float) -> float:
+        """Operations of a forward pass of the head at so many positions."""
+
+
+@runtime_checkable
+class Reconstructs(Fuses, Protocol):
+    """A system that draws the picture."""
+
+    decoder: nn.Module
+
+    def reconstruct(self, patches: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) in [0, 1] from the outputs at the patches (B, C, H)."""
+
+    def decoder_operations(self) -> float:
+        """Operations of a forward pass of the decoder for one picture."""
+
+
+@runtime_checkable
+class JudgesAgreement(Fuses, Protocol):
+    """A system that tells whether text and picture belong together."""
+
+    itm_head: nn.Module
+
+    def itm_logits(self, cls: Tensor) -> Tensor:
+        """Logits (B,) from the outputs at [CLS] (B, H)."""
+
+
+@runtime_checkable
+class EncodesItems(Protocol):
+    """A system that makes one vector of an item, whatever is shown of it; fine-tuning can compare these."""
+
+    @property
+    def item_parts(self) -> int:
+        """Of how many vectors of the width of its blocks that one consists."""
+
+    @property
+    def item_part_width(self) -> int:
+        """The width of its blocks."""
+
+    def encode_items(self, shown: Shown, modality: Modality) -> Tensor:
+        """Vectors (B, parts * width); zeros stand for a modality that is left out."""
+
+    def item_tokens(self, packing: Packing, modality: Modality) -> int:
+        """Vectors that its transformers read of a batch, without padding."""
+
+    def item_operations(self, packing: Packing, modality: Modality) -> float:
+        """Operations of a forward pass over a batch."""

@@ -1,0 +1,48 @@
+"""Pictures of a table whose image column may hold addresses and paths side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlim.catalog.rejection import RejectedError
+from mlim.pictures.base import MISSING_IMAGE, PictureStore
+
+SHOWN_CHARACTERS = 200
+ADDRESSES = ("http://", "https://")
+
+
+@dataclass(frozen=True)
+class PictureRouter:
+    """Addresses lead to `web`, everything else to `local` (a folder or archives; None where none is described)."""
+
+    web: PictureStore
+    local: PictureStore | None
+
+    def read(self, reference: str) -> bytes:
+        """The bytes, from wherever the reference leads."""
+        return self._store(reference).read(reference)
+
+    def fingerprint(self, reference: str) -> str:
+        """The fingerprint of the store that the reference leads to."""
+        unknown = self.local is None and not is_address(reference)
+        return "" if unknown else self._store(reference).fingerprint(reference)
+
+    def prefetch(self, references: Sequence[str]) -> None:
+        """Download what lies on the web; index the archives."""
+        self.web.prefetch([reference for reference in references if is_address(reference)])
+        if self.local is not None:
+            self.local.prefetch([reference for reference in references if not is_address(reference)])
+
+    def _store(self, reference: str) -> PictureStore:
+        if is_address(reference):
+            return self.web
+        if self.local is None:
+            raise RejectedError(
+                MISSING_IMAGE,
+                f"{reference[:SHOWN_CHARACTERS]} is no address, and `images` names no folder or archive that is there",
+            )
+        return self.local
+
+
+def is_address(reference: str) -> bool:
+    """Whether a reference is an http(s) address; whether it is a usable one is for the web to tell."""
+    return reference.lower().startswith(ADDRESSES)

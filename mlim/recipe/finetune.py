@@ -1,0 +1,80 @@
+"""Fine-tuning on pairs, and the rows of the result tables that it makes."""
+
+from typing import Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from mlim.config import Config, PlainName
+from mlim.recipe.base import Modality, Probability, ReadOut, is_none, share
+from mlim.recipe.tasks import FinetuneTask
+from mlim.recipe.training import CheckpointConfig, OptimConfig
+
+
+class FinetuneConfig(Config):
+    """Fine-tuning on pairs; the same budget for every row that is compared."""
+
+    steps: PositiveInt = Field(default=2000, description="optimiser steps")
+    batch_size: PositiveInt = Field(default=16, description="pairs per micro-batch, on all devices together")
+    accumulate: PositiveInt = Field(
+        default=1, description="micro-batches per optimiser step (MDO draws one mode for each step)"
+    )
+    optim: OptimConfig = OptimConfig()
+    read_out: ReadOut = Field(
+        default="joint",
+        description="what the logit of a pair is read from: cls, the output at [CLS] alone; joint, also differences "
+        "and products of the means of each item's outputs; separate, those of two items encoded each by itself",
+    )
+    attribute_weight: NonNegativeFloat = Field(
+        default=0.0,
+        description="weight of a further loss: each item's outputs tell the values by which the catalog's rule decides "
+        "(pairs.decided_by), of training items alone; its head is not kept; 0: off, as the paper",
+    )
+    max_pairs: int | None = Field(
+        default=None,
+        ge=2,
+        description="learn from at most so many of the training pairs: whole families, the same ones for every seed, "
+        "the fewer among the more; null: all",
+    )
+    head_dropout: Probability = share(0.1, "dropout in the matching head")
+    mdo_text_only: Probability = share(0.15, "probability that MDO drops the pictures of a micro-batch")
+    mdo_image_only: Probability = share(0.15, "probability that MDO drops the texts of a micro-batch")
+    ema_decay: Probability = share(0.99, "of the moving average of the weights that is judged and kept; 0: the weights")
+    swap_items: bool = Field(default=True, description="show each training pair in a random order of its two items")
+    validate_every: PositiveInt = Field(default=250, description="optimiser steps between validations")
+    max_skipped_steps: NonNegativeInt = Field(
+        default=10, description="steps whose loss or gradient is not finite are left out; more of them end the training"
+    )
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @property
+    def balance(self) -> None:
+        """Fine-tuning has nothing to balance."""
+        return None
+
+    @model_validator(mode="after")
+    def _probabilities(self) -> Self:
+        if self.mdo_text_only + self.mdo_image_only > 1:
+            raise ValueError("mdo_text_only + mdo_image_only must be at most 1")
+        return self
+
+
+class Row(Config):
+    """One row of the result tables: a fine-tuned model and what it started from."""
+
+    label: str = Field(description="what tables and figures call it")
+    pretraining: str | None = Field(description="name in `pretrainings`, or null: no pre-training")
+    mdo: bool = Field(default=True, description="modality dropout while it is fine-tuned")
+    modality: Modality = Field(default="both", description="what the model is trained on and judged by")
+    task: FinetuneTask = Field(
+        default="match", exclude_if=lambda task: task == "match", description="what it is fine-tuned to"
+    )
+    system: PlainName | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="name in `systems`, of a row without pre-training; null: MLIM, or the pre-training's",
+    )
+    read_out: ReadOut | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="instead of finetune.read_out; null: that, or `separate` for a system that has no other",
+    )

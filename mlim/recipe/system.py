@@ -1,0 +1,20 @@
+"""What every system says of itself in a recipe."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from mlim.config import Config
+from mlim.recipe.base import ReadOut
+from mlim.recipe.data import ImageConfig
+from mlim.recipe.task import Reading
+
+
+class SystemBase(Config):
+    """What every system says of itself."""
+
+    offers: ClassVar[frozenset[Reading]]  # what pre-training tasks may ask of it
+    read_outs: ClassVar[tuple[ReadOut, ...]] = ("separate",)  # ways to compare two items
+
+    def problems(self, image: ImageConfig) -> Sequence[str]:
+        """What about its shape does not fit the pictures, a clause each."""
+        return ()

@@ -1,0 +1,35 @@
+"""Systems: the network families that a recipe can name, a closed set told apart by the field `kind`.
+
+A class is the shape of a system and what it offers; the network itself lies in mlim/models. A new system is a class in
+a file of its own here, its name in the union, and a file there.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from mlim.recipe.data import ImageConfig, TextConfig
+from mlim.recipe.dual import DualSystem
+from mlim.recipe.model import ModelConfig
+from mlim.recipe.system import SystemBase
+
+
+class MlimSystem(SystemBase):
+    """One encoder over text tokens and image patches; its shape is the section `model`."""
+
+    kind: Literal["mlim"] = "mlim"
+    offers = frozenset({"tokens", "pictures", "agreement"})
+    read_outs = ("cls", "joint", "separate")
+
+
+SystemConfig = Annotated[MlimSystem | DualSystem, Field(discriminator="kind")]
+
+MLIM = MlimSystem()  # the system of every pre-training and row that names none
+
+
+class NetworkSections(NamedTuple):
+    """The sections of a recipe that shape networks and what they read."""
+
+    image: ImageConfig
+    text: TextConfig
+    model: ModelConfig

@@ -1,0 +1,60 @@
+"""What a network is trained on: closed sets of tasks, told apart by the field `task`.
+
+A class says what a task asks of a system and how its loss is called for people; what it computes lies in mlim/tasks. A
+new task is a class in a file of its own here, its name in the union, and a file there.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import Field
+
+from mlim.recipe.itc import ItcTask
+from mlim.recipe.task import TaskConfig
+
+FinetuneTask = Literal["match"]
+
+
+class MlmTask(TaskConfig):
+    """Masked language modelling."""
+
+    task: Literal["mlm"] = "mlm"
+    title = "MLM: text loss per masked token"
+    needs = "tokens"
+
+
+class ReconTask(TaskConfig):
+    """Reconstruction of the picture."""
+
+    task: Literal["recon"] = "recon"
+    title = "RECON: squared error per pixel"
+    needs = "pictures"
+
+
+class ItmTask(TaskConfig):
+    """Image-text matching: does the picture belong to the text?"""
+
+    task: Literal["itm"] = "itm"
+    title = "ITM: image-text matching loss"
+    needs = "agreement"
+    hides = False
+    exchanges = True
+
+
+PretrainTask = Annotated[MlmTask | ReconTask | ItmTask | ItcTask, Field(discriminator="task")]
+
+FINETUNE_TITLES: Final[Mapping[str, str]] = {"match": "Matching loss per pair"}
+BESIDE: Final = ("attribute",)  # losses that a task adds to its own, which no figure shows
+TOTAL: Final = "total"
+
+
+def loss_titles() -> dict[str, str]:
+    """What the loss of every task is called in figures, by its name in histories; pre-training first."""
+    union, _ = get_args(PretrainTask)
+    titles: dict[str, str] = {kind.model_fields["task"].default: kind.title for kind in get_args(union)}
+    return {**titles, **FINETUNE_TITLES}
+
+
+def loss_names() -> frozenset[str]:
+    """Every loss that a history may hold, their weighted sum among them."""
+    return frozenset((*loss_titles(), *BESIDE, TOTAL))

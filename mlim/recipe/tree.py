@@ -1,0 +1,241 @@
+"""The whole recipe: everything that decides a result, in one typed tree.
+
+Only steps, flows and the command line import this module: a step hands each of its helpers the section that it needs.
+"""
+
+import hashlib
+import json
+import operator
+from math import prod
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from mlim.config import Config, PlainName, nearest
+from mlim.recipe.base import Stage
+from mlim.recipe.data import AUTO, ImageConfig, IngestConfig, LoaderConfig, PairsConfig, TextConfig, ValidationConfig
+from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, StackConfig
+from mlim.recipe.finetune import FinetuneConfig, Row
+from mlim.recipe.match import MatchConfig
+from mlim.recipe.model import ModelConfig
+from mlim.recipe.pretrain import PretrainConfig, Pretraining
+from mlim.recipe.record import RecipeRecord, record_of
+from mlim.recipe.systems import MLIM, NetworkSections, SystemConfig
+from mlim.recipe.tracking import TrackingConfig
+from mlim.recipe.training import ComputeConfig
+
+FIRST_READ_OUT = "cls"  # the only one when results were first named: theirs keep their names
+FIRST_TEXT_KEYS = ("max_tokens", "vocabulary_size")  # likewise
+KEY_DIGITS = 16
+
+
+class Recipe(Config):
+    """The whole tree; see the recipes folder for complete examples."""
+
+    name: PlainName = Field(description="of the work folder `build/NAME`, unless --work names another")
+    seed: NonNegativeInt = Field(default=0, description="of the pairs, the resampling and the sampling of items")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="that trains and evaluates; auto: the first of cuda, mps and cpu that is there"
+    )
+    image: ImageConfig = ImageConfig()
+    text: TextConfig = TextConfig()
+    ingest: IngestConfig = IngestConfig()
+    validation: ValidationConfig = ValidationConfig()
+    pairs: PairsConfig = PairsConfig()
+    model: ModelConfig = ModelConfig()
+    compute: ComputeConfig = ComputeConfig()
+    loader: LoaderConfig = LoaderConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    stack: StackConfig = StackConfig()
+    gate: GateConfig = GateConfig()
+    probe: ProbeConfig = ProbeConfig()
+    match: MatchConfig = MatchConfig()
+    systems: dict[PlainName, SystemConfig] = Field(
+        default_factory=dict,
+        exclude_if=operator.not_,
+        description="shapes of networks by name; MLIM's is the section `model`",
+    )
+    pretrainings: dict[PlainName, Pretraining] = Field(description="by name, which names a folder of the results")
+    rows: dict[PlainName, Row] = Field(description="by name, which names a folder of the results")
+    main: str = Field(description="the row that is reported first and registered")
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        default=(0,), min_length=1, description="seeds of every run; the first is the main model's"
+    )
+    finetunings: PositiveInt = Field(
+        default=1,
+        description="of each row and seed: several average the variance of fine-tuning for a fraction of what another "
+        "pre-training costs; the first is the seed's own, `mlim ablate` trains the others",
+    )
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [
+            *self._size_problems(),
+            *self._reference_problems(),
+            *self._system_problems(),
+            *self._order_problems(),
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _size_problems(self) -> list[str]:
+        problems = []
+        for name, strides, layers in (
+            ("embedder", self.model.embedder.strides, self.model.embedder.layers),
+            ("decoder", self.model.decoder.strides, self.model.decoder.layers),
+        ):
+            product = prod(strides)
+            if product * self.image.grid != self.image.size:
+                problems.append(
+                    f"image.size {self.image.size} must be image.grid {self.image.grid} x the product {product} of "
+                    f"model.{name}.strides (= {self.image.grid * product})"
+                )
+            if len(strides) > layers:
+                problems.append(f"model.{name} has {len(strides)} strides but only {layers} layers (channels + 1)")
+        return problems
+
+    def _order_problems(self) -> list[str]:
+        chosen = {"finetune.read_out": self.finetune.read_out}
+        chosen |= {f"rows.{name}.read_out": row.read_out for name, row in self.rows.items() if row.read_out}
+        return [
+            f"{key} {read_out} does not depend on the order of the items, which model.pair_segments tells apart: set "
+            "pair_segments to false, or read_out to cls"
+            for key, read_out in chosen.items()
+            if self.model.pair_segments and read_out != "cls"
+        ]
+
+    def _system_problems(self) -> list[str]:
+        problems = [
+            f"systems.{name}: {problem}"
+            for name, system in self.systems.items()
+            for problem in system.problems(self.image)
+        ]
+        for name, pretraining in self.pretrainings.items():
+            if pretraining.system is not None and pretraining.system not in self.systems:
+                known = nearest(pretraining.system, list(self.systems))
+                problems.append(f"pretrainings.{name}.system: no system `{pretraining.system}`{known}")
+            else:
+                problems += self._task_problems(name, pretraining)
+        if problems:  # rows refer to them
+            return problems
+        return [problem for name, row in self.rows.items() for problem in self._row_system_problems(name, row)]
+
+    def _task_problems(self, name: str, pretraining: Pretraining) -> list[str]:
+        system, problems = self.system_of(pretraining), []
+        for task in pretraining.all_tasks:
+            if task.needs not in system.offers:
+                problems.append(
+                    f"pretrainings.{name}: task {task.task} needs {task.needs}, which system {system.kind} does not "
+                    f"offer (it offers {', '.join(sorted(system.offers))})"
+                )
+            if task.needs_whole_batch and self.pretrain.accumulate > 1:
+                problems.append(
+                    f"pretrainings.{name}: task {task.task} looks at a whole batch, so that pretrain.accumulate "
+                    f"{self.pretrain.accumulate} would change its loss; set pretrain.accumulate to 1"
+                )
+        return problems
+
+    def _row_system_problems(self, name: str, row: Row) -> list[str]:
+        if row.system is not None and row.pretraining is not None:
+            return [f"rows.{name}.system: is that of pre-training `{row.pretraining}`; leave it out"]
+        if row.system is not None and row.system not in self.systems:
+            return [f"rows.{name}.system: no system `{row.system}`{nearest(row.system, list(self.systems))}"]
+        if row.pretraining is not None and row.pretraining not in self.pretrainings:
+            return []  # said elsewhere
+        known = self.system_of(row).read_outs
+        if row.read_out is not None and row.read_out not in known:
+            return [f"rows.{name}.read_out: its system offers {', '.join(known)}, not {row.read_out}"]
+        return []
+
+    def _reference_problems(self) -> list[str]:
+        problems = []
+        if len(set(self.seeds)) < len(self.seeds):  # the same model twice would look like two that agree
+            problems.append(f"seeds: {list(self.seeds)} names a seed twice; name each once")
+        if self.main not in self.rows:
+            problems.append(f"main: no row `{self.main}`{nearest(self.main, list(self.rows))}")
+        for name, row in self.rows.items():
+            if row.pretraining is not None and row.pretraining not in self.pretrainings:
+                known = nearest(row.pretraining, list(self.pretrainings))
+                problems.append(f"rows.{name}.pretraining: no pre-training `{row.pretraining}`{known}")
+        return problems
+
+    @property
+    def main_row(self) -> Row:
+        """The row that is reported first and registered."""
+        return self.rows[self.main]
+
+    def reading(self, max_tokens: int) -> Self:
+        """The recipe with a number of tokens, found in the texts, as its limit."""
+        return self.model_copy(update={"text": self.text.model_copy(update={"max_tokens": max_tokens})})
+
+    @property
+    def network(self) -> NetworkSections:
+        """The sections that shape networks and what they read."""
+        return NetworkSections(self.image, self.text, self.model)
+
+    def system_of(self, entry: Pretraining | Row) -> SystemConfig:
+        """The system of a pre-training or a row."""
+        if isinstance(entry, Row) and entry.pretraining is not None:
+            return self.system_of(self.pretrainings[entry.pretraining])
+        return MLIM if entry.system is None else self.systems[entry.system]
+
+    def finetuning_of(self, row: Row) -> FinetuneConfig:
+        """The section `finetune` as it is for a row: with its own read-out, or the only one that its system has."""
+        known = self.system_of(row).read_outs
+        read_out = row.read_out or (self.finetune.read_out if self.finetune.read_out in known else known[0])
+        return self.finetune.model_copy(update={"read_out": read_out})
+
+    @property
+    def unpretrained_row(self) -> str | None:
+        """The row that differs from the main row in nothing but its missing pre-training, if there is one."""
+        main = self.main_row
+        for name, row in self.rows.items():
+            same = (row.mdo, row.modality, row.task) == (main.mdo, main.modality, main.task)
+            if row.pretraining is None and same and self.system_of(row) == self.system_of(main):
+                return name
+        return None
+
+    def training_key(self, stage: Stage, name: str) -> str:
+        """A short hash of all settings that decide what the pre-training or the row `name` becomes, whatever the seed.
+
+        Two results with the same key, seed and data are the same result; how often a checkpoint was written, or on how
+        many devices it was trained, is not in it.
+        """
+        text = json.dumps(self._deciding(stage, name), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+    def _deciding(self, stage: Stage, name: str) -> list[Any]:
+        network = self.model_dump(mode="json", include={"image", "text", "model"})
+        entry: Pretraining | Row = self.pretrainings[name] if stage == "pretrain" else self.rows[name]
+        section = self.pretrain if isinstance(entry, Pretraining) else self.finetuning_of(entry)
+        if self.text.max_tokens != AUTO:  # no other setting finds the number then
+            network["text"] = {key: network["text"][key] for key in FIRST_TEXT_KEYS}
+        settings = section.model_dump(mode="json", exclude={"checkpoint", "max_skipped_steps"})
+        if settings.get("read_out") == FIRST_READ_OUT:
+            del settings["read_out"]
+        if settings.get("balance") is None:  # as when results were first named
+            settings.pop("balance", None)
+        if settings.get("attribute_weight") == 0:
+            del settings["attribute_weight"]
+        if settings.get("max_pairs") is None:
+            settings.pop("max_pairs", None)
+        if (system := self.system_of(entry)) != MLIM:
+            network["system"] = system.model_dump(mode="json")
+        if isinstance(entry, Pretraining):
+            return [network, settings, entry.deciding()]
+        start = None if entry.pretraining is None else self._deciding("pretrain", entry.pretraining)
+        return [network, settings, entry.mdo, entry.modality, start]
+
+    @property
+    def record(self) -> RecipeRecord:
+        """What is written down of it beside results."""
+        return record_of(self)
+
+    def to_yaml(self) -> str:
+        """The complete recipe as YAML, in the order of the tree; `load_recipe` reads it back to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

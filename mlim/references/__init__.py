@@ -1,0 +1,79 @@
+"""What a paper reports and claims, to stand beside our own results: one YAML file of this package for each paper.
+
+Names of rows are those of the recipes that come with the package. Nothing here decides how a model is trained.
+"""
+
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import yaml
+
+from mlim.config import Config, nearest, parse
+from mlim.errors import InputError
+from mlim.references.claims import Claim, Rows
+
+MLIM: Final = "mlim"
+SUFFIX: Final = ".yaml"
+
+
+class PaperTable(Config):
+    """The figures that one table of the paper reports, by row."""
+
+    key: str
+    title: str
+    rows: dict[str, float]
+
+
+class FixedSetting(Config):
+    """The value of a setting of the recipe as the paper gives it, and where."""
+
+    value: Any
+    source: str
+
+
+class Reference(Config):
+    """One paper. `scale` says how large its model is, `margin` which difference of the metric still counts as none."""
+
+    title: str
+    authors: str
+    identifier: str
+    scale: str
+    margin: float
+    tables: tuple[PaperTable, ...]
+    claims: tuple[Claim, ...]
+    settings: dict[str, FixedSetting]
+
+    def figure(self, table: str, row: str) -> float | None:
+        """What a table of the paper reports for a row; None where it does not."""
+        return next((each.rows.get(row) for each in self.tables if each.key == table), None)
+
+    def reports(self, row: str) -> bool:
+        """Whether a row is in any of the paper's tables."""
+        return any(row in table.rows for table in self.tables)
+
+    def difference(self, rows: Rows) -> float | None:
+        """The difference of two rows in the first of the paper's tables that holds both; None where none does."""
+        return next(
+            (
+                table.rows[rows.first] - table.rows[rows.second]
+                for table in self.tables
+                if {rows.first, rows.second} <= table.rows.keys()
+            ),
+            None,
+        )
+
+
+def reference_names() -> list[str]:
+    """The names of all papers."""
+    entries = (entry.name for entry in (resources.files("mlim") / "references").iterdir())
+    return sorted(name.removesuffix(SUFFIX) for name in entries if name.endswith(SUFFIX))
+
+
+@cache
+def load_reference(name: str = MLIM) -> Reference:
+    """A paper by name; `InputError` for one that is not there."""
+    if name not in reference_names():
+        raise InputError(f"unknown reference `{name}`{nearest(name, reference_names())}")
+    text = (resources.files("mlim") / "references" / f"{name}{SUFFIX}").read_text("utf-8")
+    return parse(Reference, yaml.safe_load(text), f"reference {name}")

@@ -1,0 +1,149 @@
+"""The page of matches as one HTML file that loads nothing and escapes every text of the catalog.
+
+Its one script filters what is shown by id; the page is whole without it, and its hash is the only one that is allowed.
+"""
+
+import base64
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from markupsafe import Markup
+
+from mlim.files import atomic_file
+from mlim.report.contact.items import ShownItem
+from mlim.report.kit import formats
+from mlim.report.kit.images import Thumbnails
+from mlim.report.kit.page import render_page
+from mlim.report.kit.words import Words, clip, clip_words, compare, plain
+from mlim.report.matches.gather import Matches, MatchesSettings, ShownGroup, ShownPair
+
+PACKAGE: Final = "mlim.report.matches"
+TEMPLATE, STYLE, SCRIPT = "matches.html", "matches.css", "matches.js"
+MATCH, NO_MATCH = "match", "mismatch"
+
+
+class Tile(NamedTuple):
+    """A number with its name."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+class Card(NamedTuple):
+    """One item as the toolkit draws it."""
+
+    uri: str | None
+    name: str
+    words: tuple[Words, ...]
+    facts: tuple[()] = ()
+    note: str = ""
+    problem: str = ""
+
+
+class GroupCards(NamedTuple):
+    """A group: its id, what is said of it, its members, and how many more there are."""
+
+    name: str
+    title: str
+    cards: tuple[Card, ...]
+    left: int
+    ids: str
+
+
+class PairCards(NamedTuple):
+    """Two items side by side."""
+
+    first: Card
+    second: Card
+    truth: str
+    label: str
+    head: str
+    ids: str
+
+
+def write_page(matches: Matches, out: Path, settings: MatchesSettings) -> int:
+    """Write the page; returns how many images were left out to keep it small."""
+    thumbnails = Thumbnails(settings.side, settings.quality, settings.max_megabytes)
+    page = render(matches, thumbnails, settings)
+    with atomic_file(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return thumbnails.left_out
+
+
+def render(matches: Matches, thumbnails: Thumbnails, settings: MatchesSettings) -> str:
+    """The page; equal matches give equal text."""
+    script = (resources.files(PACKAGE) / SCRIPT).read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    cards = _Cards(thumbnails, settings)
+    groups = tuple(map(cards.group, matches.groups))
+    pairs = tuple(map(cards.pair, matches.pairs))
+    values = {
+        "summary": matches.summary,
+        "headline": headline(matches.summary),
+        "tiles": tiles(matches.summary),
+        "groups": groups,
+        "pairs": pairs,
+        "rejected": sorted(matches.summary["rejected"].items(), key=lambda entry: (-entry[1], entry[0])),
+        "left_out": thumbnails.left_out,
+        "script": Markup(script),  # noqa: S704 (a file of ours)
+        "digest": digest,
+    }
+    return render_page(PACKAGE, TEMPLATE, values, STYLE)
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """What came out, in a sentence."""
+    groups, items = summary["groups"], summary["grouped_items"]
+    if not groups:
+        return f"No matches among {formats.count(summary['items'])} items"
+    return (
+        f"{formats.count(groups)} {'group' if groups == 1 else 'groups'} of matching items, "
+        f"{formats.count(items)} of {formats.count(summary['items'])} items"
+    )
+
+
+def tiles(summary: dict[str, Any]) -> tuple[Tile, ...]:
+    """The numbers above the page."""
+    of_all = f"{summary['share_of_all_pairs']:.2%} of all pairs"
+    return (
+        Tile("items", formats.count(summary["items"]), "accepted"),
+        Tile("rows rejected", formats.count(sum(summary["rejected"].values())), "rejected.csv"),
+        Tile("candidates", formats.count(summary["candidates"]), of_all),
+        Tile("matching pairs", formats.count(summary["matches"]), f"score from {summary['threshold']:.3f} on"),
+        Tile("groups", formats.count(summary["groups"]), f"largest {formats.count(summary['largest_group'])}"),
+        Tile("conflicts", formats.count(sum(summary["conflicts"].values())), "matching pairs in two groups"),
+    )
+
+
+class _Cards:
+    def __init__(self, thumbnails: Thumbnails, settings: MatchesSettings) -> None:
+        self._thumbnails, self._characters = thumbnails, settings.characters
+
+    def group(self, group: ShownGroup) -> GroupCards:
+        """A group; what differs from its representative is marked."""
+        first, *rest = group.members
+        cards = [self._card(first, plain(clip(first.text, self._characters)), "representative")]
+        cards += [self._card(item, self._compared(first, item)[1]) for item in rest]
+        lowest = "" if group.lowest is None else f", lowest score of a pair {group.lowest:.3f}"
+        ids = " ".join(item.id for item in group.members)
+        title = f"{formats.count(group.size)} items{lowest}"
+        return GroupCards(group.name, title, tuple(cards), group.size - len(cards), ids)
+
+    def pair(self, pair: ShownPair) -> PairCards:
+        """A pair; words that the other item does not have are marked."""
+        left, right = self._compared(pair.first, pair.second)
+        head = f"probability {pair.probability:.2f} · score {pair.score:.3f}"
+        truth, label = (MATCH, "match") if pair.match else (NO_MATCH, "no match")
+        found = f"found by {', '.join(pair.found_by)}"
+        first, second = self._card(pair.first, left), self._card(pair.second, right)
+        return PairCards(first, second, truth, label, f"{head} · {found}", f"{pair.first.id} {pair.second.id}")
+
+    def _compared(self, first: ShownItem, second: ShownItem) -> tuple[tuple[Words, ...], tuple[Words, ...]]:
+        left, right = compare(first.text, second.text)
+        return clip_words(left, self._characters), clip_words(right, self._characters)
+
+    def _card(self, item: ShownItem, words: tuple[Words, ...], note: str = "") -> Card:
+        return Card(self._thumbnails.uri(item.image, item.width, item.height), item.id, words, note=note)

@@ -1,0 +1,35 @@
+"""What pages, cards and documents say of the recipe: the parts that they name, and no others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlim.recipe.data import ImageConfig, LoaderConfig, TextConfig
+from mlim.recipe.evaluate import EvaluateConfig, GateConfig
+from mlim.recipe.finetune import FinetuneConfig, Row
+from mlim.recipe.model import ModelConfig
+from mlim.recipe.pretrain import PretrainConfig, Pretraining
+from mlim.recipe.tracking import TrackingConfig
+
+
+@dataclass(frozen=True)
+class ReportedRecipe:
+    """A recipe, as far as it is reported on; `as_yaml` is all of it, `unpretrained_row` as in the recipe."""
+
+    name: str
+    seed: int
+    seeds: tuple[int, ...]
+    main: str
+    main_row: Row
+    unpretrained_row: str | None
+    rows: Mapping[str, Row]
+    pretrainings: Mapping[str, Pretraining]
+    image: ImageConfig
+    text: TextConfig
+    loader: LoaderConfig
+    model: ModelConfig
+    pretrain: PretrainConfig
+    finetune: FinetuneConfig
+    evaluate: EvaluateConfig
+    gate: GateConfig
+    tracking: TrackingConfig
+    as_yaml: str

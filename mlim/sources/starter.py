@@ -1,0 +1,478 @@
+"""A first catalog.yaml for a table nobody has described yet: best guesses, each with the reason beside it."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import yaml
+
+from mlim.catalog.description import Download, read_delimiter
+from mlim.catalog.rejection import Rejection
+from mlim.catalog.values import DEFAULT, WordCounts, comparable, count_words, tidy, warn_of_words
+from mlim.errors import InputError
+from mlim.pictures.folder import FolderPictures
+from mlim.pictures.router import is_address
+from mlim.sources.dialect import CANDIDATES
+from mlim.sources.lines import UTF8, WIDE_ENCODINGS, WIDE_MARKS
+from mlim.sources.readers import DELIMITERS, PARQUET, TableFile
+from mlim.sources.records import USUAL_OTHER_ENCODING
+from mlim.sources.table import fixed_parent, table_files
+
+SAMPLE_ROWS = 20_000
+SAMPLE_BYTES = 1 << 22
+SAMPLE_IMAGES = 50
+SHOWN_CHARACTERS = 80
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_NAMES = ("image", "photo", "picture", "img")
+ID_NAMES = ("id", "sku", "asin", "ean", "gtin", "key", "code")
+FAMILY_NAMES = ("family", "parent", "handle", "group_id", "product_code", "product_id", "style", "model", "variation")
+TITLE_NAMES = ("title", "name")
+CODE_ENDINGS = ("id", "no", "code", "key", "number", "url", "path", "sku", "ean", "gtin")
+MOST = 0.5  # a column is what more than this share of its values are
+LARGEST_FAMILY_MEAN = 20.0  # larger groups are kinds of things (trousers), not one product's variations
+SMALLEST_FAMILY_MEAN = 1.05
+FEW_VALUES = 120  # columns with at most so many values can decide pairs,
+LEAST_REPEATS = 3  # if a value stands in so many rows on average
+HARDLY = 0.05  # a column that differs in fewer of the families is the same in a family
+BALANCED = 0.5  # as many matches as mismatches
+LONG_TEXT = 60.0  # mean characters from which a text is a description, which goes last
+MOST_CANDIDATES = 5
+AFTER_PATH = r"[?#].*"  # of an address
+IMAGE_NOTES = {
+    "folder": "the picture's path inside the images folder",
+    "cells": "the pictures themselves, as bytes",
+    "web": "the picture's address",
+}
+Words = Mapping[str, Mapping[str, int]]  # column -> word that means no value -> rows
+PLAIN_YAML = re.compile(r"[\w./-][\w ./-]*")
+
+
+@dataclass(frozen=True)
+class ColumnLook:
+    """What a column looks like in the rows that were read; shares are of its values, without those that mean none.
+
+    `distinct` counts values that are compared as different, `spellings` those that are written differently.
+    """
+
+    name: str
+    rows: int
+    filled: int
+    distinct: int
+    spellings: int
+    mean_length: float
+    images: float
+    addresses: float
+    numbers: float
+    spaced: float
+
+    @property
+    def unique(self) -> bool:
+        """Every row has a value of its own."""
+        return self.spellings == self.rows
+
+    @property
+    def is_pictures(self) -> bool:
+        """Most values are addresses or names of pictures, which name no item and no family."""
+        return max(self.images, self.addresses) > MOST
+
+    def named(self, hints: Sequence[str]) -> bool:
+        """The name is one of the hints, or has one as a part."""
+        parts = _name_parts(self.name)
+        return self.name.lower() in hints or any(hint in parts for hint in hints)
+
+    @property
+    def is_code(self) -> bool:
+        """The name says that the values are keys, not words."""
+        return _name_parts(self.name)[-1] in CODE_ENDINGS
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The first rows of a table as texts, and what was found out by reading them."""
+
+    frame: pd.DataFrame
+    encoding: str
+    delimiter: str | None  # where the table's name does not say it
+    bytes_columns: list[str]  # those of a Parquet file that hold pictures, it seems
+    rejected: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the pictures are: in cells, behind addresses, or in the folder; how many of the first were found there."""
+
+    kind: Literal["cells", "web", "folder"]
+    folder: Path
+    found: int
+    tried: int
+    missing: str = ""  # the first that was not found, as the table writes it,
+    other_spelling: str = ""  # and as the folder does
+
+
+@dataclass(frozen=True)
+class _Guess:
+    id: str
+    idless: int  # rows whose id is blank or repeats another
+    image: str
+    place: _Place
+    family: str | None
+    inherited: list[str]  # blank on later rows of a family
+    text: list[str]
+    label_columns: list[tuple[str, float]]  # column, share of the families with several items in which it varies
+    same: list[str]
+
+    @property
+    def compared(self) -> list[str]:
+        """The columns whose values are or may be compared."""
+        return list(dict.fromkeys([self.id, *([self.family] if self.family else []), *self.text]))
+
+
+def starter_yaml(
+    table: Path,
+    folder: Path | None = None,
+    warn: Callable[[str], None] | None = None,
+    delimiter: str | None = None,
+) -> str:
+    """A commented catalog.yaml for `table`, a file or a pattern, to be written into `folder` (default: beside it).
+
+    `InputError` when the table cannot be read, or has one column only. Only the first rows are looked at; `warn` is
+    given a sentence for each column that was chosen and says in words that it has no value. `delimiter`: as in
+    catalog.yaml, where the first lines do not tell.
+    """
+    near = fixed_parent(table)
+    sample = _read_sample(table, None if delimiter is None else _option(delimiter))
+    guess = _guess(sample, near)
+    words = count_words(_missing_words(sample.frame[guess.compared]))
+    if warn is not None:
+        for sentence in warn_of_words(words):
+            warn(sentence)
+    return "\n".join(_render(guess, sample, words, table, folder or near)) + "\n"
+
+
+def _option(delimiter: str) -> str:
+    try:
+        return read_delimiter(delimiter)
+    except ValueError as error:
+        raise InputError(f"--delimiter {error}") from None
+
+
+def _read_sample(table: Path, delimiter: str | None) -> _Sample:
+    """The first rows of a table's first files that can be read; rows that cannot are left out, repeated columns too."""
+    encoding = _guess_encoding(table_files(table)[0])
+    files = table_files(table, encoding, delimiter)
+    pictures, repeated = files[0].picture_columns(), files[0].repeated_columns()
+    columns = [name for name in files[0].columns() if name not in (*pictures, *repeated)]
+    _refuse_one_column(files[0], [*columns, *pictures])
+    records = list(islice(chain.from_iterable(file.records(columns) for file in files), SAMPLE_ROWS))
+    rows = [record for record in records if not isinstance(record, Rejection)]
+    if not rows:
+        details = [record.detail for record in records if isinstance(record, Rejection)]
+        raise InputError(f"{table}: {details[0] if details else 'has a header but no rows; it needs at least one'}")
+    frame = pd.DataFrame(rows, columns=columns, dtype="str")
+    unusual = {file.unusual_delimiter() for file in files}
+    return _Sample(frame, encoding, unusual.pop() if len(unusual) == 1 else None, pictures, len(records) - len(rows))
+
+
+def _refuse_one_column(file: TableFile, columns: Sequence[str]) -> None:
+    """`InputError` when the whole line is the only column, which can name no item, picture and text."""
+    if len(columns) > 1:
+        return
+    found = f"`{columns[0][:SHOWN_CHARACTERS]}`" if columns else "none that has a name of its own"
+    advice = f"; name its delimiter with --delimiter (looked for: {', '.join(map(repr, CANDIDATES))})"
+    raise InputError(
+        f"{file.path}: has one column ({found}), but a catalog needs a picture and a text at least"
+        f"{advice if file.kind in DELIMITERS else ''}"
+    )
+
+
+def _guess_encoding(file: TableFile) -> str:
+    """UTF-8 unless most of the first lines that tell (those with accents) are something else."""
+    if file.kind == PARQUET:
+        return UTF8
+    start = file.start(SAMPLE_BYTES)
+    if start.startswith(WIDE_MARKS):
+        return WIDE_ENCODINGS[0]
+    telling = [line for line in start.splitlines() if not line.isascii()]
+    readable = sum(map(_is_utf8, telling))
+    return UTF8 if readable >= MOST * len(telling) else USUAL_OTHER_ENCODING
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode(UTF8)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def look_at(name: str, values: pd.Series) -> ColumnLook:
+    """The look of one column of texts."""
+    compared = values.map(comparable)
+    filled = values[compared.notna()]
+    addresses = filled.map(is_address).astype(bool)
+    lower = filled.str.lower().where(~addresses, filled.str.lower().str.replace(AFTER_PATH, "", regex=True))
+
+    def share(found: pd.Series) -> float:
+        return float(found.mean()) if len(found) else 0.0
+
+    return ColumnLook(
+        name=name,
+        rows=len(values),
+        filled=len(filled),
+        distinct=int(compared.nunique()),
+        spellings=int(filled.map(tidy).nunique()),
+        mean_length=float(filled.str.len().mean()) if len(filled) else 0.0,
+        images=share(lower.str.endswith(IMAGE_SUFFIXES)),
+        addresses=share(addresses),
+        numbers=share(filled.str.fullmatch(r"[\d.,\s-]+")),
+        spaced=share(filled.str.contains(" ", regex=False)),
+    )
+
+
+def _guess(sample: _Sample, near: Path) -> _Guess:
+    frame = sample.frame
+    looks = [look_at(str(name), frame[name]) for name in frame.columns]
+    image, place = _guess_image(looks, sample, near)
+    others = [look for look in looks if look.name != image and not look.is_pictures and not look.named(IMAGE_NAMES)]
+    identity = _guess_id(others) or image
+    family = _guess_family([look for look in others if look.name != identity])
+    text = _guess_text([look for look in others if look.name not in (identity, family)])
+    label_columns, same = _guess_pairs(frame, family, [look for look in looks if look.name in text])
+    idless = next((look.rows - look.spellings for look in looks if look.name == identity), 0)
+    items = frame[frame[identity].map(comparable).notna()] if identity in frame else frame
+    inherited = _guess_inherited(items, family, text)
+    return _Guess(identity, idless, image, place, family, inherited, text or [identity], label_columns, same)
+
+
+def _missing_words(frame: pd.DataFrame) -> WordCounts:
+    """How often each column says a word in place of a value."""
+    words = WordCounts()
+    for column in frame.columns:
+        for value, rows in frame[column].value_counts().items():
+            if word := DEFAULT.missing_word(str(value)):
+                words[str(column), word] += int(rows)
+    return words
+
+
+def _guess_image(looks: Sequence[ColumnLook], sample: _Sample, near: Path) -> tuple[str, _Place]:
+    """The column of the pictures, and where it leads."""
+    if sample.bytes_columns:
+        return _name_first(sample.bytes_columns), _Place("cells", near / "images", 0, 0)
+    best = max(looks, key=lambda look: (look.images > MOST, look.named(IMAGE_NAMES), look.images, look.addresses))
+    if best.addresses > MOST:
+        return best.name, _Place("web", near / "images", 0, 0)
+    names = sample.frame[best.name].head(SAMPLE_IMAGES).tolist()
+    return best.name, _guess_folder(names, near)
+
+
+def _name_first(columns: Sequence[str]) -> str:
+    """The column that is named like pictures, else the first."""
+    return next((name for name in columns if set(_name_parts(name)) & set(IMAGE_NAMES)), columns[0])
+
+
+def _name_parts(name: str) -> list[str]:
+    return re.split(r"[\W_]+", name.lower())
+
+
+def _guess_id(looks: Sequence[ColumnLook]) -> str | None:
+    """A column in which no value repeats, best without a blank; else the one that repeats least."""
+
+    def fitness(look: ColumnLook) -> tuple[bool, bool, bool, bool, bool, int, float, float]:
+        named, own = look.named(ID_NAMES), look.spellings == look.filled > MOST * look.rows
+        whole = look.unique and (named or look.spaced < MOST)
+        nearly = named and not look.named(FAMILY_NAMES) and look.spellings > MOST * look.rows
+        return (
+            whole,
+            own and named,
+            nearly,
+            look.unique,
+            own,
+            0 if own else look.spellings,
+            -look.spaced,
+            -look.mean_length,
+        )
+
+    best = max((look for look in looks if look.filled), key=fitness, default=None)
+    return best.name if best else None
+
+
+def _guess_family(looks: Sequence[ColumnLook]) -> str | None:
+    def grouped(look: ColumnLook) -> bool:
+        return look.distinct > 1 and SMALLEST_FAMILY_MEAN <= look.filled / look.distinct <= LARGEST_FAMILY_MEAN
+
+    candidates = [look for look in looks if grouped(look) and look.mean_length < LONG_TEXT]
+    best = max(
+        candidates, key=lambda look: (look.named(FAMILY_NAMES), look.is_code, -look.spaced, look.distinct), default=None
+    )
+    return best.name if best else None
+
+
+def _guess_inherited(frame: pd.DataFrame, family: str | None, names: Sequence[str]) -> list[str]:
+    """Columns that the first row of most families says, and a later row leaves blank."""
+    if family is None or not names:
+        return []
+    key = frame[family].map(comparable)
+    said = pd.DataFrame({name: frame[name].map(comparable).notna() for name in names})[key.notna()]
+    groups = said.groupby(key[key.notna()])
+    split = (groups.first() & ~groups.min())[groups.size() > 1]
+    return [name for name in names if len(split) and split[name].mean() > MOST]
+
+
+def _guess_text(looks: Sequence[ColumnLook]) -> list[str]:
+    """Columns of words that differ between rows: titles first, long descriptions last."""
+    words = [
+        look
+        for look in looks
+        if look.distinct > 1 and not look.is_code and max(look.numbers, look.images, look.addresses) < MOST
+    ]
+    ordered = sorted(words, key=lambda look: (look.mean_length >= LONG_TEXT, not _is_title(look)))
+    return [look.name for look in ordered]
+
+
+def _is_title(look: ColumnLook) -> bool:
+    return look.named(TITLE_NAMES) and look.distinct > FEW_VALUES
+
+
+def _guess_folder(names: Sequence[str], near: Path) -> _Place:
+    """The folder beside the table under which most of the first pictures lie, else one that spells them otherwise."""
+    folders = [near, *sorted(entry for entry in near.iterdir() if entry.is_dir())]
+    stores = [FolderPictures(folder.absolute(), 0) for folder in folders]
+    counts = [sum(map(store.has, names)) for store in stores]
+    best = counts.index(max(counts))
+    missing = next((name for name in names if not stores[best].has(name)), "")
+    if counts[best]:
+        return _Place("folder", folders[best], counts[best], len(names), missing, stores[best].other_spelling(missing))
+    others = [store.other_spelling(missing) for store in stores]
+    alike = next((place for place in zip(folders, others, strict=True) if place[1]), (near / "images", ""))
+    return _Place("folder", alike[0], 0, len(names), missing, alike[1])
+
+
+def _guess_pairs(
+    frame: pd.DataFrame, family: str | None, looks: Sequence[ColumnLook]
+) -> tuple[list[tuple[str, float]], list[str]]:
+    """Columns that vary inside families (could decide), and columns that hardly do (could be held the same)."""
+    few = [look.name for look in looks if look.distinct <= min(FEW_VALUES, look.filled / LEAST_REPEATS)]
+    if family is None or not few:
+        return [], []
+    compared = pd.DataFrame({name: frame[name].map(comparable) for name in (family, *few)})
+    groups = compared.groupby(family)  # rows without a family are in none, and no value is no variation
+    distinct = groups[few].nunique()[groups.size() > 1]
+    varies = {name: float((distinct[name] > 1).mean()) for name in few}
+    deciding = sorted((name for name in few if varies[name] > HARDLY), key=lambda name: abs(varies[name] - BALANCED))
+    same = sorted((name for name in few if varies[name] <= HARDLY), key=lambda name: varies[name])
+    return [(name, varies[name]) for name in deciding[:MOST_CANDIDATES]], same[:MOST_CANDIDATES]
+
+
+def _render(guess: _Guess, sample: _Sample, words: Words, table: Path, folder: Path) -> Iterator[str]:
+    rows = len(sample.frame)
+    yield f"# What is what in {table.name}. Guessed from its first {rows} rows: read every line, then `mlim ingest`."
+    if sample.rejected:
+        yield f"# {sample.rejected} more rows could not be read; `mlim ingest` quarantines such rows and says why."
+    yield "# Paths are relative to this file; ${NAME} stands for an environment variable."
+    yield "source: table"
+    yield f"table: {_scalar(_relative(table, folder))}"
+    if sample.encoding != UTF8:
+        yield f"encoding: {sample.encoding}  # the table is not UTF-8; look whether its accents and umlauts come right"
+    if sample.delimiter:
+        yield f"delimiter: {json.dumps(sample.delimiter)}  # between the values of a row"
+    yield from _render_place(guess.place, folder)
+    yield ""
+    yield "columns:"
+    yield f"  id: {_scalar(guess.id)}  # {_id_note(guess.idless, rows)}"
+    yield f"  image: {_scalar(guess.image)}  # {IMAGE_NOTES[guess.place.kind]}"
+    yield from _render_family(guess.family)
+    if guess.inherited:
+        yield f"  # inherit: [{', '.join(map(_scalar, guess.inherited))}]  # blank on later rows of a family: take the"
+        yield "  #   value of its first row. Without this line these rows lack it; take the # away if it is meant so."
+    yield "  # What the model reads, in this order, the telling columns first: it reads as many tokens as"
+    yield "  # text.max_tokens of the recipe says, and `mlim validate` says how much that cuts off. HTML is left"
+    yield "  # out; {column: NAME, clean: false} keeps it. Take out prices, codes, dates, and whatever gives the"
+    yield "  # answer away. For values that mean little alone, write {column: NAME, label: WORD}."
+    yield "  text:"
+    yield from (f"    - {_scalar(name)}" for name in guess.text)
+    yield from _render_values(words)
+    yield ""
+    yield from _render_pairs(guess)
+
+
+def _id_note(idless: int, rows: int) -> str:
+    if idless:
+        told = f"names an item, but {idless} of {rows} rows are blank here or repeat another: they will be quarantined"
+        return f"{told}, and ingest.max_quarantined_share of the recipe must allow it"
+    return "names an item: no two rows may have the same value"
+
+
+def _render_place(place: _Place, folder: Path) -> Iterator[str]:
+    if place.kind == "folder":
+        yield f"images: {_scalar(_relative(place.folder, folder))}  # {_folder_note(place)}"
+    elif place.kind == "cells":
+        yield "# images: FOLDER  # only where a cell holds the path of a picture instead of its bytes"
+    else:
+        yield "# Pictures are downloaded once and kept in the work folder. What you do not write stands at its default:"
+        yield "# download:"
+        for name, field in Download.model_fields.items():
+            yield f"#   {name}: {json.dumps(field.default)}  # {field.description}"
+
+
+def _folder_note(place: _Place) -> str:
+    if place.other_spelling:
+        return (
+            f"{place.found} of the first {place.tried} pictures were found here: the table writes {place.missing!r}, "
+            f"but the folder {place.other_spelling!r}; change one of them"
+        )
+    if place.found:
+        return f"{place.found} of the first {place.tried} pictures were found here"
+    return "NOT FOUND beside the table: write the folder, or the .tar or .zip archives, that hold the pictures"
+
+
+def _render_family(family: str | None) -> Iterator[str]:
+    if family is None:
+        yield "  # family: COLUMN  # no column looks like one; its value is shared by the variations of one product"
+    else:
+        yield f"  family: {_scalar(family)}  # rows with the same value are variations of one product (colours, sizes)"
+
+
+def _render_values(words: Words) -> Iterator[str]:
+    """What columns say in place of a value; nothing where none does."""
+    if not words:
+        return
+    yield ""
+    yield "# These words count as no value where values are compared. Where one is a value of its own, take the # away:"
+    yield "# values:"
+    yield "#   columns:"
+    for column, counts in words.items():
+        said = ", ".join(f"{count} x {json.dumps(word, ensure_ascii=False)}" for word, count in counts.items())
+        yield f"#     {_scalar(column)}: {{missing: []}}  # {said}"
+
+
+def _render_pairs(guess: _Guess) -> Iterator[str]:
+    yield "# Pairs to learn from: two items of one family match when `decided_by` is equal in both. Choose a column"
+    yield "# that shows in the pictures and differs about half the time, and take it out of columns.text: the model"
+    yield "# must not read the answer."
+    yield "pairs:"
+    yield "  max_family_size: 8  # larger families would make most of the pairs"
+    yield from (
+        f"  # decided_by: [{_scalar(name)}]  # differs inside {share:.0%} of the families with several items"
+        for name, share in guess.label_columns
+    )
+    if not guess.label_columns:
+        yield "  # decided_by: [COLUMN]  # no column with few values differs inside a family"
+    same = ", ".join(map(_scalar, guess.same)) or "COLUMN"
+    yield f"  # same: [{same}]  # compare only items that are equal in these"
+    yield "  # labelled: pairs.csv  # or your own pairs instead"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _scalar(text: str) -> str:
+    """A YAML scalar that reads back as exactly this text."""
+    plain = PLAIN_YAML.fullmatch(text) and text == text.strip() and yaml.safe_load(text) == text
+    return text if plain else json.dumps(text)

@@ -1,0 +1,1 @@
+"""The stack: the matcher together with systems that learn no representation, combined on the validation pairs."""

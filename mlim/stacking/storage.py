@@ -1,0 +1,69 @@
+"""A fitted stack as a file: skops, which holds arrays and JSON and runs nothing when it is read.
+
+skops names objects by their addresses in memory. They are numbered in the order in which they appear here, and the
+archive carries no time, so that the same stack gives the same bytes and a registered model keeps its SHA-256.
+"""
+
+import io
+import re
+from pathlib import Path
+from typing import Any, Final
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+from skops import io as skops
+
+from mlim.errors import InputError
+from mlim.pairs.learned import PairTrees, PairWords
+from mlim.stacking.attributes import AttributeClassifiers
+from mlim.stacking.combine import Combination
+from mlim.stacking.parts import Parts
+
+STACK_FILE: Final = "stack.skops"
+SCHEMA: Final = "schema.json"
+TRUSTED: Final = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
+ADDRESS: Final = re.compile(r'(?<="__id__": )\d+|(?<=")\d+(?=\.(?:npy|npz)")')
+
+
+def save_stack(path: Path, parts: Parts, combination: Combination) -> None:
+    """Write the fitted parts and their combination to `path`."""
+    values = {
+        "vectors": parts.vectors,
+        "texts": parts.classifiers.texts,
+        "pictures": parts.classifiers.pictures,
+        "attributes": parts.classifiers.by_name,
+        "trees": parts.trees._asdict(),
+        "words": parts.words._asdict(),
+        "combination": combination._asdict(),
+    }
+    for vectorizer in (parts.vectors, parts.classifiers.texts[0], parts.words.counter):
+        vars(vectorizer).pop("_stop_words_id", None)  # an address too, which scikit-learn only remembers
+    path.write_bytes(_without_addresses(skops.dumps(values)))
+
+
+def load_stack(path: Path) -> tuple[Parts, Combination]:
+    """What `save_stack` wrote; `InputError` for a file that holds anything else, before any of it is built."""
+    try:
+        found: dict[str, Any] = skops.load(path, trusted=TRUSTED)
+        classifiers = AttributeClassifiers(found["texts"], found["pictures"], found["attributes"])
+        words, trees = PairWords(**found["words"]), PairTrees(**found["trees"])
+        combination = Combination(**found["combination"])
+        return Parts(found["vectors"], classifiers, trees, words), combination
+    except Exception as error:
+        raise InputError(f"{path} holds no stack that can be read ({type(error).__name__}); run `mlim stack`") from None
+
+
+def _without_addresses(archive: bytes) -> bytes:
+    """The same archive with objects numbered instead of named by their addresses, and without times."""
+    numbers: dict[str, str] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return numbers.setdefault(match.group(), str(len(numbers)))
+
+    made = io.BytesIO()
+    with ZipFile(io.BytesIO(archive)) as before, ZipFile(made, "w", ZIP_DEFLATED) as after:
+        schema = ADDRESS.sub(number, before.read(SCHEMA).decode())
+        files = {name: before.read(name) for name in before.namelist() if name != SCHEMA}
+        renamed = {f"{numbers[Path(name).stem]}{Path(name).suffix}": data for name, data in files.items()}
+        for name, data in {SCHEMA: schema.encode(), **dict(sorted(renamed.items()))}.items():
+            after.writestr(ZipInfo(name), data)
+    return made.getvalue()

@@ -1,0 +1,117 @@
+"""`mlim ablate --experiment NAME`: train what a declared experiment needs and is not there, and compare it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mlim.console import Terminal
+from mlim.errors import DataError, InputError
+from mlim.evaluation.evidence import Evidence, read_evidence
+from mlim.evaluation.resampling import compare_all
+from mlim.experiments import ExperimentPlan, load_experiment
+from mlim.files import mark, write_json
+from mlim.recipe import Recipe
+from mlim.report.figures import draw_label_curves
+from mlim.report.labels import label_lines
+from mlim.steps.probe import probe
+from mlim.steps.runs import train_missing
+from mlim.steps.variants import Variant, label_points, rows_of, trained_rows, variant_of
+from mlim.workspace import Workspace
+from mlim.writer import record_recipe
+
+
+def run_experiment(
+    recipe: Recipe, workspace: Workspace, terminal: Terminal, name: str, jobs: int | None = None
+) -> dict[str, Any]:
+    """Train (`jobs` at a time) and compare one plan; writes experiments/NAME.json into the work folder and returns it.
+
+    Every row and variant has its PR-AUC by seed and its difference to the main row, on the same pairs, with an interval
+    over families and seeds. Where variants learn from fewer pairs, the curve over their numbers is there too
+    (`label_curve`), drawn in experiments/NAME.png. `InputError` for an unknown experiment, missing inputs or
+    results of other settings, `DataError` when budgets differ that have to be equal.
+    """
+    plan = load_experiment(name)
+    terminal.say(f"experiment {name}: {plan.question}")
+    chosen = rows_of(recipe, plan)
+    variants = _prepare_variants(recipe, workspace, plan)
+    train_missing([Variant(chosen, workspace), *variants.values()], terminal, jobs)
+    if plan.probe:
+        probe(recipe, workspace, terminal)
+    trained = trained_rows(chosen, workspace, variants)
+    evidence = read_evidence(workspace, trained, plan.judged_on)
+    about = {"experiment": name, "question": plan.question, "judged_on": plan.judged_on}
+    rows = compare(chosen, evidence, plan.equal_budgets)
+    summary = {**about, "main": recipe.main, "seeds": list(recipe.seeds), "rows": rows}
+    if points := [point.plain() for point in label_points(chosen, trained, evidence)]:
+        summary["label_curve"] = points
+        draw_label_curves(
+            [("", points)], workspace.experiments / f"{name}.png", f"PR-AUC on the {plan.judged_on} pairs"
+        )
+    write_json(workspace.experiments / f"{name}.json", summary)
+    return summary
+
+
+def _prepare_variants(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) -> dict[str, Variant]:
+    """A work folder for every variant, on the same items and pairs, and the same pre-training where that is equal."""
+    if not workspace.pairs.is_dir():
+        raise InputError(f"{workspace.pairs} is missing; run `mlim pairs` first, or give --catalog")
+    variants = {}
+    for name, settings in plan.variants.items():
+        variant = Variant(variant_of(recipe, name, settings), workspace.variant(name))
+        variant.workspace.root.mkdir(parents=True, exist_ok=True)
+        mark(variant.workspace.root)
+        shared = [workspace.items, workspace.valid, workspace.pairs, workspace.cache]
+        if _same_pretraining(recipe, variant.recipe):
+            shared.append(workspace.pretrained("", 0).parent)
+        for folder in shared:
+            _link(folder, variant.workspace.root / folder.name)
+        record_recipe(variant.workspace, variant.recipe.record)
+        variants[name] = variant
+    return variants
+
+
+def _same_pretraining(recipe: Recipe, variant: Recipe) -> bool:
+    """Whether the variant's row starts from weights of the recipe, so that they need not be trained twice."""
+    name = variant.main_row.pretraining
+    return name is not None and recipe.training_key("pretrain", name) == variant.training_key("pretrain", name)
+
+
+def _link(folder: Path, place: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    if not place.exists():
+        place.symlink_to(os.path.relpath(folder, place.parent), target_is_directory=True)
+
+
+def compare(recipe: Recipe, evidence: Evidence, equal_budgets: bool = True) -> dict[str, Any]:
+    """PR-AUC of every row by seed, and its difference to the main row with an interval over families and seeds."""
+    if evidence.pairs is None:
+        raise DataError(evidence.too_few or "there are no pairs to compare on")
+    if evidence.left_out:
+        raise DataError(f"{'; '.join(evidence.left_out)}; remove these results and run the same command again")
+    main = evidence.rows[recipe.main]
+    unequal = [row for row, scores in evidence.rows.items() if not scores.same_budget(main)]
+    if unequal and equal_budgets:
+        raise DataError(
+            f"trained on another budget than `{recipe.main}`: {', '.join(unequal)}; there is nothing to compare"
+        )
+    settings = recipe.evaluate
+    stacked = {row: evidence.rows[row].at(recipe.seeds) for row in dict.fromkeys((recipe.main, *evidence.rows))}
+    compared = compare_all(evidence.pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed)
+    rows: dict[str, Any] = {}
+    for row, (pr_auc, minus) in compared.items():
+        by_seed = dict(zip(map(str, recipe.seeds), pr_auc.by_seed, strict=True))
+        difference = None if minus is None else minus.difference._asdict()
+        rows[row] = {"pr_auc": pr_auc.value, "by_seed": by_seed, "minus_main": difference}
+    return rows
+
+
+def describe_experiment(summary: dict[str, Any]) -> str:
+    """The comparison as lines for a terminal."""
+    lines = [f"{summary['question']} PR-AUC on the {summary['judged_on']} pairs:"]
+    for row, found in summary["rows"].items():
+        minus = found["minus_main"]
+        shown = "" if minus is None else f"  {minus['value']:+.4f}"
+        if minus is not None and minus["low"] is not None:
+            shown += f" [{minus['low']:+.4f}, {minus['high']:+.4f}]"
+        lines.append(f"{row:<26} {found['pr_auc']:.4f}{shown}")
+    return "\n".join([*lines, *label_lines(summary.get("label_curve", ()))])

@@ -1,0 +1,46 @@
+"""What the report is made from: the results in a work folder, with those of the variants that experiments trained."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from mlim.errors import InputError
+from mlim.evaluation.evidence import Evidence, TrainedRow, read_evidence
+from mlim.experiments import judged_on_test
+from mlim.recipe import Recipe, stored_recipe
+from mlim.report.gather import Gathered, gather_results
+from mlim.report.reported import ReportedRecipe
+from mlim.steps.variants import Variant, label_points, trained_rows
+from mlim.workspace import Workspace
+
+
+def reported(recipe: Recipe) -> ReportedRecipe:
+    """What is reported of a recipe."""
+    parts = {field.name: getattr(recipe, field.name) for field in fields(ReportedRecipe) if field.name != "as_yaml"}
+    return ReportedRecipe(**parts, as_yaml=recipe.record.text)
+
+
+def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
+    """Read every result that the report shows; a file that exists but cannot be read is an `InputError`."""
+    trained = trained_rows(recipe, workspace, _variants(workspace))
+    evidence = _evidence(workspace, trained)
+    points = label_points(recipe, trained, evidence)
+    return gather_results(reported(recipe), workspace, evidence, trained, points)
+
+
+def _evidence(workspace: Workspace, trained: Mapping[str, TrainedRow]) -> Evidence:
+    try:
+        return read_evidence(workspace, trained)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{workspace.root}: scores cannot be read ({error}); run the step that wrote them again"
+        ) from None
+
+
+def _variants(workspace: Workspace) -> dict[str, Variant]:
+    """What `mlim ablate --experiment` trained beside the recipe's rows, where it is judged on the test pairs."""
+    variants = [workspace.variant(name) for name in sorted(judged_on_test())]
+    return {
+        variant.root.name: Variant(stored_recipe(variant.recipe), variant)
+        for variant in variants
+        if variant.recipe.is_file()
+    }

@@ -1,0 +1,207 @@
+"""`mlim group`: groups of matching items from scored pairs, what was in conflict, and how good the groups are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlim.catalog.description import load_description
+from mlim.console import Terminal
+from mlim.errors import InputError
+from mlim.evaluation.evidence import families_of
+from mlim.evaluation.resampling import JudgedPairs
+from mlim.evaluation.scores import labels_of, part
+from mlim.files import atomic_folder, read_json, write_csv, write_json
+from mlim.matching.columns import read_rules
+from mlim.matching.group_figures import judge_groups
+from mlim.matching.groups import (
+    Grouping,
+    GroupRules,
+    ScoredPairs,
+    group_ids,
+    group_pairs,
+    representatives,
+)
+from mlim.pairs.labels import TEST
+from mlim.recipe import Recipe
+from mlim.workspace import Workspace
+
+GROUPS_FILE, CONFLICTS_FILE, SUMMARY_FILE = "groups", "conflicts.csv", "summary.json"
+REPRESENTATIVE, MEMBER = "representative", "member"
+PAIR_COLUMNS: Final = ["item_a", "item_b", "score"]
+GROUP_COLUMNS: Final = ["item", "group", "role", "size"]
+CONFLICT_COLUMNS: Final = ["item_a", "item_b", "score", "reason"]
+ITEM_COLUMNS: Final = ["id", "family", "attributes", "facts"]
+SHOWN_IDS: Final = 3
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The scored pairs of a table, each once; `missing` had no score, `repeated` were there before."""
+
+    pairs: ScoredPairs
+    missing: int
+    repeated: int
+
+
+def group_items(
+    recipe: Recipe,
+    catalog: Path,
+    workspace: Workspace,
+    terminal: Terminal,
+    scores: Path | None = None,
+    threshold: float | None = None,
+) -> dict[str, Any]:
+    """Write groups.parquet, groups.csv, conflicts.csv and summary.json; return the summary.
+
+    `scores` is a table item_a, item_b, score (.parquet or .csv; default: that of `mlim score`); pairs without a score
+    are no evidence. `threshold`: from which score on a pair matches; default: that of `mlim evaluate`. With the pairs
+    of `mlim pairs`, the groups are judged on the test pairs. `InputError` for a table of other items.
+    """
+    items = _read_items(workspace)
+    ids = [str(item) for item in items["id"]]
+    scored = _read_scores(scores or workspace.root / "scores" / "scores.parquet", ids)
+    description, limits = load_description(catalog), recipe.match.groups
+    lowest = _threshold(workspace) if threshold is None else threshold
+    rules = GroupRules(limits.method, lowest, limits.max_items, limits.min_inner)
+    _, never = read_rules(items, description.matching, description.values)
+    found = group_pairs(len(ids), scored.pairs, never, rules)
+    table = _table(found, scored.pairs, ids)
+    summary = {
+        **_counts(table),
+        **rules._asdict(),
+        "pairs": len(scored.pairs.score),
+        "pairs_without_score": scored.missing,
+        "repeated_pairs": scored.repeated,
+        "conflicts": pd.Series([conflict.reason for conflict in found.conflicts], dtype="str").value_counts().to_dict(),
+        "test": _judged(recipe, workspace, found, ids),
+    }
+    _write(workspace.groups, table, found, ids, summary)
+    _tell(summary, terminal)
+    return summary
+
+
+def _read_items(workspace: Workspace) -> pd.DataFrame:
+    index = workspace.valid / "index.parquet"
+    if not index.is_file():
+        raise InputError(f"{index} is missing; run `mlim validate` first")
+    items: pd.DataFrame = pq.read_table(index, columns=ITEM_COLUMNS).to_pandas().sort_values("id", ignore_index=True)
+    return items
+
+
+def _read_scores(path: Path, ids: list[str]) -> _Scored:
+    if not path.is_file():
+        raise InputError(f"{path}: no such table of scored pairs; run `mlim score`, or name one with --scores")
+    table = _pairs_table(path)
+    place = pd.Series(np.arange(len(ids)), index=ids)
+    sides = [table[side].map(place) for side in PAIR_COLUMNS[:2]]
+    unknown = sorted(
+        {str(item) for side, found in zip(PAIR_COLUMNS, sides, strict=False) for item in table[side][found.isna()]}
+    )
+    if unknown:
+        more = ", ..." if len(unknown) > SHOWN_IDS else ""
+        raise InputError(
+            f"{path}: {len(unknown)} ids are no items of the catalog ({', '.join(unknown[:SHOWN_IDS])}{more}); score "
+            "the candidates of this catalog"
+        )
+    one, other = (side.to_numpy(dtype=np.int64) for side in sides)
+    if (one == other).any():
+        raise InputError(f"{path}: pairs `{ids[int(one[one == other][0])]}` with itself; leave such pairs out")
+    frame = pd.DataFrame({"first": np.minimum(one, other), "second": np.maximum(one, other), "score": table["score"]})
+    known = frame[frame["score"].notna()]
+    if not known["score"].between(0, 1).all():
+        raise InputError(f"{path}: holds scores outside of 0 to 1; write probabilities or the scores of `mlim score`")
+    mean = known.groupby(["first", "second"], as_index=False)["score"].mean()
+    pairs = ScoredPairs(*(mean[name].to_numpy() for name in ("first", "second", "score")))
+    return _Scored(pairs, len(frame) - len(known), len(known) - len(mean))
+
+
+def _pairs_table(path: Path) -> pd.DataFrame:
+    """item_a and item_b as texts and score as a number, missing where a cell is empty."""
+    try:
+        if path.suffix == ".csv":
+            table = pd.read_csv(path, dtype=dict.fromkeys(PAIR_COLUMNS[:2], "str"), keep_default_na=False)
+        else:
+            table = pq.read_table(path, columns=PAIR_COLUMNS).to_pandas()
+        table = table[PAIR_COLUMNS]
+        return table.assign(score=pd.to_numeric(table["score"].replace("", None)).astype(np.float64))
+    except (OSError, KeyError, ValueError, pa.ArrowException, pd.errors.ParserError) as error:
+        raise InputError(
+            f"{path}: cannot be read as a table with the columns {', '.join(PAIR_COLUMNS)} ({error})"
+        ) from None
+
+
+def _threshold(workspace: Workspace) -> float:
+    path = workspace.evaluation / "summary.json"
+    if not path.is_file():
+        raise InputError(f"{path} is missing, so it is not known from which score on a pair matches; give --threshold")
+    return float(read_json(path)["threshold"])
+
+
+def _table(found: Grouping, pairs: ScoredPairs, ids: list[str]) -> pd.DataFrame:
+    represent = representatives(found.groups, pairs)
+    return pd.DataFrame(
+        {
+            "item": ids,
+            "group": group_ids(found.groups, ids),
+            "role": np.where(represent, REPRESENTATIVE, MEMBER),
+            "size": np.bincount(found.groups, minlength=1)[found.groups],
+        }
+    )
+
+
+def _counts(table: pd.DataFrame) -> dict[str, int]:
+    sizes = table.loc[table["role"] == REPRESENTATIVE, "size"]
+    return {
+        "items": len(table),
+        "groups": int((sizes > 1).sum()),
+        "grouped_items": int(sizes[sizes > 1].sum()),
+        "largest_group": int(sizes.max()) if len(sizes) else 0,
+    }
+
+
+def _judged(recipe: Recipe, workspace: Workspace, found: Grouping, ids: list[str]) -> dict[str, Any]:
+    """Figures on the test pairs; empty where there are none, or where they are of other items."""
+    path = workspace.pairs / "pairs.parquet"
+    if not path.is_file():
+        return {}
+    pairs = part(pd.read_parquet(path), split=TEST)
+    place = pd.Series(np.arange(len(ids)), index=ids)
+    sides = [pairs[side].map(place) for side in PAIR_COLUMNS[:2]]
+    if any(side.isna().any() for side in sides):
+        return {}
+    first, second = (side.to_numpy(dtype=np.int64) for side in sides)
+    judged = JudgedPairs(labels_of(pairs), families_of(pairs, workspace))
+    how = recipe.evaluate
+    return judge_groups(found.groups, first, second, judged, how.bootstrap_samples, how.confidence, recipe.seed)
+
+
+def _write(folder: Path, table: pd.DataFrame, found: Grouping, ids: list[str], summary: Mapping[str, Any]) -> None:
+    conflicts = [
+        {"item_a": ids[one.first], "item_b": ids[one.second], "score": one.score, "reason": one.reason}
+        for one in found.conflicts
+    ]
+    with atomic_folder(folder) as made:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), made / f"{GROUPS_FILE}.parquet")
+        write_csv(made / f"{GROUPS_FILE}.csv", table.to_dict("records"), GROUP_COLUMNS)
+        write_csv(made / CONFLICTS_FILE, conflicts, CONFLICT_COLUMNS)
+        write_json(made / SUMMARY_FILE, summary)
+
+
+def _tell(summary: Mapping[str, Any], terminal: Terminal) -> None:
+    terminal.say(
+        f"{summary['grouped_items']:,} of {summary['items']:,} items are in {summary['groups']:,} groups of at least "
+        f"two items; the largest has {summary['largest_group']}"
+    )
+    if summary["repeated_pairs"]:
+        terminal.warn(f"{summary['repeated_pairs']:,} pairs were there more than once; their scores were averaged")
+    for reason, count in summary["conflicts"].items():
+        terminal.say(f"{count:,} matching pairs are in two groups: {reason}")
+    for kind, figures in summary["test"].items():
+        shown = ", ".join(f"{name} {figure['value']:.3f}" for name, figure in figures.items())
+        terminal.say(f"test pairs, {kind.replace('_', '-')}: {shown}")

@@ -1,0 +1,164 @@
+"""`mlim match`: from a catalog to groups of matching items: candidates, scores, groups, files and a page."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlim.catalog.description import load_description
+from mlim.catalog.quarantine import QUARANTINE_FILE
+from mlim.console import Terminal
+from mlim.errors import InputError
+from mlim.evaluation.evidence import families_of
+from mlim.evaluation.promise import Promise, Promised, promised_threshold
+from mlim.evaluation.resampling import JudgedPairs
+from mlim.evaluation.scores import labels_of, part, scores_of
+from mlim.files import atomic_folder, check_claim, mark, read_json, write_json
+from mlim.matching.model import MatchingModel
+from mlim.matching.pairs_table import write_table
+from mlim.pairs.labels import TEST
+from mlim.recipe import Recipe
+from mlim.report.matches.gather import MatchesSettings, gather
+from mlim.report.matches.page import write_page
+from mlim.steps.candidates import CANDIDATES_FILE, find_candidates
+from mlim.steps.evaluate import read_scored
+from mlim.steps.group import CONFLICTS_FILE, GROUPS_FILE, group_items
+from mlim.steps.score import prepare_items, score_pairs
+from mlim.workspace import Workspace
+
+SCORES_FILE, PAGE_FILE, SUMMARY_FILE = "scores.parquet", "matches.html", "summary.json"
+REJECTED: Final[Any] = pa.schema(
+    [
+        pa.field("source", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("id", pa.string()),
+        pa.field("stage", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+
+def match(
+    model: MatchingModel,
+    name: str,
+    catalog: Path,
+    out: Path,
+    recipe: Recipe,
+    workspace: Workspace,
+    terminal: Terminal,
+    *,
+    precision: float | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Write pairs, groups and rejected rows (Parquet and CSV), matches.html and summary.json into the folder `out`.
+
+    Returns the summary. The catalog is ingested and validated first where `workspace` has no items yet. A pair matches
+    from the model's threshold on, or from the one that promises `precision`. `name` is what the model is called.
+    `InputError` when catalog, model or target are wrong, or when there are too few labels for the promise.
+    """
+    check_claim(out, f"--out {out}")
+    promised = None if precision is None else _promised(model, recipe, workspace, precision)
+    threshold = model.threshold if promised is None else promised.threshold
+    prepare_items(recipe, catalog, workspace, terminal)
+    candidates = find_candidates(recipe, catalog, workspace, terminal)
+    scores, pairs = workspace.scores / SCORES_FILE, workspace.candidates / CANDIDATES_FILE
+    scored = score_pairs(
+        model, pairs, scores, recipe, workspace, terminal, threshold=threshold, workers=workers, force=True
+    )
+    groups = group_items(recipe, catalog, workspace, terminal, scores, scored["threshold"])
+    warning = "" if model.settings.trained_across_families else _unseen_pairs(catalog)
+    if warning:
+        terminal.warn(warning)
+    summary = {
+        "catalog": str(catalog),
+        "model": name,
+        "model_sha256": model.sha256,
+        "data_version": read_json(workspace.valid / SUMMARY_FILE)["data_version"],
+        "recipe": recipe.name,
+        "threshold": scored["threshold"],
+        "promise": "" if promised is None else promised.sentence,
+        "warning": warning,
+        "items": candidates["items"],
+        "candidates": candidates["candidates"],
+        "share_of_all_pairs": candidates["share_of_all_pairs"],
+        "pair_completeness": candidates["pair_completeness"],
+        "completeness": _completeness(candidates),
+        "scored": scored["scored"],
+        "not_scored": scored["not_scored"],
+        "matches": scored["matches"],
+        **{key: groups[key] for key in ("groups", "grouped_items", "largest_group", "conflicts")},
+        "groups_on_test_pairs": groups["test"],
+    }
+    with atomic_folder(out) as folder:
+        mark(folder)
+        _write(folder, workspace, scores, summary)
+    terminal.say(f"wrote {out}: open {out / PAGE_FILE}")
+    return summary
+
+
+def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, precision: float) -> Promised:
+    """The threshold that promises a precision, from the test pairs that the model was not fitted on."""
+    if not (workspace.evaluation / "metrics.json").is_file():
+        raise InputError(
+            f"--precision {precision:g}: {workspace.root} has no test pairs of this model; name the work folder in "
+            "which it was evaluated with --work"
+        )
+    if read_json(workspace.evaluation / "metrics.json")["threshold"] != model.threshold:
+        raise InputError(
+            f"--precision {precision:g}: the test pairs in {workspace.root} were scored by another model; name the "
+            "work folder in which this one was evaluated with --work"
+        )
+    test = part(read_scored(recipe, workspace).of_registered, split=TEST)
+    pairs = JudgedPairs(labels_of(test), families_of(test, workspace))
+    promised = promised_threshold(pairs, scores_of(test), Promise("precision", precision))
+    if promised.threshold is None:
+        raise InputError(f"--precision {precision:g}: {promised.sentence}")
+    return promised
+
+
+def _unseen_pairs(catalog: Path) -> str:
+    """What to do about a model that has seen no mismatch across families; empty where only families match."""
+    if load_description(catalog).matching.families == "within":
+        return ""
+    return (
+        "the model was trained on mismatches inside families alone: its scores of items of two families mean nothing; "
+        f"set `matching.families: within` in {catalog}, or train with mismatches across families "
+        "(`pairs.negatives.random`, docs/pairs.md)"
+    )
+
+
+def _completeness(candidates: Mapping[str, Any]) -> str:
+    """How many known matches are among the candidates, in a sentence; empty where none is known."""
+    known = candidates["pair_completeness"]
+    split = next((name for name in (TEST, *known) if name in known), None)
+    if split is None:
+        return ""
+    share = known[split]["all"]
+    return f"{share['share']:.1%} of {share['matches']:,} known matches ({split}) are among the candidates."
+
+
+def _write(folder: Path, workspace: Workspace, scores: Path, summary: dict[str, Any]) -> None:
+    file = pq.ParquetFile(scores)
+    for suffix in ("parquet", "csv"):
+        tables = (pa.Table.from_batches([batch]) for batch in file.iter_batches())
+        write_table(folder / f"pairs.{suffix}", file.schema_arrow, tables)
+    for found in (f"{GROUPS_FILE}.parquet", f"{GROUPS_FILE}.csv", CONFLICTS_FILE):
+        (folder / found).write_bytes((workspace.groups / found).read_bytes())
+    rejected = _rejected(workspace)
+    for suffix in ("parquet", "csv"):
+        write_table(folder / f"rejected.{suffix}", REJECTED, [rejected])
+    summary["rejected"] = dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
+    settings = MatchesSettings()
+    left_out = write_page(gather(summary, workspace, scores, settings), folder / PAGE_FILE, settings)
+    write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
+
+
+def _rejected(workspace: Workspace) -> Any:
+    """The rows of the catalog that became no items, with reasons."""
+    paths = [folder / QUARANTINE_FILE for folder in (workspace.items, workspace.valid)]
+    tables = [pq.read_table(path, columns=REJECTED.names).cast(REJECTED) for path in paths if path.is_file()]
+    return pa.concat_tables([REJECTED.empty_table(), *tables])

@@ -1,0 +1,137 @@
+"""`mlim score`: a table of pairs of a catalog's items with the scores of a model, and the items as it reads them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+import torch
+
+from mlim.catalog.description import load_description
+from mlim.catalog.quarantine import QUARANTINE_FILE
+from mlim.console import Terminal
+from mlim.errors import InputError
+from mlim.files import read_json
+from mlim.matching.batch import ScoringRun, score_table
+from mlim.matching.model import MatchingModel
+from mlim.matching.pairs_table import PairsTable, check_out
+from mlim.matching.settings import ServingSettings
+from mlim.processes import processes_for
+from mlim.recipe import Recipe
+from mlim.recipe.base import Modality
+from mlim.shards.items import ItemStore, open_items
+from mlim.steps.ingest import SUMMARY_FILE, ingest
+from mlim.steps.validate import INDEX_FILE, validate
+from mlim.workspace import Workspace
+
+WORKERS: Final = "--workers"
+
+
+def score_pairs(
+    model: MatchingModel,
+    pairs: Path,
+    out: Path,
+    recipe: Recipe,
+    workspace: Workspace,
+    terminal: Terminal,
+    *,
+    modality: Modality | None = None,
+    threshold: float | None = None,
+    workers: int | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write the table `pairs` with scores to `out` (.parquet or .csv); returns counts and what names the model.
+
+    The items are those of `workspace` (`prepare_items`). A pair matches from `threshold` on, None: the model's.
+    `workers` processes compute; None: one for each core, or one where the model is on a GPU. `InputError` before any
+    work when table, target or items are wrong.
+    """
+    check_out(out, force)
+    run = scoring_run(model, recipe, workspace, modality, threshold)
+    counts = score_table(run, PairsTable(pairs), out, _workers(workers, model.device), terminal)
+    summary = {**counts, "model": model.sha256, "threshold": run.threshold, "modality": run.modality}
+    terminal.say(
+        f"{counts['scored']:,} of {counts['pairs']:,} pairs scored, {counts['matches']:,} of them match"
+        + "".join(f"; {count:,} {reason}" for reason, count in counts["not_scored"].items())
+    )
+    return summary
+
+
+def scoring_run(
+    model: MatchingModel,
+    recipe: Recipe,
+    workspace: Workspace,
+    modality: Modality | None = None,
+    threshold: float | None = None,
+) -> ScoringRun:
+    """What scores pairs of the items of `workspace`; `InputError` when they were prepared for another model."""
+    store = open_items(recipe.loader, workspace)
+    check_items(store, model.settings, workspace)
+    quarantined = read_reasons([workspace.items, workspace.valid])
+    shown = model.check_modality(modality)
+    lowest = model.threshold_of(shown) if threshold is None else threshold
+    return ScoringRun(model, shown, store, quarantined, workspace.cache, lowest)
+
+
+def prepare_items(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal) -> None:
+    """Ingest and validate a catalog for matching, unless the work folder has its items; never those of another one."""
+    if (workspace.valid / INDEX_FILE).is_file():
+        there = read_json(workspace.items / SUMMARY_FILE)["catalog"]
+        if Path(there).resolve() != catalog.resolve():
+            raise InputError(
+                f"--work {workspace.root}: holds the items of {there}, not of {catalog}; choose another folder"
+            )
+        _warn_of_changes(catalog, workspace, terminal)
+        return
+    ingest(recipe, catalog, workspace, terminal, for_pairs=False)
+    validate(recipe, catalog, workspace, terminal)
+
+
+def _warn_of_changes(catalog: Path, workspace: Workspace, terminal: Terminal) -> None:
+    """Say which files of the catalog are newer than its items; images are not looked at."""
+    ingested = (workspace.items / SUMMARY_FILE).stat().st_mtime
+    for path in (catalog, load_description(catalog).table):
+        if path is not None and path.is_file() and path.stat().st_mtime > ingested:
+            terminal.warn(
+                f"{path} has changed since it was ingested, and the items are those of before: run `mlim ingest` and "
+                f"`mlim validate` with --catalog {catalog} and --work {workspace.root}, or choose another --work"
+            )
+
+
+def prepared_for(recipe: Recipe, settings: ServingSettings) -> Recipe:
+    """The recipe with which a catalog is ingested for matching; it trains no network.
+
+    Images are prepared as the model reads them. Limits that training pairs need (families, few copies) are lifted:
+    copies are what is looked for.
+    """
+    image = recipe.image.model_copy(update={"size": settings.image_size, "jpeg_quality": settings.jpeg_quality})
+    limits = {"min_family_share": 0.0, "min_varied_share": 0.0, "max_copied_share": 1.0}
+    return recipe.model_copy(update={"image": image, "validation": recipe.validation.model_copy(update=limits)})
+
+
+def check_items(store: ItemStore, settings: ServingSettings, workspace: Workspace) -> None:
+    """`InputError` when the images of the items have another size than the model reads."""
+    if len(store):
+        height, width = store.image(store.ids[0]).shape[:2]
+        if (height, width) != (settings.image_size, settings.image_size):
+            raise InputError(
+                f"--work {workspace.root}: its images have {width} x {height} pixels, but the model reads "
+                f"{settings.image_size} x {settings.image_size}; choose another work folder, so that they are prepared "
+                "for this model"
+            )
+
+
+def read_reasons(folders: Sequence[Path]) -> dict[str, str]:
+    """Why rows were rejected from a catalog, by id; of several rows with one id, the first."""
+    found: dict[str, str] = {}
+    for path in (folder / QUARANTINE_FILE for folder in folders):
+        if path.is_file():
+            table = pq.read_table(path, columns=["id", "reason"])
+            for item, reason in zip(table["id"].to_pylist(), table["reason"].to_pylist(), strict=True):
+                found.setdefault(item, reason)
+    return found
+
+
+def _workers(wanted: int | None, device: torch.device) -> int:
+    """How many processes compute; `InputError` for more than this machine can use."""
+    return processes_for(1 if wanted is None and device.type != "cpu" else wanted, WORKERS)

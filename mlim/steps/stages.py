@@ -1,0 +1,279 @@
+"""What every stage reads and writes, and which settings of the recipe it follows: all that makes its result stale.
+
+The one definition: `mlim pipeline` writes dvc.yaml from it, tests compare it with what the steps really read. A stage
+that is there once for each run is defined for any run; `${item.name}` and `${item.seed}`, which DVC fills in, stand for
+it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlim.recipe import Recipe
+from mlim.steps.plan import everything
+from mlim.versions import DVC_CATALOG
+from mlim.workspace import Workspace
+
+NAME, SEED, MAIN_SEED = "${item.name}", "${item.seed}", "${seeds[0]}"
+WHOLE_RECIPE = "*"  # in place of keys
+NETWORK = ("device", "image", "text", "model", "compute.precision", "loader.items")
+INDEX, QUARANTINE, SUMMARY, PAIRS, MEMBERS = (
+    *("index.parquet", "quarantine.parquet", "summary.json"),
+    *("pairs.parquet", "items.parquet"),
+)
+MODEL, SCORES = "model", "scores.parquet"
+JUDGED_BY = ("above_chance", "above_baselines", "max_one_answer", "min_kind_pairs", "min_kind_right")  # of the gate
+RESAMPLING = ("evaluate.bootstrap_samples", "evaluate.confidence")
+
+# Settings that a stage may read and does not follow: its result is the same, whatever they say.
+SAME_RESULT: Mapping[str, str] = {
+    "ingest.workers": "how many processes decode",
+    "ingest.cluster": "which machines do the work",
+    "loader.workers": "how many processes decode",
+    "loader.batches_ahead": "how early batches are made",
+    "loader.image_cache_mb": "how many decoded pictures stay in memory",
+    "compute.processes": "on how many devices the same losses are computed",
+    "compute.side_by_side": "how many stages run at the same time",
+    "compute.shard": "how devices share their memory",
+    "compute.compile": "how fast the same losses are computed",
+    "compute.checkpoint_blocks": "what is computed again to save memory",
+    "compute.trace": "which steps are profiled",
+    "pretrain.checkpoint": "how often a running training is saved",
+    "finetune.checkpoint": "how often a running training is saved",
+    "evaluate.batch_size": "how many pairs are scored at a time",
+}
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A stage, or all stages of one kind: one for each seed of each of `runs` (rows or pre-trainings).
+
+    `settings` are keys of the recipe, sections or single ones. The code is that of the command's step with all that it
+    imports; `also_modules` are those of `closure.WITHOUT_EFFECT` that have one here.
+    """
+
+    command: str
+    what: str
+    reads: Sequence[Path]
+    writes: Sequence[Path]
+    settings: Sequence[str]
+    runs: Sequence[str] = ()
+    also_modules: Sequence[str] = ()
+
+    @property
+    def modules(self) -> list[str]:
+        """Where the result's code begins."""
+        return [f"mlim.steps.{self.command}", *self.also_modules]
+
+
+def define_stages(recipe: Recipe, work: Workspace) -> dict[str, Definition]:
+    """The stages of a recipe's pipeline by their names in dvc.yaml, in the order in which they run."""
+    runs: dict[tuple[str, str], list[str]] = {}
+    for stage in everything(recipe):
+        names = runs.setdefault((stage.kind, stage.command), [])
+        names += [stage.name] if stage.name is not None and stage.name not in names else []
+    return {kind: _DEFINITIONS[command](recipe, work, names) for (kind, command), names in runs.items()}
+
+
+def _ingest(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "ingest",
+        "raw catalog -> shards; bad rows to quarantine",
+        reads=[DVC_CATALOG.parent],
+        writes=[work.items],
+        settings=["image.size", "image.jpeg_quality", *_section(recipe, "ingest")],
+    )
+
+
+def _validate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "validate",
+        "Great Expectations; rejected items to quarantine",
+        reads=[DVC_CATALOG, work.items],
+        # Data Docs carry the time of the run: they lie beside these files, but are no output
+        writes=[work.valid / name for name in (INDEX, QUARANTINE, "profile.json", SUMMARY)],
+        settings=["image.size", "text", "model.start", "validation"],
+    )
+
+
+def _pairs(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "pairs",
+        "family-safe split and pairs by type of variation",
+        # all of the catalog: the description may name a file of labelled pairs
+        reads=[DVC_CATALOG.parent, work.valid / INDEX, work.valid / QUARANTINE, work.items / QUARANTINE],
+        writes=[work.pairs / name for name in (MEMBERS, PAIRS, SUMMARY)],
+        settings=["seed", "pairs", "validation.min_label_share"],
+    )
+
+
+def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "pretrain",
+        "MLM and RECON or ITM under a masking policy",
+        reads=_training_data(work),
+        writes=[work.pretrained(NAME, SEED)],
+        # and probe.reconstruction_masking, for pictures to look at while it trains
+        settings=[*NETWORK, *_systems(recipe), *_section(recipe, "pretrain"), f"pretrainings.{NAME}"],
+        runs=runs,
+    )
+
+
+def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    start = _start(recipe, runs)
+    return Definition(
+        "finetune",
+        "a row of the tables: match or mismatch, with modality dropout",
+        reads=[*_training_data(work), *([] if start is None else [work.pretrained(start, SEED) / MODEL])],
+        writes=[work.finetuned(NAME, SEED)],
+        settings=[
+            *(*NETWORK, *_systems(recipe), *_section(recipe, "finetune")),
+            *_row_settings(recipe, runs),
+            *([] if start is None else _start_settings(recipe, start)),
+        ],
+        runs=runs,
+    )
+
+
+def _start(recipe: Recipe, runs: Sequence[str]) -> str | None:
+    """What the rows of one kind start from: a pre-training of the same name, or all from the same one, or none."""
+    starts = {recipe.rows[row].pretraining for row in runs}
+    return NAME if starts == set(runs) else starts.pop()
+
+
+def _row_settings(recipe: Recipe, runs: Sequence[str]) -> list[str]:
+    """What decides a row of one kind; all of it where one of them says what most rows leave out."""
+    rows = [recipe.rows[run].model_dump() for run in runs]
+    told = {key for row in rows for key in row} & {"task", "system", "read_out"}
+    return [f"rows.{NAME}"] if told else [f"rows.{NAME}.{key}" for key in ("pretraining", "mdo", "modality")]
+
+
+def _systems(recipe: Recipe) -> list[str]:
+    """The shapes of networks beside MLIM's, where there are any."""
+    return ["systems"] if recipe.systems else []
+
+
+def _start_settings(recipe: Recipe, start: str) -> list[str]:
+    """What a fine-tuning's key (`Recipe.training_key`) says of the pre-training that it starts from."""
+    told = [key for key in _section(recipe, "pretrain") if key != "pretrain.max_skipped_steps"]
+    return [*told, f"pretrainings.{start}"]
+
+
+def _stack(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "stack",
+        "baselines, and the matcher combined with simple systems; which of them is registered",
+        reads=[*_training_data(work), work.finetuned(recipe.main, MAIN_SEED) / SCORES],
+        writes=[work.stack],
+        settings=["seed", "seeds", "main", f"rows.{recipe.main}.modality", "loader.items", *_section(recipe, "stack")],
+    )
+
+
+def _evaluate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "evaluate",
+        "PR-AUC of what is registered and of the matcher with intervals; baselines on the same pairs",
+        reads=[
+            *(work.pairs / PAIRS, work.pairs / MEMBERS),
+            *(work.finetuned(recipe.main, MAIN_SEED) / SCORES, work.stack),
+        ],
+        writes=[work.evaluation],
+        settings=[
+            "seed",
+            "seeds",
+            "main",
+            f"rows.{recipe.main}.modality",
+            *_section(recipe, "evaluate"),
+            *(f"gate.{key}" for key in JUDGED_BY),
+        ],
+    )
+
+
+def _ablate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "ablate",
+        "Tables 1 and 2 with paired bootstrap",
+        reads=[work.pairs / MEMBERS, *_trainings(work)],
+        writes=[work.ablation],
+        settings=["seed", "seeds", "finetunings", "main", "rows", *RESAMPLING],
+    )
+
+
+def _probe(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    start = recipe.main_row.pretraining
+    return Definition(
+        "probe",
+        "Figure 2, reconstructions, neighbours, attention",
+        reads=[work.items, work.valid / INDEX, work.pairs / MEMBERS, _trainings(work)[0]],
+        writes=[work.probe],
+        settings=[
+            *("seed", "seeds", "device", "main", f"rows.{recipe.main}.pretraining"),
+            *([] if start is None else [f"pretrainings.{start}"]),
+            *("text.max_tokens", *_systems(recipe), "loader.items", "probe", *RESAMPLING),
+        ],
+    )
+
+
+def _report(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "report",
+        "one self-contained HTML page",
+        reads=[
+            *_everything_prepared(work),
+            *_trainings(work),
+            *(work.evaluation, work.ablation, work.probe, work.registration),
+        ],
+        writes=[work.report],
+        settings=[WHOLE_RECIPE],  # the page shows it
+        also_modules=["mlim.versions"],  # and says from which code and data it is
+    )
+
+
+def _register(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    start = recipe.main_row.pretraining
+    return Definition(
+        "register",
+        "MLflow's registry; champion when it beats the present one",
+        reads=[
+            *(*_everything_prepared(work), work.stack, work.evaluation, work.finetuned(recipe.main, MAIN_SEED)),
+            *([] if start is None else [work.pretrained(start, MAIN_SEED) / SUMMARY]),
+        ],
+        writes=[work.registration],
+        settings=[WHOLE_RECIPE],  # a version says which recipe it is from
+        also_modules=["mlim.tracking", "mlim.offline", "mlim.versions"],
+    )
+
+
+def _training_data(work: Workspace) -> list[Path]:
+    return [work.items, work.valid / INDEX, work.pairs / PAIRS, work.pairs / MEMBERS]
+
+
+def _everything_prepared(work: Workspace) -> list[Path]:
+    return [*_training_data(work), work.valid / QUARANTINE, work.valid / SUMMARY, work.pairs / SUMMARY]
+
+
+def _trainings(work: Workspace) -> list[Path]:
+    """All pre-trainings and all fine-tunings: how many seeds there are, params.yaml alone says."""
+    return [work.pretrained(NAME, SEED).parent, work.finetuned(NAME, SEED).parent]
+
+
+def _section(recipe: Recipe, section: str) -> Iterator[str]:
+    """The keys of a section that are followed: the section itself, or its keys without those of `SAME_RESULT`."""
+    keys = [f"{section}.{key}" for key in recipe.model_dump(include={section})[section]]
+    followed = [key for key in keys if key not in SAME_RESULT]
+    yield from [section] if followed == keys else followed
+
+
+_DEFINITIONS: Mapping[str, Callable[[Recipe, Workspace, Sequence[str]], Definition]] = {
+    "ingest": _ingest,
+    "validate": _validate,
+    "pairs": _pairs,
+    "pretrain": _pretrain,
+    "finetune": _finetune,
+    "stack": _stack,
+    "evaluate": _evaluate,
+    "ablate": _ablate,
+    "probe": _probe,
+    "report": _report,
+    "register": _register,
+}

@@ -1,0 +1,67 @@
+"""What `mlim finetune` asks of a fine-tuning task: one class for each, in a module of its own beside this one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pandas as pd
+
+from mlim.console import Terminal
+from mlim.data.tokenize import TextTokenizer
+from mlim.models.network import Network
+from mlim.models.system import System
+from mlim.models.weights import Planned
+from mlim.recipe import FinetuneConfig, Recipe, Row
+from mlim.steps.trained import TrainingData
+from mlim.tasks.protocols import Objective
+from mlim.training.protocols import TrainResult, Validation
+from mlim.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class TuningInputs:
+    """What a row is fine-tuned from, and on; `config` is the section `finetune` as it is for this row."""
+
+    recipe: Recipe
+    workspace: Workspace
+    row: Row
+    config: FinetuneConfig
+    seed: int
+    data: TrainingData
+    tokenizer: TextTokenizer
+    start: Planned[System]
+
+
+class Tuning(Protocol):
+    """A fine-tuning task at work on one row."""
+
+    @property
+    def planned(self) -> Planned[Network]:
+        """What is trained, to be built."""
+
+    @property
+    def examples(self) -> Sequence[Any]:
+        """What it is trained on."""
+
+    @property
+    def collate(self) -> Callable[[Sequence[Any]], Any]:
+        """From examples to a batch."""
+
+    @property
+    def examples_name(self) -> str:
+        """How people call several examples: `pairs`."""
+
+    def objective(self) -> Objective[Any, Any]:
+        """From a batch to its losses."""
+
+    def validate(self, step: int) -> Validation:
+        """Loss and metric on the validation split; the metric chooses the best step."""
+
+    def finish(self) -> None:
+        """Drop from the model what only training needs."""
+
+    def score(self, result: TrainResult, terminal: Terminal, title: str) -> pd.DataFrame:
+        """What the trained model says of the validation and test splits, for scores.parquet."""
+
+    def summary(self, result: TrainResult) -> Mapping[str, Any]:
+        """What it says of itself in summary.json."""

@@ -1,0 +1,1 @@
+"""Pre-training: passes over a batch, and the tasks that read them."""

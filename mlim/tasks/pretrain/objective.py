@@ -1,0 +1,100 @@
+"""From a batch of items to the losses of pre-training (paper section 3.2)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from mlim.data.batches import ItemBatch
+from mlim.masking import MaskMode, MaskPlan
+from mlim.models.costs import TRAINING
+from mlim.models.system import Shown, System
+from mlim.models.transformer import Packing
+from mlim.tasks.pretrain.passes import Passes, PassPlan
+from mlim.tasks.pretrain.task import Targets, Task
+from mlim.tasks.protocols import ObjectiveOutput, Weighted
+
+
+class PreparedItems(NamedTuple):
+    """A pre-training batch with its masks, the targets of every task, and where its real tokens lie.
+
+    tokens: what the system's transformers read, without padding.
+    """
+
+    plan: PassPlan
+    targets: Mapping[str, Targets]
+    packing: Packing
+    tokens: int
+
+    @property
+    def batch(self) -> ItemBatch:
+        """The items, with the pictures that they are shown with."""
+        return self.plan.batch
+
+    @property
+    def masks(self) -> MaskPlan:
+        """What is hidden of them."""
+        return self.plan.masks
+
+    @property
+    def own(self) -> torch.Tensor:
+        """Whose picture is its own, (B,) bool."""
+        return self.plan.own
+
+    @property
+    def ids(self) -> list[str]:
+        """The items in the batch, for messages."""
+        return self.batch.ids
+
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """Targets of every loss."""
+        return {name: targets.number for name, targets in self.targets.items()}
+
+
+class PretrainObjective:
+    """The losses of `tasks`, each times its weight, over passes that `passes` plans."""
+
+    def __init__(
+        self, system: System, tasks: Sequence[Task[Any]], weights: Mapping[str, float], passes: Passes
+    ) -> None:
+        self.model, self.tasks, self.weights, self.passes = system, tuple(tasks), weights, passes
+        used = [task.head for task in tasks]
+        for module in system.task_modules():  # nobody waits for a gradient that never comes
+            module.requires_grad_(any(module is head for head in used))
+
+    @property
+    def uses_everything(self) -> bool:
+        """Whether every step trains every parameter that is trained at all."""
+        return True
+
+    @property
+    def modes(self) -> tuple[MaskMode, ...]:
+        """The masking modes that training meets."""
+        return self.passes.modes
+
+    def prepare(self, batch: ItemBatch, step: int, first: int = 0, mode: MaskMode | None = None) -> PreparedItems:
+        """Masks and exchanges for the samples from `first` on of a step; `mode` replaces the drawn one (validation)."""
+        plan = self.passes.plan(batch, step, first, mode)
+        packing = self.model.pack_items(plan.batch.text_attention)
+        targets = {task.name: task.targets(plan) for task in self.tasks}
+        return PreparedItems(plan, targets, packing, self.model.tokens(packing))
+
+    def losses(self, prepared: PreparedItems) -> ObjectiveOutput:
+        """The losses of a prepared batch; `prepared` lies on the model's device."""
+        batch, masks = prepared.batch.with_floats(), prepared.masks
+        shown = Shown(batch.input_ids, batch.text_attention, batch.pixels, masks.text, masks.image, prepared.packing)
+        readings: dict[str, Any] = {}
+        terms = []
+        for task in self.tasks:
+            if task.reads not in readings:
+                readings[task.reads] = task.read(shown)
+            term = task.loss(readings[task.reads], prepared.targets[task.name], batch)
+            terms.append(Weighted(task.name, term, self.weights[task.name]))
+        return ObjectiveOutput(tuple(terms), masks.mode.value)
+
+    def operations(self, prepared: PreparedItems) -> float:
+        """What a prepared batch costs at least, forward and backward (mlim/models/costs.py)."""
+        items = len(prepared.ids)
+        heads = sum(task.operations(prepared.targets[task.name], items) for task in self.tasks)
+        return TRAINING * (self.model.operations(prepared.packing) + heads)

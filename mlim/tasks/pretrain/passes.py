@@ -1,0 +1,91 @@
+"""What a pass over a batch of items shows and hides, drawn on the CPU before it.
+
+Everything random is a function of (seed, step, place of the sample in the step) alone. So the number of targets of
+every loss is known in advance, the training loop can divide by the count over a whole optimiser step, and the step
+gives the same losses however it is cut into micro-batches and ranks.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from mlim.data.batches import ItemBatch
+from mlim.data.seeds import torch_generator
+from mlim.masking import MaskMode, MaskPlan, draw_mam_mode, draw_rows, plan_masks
+from mlim.recipe.pretrain import MaskingConfig, Pretraining
+
+
+class PassPlan(NamedTuple):
+    """A batch as a pass shows it: some pictures exchanged, some tokens and patches hidden.
+
+    own (B,) bool: whose picture is its own; kept (K,): the rows of these.
+    """
+
+    batch: ItemBatch
+    masks: MaskPlan
+    own: torch.Tensor
+    kept: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Plans passes for one training.
+
+    `text_places` and `patches` are how many numbers a sample draws for what may be hidden, whatever its text's length.
+    `exchange` is the probability that a sample and its neighbour exchange pictures; 0 where no task asks for it.
+    """
+
+    config: MaskingConfig
+    masking: str | None
+    exchange: float
+    text_places: int
+    patches: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls, pretraining: Pretraining, config: MaskingConfig, swap: float, text_places: int, patches: int, seed: int
+    ) -> "Passes":
+        """Those of a pre-training; `swap` is the probability of an exchange where one of its tasks wants exchanges."""
+        exchange = swap if any(task.exchanges for task in pretraining.all_tasks) else 0.0
+        return cls(config, pretraining.masking, exchange, text_places, patches, seed)
+
+    @property
+    def modes(self) -> tuple[MaskMode, ...]:
+        """The masking modes that training meets."""
+        match self.masking:
+            case "naive":
+                return (MaskMode.NAIVE,)
+            case "mam":
+                return (MaskMode.HEAVY_IMAGE, MaskMode.HEAVY_TEXT, MaskMode.LIGHT)
+            case _:
+                return (MaskMode.UNMASKED,)
+
+    def plan(self, batch: ItemBatch, step: int, first: int, mode: MaskMode | None) -> PassPlan:
+        """The pass over the samples from `first` on of a step; `mode` replaces the drawn one (validation)."""
+        generator = torch_generator("masks", self.seed, step)
+        drawn = draw_mam_mode(generator) if self.masking == "mam" else self.modes[0]
+        numbers = [self.text_places, self.patches, 1]  # one for each text position, each patch, and the exchange
+        rows = draw_rows(generator, first, len(batch.ids), sum(numbers))
+        text, image, exchange = torch.split(rows, numbers, dim=1)
+        masks = plan_masks(batch.maskable, text, image, mode or drawn, self.config)
+        own = torch.ones(len(batch.ids), dtype=torch.bool)
+        if self.exchange:
+            batch, own = swap_pictures(batch, exchange[:, 0] < self.exchange, first)
+        return PassPlan(batch, masks, own, own.nonzero().squeeze(1))
+
+
+def swap_pictures(batch: ItemBatch, exchange: torch.Tensor, first: int) -> tuple[ItemBatch, torch.Tensor]:
+    """Neighbours of a step (2k, 2k + 1) exchange pictures where `exchange` (B,) says so at 2k; also who kept its own.
+
+    `first` is the place of the batch in its step: neighbours do not depend on how the step is cut into batches of even
+    size. A neighbour that is the same item (a catalog smaller than a batch) or in another batch is no partner.
+    """
+    ids = batch.ids
+    places = list(range(len(ids)))
+    for even in range(first % 2, len(ids) - 1, 2):
+        if exchange[even] and ids[even] != ids[even + 1]:
+            places[even], places[even + 1] = even + 1, even
+    source = torch.tensor(places)
+    return batch._replace(pixels=batch.pixels[source]), source == torch.arange(len(ids))

@@ -1,0 +1,60 @@
+"""RECON: the picture, hidden and visible patches alike (paper section 3.2)."""
+
+from collections.abc import Callable, Sequence
+from math import isqrt
+
+import torch
+from torch import Tensor, nn
+
+from mlim.data.batches import ItemBatch
+from mlim.losses import LossTerm, recon_loss
+from mlim.models.system import Fused, Reconstructs, Shown, System
+from mlim.tasks.pretrain.passes import PassPlan
+from mlim.tasks.pretrain.samples import ReconstructionSamples
+from mlim.tasks.pretrain.task import Targets, Task, not_offered
+
+
+class Recon(Task[Fused]):
+    """Targets are the rows (K,) of the items with their own picture; they count by pixels."""
+
+    name, reads = "recon", "fused"
+
+    def __init__(self, system: System) -> None:
+        if not isinstance(system, Reconstructs):
+            raise not_offered(self.name, system)
+        self._system: Reconstructs = system
+
+    @property
+    def head(self) -> nn.Module:
+        """The image decoder."""
+        return self._system.decoder
+
+    def read(self, shown: Shown) -> Fused:
+        """Outputs of text and picture that have seen each other."""
+        return self._system.fuse(shown)
+
+    def targets(self, plan: PassPlan) -> Targets:
+        """The pixels of items with their own picture."""
+        height, width = plan.batch.pixels.shape[-2:]
+        return Targets(plan.kept, plan.kept.numel() * height * width)
+
+    def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
+        """Squared error of the pictures."""
+        drawn = self._system.reconstruct(_patches(reading)[targets.wanted])
+        return recon_loss(drawn, batch.pixels[targets.wanted])
+
+    def operations(self, targets: Targets, items: int) -> float:
+        """Operations of the decoder for every item."""
+        return items * self._system.decoder_operations()
+
+    def sampler(
+        self, collate: Callable[[Sequence[str]], ItemBatch], ids: Sequence[str], share: float, device: torch.device
+    ) -> ReconstructionSamples:
+        """Draws the pictures of these items, a `share` of whose patches is hidden."""
+        return ReconstructionSamples(self._system, isqrt(self._system.patches), collate, ids, share, device)
+
+
+def _patches(reading: Fused) -> Tensor:
+    if reading.patches is None:
+        raise ValueError("RECON needs pictures, but the batch has none")
+    return reading.patches

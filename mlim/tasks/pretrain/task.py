@@ -1,0 +1,68 @@
+"""What a pre-training task is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from mlim.data.batches import ItemBatch
+from mlim.errors import InputError
+from mlim.losses import LossTerm
+from mlim.models.system import Shown, System
+from mlim.tasks.pretrain.passes import PassPlan
+from mlim.tasks.pretrain.samples import Sampler
+
+R = TypeVar("R")
+
+
+class Targets(NamedTuple):
+    """What a task wants to be told of a batch, as tensors made on the CPU, and how many targets these are."""
+
+    wanted: Any
+    number: int
+
+
+class Task(ABC, Generic[R]):
+    """One loss of pre-training: what it wants of a batch, and how it scores what the system reads.
+
+    `read` gives a reading of the batch; tasks whose `reads` is equal share one. With pictures exchanged, a task that
+    does not judge the exchange counts only items that kept their own: the others' texts and pictures say nothing about
+    each other.
+    """
+
+    name: str
+    reads: str
+
+    @property
+    @abstractmethod
+    def head(self) -> nn.Module:
+        """What only this task trains."""
+
+    @abstractmethod
+    def read(self, shown: Shown) -> R:
+        """The reading of a batch that this task scores."""
+
+    @abstractmethod
+    def targets(self, plan: PassPlan) -> Targets:
+        """What it wants of a batch; on the CPU."""
+
+    @abstractmethod
+    def loss(self, reading: R, targets: Targets, batch: ItemBatch) -> LossTerm:
+        """Sum and count over the targets; all on the model's device."""
+
+    @abstractmethod
+    def operations(self, targets: Targets, items: int) -> float:
+        """Operations of a forward pass of the head."""
+
+    def sampler(
+        self, collate: Callable[[Sequence[str]], ItemBatch], ids: Sequence[str], share: float, device: torch.device
+    ) -> Sampler | None:
+        """Draws what the task makes of the items `ids` with a `share` of each hidden; None: nothing to look at."""
+        return None
+
+
+def not_offered(task: str, system: System) -> InputError:
+    """What to raise for a task that needs a reading which the system has not."""
+    return InputError(f"task {task} needs what system {system.kind} does not offer; choose other tasks for it")

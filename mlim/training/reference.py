@@ -1,0 +1,187 @@
+"""Simple ways to restore what pre-training hides: what its losses have to be below before they mean anything.
+
+Texts: the frequency of words (unigram), and the same given the word before (bigram). Pictures: the mean picture, a copy
+shrunk to 8 x 8, and principal components, as many as the hidden size. All learn from a sample of the train split and
+are judged on the same held-out items with the same masks as the losses; what is hidden from the model is hidden from
+them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mlim.losses import LossTerm
+from mlim.recipe.base import LossName
+from mlim.tasks.pretrain.objective import PreparedItems
+from mlim.tasks.protocols import ObjectiveOutput, Weighted
+from mlim.training.held_out import HeldOutLosses
+from mlim.training.meter import LossMeter
+
+TEXTS: Final = 50_000  # that words are counted in, at most
+PICTURES: Final = 1_000  # that the mean and the components are learned from, at most
+NUMBERS: Final = 2**27  # of these pictures together, at most: half a gigabyte
+CHANNELS: Final = 3
+COARSE: Final = 8  # a picture shrunk to so many blocks per side
+OVERALL: Final = "overall"  # over all masking modes together
+NOTHING: Final = -1  # in the place of a token id: hidden, or not there
+
+Losses = dict[str, dict[str, float]]  # by way and by masking mode, with `OVERALL`
+
+
+class Words:
+    """How often tokens occur, and which follow which, in texts that begin with [CLS]."""
+
+    def __init__(self, texts: Iterable[Sequence[int]], vocabulary: int) -> None:
+        ids = [torch.tensor(text, dtype=torch.long) for text in texts]
+        words = torch.cat([text[1:] for text in ids])
+        pairs = torch.cat([text[:-1] * vocabulary + text[1:] for text in ids])
+        self._vocabulary = vocabulary
+        self._unigram = (torch.bincount(words, minlength=vocabulary) + 1.0) / (len(words) + vocabulary)
+        known, times = torch.unique(pairs, return_counts=True)  # sorted
+        self._follows = torch.zeros(vocabulary).index_add(0, known // vocabulary, times.float())
+        self._kinds = torch.bincount(known // vocabulary, minlength=vocabulary).float()
+        last = torch.tensor([torch.iinfo(torch.long).max])  # so that every search ends at a pair
+        self._pairs, self._times = torch.cat([known, last]), torch.cat([times, torch.zeros(1, dtype=torch.long)])
+
+    def unigram(self, words: Tensor) -> Tensor:
+        """Negative log-likelihood (N,) of token ids (N,) by frequency, with one added to each count."""
+        return -self._unigram[words].log()
+
+    def bigram(self, words: Tensor, before: Tensor) -> Tensor:
+        """The same given the ids of the tokens before them (N,), where these are not `NOTHING`.
+
+        Witten-Bell: unigrams fill in, the more the more kinds of tokens follow (Witten & Bell 1991).
+        """
+        known = before.clamp(min=0)
+        places = torch.searchsorted(self._pairs, known * self._vocabulary + words)
+        found = self._pairs[places] == known * self._vocabulary + words
+        times = torch.where(found, self._times[places], 0)
+        alone, kinds = self._unigram[words], self._kinds[known]
+        both = (times + kinds * alone) / (self._follows[known] + kinds).clamp(min=1)
+        usable = (before != NOTHING) & (kinds > 0)
+        return -torch.where(usable, both, alone).log()
+
+
+class Pictures:
+    """A mean and principal components of pictures (N, 3, S, S) in [0, 1] that lie in a grid of `grid` x `grid` patches.
+
+    Hidden patches are restored by the most likely picture given the visible ones, under the normal distribution that
+    the components describe (probabilistic PCA: Tipping & Bishop 1999); with all patches visible that is plain PCA.
+    """
+
+    def __init__(self, pictures: Tensor, grid: int, components: int) -> None:
+        patches = _patches(pictures, grid)  # (N, C, D)
+        self._grid, self._size, self._mean = grid, pictures.shape[-1], patches.mean(dim=0)
+        flat = (patches - self._mean).flatten(1)
+        del patches
+        variances, left = torch.linalg.eigh(flat @ flat.T)  # N x N: far fewer pictures than pixels
+        keep = max(1, min(components, len(flat) - 1))
+        variances, left = variances[-keep:].clamp(min=0), left[:, -keep:]
+        total, count = flat.square().sum() / len(flat), flat.shape[1]
+        basis = flat.T @ left / variances.sqrt().clamp(min=torch.finfo(flat.dtype).eps)
+        self.components = keep
+        self._variances = (variances / len(flat)).clamp(min=torch.finfo(flat.dtype).eps)
+        self._noise = ((total - self._variances.sum()) / max(1, count - keep)).clamp(min=torch.finfo(flat.dtype).eps)
+        self._basis = basis.view(*self._mean.shape, keep)  # (C, D, K)
+        self._products = torch.einsum("cdk,cdl->ckl", self._basis, self._basis)
+
+    def mean(self, pixels: Tensor) -> Tensor:
+        """The mean picture for each of (B, 3, S, S)."""
+        return self._pictures(self._mean.expand(len(pixels), *self._mean.shape))
+
+    def coarse(self, pixels: Tensor, hidden: Tensor) -> Tensor:
+        """The pictures (B, 3, S, S) as `COARSE` x `COARSE` blocks of their mean colour; `hidden` (B, C) as the mean."""
+        side, blocks = self._size // self._grid, max(1, COARSE // self._grid)
+        patches = _patches(pixels, self._grid).view(-1, CHANNELS, side, side)
+        blurred = functional.interpolate(functional.adaptive_avg_pool2d(patches, blocks), size=side)
+        shown = blurred.view(len(pixels), *self._mean.shape)
+        return self._pictures(torch.where(hidden[..., None], self._mean, shown))
+
+    def principal(self, pixels: Tensor, hidden: Tensor) -> Tensor:
+        """The most likely pictures by the components, given the patches that `hidden` (B, C) leaves visible."""
+        shown = (~hidden).float()
+        seen = (_patches(pixels, self._grid) - self._mean) * shown[..., None]
+        precision = torch.einsum("bc,ckl->bkl", shown, self._products) + torch.diag(self._noise / self._variances)
+        code = torch.linalg.solve(precision, torch.einsum("bcd,cdk->bk", seen, self._basis))
+        return self._pictures(self._mean + torch.einsum("bk,cdk->bcd", code, self._basis)).clamp(0, 1)
+
+    def _pictures(self, patches: Tensor) -> Tensor:
+        side, grid = self._size // self._grid, self._grid
+        tiles = patches.reshape(len(patches), grid, grid, CHANNELS, side, side)
+        return tiles.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), CHANNELS, self._size, self._size)
+
+
+def _patches(pictures: Tensor, grid: int) -> Tensor:
+    """Pictures (N, 3, S, S) as their patches (N, grid * grid, 3 * side * side), row by row."""
+    side = pictures.shape[-1] // grid
+    tiles = pictures.unfold(2, side, side).unfold(3, side, side)  # (N, 3, grid, grid, side, side)
+    return tiles.permute(0, 2, 3, 1, 4, 5).reshape(len(pictures), grid * grid, -1)
+
+
+class Sample(NamedTuple):
+    """What the simple ways have learned from the train split; None where their loss was not trained."""
+
+    words: Words | None
+    pictures: Pictures | None
+
+
+def reference_losses(held_out: HeldOutLosses, sample: Sample) -> dict[LossName, Losses]:
+    """The losses of the simple ways on the items and masks of `held_out`: by loss, way and masking mode."""
+    meters: dict[LossName, LossMeter] = {}
+    for prepared in held_out.prepared():
+        for loss, terms in (("mlm", _mlm(prepared, sample.words)), ("recon", _recon(prepared, sample.pictures))):
+            if terms:
+                counts = dict.fromkeys(terms, prepared.counts[loss])
+                weighted = tuple(Weighted(name, term, 1.0) for name, term in terms.items())
+                output = ObjectiveOutput(weighted, prepared.masks.mode.value)
+                meters.setdefault(loss, LossMeter()).add(output, counts)  # type: ignore[arg-type]
+    return {loss: _by_way(meter) for loss, meter in meters.items()}
+
+
+def _by_way(meter: LossMeter) -> Losses:
+    found: Losses = {}
+    for mode, means in ((OVERALL, meter.overall()), *meter.by_mode().items()):
+        for way, value in means.items():
+            if way != "total":
+                found.setdefault(way, {})[mode] = value
+    return found
+
+
+def _mlm(prepared: PreparedItems, words: Words | None) -> Mapping[str, LossTerm]:
+    if words is None:
+        return {}
+    ids, hidden, places = prepared.batch.input_ids, prepared.masks.text, prepared.targets["mlm"].wanted
+    visible = torch.where(hidden, NOTHING, ids).flatten()
+    targets = ids.flatten()[places]
+    losses = {"unigram": words.unigram(targets), "bigram": words.bigram(targets, visible[places - 1])}
+    return {name: LossTerm(value.sum(), torch.tensor(len(value))) for name, value in losses.items()}
+
+
+def _recon(prepared: PreparedItems, pictures: Pictures | None) -> Mapping[str, LossTerm]:
+    if pictures is None:
+        return {}
+    kept = prepared.plan.kept
+    pixels, hidden = prepared.batch.with_floats().pixels[kept], prepared.masks.image[kept]
+    restored = {
+        "mean picture": pictures.mean(pixels),
+        f"shrunk to {COARSE} x {COARSE}": pictures.coarse(pixels, hidden),
+        f"{pictures.components} principal components": pictures.principal(pixels, hidden),
+    }
+    count = torch.tensor(prepared.counts["recon"])
+    return {name: LossTerm((value - pixels).square().sum(), count) for name, value in restored.items()}
+
+
+def not_beaten(final: Mapping[str, float], references: Mapping[LossName, Losses]) -> list[str]:
+    """What a pre-training does no better than simple ways, over all masking modes: a clause for each such loss.
+
+    `final` and `references` as in the summary of a pre-training.
+    """
+    found = []
+    for loss, ways in references.items():
+        better = [f"{way} ({values[OVERALL]:.4f})" for way, values in ways.items() if values[OVERALL] <= final[loss]]
+        if better:
+            found.append(f"{loss.upper()} {final[loss]:.4f} is no better than {', '.join(better)}")
+    return found

@@ -1,0 +1,223 @@
+"""Declared experiments: rows and variants, trained once, compared on equal terms."""
+
+import re
+import shutil
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+from commands import PATIENCE, finish, run, start
+
+from mlim.cli.main import main
+from mlim.config import parse
+from mlim.console import Terminal
+from mlim.errors import DataError, InputError
+from mlim.evaluation.evidence import read_evidence
+from mlim.evaluation.pr_auc import average_precision
+from mlim.evaluation.scores import labels_of, part, read_scores, scores_of
+from mlim.experiments import ExperimentPlan, experiment_names, load_experiment
+from mlim.files import read_json, write_json
+from mlim.recipe import load_recipe
+from mlim.steps.experiment import compare, describe_experiment, run_experiment
+from mlim.steps.gathered import gather
+from mlim.steps.variants import rows_of, trained_rows, variant_of
+from mlim.tracking import run_tags
+from mlim.workspace import Workspace
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("recipe", ["demo", "small"])
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_grid_fits_the_recipes_for_cpus(name, recipe):
+    experiment, chosen = load_experiment(name), load_recipe(recipe)
+    assert set(rows_of(chosen, experiment).rows) == {chosen.main, *experiment.rows}
+    for variant, settings in experiment.variants.items():
+        changed = variant_of(chosen, variant, settings)
+        assert list(changed.rows) == [changed.main]
+        assert changed.main in experiment.rows
+        assert changed != chosen
+
+
+def test_the_help_names_every_grid(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mlim", "ablate", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert set(experiment_names()) <= set(re.findall(r"\w+", capsys.readouterr().out))
+
+
+def test_an_unknown_grid_is_named():
+    with pytest.raises(InputError, match=r"tabel2: no such experiment.*table2"):
+        load_experiment("tabel2")
+
+
+@pytest.fixture(scope="module")
+def two_seeds(tiny_recipe):
+    """The tiny recipe with two seeds."""
+    return tiny_recipe.model_copy(update={"seeds": (0, 1)})
+
+
+@pytest.fixture(scope="module")
+def compared(two_seeds, tiny_workspace, tmp_path_factory):
+    """The experiment `mdo`, trained once: its work folder, which tests only read, and its summary."""
+    place = Workspace(shutil.copytree(tiny_workspace.root, tmp_path_factory.mktemp("experiment") / "work"))
+    return place, run_experiment(two_seeds, place, Terminal(quiet=True), "mdo")
+
+
+@pytest.fixture
+def own_folder(compared, tmp_path):
+    """A copy of that work folder which one test may write to."""
+    return Workspace(shutil.copytree(compared[0].root, tmp_path / "experiment", symlinks=True))
+
+
+def test_a_grid_trains_rows_and_variants(compared, two_seeds):
+    workspace, summary = compared
+    assert summary["judged_on"] == "test"
+    assert set(summary["rows"]) == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
+    assert summary["rows"]["recon-mlm-mam"]["minus_main"] is None
+    for row in ("no-mdo", "mdo-lower"):
+        found = summary["rows"][row]
+        main = summary["rows"]["recon-mlm-mam"]["by_seed"]
+        mean = sum(found["by_seed"][seed] - main[seed] for seed in ("0", "1")) / 2
+        assert found["minus_main"]["value"] == pytest.approx(mean)
+        assert found["minus_main"]["low"] is None  # two families in the test split
+    assert read_json(workspace.experiments / "mdo.json") == summary
+    shared = workspace.variant("mdo-lower").pretrained("recon-mlm-mam", 0)
+    assert shared.resolve() == workspace.pretrained("recon-mlm-mam", 0).resolve()  # equal, so trained once
+    trained = run_tags(two_seeds.tracking, read_json(shared / "summary.json")["run_id"])
+    assert trained["mlim.recipe"] == two_seeds.name  # and for the recipe, not for its variant
+
+
+def test_a_grid_goes_on_where_it_was(two_seeds, own_folder, compared, quiet):
+    there = own_folder.variant("mdo-lower").finetuned("recon-mlm-mam", 1) / "summary.json"
+    before = there.stat().st_mtime_ns
+    gone = own_folder.finetuned("no-mdo", 0)
+    shutil.rmtree(gone)
+    assert run_experiment(two_seeds, own_folder, quiet, "mdo") == compared[1]
+    assert there.stat().st_mtime_ns == before
+    assert gone.is_dir()
+
+
+def test_several_trainings_at_a_time_give_what_one_after_another_gives(two_seeds, own_folder, compared, quiet):
+    for row in ("recon-mlm-mam", "no-mdo"):
+        shutil.rmtree(own_folder.finetuned(row, 0))
+    together = run_experiment(two_seeds, own_folder, quiet, "table1", jobs=2)
+    for row, found in together["rows"].items():
+        for seed, value in found["by_seed"].items():
+            assert value == pytest.approx(compared[1]["rows"][row]["by_seed"][seed], abs=1e-3)
+
+
+def training_processes(experiment):
+    children = psutil.Process(experiment.pid).children(recursive=True)
+    return [child for child in children if "spawn_main" in str(child.cmdline())]
+
+
+MOMENTS = {
+    "when its processes start": lambda experiment, folder: training_processes(experiment),
+    "when its trainings start": lambda experiment, folder: list(folder.glob(".*.lock")),
+    "when its trainings have saved": lambda experiment, folder: list(folder.glob("*/step-00000002/manifest.json")),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_grid_that_is_stopped_leaves_no_process_that_trains_on(moment, tiny_recipe, own_workspace):
+    checkpoint = tiny_recipe.pretrain.checkpoint.model_copy(update={"keep": 100_000})
+    pretrain = tiny_recipe.pretrain.model_copy(update={"steps": 100_000, "checkpoint": checkpoint})
+    endless = tiny_recipe.model_copy(update={"pretrain": pretrain})
+    (own_workspace.root / "given.yaml").write_text(endless.to_yaml(), encoding="utf-8")
+    experiment = start(own_workspace, "ablate", "--experiment", "table2", "--jobs", "2")
+    folder = own_workspace.root / "checkpoints" / "pretrain"
+    until = time.monotonic() + PATIENCE
+    while len(MOMENTS[moment](experiment, folder)) < 2 and time.monotonic() < until:
+        assert experiment.poll() is None, experiment.communicate()[0]
+        time.sleep(0.02)
+    trainers = training_processes(experiment)
+    assert len(trainers) == 2
+    experiment.terminate()
+    experiment.communicate(timeout=PATIENCE)
+    _, still_there = psutil.wait_procs(trainers, timeout=PATIENCE)
+    assert not still_there
+    assert len(list(folder.glob(".*.lock"))) <= 2  # no other training was begun
+
+
+def test_results_of_other_settings_are_neither_reused_nor_lost(two_seeds, compared, quiet):
+    place, _ = compared
+    longer = two_seeds.model_copy(update={"finetune": two_seeds.finetune.model_copy(update={"steps": 7})})
+    with pytest.raises(InputError) as refused:
+        run_experiment(longer, place, quiet, "table1")
+    finetuned, pretrained = place.finetuned("recon-mlm-mam", 0), place.pretrained("recon-mlm-mam", 0)
+    assert f"{finetuned} was trained with other settings" in str(refused.value)
+    assert (finetuned / "scores.parquet").is_file()
+    assert str(pretrained) not in str(refused.value)
+    evidence = gather(longer, place).evidence
+    assert set(evidence.rows) == {"mdo-lower", "mdo-higher"}  # which bring the recipe that they were trained with
+    assert "row `no-mdo`, seed 0: trained with other settings than the recipe's" in evidence.left_out
+
+
+def test_what_is_chosen_is_judged_on_the_validation_pairs(two_seeds, compared):
+    evidence = read_evidence(compared[0], trained_rows(two_seeds, compared[0]), split="validation")
+    alone = two_seeds.model_copy(update={"rows": {"recon-mlm-mam": two_seeds.main_row}})
+    found = compare(alone, replace(evidence, rows={"recon-mlm-mam": evidence.rows["recon-mlm-mam"]}))
+    scores = read_scores(compared[0].finetuned("recon-mlm-mam", 1), "")
+    validation = part(scores, split="validation", modality="both")
+    expected = average_precision(labels_of(validation), scores_of(validation))
+    assert found["recon-mlm-mam"]["by_seed"]["1"] == pytest.approx(expected)
+
+
+def test_the_report_judges_claims_by_grids_on_test_pairs_alone(two_seeds, own_folder):
+    shutil.copytree(own_folder.variant("mdo-lower").root, own_folder.variant("lr-1e-4").root, symlinks=True)
+    rows = set(gather(two_seeds, own_folder).evidence.rows)
+    assert rows == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
+
+
+def test_the_curve_over_the_number_of_pairs_comes_with_its_grid(two_seeds, own_folder, quiet, monkeypatch):
+    """Two lines of as many points; a variant may train another row; the report reads the same curve from the scores."""
+    variants = {"labels-500": ["finetune.max_pairs=12"]}
+    variants["labels-500-no-pretraining"] = ["finetune.max_pairs=12", "main=no-pretraining"]
+    fewer = parse(ExperimentPlan, {**load_experiment("labels").model_dump(), "variants": variants}, "experiment labels")
+    monkeypatch.setattr("mlim.steps.experiment.load_experiment", lambda name: fewer)
+    summary = run_experiment(two_seeds, own_folder, quiet, "labels")
+    points = summary["label_curve"]
+    assert [point["pairs"] for point in points] == [12, 36]
+    for point, rows in zip(points, (list(variants), ["recon-mlm-mam", "no-pretraining"]), strict=True):
+        means = [summary["rows"][row]["pr_auc"] for row in rows]
+        assert [point["pretrained"]["value"], point["unpretrained"]["value"]] == pytest.approx(means)
+        assert point["difference"]["value"] == pytest.approx(means[0] - means[1])
+    variant = own_folder.variant("labels-500-no-pretraining")
+    assert read_json(variant.finetuned("no-pretraining", 1) / "summary.json")["training_pairs"] == 12
+    assert "12 training pairs: " in describe_experiment(summary)
+    assert (own_folder.experiments / "labels.png").is_file()
+    gathered = gather(two_seeds, own_folder)
+    assert [point.plain() for point in gathered.label_curve] == points
+    assert not variants.keys() & gathered.row_curves.keys()
+    other = two_seeds.model_copy(update={"finetune": two_seeds.finetune.model_copy(update={"head_dropout": 0.5})})
+    assert not gather(other, own_folder).label_curve  # of other settings: no point of this recipe's curve
+
+
+def test_a_claim_is_never_judged_by_unequal_budgets():
+    experiment = load_experiment("table1").model_dump()
+    with pytest.raises(InputError, match="a claim about unequal spending is none"):
+        parse(ExperimentPlan, {**experiment, "equal_budgets": False}, "experiment unfair")
+
+
+def test_unequal_budgets_are_never_compared(two_seeds, own_folder):
+    path = own_folder.finetuned("no-mdo", 0) / "summary.json"
+    summary = read_json(path)
+    write_json(path, {**summary, "pairs_seen": summary["pairs_seen"] + 1})
+    with pytest.raises(DataError, match="another budget than `recon-mlm-mam`: no-mdo"):
+        compare(two_seeds, read_evidence(own_folder, trained_rows(two_seeds, own_folder)))
+
+
+def test_one_command_from_the_work_folder(tiny_recipe, own_workspace):
+    (own_workspace.root / "given.yaml").write_text(tiny_recipe.to_yaml(), encoding="utf-8")
+    assert "What does each modality gain" in run(own_workspace, "ablate", "--experiment", "figure2", "--seeds", "1")
+    assert (own_workspace.probe / "summary.json").is_file()
+
+
+def test_the_pairs_of_another_catalog_are_never_compared(tiny_recipe, own_workspace):
+    (own_workspace.root / "given.yaml").write_text(tiny_recipe.to_yaml(), encoding="utf-8")
+    code, said = finish(start(own_workspace, "ablate", "--experiment", "table1", "--catalog", "other.yaml"))
+    assert code == 2
+    assert "holds the pairs of tiny, not of other.yaml; choose another folder" in said

@@ -1,0 +1,114 @@
+"""From a catalog to a folder that a person opens: `mlim match`."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlim.errors import InputError
+from mlim.files import read_csv, read_json, write_json
+from mlim.recipe import load_recipe
+from mlim.steps import match as step
+from mlim.steps.match import match
+from mlim.steps.score import prepared_for
+from mlim.workspace import Workspace
+from tests.small_catalog import small_catalog
+from tests.unit.test_loading import build
+
+pytestmark = pytest.mark.integration
+
+FILES = {
+    *("pairs.parquet", "pairs.csv", "groups.parquet", "groups.csv", "conflicts.csv", "rejected.parquet"),
+    *("rejected.csv", "matches.html", "summary.json", ".mlim-folder"),
+}
+
+
+@pytest.fixture
+def model(tiny_recipe):
+    return build(tiny_recipe, "separate")
+
+
+def run(model, shop, tmp_path, quiet, **changes):
+    given = load_recipe(
+        "demo", ["ingest.workers=1", "validation.max_quarantined_share=0.9", "validation.min_contrast=0"]
+    )
+    recipe = prepared_for(given, model.settings)
+    catalog = shop.write() if changes.pop("write", True) else shop.description
+    work = Workspace(tmp_path / "work")
+    return match(model, "model", catalog, tmp_path / "out", recipe, work, quiet, workers=1, **changes)
+
+
+def test_a_catalog_becomes_pairs_groups_rejected_rows_and_a_page(model, tmp_path, quiet):
+    shop = small_catalog(tmp_path / "shop", rows=12)
+    shop.rows[3]["title"] = "<script>alert(1)</script>"
+    shop.rows[4]["picture"] = "gone.png"
+    summary = run(model, shop, tmp_path, quiet)
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == FILES
+    pairs = pd.read_parquet(out / "pairs.parquet")
+    assert len(pairs) == len(read_csv(out / "pairs.csv")) == summary["candidates"] == summary["scored"] > 0
+    assert set(read_csv(out / "groups.csv")[0]) == {"item", "group", "role", "size"}
+    rejected = {row["id"]: row["reason"] for row in read_csv(out / "rejected.csv")}
+    assert rejected["004"] == "missing-image"
+    assert read_json(out / "summary.json")["rejected"] == summary["rejected"]
+    assert len(rejected) == sum(summary["rejected"].values()) == 12 - summary["items"]
+    page = (out / "matches.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert page.count("<script>") == 1
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    again = run(model, shop, tmp_path, quiet, write=False)
+    assert again["groups"] == summary["groups"]
+
+
+def test_a_catalog_of_one_item_has_no_matches(model, tmp_path, quiet):
+    summary = run(model, small_catalog(tmp_path / "shop", rows=1), tmp_path, quiet)
+    assert (summary["items"], summary["candidates"], summary["groups"]) == (1, 0, 0)
+    assert "No matches among 1 items" in (tmp_path / "out" / "matches.html").read_text()
+
+
+def test_items_that_are_all_alike_are_matched(model, tmp_path, quiet):
+    shop = small_catalog(tmp_path / "shop", rows=6)
+    for row in shop.rows:
+        row.update(title="thing", colour="red", picture="0.png", product="p")
+    summary = run(model, shop, tmp_path, quiet)
+    assert summary["candidates"] == 15
+
+
+def test_a_promise_needs_test_pairs(model, tmp_path, quiet):
+    with pytest.raises(InputError, match=r"--precision 0\.9: .* has no test pairs of this model"):
+        run(model, small_catalog(tmp_path / "shop"), tmp_path, quiet, precision=0.9)
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(model, tmp_path, quiet):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="holds something that mlim did not make"):
+        run(model, small_catalog(tmp_path / "shop"), tmp_path, quiet)
+
+
+def test_a_promise_raises_the_threshold_of_pairs_and_groups(model, tiny_recipe, own_workspace, monkeypatch):
+    labels = np.arange(600) % 2
+    test = pd.DataFrame({"split": "test", "label": labels, "score": np.where(labels == 1, 0.9, 0.1)})
+    test.loc[test["label"] == 0, "score"] += np.linspace(0, 0.5, 300)
+    monkeypatch.setattr(step, "read_scored", lambda recipe, workspace: SimpleNamespace(of_registered=test))
+    monkeypatch.setattr(step, "families_of", lambda pairs, workspace: None)
+    write_json(own_workspace.evaluation / "metrics.json", {"threshold": model.threshold})
+    promised = step._promised(model, tiny_recipe, own_workspace, 0.9)
+    assert 0.1 < promised.threshold <= 0.9
+    with pytest.raises(InputError, match=r"--precision 0\.9999: not enough labels"):
+        step._promised(model, tiny_recipe, own_workspace, 0.9999)
+    write_json(own_workspace.evaluation / "metrics.json", {"threshold": 0.25})
+    with pytest.raises(InputError, match="were scored by another model"):
+        step._promised(model, tiny_recipe, own_workspace, 0.9)
+
+
+@pytest.mark.parametrize(("families", "warned"), [("any", True), ("within", False)])
+def test_a_model_that_saw_no_pair_across_families_is_warned_of(tiny_recipe, tmp_path, quiet, families, warned):
+    model = build(tiny_recipe, "separate", trained_across_families=False)
+    shop = small_catalog(tmp_path / "shop", rows=6)
+    shop.write(matching={"families": families})
+    summary = run(model, shop, tmp_path, quiet, write=False)
+    assert ("inside families alone" in summary["warning"]) is warned
+    assert ("Warning:" in (tmp_path / "out" / "matches.html").read_text()) is warned

@@ -1,0 +1,131 @@
+"""Results on disk: all of them or nothing, and never in the place of what is not mlim's own."""
+
+import csv
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlim.errors import InputError
+from mlim.files import MARKER, atomic_folder, claim, is_ours, read_csv, remove_folder, write_csv
+
+DEAD = 2**22 + 1  # no process has this number: the kernel's limit is 2**22
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of mlim's own."""
+    claim(tmp_path / "own", "--work own")
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """Somebody's folder, with a file in a folder."""
+    (tmp_path / "precious" / "items").mkdir(parents=True)
+    (tmp_path / "precious" / "items" / "a.jpg").write_text("mine")
+    return tmp_path / "precious"
+
+
+def replace(path: Path) -> None:
+    with atomic_folder(path) as folder:
+        (folder / "new").write_text("new")
+
+
+def test_only_what_is_there_and_ours_is_replaced(own: Path, precious: Path) -> None:
+    """Point 19: a folder without the marker, or one above it, is refused before anything is written."""
+    for _ in range(2):
+        replace(own / "items")
+        replace(precious / "absent" if not (precious / "absent").exists() else own / "other")
+    before = sorted(precious.rglob("*"))
+    with pytest.raises(InputError, match="which mlim did not make"):
+        replace(precious / "items")
+    with pytest.raises(InputError, match="which mlim did not make"):
+        remove_folder(precious / "items")
+    assert sorted(precious.rglob("*")) == before
+    assert sorted(path.name for path in own.iterdir()) == [MARKER, "items", "other"]
+
+
+def test_a_link_is_replaced_or_removed_and_what_it_leads_to_stays(own: Path, precious: Path) -> None:
+    """Point 19: a linked folder inside a work folder is never followed out and deleted."""
+    for change in (replace, remove_folder):
+        (own / "items").symlink_to(precious / "items")
+        change(own / "items")
+        assert not (own / "items").is_symlink()
+        assert (precious / "items" / "a.jpg").read_text() == "mine"
+        remove_folder(own / "items")
+    assert [path.name for path in own.iterdir()] == [MARKER]
+
+
+def test_a_marker_that_is_a_link_marks_nothing(own: Path, precious: Path, tmp_path: Path) -> None:
+    """Point 19: the marker of another folder says nothing about this one."""
+    (precious / MARKER).symlink_to(own / MARKER)
+    assert not is_ours(precious / "year")
+    with pytest.raises(InputError, match=r"its \.mlim-folder is a link"):
+        claim(precious, "--work precious")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
+    with pytest.raises(InputError, match="No such file or directory"):
+        claim(tmp_path / "nowhere", "--work nowhere")
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("way", ["link/items", "../precious/items"])
+def test_a_way_that_leads_out_of_our_folder_is_refused(own: Path, precious: Path, way: str) -> None:
+    """Point 19: where a folder really lies decides, not how its path begins."""
+    (own / "link").symlink_to(precious)
+    for change in (replace, remove_folder):
+        with pytest.raises(InputError, match="which mlim did not make"):
+            change(own / way)
+    assert (precious / "items" / "a.jpg").read_text() == "mine"
+
+
+def test_leftovers_of_a_dead_process_go_and_what_only_looks_like_one_stays(own: Path, precious: Path) -> None:
+    """Point 19: the name alone does not make a temporary folder ours."""
+    for folder in (own, precious):
+        for name in (f".results.{DEAD}.tmp", f".results.{DEAD}.old", f".results.{os.getppid()}.tmp"):
+            (folder / name).mkdir()
+        replace(folder / "results")
+    assert {path.name for path in own.iterdir()} == {MARKER, "results", f".results.{os.getppid()}.tmp"}
+    assert len(list(precious.iterdir())) == 5
+
+
+def test_a_folder_is_claimed_when_it_holds_nothing_of_anybodys(tmp_path: Path) -> None:
+    """Point 19: what systems put into empty folders does not count, nor what the caller knows."""
+    for name in ("lost+found", ".gitignore", "known"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=r"--work x: holds something that mlim did not make \(known\)"):
+        claim(tmp_path, "--work x")
+    assert not is_ours(tmp_path / "known")
+    claim(tmp_path, "--work x", known=["known"])
+    assert is_ours(tmp_path / "known" / "deeper")
+
+
+FORMULAS = ("=1+1", "+49", "-5", "@SUM(A1)", "\t=1", "\rx", "\nx", " =1", "\u00a0-1", "'=1")
+FULL_WIDTH = ("\uff1d1", "\uff0b1", "\uff0d1", "\uff201")
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *FULL_WIDTH, "''=1"])
+def test_no_cell_is_a_formula_and_every_text_comes_back(text: str, tmp_path: Path) -> None:
+    """Point 24: a text that a spreadsheet would compute is led by an apostrophe, and read as it was written."""
+    write_csv(tmp_path / "t.csv", [{"id": text, "score": 0.5}], ["id", "score"])
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as source:
+        [_, (cell, _)] = csv.reader(source)
+    assert cell == f"'{text}"
+    assert read_csv(tmp_path / "t.csv") == [{"id": text, "score": "0.5"}]
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\x00")))
+def test_any_text_comes_back_from_a_table(text: str) -> None:
+    """Point 24: nothing that a catalog writes is changed by the way through a file."""
+    with TemporaryDirectory() as folder:
+        write_csv(Path(folder) / "t.csv", [{"id": text, "other": "x"}], ["id", "other"])
+        assert read_csv(Path(folder) / "t.csv") == [{"id": text, "other": "x"}]
+
+
+def test_numbers_stay_numbers_and_what_is_missing_empty(tmp_path: Path) -> None:
+    """Point 24: a negative figure is no formula."""
+    write_csv(tmp_path / "t.csv", [{"a": -0.12, "b": -3, "c": None}, {"a": float("nan"), "b": True}], ["a", "b", "c"])
+    assert (tmp_path / "t.csv").read_text() == "a,b,c\n-0.12,-3,\n,True,\n"

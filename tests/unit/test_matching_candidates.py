@@ -1,0 +1,258 @@
+"""Candidates: blocking rules against all comparisons, hard rules, the union, and the step on a small catalog."""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlim.catalog.description import CatalogDescription
+from mlim.catalog.match_rules import MatchRules
+from mlim.catalog.values import Values
+from mlim.console import Terminal
+from mlim.errors import InputError
+from mlim.matching.candidates import candidate_store
+from mlim.matching.columns import read_rules
+from mlim.matching.completeness import shares
+from mlim.matching.index import Neighbours
+from mlim.matching.text_vectors import TextEncoder, fit_text_encoder
+from mlim.matching.vectors import save_vectors
+from mlim.recipe import Recipe
+from mlim.steps.candidates import find_candidates
+from mlim.workspace import Workspace
+
+NOTHING = np.empty(0, dtype=np.int64)
+
+
+def table(rows: list[dict[str, str]], families: list[str | None] | None = None) -> pd.DataFrame:
+    """Items whose columns are metadata."""
+    return pd.DataFrame(
+        {
+            "id": [f"item-{number:02d}" for number in range(len(rows))],
+            "family": families or [None] * len(rows),
+            "attributes": "{}",
+            "facts": [json.dumps(row) for row in rows],
+        }
+    )
+
+
+def candidates(items: pd.DataFrame, rules: MatchRules, folder: Path, most: int = 100, near: Any = ()) -> pd.DataFrame:
+    blocks, never = read_rules(items, rules, Values())
+    with candidate_store(len(items), 100) as found:
+        for block in blocks:
+            found.add_block(block, most)
+        for name, neighbours in near:
+            found.add_neighbours(name, neighbours)
+        found.write(folder / "candidates.parquet", items["id"].tolist(), never)
+    return pd.read_parquet(folder / "candidates.parquet")
+
+
+def pairs_of(frame: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(frame["item_a"], frame["item_b"], strict=True))
+
+
+prices = st.one_of(
+    st.floats(0.5, 50).map(lambda price: f"{price:.2f}"), st.sampled_from(["", "much", "-1", "0", "inf"])
+)
+rows_drawn = st.lists(
+    st.fixed_dictionaries({"brand": st.sampled_from(["A", "a ", "b", ""]), "price": prices}), max_size=9
+)
+
+
+@settings(max_examples=10, deadline=None)
+@given(rows_drawn, st.sampled_from([0.1, 0.5, 3.0]))
+def test_a_band_finds_what_comparing_all_pairs_finds(
+    tmp_path_factory: Any, rows: list[dict[str, str]], band: float
+) -> None:
+    rules = MatchRules.model_validate({"blocks": [["brand", {"column": "price", "band": band}]]})
+    items = table(rows)
+    found = candidates(items, rules, tmp_path_factory.mktemp("found"))
+
+    def near(one: dict[str, str], other: dict[str, str]) -> bool:
+        brands = [row["brand"].strip().lower() for row in (one, other)]
+        try:
+            low, high = sorted(float(row["price"]) for row in (one, other))
+        except ValueError:
+            return False
+        return brands[0] == brands[1] != "" and low > 0 and high < np.inf and high / low <= 1 + band + 1e-6
+
+    numbered = list(zip(items["id"], rows, strict=True))
+    assert pairs_of(found) == {
+        (a, b) for (a, one), (b, other) in itertools.combinations(numbered, 2) if near(one, other)
+    }
+
+
+def test_each_candidate_is_once_there_and_knows_what_found_it(tmp_path: Path) -> None:
+    items = table([{"brand": "x", "kind": "k"}, {"brand": "x", "kind": "k"}, {"brand": "y", "kind": "k"}])
+    rules = MatchRules.model_validate({"blocks": [["brand"], ["brand", "kind"]]})
+    near = Neighbours(np.array([0, 1, 2]), np.array([1, 0, 0]), np.array([3, 2, 1]), np.ones(3, np.float32))
+    found = candidates(items, rules, tmp_path, near=[("text", [near])])
+    told = [(row.item_a, row.item_b, list(row.found_by)) for row in found.itertuples()]
+    assert told == [
+        ("item-00", "item-01", ["block:brand", "block:brand + kind", "text"]),
+        ("item-00", "item-02", ["text"]),
+    ]
+    assert found["rank"].tolist() == [2, 1]
+
+
+def test_large_blocks_are_left_out_and_counted() -> None:
+    items = table([{"brand": "common"}] * 5 + [{"brand": "rare"}] * 2)
+    blocks, _ = read_rules(items, MatchRules.model_validate({"blocks": [["brand"]]}), Values())
+    with candidate_store(7, 100) as found:
+        found.add_block(blocks[0], 4)
+        assert found.left_out == {"block:brand": 5}
+        assert found.ranks_of(np.array([5, 1]), np.array([6, 0]))["block:brand"][1] == -1
+
+
+def test_pairs_that_never_match_are_no_candidates(tmp_path: Path) -> None:
+    rows = [
+        {"kind": "k", "brand": "x"},
+        {"kind": "k", "brand": "y"},
+        {"kind": "k", "brand": ""},
+        {"kind": "k", "brand": "x"},
+    ]
+    given_rules = {"blocks": [["kind"]], "never": [{"differ": ["brand"]}], "families": "across"}
+    found = candidates(table(rows, ["f", "g", "h", "f"]), MatchRules.model_validate(given_rules), tmp_path)
+    assert pairs_of(found) == {("item-00", "item-02"), ("item-01", "item-02"), ("item-02", "item-03")}
+
+
+def test_a_rule_of_columns_that_were_not_ingested_is_refused() -> None:
+    with pytest.raises(InputError, match="lack the column price; run `mlim ingest`"):
+        read_rules(table([{"brand": "x"}]), MatchRules.model_validate({"blocks": [["price"]]}), Values())
+
+
+@pytest.mark.parametrize(
+    "rules", [{"blocks": [[]]}, {"blocks": [[{"column": "price", "band": 0.1}]]}, {"never": [{}]}, {"families": "some"}]
+)
+def test_rules_that_say_nothing_are_refused(rules: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        MatchRules.model_validate(rules)
+
+
+def test_columns_of_rules_are_ingested() -> None:
+    values = {
+        "table": "t.csv",
+        "images": ".",
+        "columns": {"id": "sku", "image": "picture", "text": ["title"]},
+        "matching": {"blocks": [["brand", "title"]], "never": [{"same": ["seller"]}]},
+    }
+    described = CatalogDescription.model_validate(values)
+    assert described.metadata_columns == ("brand", "seller")
+    assert {"brand", "seller"} < set(described.needed_columns)
+
+
+@pytest.mark.parametrize(("found", "items", "share"), [(0, 0, 0), (0, 1, 0), (1, 2, 1), (3, 4, 0.5)])
+def test_the_share_of_all_pairs(found: int, items: int, share: float) -> None:
+    assert shares(found, items) == {"share_of_all_pairs": share, "reduction_ratio": 1 - share}
+
+
+def test_words_that_matches_keep_weigh_more_than_words_as_rare() -> None:
+    texts = ["kept left", "kept", "left", *(f"other{number}" for number in range(20))]
+    encoder = fit_text_encoder(texts, np.array([0]), np.array([1]), 64, seed=0)
+    weights = dict(zip(encoder.words, encoder.weights, strict=True))
+    assert weights["kept"] > weights["left"] > 0
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["", "?!"], ["one word"], ["a b", "c d", "e f"]])
+def test_any_texts_can_be_encoded(texts: list[str], tmp_path: Path) -> None:
+    encoder = fit_text_encoder(texts, NOTHING, NOTHING, 2, seed=0)
+    blocks = list(encoder.encode(texts))
+    assert sum(map(len, blocks)) == len(texts)
+    assert all(np.isfinite(block).all() for block in blocks)
+    encoder.save(tmp_path / "encoder.npz")
+    assert TextEncoder.load(tmp_path / "encoder.npz").origin == encoder.origin
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Path:
+    """The description of the catalog of `tiny_workspace`."""
+    values = {
+        "table": "tiny.csv",
+        "images": ".",
+        "columns": {"id": "id", "image": "image", "family": "family", "text": ["kind", "colour"]},
+        "pairs": {"decided_by": ["pattern"]},
+        "matching": {"blocks": [["kind"]]},
+    }
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def run(recipe: Recipe, described: Path, workspace: Workspace, *vectors: str) -> dict[str, Any]:
+    return find_candidates(recipe, described, workspace, Terminal(quiet=True), vectors)
+
+
+def test_a_catalog_gives_candidates_with_figures(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path
+) -> None:
+    summary = run(tiny_recipe, described, own_workspace)
+    found = pd.read_parquet(own_workspace.candidates / "candidates.parquet")
+    assert (summary["items"], summary["candidates"]) == (40, len(found))
+    assert (found["item_a"] < found["item_b"]).all()
+    assert not found.duplicated(["item_a", "item_b"]).any()
+    assert summary["pair_completeness"]["test"]["all"] == {"share": 1.0, "matches": 4}
+    assert set(summary["recall_at"]["test"]) == {"text", "picture"}
+
+
+def test_a_second_run_gives_the_same_bytes(tiny_recipe: Recipe, own_workspace: Workspace, described: Path) -> None:
+    run(tiny_recipe, described, own_workspace)
+    first = (own_workspace.candidates / "candidates.parquet").read_bytes()
+    run(tiny_recipe, described, own_workspace)
+    assert (own_workspace.candidates / "candidates.parquet").read_bytes() == first
+    shutil.rmtree(own_workspace.indexes)
+    run(tiny_recipe, described, own_workspace)
+    assert (own_workspace.candidates / "candidates.parquet").read_bytes() == first
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_catalog_of_hardly_any_items(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path, kept: int
+) -> None:
+    index = own_workspace.valid / "index.parquet"
+    pq.write_table(pq.read_table(index).slice(0, kept), index)
+    shutil.rmtree(own_workspace.pairs)
+    assert run(tiny_recipe, described, own_workspace)["candidates"] == 0
+    assert pd.read_parquet(own_workspace.candidates / "candidates.parquet").empty
+
+
+def test_families_are_the_known_matches_where_there_are_no_pairs(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path
+) -> None:
+    shutil.rmtree(own_workspace.pairs)
+    summary = run(tiny_recipe, described, own_workspace)
+    assert summary["pair_completeness"]["all"]["same family"]["matches"] == 10 * 6
+
+
+def test_vectors_that_are_given_find_their_own(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path, tmp_path: Path
+) -> None:
+    ids = [f"item-{number:03d}" for number in (3, 1, 39)]
+    values = np.array([[1, 0], [1, 0.1], [-1, 0]], dtype=np.float16)
+    folder = own_workspace.root / "given"
+    save_vectors(folder, ids, [values], 2, "model:a")
+    summary = run(tiny_recipe, described, own_workspace, f"embedding={folder}")
+    assert summary["ways"]["embedding"]["found"] == 1
+    found = pd.read_parquet(own_workspace.candidates / "candidates.parquet")
+    assert "embedding" in found.set_index(["item_a", "item_b"]).loc[("item-001", "item-003"), "found_by"]
+    save_vectors(folder, ids, [values], 2, "model:b")
+    with pytest.raises(InputError, match="another model"):
+        run(tiny_recipe, described, own_workspace, f"embedding={folder}")
+    save_vectors(folder, ["unknown"], [values[:1]], 2, "model:a")
+    with pytest.raises(InputError, match="none of its ids"):
+        run(tiny_recipe, described, own_workspace, f"embedding={folder}")
+
+
+@pytest.mark.parametrize("given_vectors", ["folder", "text=folder", "a/b=folder", "fine=nowhere"])
+def test_vectors_that_are_given_wrongly(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path, given_vectors: str
+) -> None:
+    with pytest.raises(InputError):
+        run(tiny_recipe, described, own_workspace, given_vectors)

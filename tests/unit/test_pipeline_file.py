@@ -1,0 +1,161 @@
+"""dvc.yaml is what the plan, the steps' definitions and their imports make of params.yaml."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlim.errors import InputError
+from mlim.recipe import load_recipe, resolve
+from mlim.recipe.shown import show_recipe
+from mlim.steps.pipeline import check_pipeline, pipeline_yaml, write_pipeline
+from mlim.steps.plan import everything
+from mlim.steps.stages import JUDGED_BY, SAME_RESULT, define_stages
+from mlim.workspace import Workspace
+from tests.watched_recipe import leaves
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project folder of the code and params.yaml alone."""
+    shutil.copytree(ROOT / "mlim", tmp_path / "mlim", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def stages(root: Path = ROOT) -> dict:
+    return yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+
+
+def test_the_committed_file_is_what_is_generated() -> None:
+    """Point 14: `mlim pipeline --check`, as the hook before a commit runs it."""
+    check_pipeline(ROOT)
+
+
+def test_a_new_import_is_noticed(project: Path) -> None:
+    """Point 14: a step that imports more depends on more, and the check says so in one sentence."""
+    write_pipeline(project)
+    check_pipeline(project)
+    assert "mlim/throughput.py" not in stages(project)["ablate"]["deps"]
+    step = project / "mlim" / "steps" / "ablate.py"
+    step.write_text(step.read_text() + "\n\ndef later() -> None:\n    import mlim.throughput\n")
+    with pytest.raises(InputError, match="run `mlim pipeline --write`") as refused:
+        check_pipeline(project)
+    assert len(refused.value.problems) == 1
+    write_pipeline(project)
+    assert "mlim/throughput.py" in stages(project)["ablate"]["deps"]
+
+
+def test_a_new_row_is_noticed(project: Path) -> None:
+    write_pipeline(project)
+    recipe = yaml.safe_load((project / "params.yaml").read_text())
+    recipe["rows"]["another"] = {**recipe["rows"]["no-mdo"], "pretraining": "itm-mlm-mam"}
+    (project / "params.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(InputError):
+        check_pipeline(project)
+    write_pipeline(project)
+    made = stages(project)["finetune-from-itm-mlm-mam"]
+    assert made["matrix"]["name"] == ["another"]
+    assert "build/demo/pretrain/itm-mlm-mam-s${item.seed}/model" in made["deps"]
+    assert "pretrainings.itm-mlm-mam" in made["params"]
+
+
+def test_a_setting_that_dvc_could_not_see_is_noticed(project: Path) -> None:
+    """params.yaml has no defaults and extends nothing: DVC reads the file alone."""
+    parameters = project / "params.yaml"
+    parameters.write_text("extends: demo\nname: demo\nimage: {size: 64}\n")
+    with pytest.raises(InputError, match=r"does not say seed and \d+ more.*mlim recipe show") as refused:
+        write_pipeline(project)
+    assert len(refused.value.problems) == 1
+    parameters.write_text(show_recipe(resolve(str(parameters))))
+    write_pipeline(project)
+
+
+def test_a_missing_file_is_noticed(project: Path) -> None:
+    with pytest.raises(InputError, match="is not what"):
+        check_pipeline(project)
+
+
+def test_without_recipe_or_code_it_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"params\.yaml"):
+        pipeline_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "needed"),
+    [
+        ("pairs", "data"),
+        ("validate", "data/catalog.yaml"),
+        ("pairs", "build/demo/items/quarantine.parquet"),
+        ("probe", "build/demo/pretrain"),
+        ("ablate", "build/demo/pretrain"),
+        ("register", "build/demo/pairs/summary.json"),
+        ("report", "build/demo/valid/summary.json"),
+    ],
+)
+def test_data_that_were_once_forgotten(stage: str, needed: str) -> None:
+    """Point 14: a change of any of these left the result as it was."""
+    assert needed in stages()[stage]["deps"]
+
+
+def test_every_dependency_on_code_exists() -> None:
+    for name, stage in stages().items():
+        code = [path for path in stage["deps"] if not path.startswith(("data", "build"))]
+        assert code
+        assert all((ROOT / path).exists() for path in code), name
+
+
+def test_everything_that_is_read_is_made_by_an_earlier_stage_or_is_the_catalog() -> None:
+    made = {"data", "data/catalog.yaml"}
+    for name, stage in stages().items():
+        for path in (path for path in stage["deps"] if path.startswith(("data", "build"))):
+            path = path.replace("${seeds[0]}", "${item.seed}").replace("recon-mlm-mam", "${item.name}")
+            places = {path, *map(str, Path(path).parents)}
+            assert places & made or any(other.startswith(f"{path}/") for other in made), f"{name}: {path}"
+        made |= {path for out in stage["outs"] for path in out}
+
+
+def test_every_setting_makes_a_stage_stale_or_is_said_to_change_no_result() -> None:
+    """Point 14: change each setting of the recipe: which stages follow it."""
+    recipe = load_recipe(str(ROOT / "params.yaml"))
+    known = [
+        section for each in define_stages(recipe, Workspace(Path("build/demo"))).values() for section in each.settings
+    ]
+    cells = {"${item.name}": [*recipe.rows, *recipe.pretrainings]}
+    filled = {section.replace("${item.name}", cell) for section in known for cell in cells["${item.name}"]}
+    recorded = {"name", "tracking"}  # the report and the registry alone say these: they follow the whole recipe
+    recorded |= {"match"}  # of commands that are no stages
+    recorded |= {f"gate.{key}" for key in type(recipe.gate).model_fields if key not in JUDGED_BY}  # of registration
+    shown = {f"rows.{row}.{key}" for row in recipe.rows for key in ("label",)}
+    for leaf in leaves(recipe.model_dump()):
+        sections = {leaf[:end] for end in (*(i for i, c in enumerate(leaf) if c == "."), len(leaf))}
+        assert sections & (filled | recorded | shown | set(SAME_RESULT)), leaf
+
+
+def test_what_changes_no_result_is_no_dependency() -> None:
+    recipe = load_recipe(str(ROOT / "params.yaml"))
+    assert set(SAME_RESULT) <= {key for leaf in leaves(recipe.model_dump()) for key in (leaf, leaf.rpartition(".")[0])}
+    for name, stage in stages().items():
+        followed = [key for key in stage["params"] if isinstance(key, str)]
+        for quiet in SAME_RESULT:
+            assert not [key for key in followed if f"{quiet}.".startswith(f"{key}.")], f"{name} follows {quiet}"
+
+
+def test_every_setting_that_is_followed_is_in_params_yaml() -> None:
+    """DVC refuses a stage whose parameter is missing."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    sections = {
+        leaf[:end] for leaf in leaves(params) for end in (*(i for i, c in enumerate(leaf) if c == "."), len(leaf))
+    }
+    for stage in stages().values():
+        for name in stage.get("matrix", {}).get("name", [""]):
+            keys = [key.replace("${item.name}", name) for key in stage["params"] if isinstance(key, str)]
+            assert set(keys) <= sections
+
+
+def test_the_stages_keep_the_names_of_the_plan() -> None:
+    recipe = load_recipe(str(ROOT / "params.yaml"))
+    assert {stage.kind for stage in everything(recipe)} == set(stages())

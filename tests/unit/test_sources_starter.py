@@ -1,0 +1,192 @@
+import pandas as pd
+import pytest
+import yaml
+
+from mlim.catalog.description import load_description
+from mlim.errors import InputError
+from mlim.sources.starter import starter_yaml
+from tests.shop_tables import write_lamps, written
+
+
+@pytest.fixture
+def table(tmp_path):
+    return write_lamps(tmp_path)
+
+
+def test_every_column_is_guessed(table):
+    description = load_description(written(table))
+    assert description.table == table
+    assert description.images == table.parent / "photos"
+    assert (description.columns.id, description.columns.image.column) == ("Article No", "photo")
+    assert description.columns.family == "style_code"
+    assert description.text_columns == ("title", "kind", "colour", "story")
+
+
+def test_pairs_are_proposed_but_left_to_the_person(table):
+    text = starter_yaml(table)
+    assert "# decided_by: [colour]  # differs inside 100% of the families" in text
+    assert "# same: [kind]" in text
+    assert load_description(written(table)).pairs.decided_by == ()
+
+
+def test_the_proposal_says_what_to_do_when_it_is_taken(table):
+    path = written(table)
+    path.write_text(path.read_text().replace("# decided_by: [colour]", "decided_by: [colour]"))
+    with pytest.raises(InputError, match=r"take it out of columns\.text"):
+        load_description(path)
+
+
+def test_it_may_lie_in_another_folder(table, tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    description = load_description(written(table, folder))
+    assert description.table.resolve() == table
+    assert description.images.resolve() == table.parent / "photos"
+
+
+def test_names_that_yaml_would_misread_are_quoted(tmp_path):
+    frame = pd.DataFrame({"no": ["1", "2"], "a: b": ["x.jpg", "y.jpg"], "#c": ["one", "two"], "größe, cm": ["k", "m"]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    description = load_description(written(tmp_path / "t.csv"))
+    assert description.columns.image.column == "a: b"
+    assert description.columns.id == "no"
+    assert set(description.text_columns) == {"#c", "größe, cm"}
+
+
+@pytest.mark.parametrize(
+    "columns", [{"only": ["a", "b"], "o": ["", ""]}, {"a": ["", ""], "b": ["", ""]}, {"a": ["1"], "b": ["x.png"]}]
+)
+def test_a_poor_table_still_gives_a_file_to_start_from(tmp_path, columns):
+    pd.DataFrame(columns).to_csv(tmp_path / "t.csv", index=False)
+    text = starter_yaml(tmp_path / "t.csv")
+    assert "NOT FOUND" in text
+    assert set(yaml.safe_load(text)) == {"source", "table", "images", "columns", "pairs"}
+
+
+@pytest.mark.parametrize(
+    ("written_as", "on_disk"),
+    [("caf\u00e9.jpg", "cafe\u0301.jpg"), ("/inner/a.jpg", "inner/a.jpg"), ("inner\\a.jpg", "inner/a.jpg")],
+)
+def test_pictures_are_looked_for_as_ingest_finds_them(tmp_path, written_as, on_disk):
+    """Point 11: a folder is found through the spellings that are the same."""
+    picture = tmp_path / "photos" / on_disk
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"one")
+    pd.DataFrame({"id": ["1"], "image": [written_as]}).to_csv(tmp_path / "t.csv", index=False)
+    assert "images: photos  # 1 of the first 1 pictures were found here" in starter_yaml(tmp_path / "t.csv")
+
+
+def test_a_folder_that_spells_its_pictures_otherwise_is_proposed_with_both_spellings(tmp_path):
+    """Point 11: a new user is told at once, not by a quarantine of all rows."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "my photo.JPG").write_bytes(b"one")
+    pd.DataFrame({"id": ["1"], "image": ["my%20photo.jpg"]}).to_csv(tmp_path / "t.csv", index=False)
+    text = starter_yaml(tmp_path / "t.csv")
+    told = "the table writes 'my%20photo.jpg', but the folder 'my photo.JPG'"
+    assert f"images: photos  # 0 of the first 1 pictures were found here: {told}" in text
+    assert yaml.safe_load(text)["images"] == "photos"
+
+
+def test_an_unreadable_table_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such table"):
+        starter_yaml(tmp_path / "none.csv")
+
+
+def test_a_pattern_over_folders_stands_beside_their_parent(table, tmp_path):
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "t.csv").write_text(table.read_text())
+    path = tmp_path / "catalog.yaml"
+    path.write_text(starter_yaml(tmp_path / "*" / "t.csv"))
+    assert 'table: "*/t.csv"' in path.read_text()
+    assert load_description(path).images == tmp_path / "photos"
+
+
+@pytest.mark.parametrize("address", ["https://shop.example/{}.jpg", "http://shop.example/{}.jpg?w=200", "HTTPS://x/{}"])
+def test_addresses_need_no_folder(table, address):
+    frame = pd.read_csv(table, dtype=str)
+    frame["page"] = [f"https://shop.example/item/{number}" for number in range(12)]
+    frame["photo"] = [address.format(number) for number in range(12)]
+    frame.to_csv(table, index=False)
+    path = written(table)
+    description = load_description(path)
+    assert description.columns.image.column == "photo"
+    assert description.images is None
+    assert "page" not in description.text_columns
+    proposal = path.read_text().replace("# download:", "download:").replace("#   ", "  ")
+    path.write_text(proposal)
+    assert load_description(path) == description
+
+
+@pytest.mark.parametrize("encoding", ["windows-1252", "utf-16", "utf-8", "utf-8-sig"])
+def test_the_encoding_is_found(table, encoding):
+    text = table.read_text().replace("Lamp number", "Lämpchen für Größe").replace("colour", "café")
+    table.write_bytes(text.encode(encoding))
+    description = load_description(written(table))
+    assert description.encoding == encoding.removesuffix("-sig")
+    assert "café" in description.text_columns
+
+
+def test_a_few_broken_rows_are_left_out(table):
+    broken = b'1,"a\n2"2\n'
+    table.write_bytes(table.read_bytes() + b"x,y\n" + broken + b"Gr\xfc\xdfe,1\n" + "Grüße,1\nGrüße,2\n".encode())
+    path = written(table)
+    assert "# 2 more rows could not be read" in path.read_text()
+    assert load_description(path).encoding == "utf-8"
+
+
+def test_a_table_of_broken_rows_says_what_is_wrong_with_the_first(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2,3\n1,2,3\n")
+    with pytest.raises(InputError, match="line 2: 3 cells, but the header has 2"):
+        starter_yaml(tmp_path / "t.csv")
+
+
+def test_the_usual_delimiter_is_not_written(table):
+    """Point 7: what the name says already is not repeated."""
+    assert "delimiter" not in written(table).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("t.csv", "sku~title~photo\n1~a~1.jpg\n", "has one column (`sku~title~photo`).*--delimiter"),
+        ("t.tsv", "sku\n1\n", "has one column (`sku`)"),
+        ("t.jsonl", '{"sku": 1}\n', "has one column (`sku`)"),
+        ("t.csv", "a,a\n1,2\n", "has one column (none that has a name of its own)"),
+    ],
+)
+def test_a_table_of_one_column_is_no_catalog(tmp_path, name, content, told):
+    """Point 7: no catalog.yaml has the whole line for its only column."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=told.replace("(", r"\(").replace(")", r"\)")):
+        starter_yaml(tmp_path / name)
+
+
+def test_a_delimiter_can_be_given(table):
+    """Point 7: a delimiter that is not looked for is named."""
+    pd.read_csv(table, dtype=str).to_csv(table, index=False, sep="~")
+    text = starter_yaml(table, delimiter="~")
+    assert 'delimiter: "~"' in text
+    (table.parent / "catalog.yaml").write_text(text)
+    assert load_description(table.parent / "catalog.yaml").columns.id == "Article No"
+    with pytest.raises(InputError, match="--delimiter must be one character"):
+        starter_yaml(table, delimiter="~~")
+
+
+def test_a_sku_that_repeats_on_a_few_rows_names_the_items_still(tmp_path):
+    """Point 8: shops add a row for each language; a title that differs in each row is no id because of that."""
+    rows = [
+        {
+            "sku": f"M{n}",
+            "lang": "",
+            "name": f"Big bag no {n}",
+            "image": f"{n}.jpg",
+            "style": f"s{n // 3}",
+            "image no": n % 4,
+        }
+        for n in range(24)
+    ]
+    rows += [{"sku": f"M{n}", "lang": "de", "name": f"Grosse Tasche {n}"} for n in range(0, 24, 4)]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    columns = load_description(written(tmp_path / "t.csv")).columns
+    assert (columns.id, columns.image.column, columns.family) == ("sku", "image", "style")

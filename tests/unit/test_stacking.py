@@ -1,0 +1,198 @@
+"""The stack of the matcher with simple systems: fitted honestly, stored without pickle, the same when served."""
+
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from mlim.console import SilentBar
+from mlim.errors import InputError
+from mlim.recipe import StackConfig
+from mlim.shards.items import ItemStore
+from mlim.stacking.attributes import OTHER, agreements, chosen_attributes, fit_classifiers
+from mlim.stacking.combine import combine, cross_fitted
+from mlim.stacking.items import describe
+from mlim.stacking.parts import TREES, WORDS, Learned, fit_parts
+from mlim.stacking.stack import CANDIDATES, MATCHER, STACK, WITHOUT_MATCHER, choose_scorer, only_matcher, stack_parts
+from mlim.stacking.storage import load_stack, save_stack
+
+SEED, FOLDS = 0, 2
+AGREE = "agree:kind"
+
+
+@pytest.fixture(scope="module")
+def learned(tiny_workspace):
+    store = ItemStore.open(tiny_workspace.items, tiny_workspace.valid / "index.parquet")
+    ids = list(store.ids)
+    members = pd.read_parquet(tiny_workspace.pairs / "items.parquet").set_index("id").loc[ids]
+    index = pd.read_parquet(tiny_workspace.valid / "index.parquet").set_index("id").loc[ids]
+    pairs = pd.read_parquet(tiny_workspace.pairs / "pairs.parquet")
+    place = {item: number for number, item in enumerate(ids)}
+    first, second = (pairs[side].map(place).to_numpy() for side in ("item_a", "item_b"))
+    training = (members["split"] == "train").to_numpy()
+    attributes = [json.loads(cell) for cell in index["attributes"]]
+    return Learned(
+        items=describe(store, ids, SilentBar()),
+        training_items=training,
+        families=members["component"].to_numpy(),
+        values=chosen_attributes([], attributes, training, most=1, most_values=40),
+        first=first,
+        second=second,
+        labels=pairs["label"].to_numpy(np.int64),
+        training=(pairs["split"] == "train").to_numpy(),
+        validation=(pairs["split"] == "validation").to_numpy(),
+    )
+
+
+@pytest.fixture(scope="module")
+def parts(learned):
+    return fit_parts(learned, FOLDS, SEED)
+
+
+def scores_of(parts, learned):
+    return parts.scores(learned.items, learned.first, learned.second)
+
+
+def test_every_part_scores_every_pair_whatever_the_order_of_its_items(parts, learned):
+    scores = scores_of(parts, learned)
+    assert list(scores) == [TREES, WORDS, AGREE]
+    assert scores.notna().all(axis=None)
+    assert ((scores >= 0) & (scores <= 1)).all(axis=None)
+    turned = parts.scores(learned.items, learned.second, learned.first)
+    pd.testing.assert_frame_equal(scores, turned, rtol=1e-6)
+
+
+def test_a_pair_is_scored_the_same_alone_and_among_others(parts, learned):
+    """A served request holds other items than the batch that was judged."""
+    alone = describe_pair(learned, 3)
+    found = parts.scores(alone, np.array([0]), np.array([1]))
+    pd.testing.assert_frame_equal(found, scores_of(parts, learned).iloc[[3]].reset_index(drop=True), rtol=1e-5)
+
+
+def describe_pair(learned, pair):
+    places = (learned.first[pair], learned.second[pair])
+    return type(learned.items)(*([column[place] for place in places] for column in learned.items))
+
+
+def test_a_stored_stack_gives_the_same_scores_and_the_same_bytes(parts, learned, tmp_path):
+    scores = scores_of(parts, learned)
+    combination = combine(scores, list(scores), learned.labels)
+    paths = [tmp_path / "one.skops", tmp_path / "other.skops"]
+    for path in paths:
+        save_stack(path, parts, combination)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    again, combined = load_stack(paths[0])
+    pd.testing.assert_frame_equal(scores_of(again, learned), scores)
+    np.testing.assert_array_equal(combined.score(scores), combination.score(scores))
+    assert combined.weights == combination.weights
+    refitted = fit_parts(learned, FOLDS, SEED)
+    save_stack(paths[1], refitted, combination)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_nothing_that_runs_code_is_read(tmp_path):
+    """A stack file is data: what names another type is refused before it is built."""
+    path = tmp_path / "stack.skops"
+    with zipfile.ZipFile(path, "w") as archive:
+        node = {"__class__": "Popen", "__module__": "subprocess", "__loader__": "ObjectNode", "content": None}
+        archive.writestr("schema.json", json.dumps({**node, "protocol": 2, "_skops_version": "0.16"}))
+    with pytest.raises(InputError, match="holds no stack that can be read"):
+        load_stack(path)
+
+
+def test_probabilities_of_training_items_are_out_of_fold(learned):
+    """A value that only one family has is certain for a classifier that saw the item, and unknown to the others."""
+    values = ["rare" if family == 0 else f"common {family % 2}" for family in learned.families]
+    training = np.ones(len(values), dtype=bool)
+    classifiers, found = fit_classifiers(learned.items, {"x": values}, training, learned.families, 5, SEED)
+    place = list(classifiers.by_name["x"].classes_).index("rare")
+    rare = np.array(values) == "rare"
+    seen = classifiers.probabilities(learned.items)["x"][rare, place]
+    assert (found["x"][rare, place] < seen).all()
+
+
+def test_what_decides_labels_gets_a_classifier_first():
+    deciding = [
+        {"pattern": "dots"},
+        {"pattern": "stripes"},
+        {"pattern": "rare"},
+        {"pattern": "dots"},
+        {"pattern": "stripes"},
+    ]
+    attributes = [{"brand": "one", "colour": colour} for colour in ("red", "blue", "red", "blue", "")]
+    training = np.ones(5, dtype=bool)
+    found = chosen_attributes(deciding, attributes, training, most=2, most_values=2)
+    assert list(found) == ["pattern", "colour"]  # one brand tells nothing
+    assert found["pattern"] == ["dots", "stripes", OTHER, "dots", "stripes"]
+    assert found["colour"][-1] == OTHER
+    assert chosen_attributes(deciding, attributes, training, most=0, most_values=2) == {}
+
+
+def test_agreement_is_the_probability_of_the_same_value():
+    sure, unsure = np.float32([1, 0]), np.float32([0.5, 0.5])
+    found = agreements({"x": np.stack([sure, unsure])}, np.array([0, 0, 1]), np.array([0, 1, 1]))
+    np.testing.assert_allclose(found["agree:x"], [1, 0.5, 0.5])
+
+
+def judged(generator, size=400, families=80):
+    """Two parts that each know half of the label, one that knows nothing, and one that only repeats it for chance."""
+    labels = generator.integers(2, size=size)
+    logits = {name: skill * (2 * labels - 1) + generator.normal(size=size) for name, skill in SKILLS.items()}
+    frame = pd.DataFrame({name: 1 / (1 + np.exp(-values)) for name, values in logits.items()})
+    return frame, labels, np.repeat(generator.integers(families, size=size)[:, None], 2, axis=1)
+
+
+SKILLS = {MATCHER: 1.0, TREES: 1.0, WORDS: 0.0}
+
+
+def test_the_stack_is_better_than_its_parts_and_is_what_is_registered():
+    frame, labels, families = judged(np.random.default_rng(1))
+    validation = np.arange(len(labels)) < 200
+    found = stack_parts(frame, labels, families, validation, StackConfig())
+    test = ~validation
+    reached = {str(name): average_precision_score(labels[test], found.scores[name][test]) for name in found.scores}
+    assert reached[STACK] > max(reached[name] for name in SKILLS)
+    assert reached[STACK] > reached[WITHOUT_MATCHER]
+    assert found.chosen == STACK
+    assert found.combinations[STACK].weights[MATCHER] > 3 * abs(found.combinations[STACK].weights[WORDS])
+    assert set(found.scores) == {*SKILLS, STACK, *(f"stack without {name}" for name in SKILLS)}
+
+
+def test_a_matcher_that_knows_nothing_is_left_out():
+    frame, labels, families = judged(np.random.default_rng(2))
+    frame[MATCHER] = np.random.default_rng(3).uniform(size=len(labels))
+    found = stack_parts(frame, labels, families, np.arange(len(labels)) < 200, StackConfig())
+    assert found.chosen != MATCHER
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_cross_fitting_finds_nothing_where_nothing_is(seed):
+    """Scores of noise must not look good on the pairs that the combination was fitted on."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(2, size=200)
+    noise = pd.DataFrame(generator.uniform(size=(200, 30)), columns=[str(number) for number in range(30)])
+    families = np.repeat(np.arange(200)[:, None], 2, axis=1)
+    crossed = cross_fitted(noise, list(noise), labels, families, 5)
+    fitted = combine(noise, list(noise), labels).score(noise)
+    assert average_precision_score(labels, crossed) < average_precision_score(labels, fitted)
+
+
+def test_pairs_that_all_share_a_family_are_still_scored():
+    frame, labels, _ = judged(np.random.default_rng(4), size=40)
+    found = cross_fitted(frame, list(frame), labels, np.zeros((40, 2), dtype=np.int64), 5)
+    assert np.isfinite(found).all()
+
+
+def test_policies():
+    reached = dict.fromkeys(CANDIDATES, 0.5)
+    assert choose_scorer(reached, StackConfig()) == MATCHER
+    assert choose_scorer({**reached, STACK: 0.6}, StackConfig()) == STACK
+    assert choose_scorer({**reached, STACK: 0.6}, StackConfig(register_policy="matcher")) == MATCHER
+    alone = only_matcher(np.array([0.1, 0.9]), np.array([0, 1]), np.array([True, True]))
+    assert (alone.chosen, alone.validation) == (MATCHER, {MATCHER: 1.0})
