@@ -42,9 +42,10 @@ class MatchRules(Config):
         default=(), description="rules; two items that agree in every column of a rule are candidates"
     )
     never: tuple[Never, ...] = Field(default=(), description="pairs that never match")
-    families: Literal["any", "within", "across"] = Field(
-        default="any",
-        description="within: items of two families never match; across: items of one family never match",
+    families: Literal["any", "within", "across"] | None = Field(
+        default=None,
+        description="within: items of two families never match; across: items of one family never match; null: within "
+        "for a model that was trained on mismatches inside families alone, else any",
     )
 
     @model_validator(mode="after")
@@ -62,6 +63,12 @@ class MatchRules(Config):
                 yield f"matching.blocks: rule {number} needs a column without a band"
             if sum(column.band is not None for column in block) > 1:
                 yield f"matching.blocks: rule {number} has more than one band; leave one"
+
+    def with_families(self, trained_across_families: bool) -> Self:
+        """These rules with `families` decided, for a model that was or was not trained on mismatches across them."""
+        if self.families is not None:
+            return self
+        return self.model_copy(update={"families": "any" if trained_across_families else "within"})
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class HardRules:
     @property
     def any(self) -> bool:
         """Whether any pair can be forbidden."""
-        return bool(self.rules.never) or self.rules.families != "any"
+        return bool(self.rules.never) or self.rules.families in ("within", "across")
 
     def reasons(self, first: Numbers, second: Numbers) -> NDArray[np.int64]:
         """For each pair (n,) of items by place: the number of the rule that forbids it in `sentences`, else -1."""
@@ -43,8 +43,8 @@ class HardRules:
     @property
     def sentences(self) -> list[str]:
         """What each number of `reasons` says."""
-        family = {"within": "items of two families", "across": "items of one family", "any": ""}
-        return [*map(_sentence, ((rule.same, rule.differ) for rule in self.rules.never)), family[self.rules.families]]
+        family = {"within": "items of two families", "across": "items of one family"}.get(self.rules.families or "", "")
+        return [*map(_sentence, ((rule.same, rule.differ) for rule in self.rules.never)), family]
 
     def _by_columns(self, first: Numbers, second: Numbers) -> list[NDArray[np.bool_]]:
         place = {name: number for number, name in enumerate(self.rules.columns)}
@@ -64,7 +64,7 @@ class HardRules:
                 return np.asarray(known & ~equal)
             case "across":
                 return np.asarray(known & equal)
-            case "any":
+            case "any" | None:
                 return np.zeros(len(first), dtype=bool)
 
 

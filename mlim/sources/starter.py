@@ -465,6 +465,7 @@ def _render_pairs(guess: _Guess) -> Iterator[str]:
         yield "  # decided_by: [COLUMN]  # no column with few values differs inside a family"
     same = ", ".join(map(_scalar, guess.same)) or "COLUMN"
     yield f"  # same: [{same}]  # compare only items that are equal in these"
+    yield "  # negatives: {text: 0.2, image: 0.2}  # also look-alikes of other families, for matches across families"
     yield "  # labelled: pairs.csv  # or your own pairs instead"
 
 

@@ -57,16 +57,24 @@ class _Inputs:
 
 
 def find_candidates(
-    recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal, given: Sequence[str] = ()
+    recipe: Recipe,
+    catalog: Path,
+    workspace: Workspace,
+    terminal: Terminal,
+    given: Sequence[str] = (),
+    *,
+    trained_across_families: bool = True,
 ) -> dict[str, Any]:
     """Write candidates.parquet and summary.json; return the summary.
 
-    `given` are sets of vectors, NAME=FOLDER each. Needs `validate`; with the pairs of `mlim pairs`, how many known
-    matches are kept is told too. `InputError` for vectors or an index of another model.
+    `given` are sets of vectors, NAME=FOLDER each. `trained_across_families`: see `MatchRules.with_families`. Needs
+    `validate`; with the pairs of `mlim pairs`, how many known matches are kept is reported too. `InputError` for
+    vectors or an index of another model.
     """
     inputs, vectors = _read(recipe, catalog, workspace), _given(given)
     settings = inputs.settings
-    blocks, rules = read_rules(inputs.items, inputs.description.matching, inputs.description.values)
+    matching = inputs.description.matching.with_families(trained_across_families)
+    blocks, rules = read_rules(inputs.items, matching, inputs.description.values)
     with atomic_folder(workspace.candidates) as folder, candidate_store(len(inputs.items), settings.memory_mb) as found:
         for block in blocks:
             found.add_block(block, settings.max_block)

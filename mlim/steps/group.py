@@ -56,11 +56,14 @@ def group_items(
     terminal: Terminal,
     scores: Path | None = None,
     threshold: float | None = None,
+    *,
+    trained_across_families: bool = True,
 ) -> dict[str, Any]:
     """Write groups.parquet, groups.csv, conflicts.csv and summary.json; return the summary.
 
     `scores` is a table item_a, item_b, score (.parquet or .csv; default: that of `mlim score`); pairs without a score
-    are no evidence. `threshold`: from which score on a pair matches; default: that of `mlim evaluate`. With the pairs
+    are no evidence. `threshold`: from which score on a pair matches; default: that of `mlim evaluate`.
+    `trained_across_families`: see `MatchRules.with_families`. With the pairs
     of `mlim pairs`, the groups are judged on the test pairs. `InputError` for a table of other items.
     """
     items = _read_items(workspace)
@@ -69,7 +72,7 @@ def group_items(
     description, limits = load_description(catalog), recipe.match.groups
     lowest = _threshold(workspace) if threshold is None else threshold
     rules = GroupRules(limits.method, lowest, limits.max_items, limits.min_inner)
-    _, never = read_rules(items, description.matching, description.values)
+    _, never = read_rules(items, description.matching.with_families(trained_across_families), description.values)
     found = group_pairs(len(ids), scored.pairs, never, rules)
     table = _table(found, scored.pairs, ids)
     summary = {

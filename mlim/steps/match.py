@@ -64,13 +64,16 @@ def match(
     promised = None if precision is None else _promised(model, recipe, workspace, precision)
     threshold = model.threshold if promised is None else promised.threshold
     prepare_items(recipe, catalog, workspace, terminal)
-    candidates = find_candidates(recipe, catalog, workspace, terminal)
+    across = model.settings.trained_across_families
+    candidates = find_candidates(recipe, catalog, workspace, terminal, trained_across_families=across)
     scores, pairs = workspace.scores / SCORES_FILE, workspace.candidates / CANDIDATES_FILE
     scored = score_pairs(
         model, pairs, scores, recipe, workspace, terminal, threshold=threshold, workers=workers, force=True
     )
-    groups = group_items(recipe, catalog, workspace, terminal, scores, scored["threshold"])
-    warning = "" if model.settings.trained_across_families else _unseen_pairs(catalog)
+    groups = group_items(
+        recipe, catalog, workspace, terminal, scores, scored["threshold"], trained_across_families=across
+    )
+    warning = "" if across else _in_families_alone(catalog)
     if warning:
         terminal.warn(warning)
     summary = {
@@ -120,15 +123,19 @@ def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, precis
     return promised
 
 
-def _unseen_pairs(catalog: Path) -> str:
-    """What to do about a model that has seen no mismatch across families; empty where only families match."""
-    if load_description(catalog).matching.families == "within":
-        return ""
-    return (
-        "the model was trained on mismatches inside families alone: its scores of items of two families mean nothing; "
-        f"set `matching.families: within` in {catalog}, or train with mismatches across families "
-        "(`pairs.negatives.random`, docs/pairs.md)"
-    )
+def _in_families_alone(catalog: Path) -> str:
+    """What a model that has seen no mismatch across families means for a catalog; empty where that was decided."""
+    description = load_description(catalog)
+    trained = "the model was trained on mismatches inside families alone"
+    remedy = "train with mismatches across families (`pairs.negatives`, docs/pairs.md)"
+    if description.columns.family is None or description.matching.families == "any":
+        return f"{trained}: its scores of items of two families mean nothing; {remedy}"
+    if description.matching.families is None:
+        return (
+            f"{trained}, so items of two families were not compared; to find matches across families, {remedy}; "
+            f"`matching.families: within` in {catalog} says that families alone match"
+        )
+    return ""
 
 
 def _completeness(candidates: Mapping[str, Any]) -> str:

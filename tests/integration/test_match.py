@@ -104,11 +104,20 @@ def test_a_promise_raises_the_threshold_of_pairs_and_groups(model, tiny_recipe, 
         step._promised(model, tiny_recipe, own_workspace, 0.9)
 
 
-@pytest.mark.parametrize(("families", "warned"), [("any", True), ("within", False)])
-def test_a_model_that_saw_no_pair_across_families_is_warned_of(tiny_recipe, tmp_path, quiet, families, warned):
+@pytest.mark.parametrize(
+    ("families", "warning"), [("any", "mean nothing"), (None, "were not compared"), ("within", "")]
+)
+def test_a_model_that_saw_no_pair_across_families_compares_none_unless_asked(
+    tiny_recipe, tmp_path, quiet, families, warning
+):
     model = build(tiny_recipe, "separate", trained_across_families=False)
     shop = small_catalog(tmp_path / "shop", rows=6)
     shop.write(matching={"families": families})
     summary = run(model, shop, tmp_path, quiet, write=False)
-    assert ("inside families alone" in summary["warning"]) is warned
-    assert ("Warning:" in (tmp_path / "out" / "matches.html").read_text()) is warned
+    assert warning in summary["warning"]
+    assert bool(summary["warning"]) is bool(warning)
+    assert ("Warning:" in (tmp_path / "out" / "matches.html").read_text()) is bool(warning)
+    family = {row["sku"]: row["product"] for row in shop.rows}
+    found = pd.read_parquet(tmp_path / "out" / "pairs.parquet")
+    crossing = [family[one] != family[other] for one, other in zip(found["item_a"], found["item_b"], strict=True)]
+    assert any(crossing) is (families == "any")
