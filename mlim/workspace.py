@@ -78,13 +78,16 @@ class Workspace:
         return self.root / "experiments"
 
     @property
-    def variants(self) -> Path:
-        """Work folders of variants of the recipe, which share items and pairs with this one."""
+    def experiment_runs(self) -> Path:
+        """Work folders of the runs of experiments, which share items and pairs with this one.
+
+        The folder keeps the name that earlier versions gave it, so that their trainings are found.
+        """
         return self.root / "variants"
 
-    def variant(self, name: str) -> "Workspace":
-        """The work folder of one variant."""
-        return Workspace(self.variants / name)
+    def experiment_run(self, name: str) -> "Workspace":
+        """The work folder of one run of an experiment."""
+        return Workspace(self.experiment_runs / name)
 
     def samples(self, stage: str, name: str, seed: int, again: int = 0) -> Path:
         """What a running training leaves to look at: reconstructions/step-*.png, trace.json.gz."""

@@ -105,10 +105,10 @@ def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
 def _compare_all(session: Session, jobs: int | None) -> None:
     with session.loading():
         from mlim.steps.ablate import ablate as run_step
-        from mlim.steps.runs import train_missing
-        from mlim.steps.variants import Variant
+        from mlim.steps.experiment_runs import ExperimentRun
+        from mlim.steps.trainings import train_missing
 
-    train_missing([Variant(session.recipe, session.workspace)], session.terminal, jobs)
+    train_missing([ExperimentRun(session.recipe, session.workspace)], session.terminal, jobs)
     summary = run_step(session.recipe, session.workspace, session.terminal)
     session.show(summary, session.results_table())
 

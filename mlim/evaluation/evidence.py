@@ -82,7 +82,7 @@ def read_evidence(workspace: Workspace, trained: Mapping[str, TrainedRow], split
     """The evidence in a work folder on the pairs of one split; what is not there is not in it.
 
     `trained` says for each row that is compared where its trainings lie: in this work folder, or in another one where
-    no row of one recipe can express it (a variant). The pairs have to be the same.
+    no row of one recipe can express it (a run of an experiment). The pairs have to be the same.
     """
     probe = _json(workspace.probe / SUMMARY)
     path = workspace.pairs / "pairs.parquet"

@@ -54,7 +54,7 @@ def label_curve(
 ) -> tuple[LabelPoint, ...]:
     """The points of the curve that `evidence` holds, from few pairs to many; none where there are fewer than two.
 
-    `lines` are the row with pre-training and the one without. Their own trainings count, and those of variants that
+    `lines` are the row with pre-training and the one without. Their own trainings count, and those of runs that
     differ from them in nothing but the number of pairs. All points have the seeds that all of them were trained with.
     """
     if evidence.pairs is None or not set(lines) <= trained.keys():

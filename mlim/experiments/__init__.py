@@ -1,6 +1,6 @@
-"""Declared experiments: which rows of a recipe, and which variants of it, answer a question.
+"""Declared experiments: which rows of a recipe, and which runs of it with other settings, answer a question.
 
-An experiment is a YAML file of this package. Rows are the recipe's own; a variant is the recipe with a few settings
+An experiment is a YAML file of this package. Rows are the recipe's own; a run is the recipe with a few settings
 changed, of which the main row is trained (`main=ROW` among the settings names another one). What is to be chosen is
 judged on the validation pairs, so that the test pairs, on which claims are judged, have never chosen anything.
 """
@@ -23,7 +23,7 @@ class ExperimentPlan(Config):
 
     question: str
     rows: tuple[str, ...]
-    variants: Mapping[PlainName, tuple[str, ...]]
+    runs: Mapping[PlainName, tuple[str, ...]]
     probe: bool
     judged_on: Literal["test", "validation"]
     equal_budgets: bool
@@ -42,9 +42,9 @@ def experiment_names() -> list[str]:
 
 
 def judged_on_test() -> frozenset[str]:
-    """The variants of all experiments whose test scores may be looked at."""
+    """The runs of all experiments whose test scores may be looked at."""
     plans = map(load_experiment, experiment_names())
-    return frozenset(variant for plan in plans if plan.judged_on == "test" for variant in plan.variants)
+    return frozenset(run for plan in plans if plan.judged_on == "test" for run in plan.runs)
 
 
 def load_experiment(name: str) -> ExperimentPlan:

@@ -156,7 +156,7 @@ def find_trainings(folder: Path, tracking: TrackingConfig) -> tuple[list[Trainin
 
 
 def _candidates(folder: Path, left: list[str]) -> Iterator[tuple[Workspace, list[tuple[Stage, Path]]]]:
-    """What may be trainings, by work folder: `folder`'s own and its variants', or `folder` alone."""
+    """What may be trainings, by work folder: `folder`'s own and those of its experiments' runs, or `folder` alone."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give a work folder or that of one training")
     own, place = Workspace(folder), folder.resolve()
@@ -165,7 +165,7 @@ def _candidates(folder: Path, left: list[str]) -> Iterator[tuple[Workspace, list
     if single and not any(results.is_dir() for results in training_folders(own).values()):
         yield above, single
         return
-    for workspace in (own, *(Workspace(path) for path in _folders(folder, own.variants, left))):
+    for workspace in (own, *(Workspace(path) for path in _folders(folder, own.experiment_runs, left))):
         if candidates := list(_of(folder, workspace, left)):
             yield workspace, candidates
 

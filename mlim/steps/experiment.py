@@ -13,9 +13,9 @@ from mlim.files import mark, write_json
 from mlim.recipe import Recipe
 from mlim.report.figures import draw_label_curves
 from mlim.report.labels import label_lines
+from mlim.steps.experiment_runs import ExperimentRun, label_points, recipe_of_run, rows_of, trained_rows
 from mlim.steps.probe import probe
-from mlim.steps.runs import train_missing
-from mlim.steps.variants import Variant, label_points, rows_of, trained_rows, variant_of
+from mlim.steps.trainings import train_missing
 from mlim.workspace import Workspace
 from mlim.writer import record_recipe
 
@@ -25,19 +25,19 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Train (`jobs` at a time) and compare one plan; writes experiments/NAME.json into the work folder and returns it.
 
-    Every row and variant has its PR-AUC by seed and its difference to the main row, on the same pairs, with an interval
-    over families and seeds. Where variants learn from fewer pairs, the curve over their numbers is there too
+    Each row and run has its PR-AUC by seed and its difference to the main row, on the same pairs, with an interval
+    over families and seeds. Where runs learn from fewer pairs, the curve over their numbers is there too
     (`label_curve`), drawn in experiments/NAME.png. `InputError` for an unknown experiment, missing inputs or
     results of other settings, `DataError` when budgets differ that have to be equal.
     """
     plan = load_experiment(name)
     terminal.say(f"experiment {name}: {plan.question}")
     chosen = rows_of(recipe, plan)
-    variants = _prepare_variants(recipe, workspace, plan)
-    train_missing([Variant(chosen, workspace), *variants.values()], terminal, jobs)
+    runs = _prepare_runs(recipe, workspace, plan)
+    train_missing([ExperimentRun(chosen, workspace), *runs.values()], terminal, jobs)
     if plan.probe:
         probe(recipe, workspace, terminal)
-    trained = trained_rows(chosen, workspace, variants)
+    trained = trained_rows(chosen, workspace, runs)
     evidence = read_evidence(workspace, trained, plan.judged_on)
     about = {"experiment": name, "question": plan.question, "judged_on": plan.judged_on}
     rows = compare(chosen, evidence, plan.equal_budgets)
@@ -51,29 +51,29 @@ def run_experiment(
     return summary
 
 
-def _prepare_variants(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) -> dict[str, Variant]:
-    """A work folder for every variant, on the same items and pairs, and the same pre-training where that is equal."""
+def _prepare_runs(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) -> dict[str, ExperimentRun]:
+    """A work folder for every run, on the same items and pairs, and the same pre-training where that is equal."""
     if not workspace.pairs.is_dir():
         raise InputError(f"{workspace.pairs} is missing; run `mlim pairs` first, or give --catalog")
-    variants = {}
-    for name, settings in plan.variants.items():
-        variant = Variant(variant_of(recipe, name, settings), workspace.variant(name))
-        variant.workspace.root.mkdir(parents=True, exist_ok=True)
-        mark(variant.workspace.root)
+    runs = {}
+    for name, settings in plan.runs.items():
+        run = ExperimentRun(recipe_of_run(recipe, name, settings), workspace.experiment_run(name))
+        run.workspace.root.mkdir(parents=True, exist_ok=True)
+        mark(run.workspace.root)
         shared = [workspace.items, workspace.valid, workspace.pairs, workspace.cache]
-        if _same_pretraining(recipe, variant.recipe):
+        if _same_pretraining(recipe, run.recipe):
             shared.append(workspace.pretrained("", 0).parent)
         for folder in shared:
-            _link(folder, variant.workspace.root / folder.name)
-        record_recipe(variant.workspace, variant.recipe.record)
-        variants[name] = variant
-    return variants
+            _link(folder, run.workspace.root / folder.name)
+        record_recipe(run.workspace, run.recipe.record)
+        runs[name] = run
+    return runs
 
 
-def _same_pretraining(recipe: Recipe, variant: Recipe) -> bool:
-    """Whether the variant's row starts from weights of the recipe, so that they need not be trained twice."""
-    name = variant.main_row.pretraining
-    return name is not None and recipe.training_key("pretrain", name) == variant.training_key("pretrain", name)
+def _same_pretraining(recipe: Recipe, run: Recipe) -> bool:
+    """Whether the run's row starts from weights of the recipe, so that they need not be trained twice."""
+    name = run.main_row.pretraining
+    return name is not None and recipe.training_key("pretrain", name) == run.training_key("pretrain", name)
 
 
 def _link(folder: Path, place: Path) -> None:

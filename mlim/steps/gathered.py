@@ -1,4 +1,4 @@
-"""What the report is made from: the results in a work folder, with those of the variants that experiments trained."""
+"""What the report is made from: the results in a work folder, with those of the runs of experiments."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,7 +9,7 @@ from mlim.experiments import judged_on_test
 from mlim.recipe import Recipe, stored_recipe
 from mlim.report.gather import Gathered, gather_results
 from mlim.report.reported import ReportedRecipe
-from mlim.steps.variants import Variant, label_points, trained_rows
+from mlim.steps.experiment_runs import ExperimentRun, label_points, trained_rows
 from mlim.workspace import Workspace
 
 
@@ -21,7 +21,7 @@ def reported(recipe: Recipe) -> ReportedRecipe:
 
 def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
     """Read every result that the report shows; a file that exists but cannot be read is an `InputError`."""
-    trained = trained_rows(recipe, workspace, _variants(workspace))
+    trained = trained_rows(recipe, workspace, _runs(workspace))
     evidence = _evidence(workspace, trained)
     points = label_points(recipe, trained, evidence)
     return gather_results(reported(recipe), workspace, evidence, trained, points)
@@ -36,11 +36,7 @@ def _evidence(workspace: Workspace, trained: Mapping[str, TrainedRow]) -> Eviden
         ) from None
 
 
-def _variants(workspace: Workspace) -> dict[str, Variant]:
+def _runs(workspace: Workspace) -> dict[str, ExperimentRun]:
     """What `mlim ablate --experiment` trained beside the recipe's rows, where it is judged on the test pairs."""
-    variants = [workspace.variant(name) for name in sorted(judged_on_test())]
-    return {
-        variant.root.name: Variant(stored_recipe(variant.recipe), variant)
-        for variant in variants
-        if variant.recipe.is_file()
-    }
+    runs = [workspace.experiment_run(name) for name in sorted(judged_on_test())]
+    return {run.root.name: ExperimentRun(stored_recipe(run.recipe), run) for run in runs if run.recipe.is_file()}

@@ -19,9 +19,9 @@ from mlim.experiments import load_experiment
 from mlim.files import read_json
 from mlim.recipe import Recipe
 from mlim.report.kit import formats
-from mlim.steps.runs import Training, wanted_trainings
+from mlim.steps.experiment_runs import ExperimentRun, recipe_of_run, rows_of, trained_rows
 from mlim.steps.trained import SUMMARY_FILE
-from mlim.steps.variants import Variant, rows_of, trained_rows, variant_of
+from mlim.steps.trainings import Training, wanted_trainings
 from mlim.workspace import Workspace
 
 # Standard deviation of PR-AUC between the seeds of one row, where none was measured: that of the embedded catalog with
@@ -41,13 +41,13 @@ def size_seeds(
     wanted = POWER if power is None else power
     if difference <= 0 or not 0 < wanted < 1:
         raise InputError("--difference is above 0 (0.02 of PR-AUC), and --power between 0 and 1 (0.8)")
-    chosen, variants = _places(recipe, workspace, experiment)
-    other = _other(chosen, variants)
-    found = _measured(read_evidence(workspace, trained_rows(chosen, workspace, variants)), chosen, other)
+    chosen, runs = _places(recipe, workspace, experiment)
+    other = _other(chosen, runs)
+    found = _measured(read_evidence(workspace, trained_rows(chosen, workspace, runs)), chosen, other)
     planned = _planned(found)
     alpha = 1 - recipe.evaluate.confidence
     seeds = fewest_seeds(planned, difference, alpha, wanted)
-    missing = [] if seeds is None else _missing(seeds, Variant(chosen, workspace), variants.values())
+    missing = [] if seeds is None else _missing(seeds, ExperimentRun(chosen, workspace), runs.values())
     return {
         "comparison": [chosen.main, other],
         "difference": difference,
@@ -62,21 +62,21 @@ def size_seeds(
     }
 
 
-def _places(recipe: Recipe, workspace: Workspace, experiment: str | None) -> tuple[Recipe, dict[str, Variant]]:
-    """The recipe with the rows that are compared, and the variants; nothing is made on the disk."""
+def _places(recipe: Recipe, workspace: Workspace, experiment: str | None) -> tuple[Recipe, dict[str, ExperimentRun]]:
+    """The recipe with the rows that are compared, and the experiment's runs; nothing is made on the disk."""
     if experiment is None:
         return recipe, {}
     declared = load_experiment(experiment)
-    variants = {
-        name: Variant(variant_of(recipe, name, settings), workspace.variant(name))
-        for name, settings in declared.variants.items()
+    runs = {
+        name: ExperimentRun(recipe_of_run(recipe, name, settings), workspace.experiment_run(name))
+        for name, settings in declared.runs.items()
     }
-    return rows_of(recipe, declared), variants
+    return rows_of(recipe, declared), runs
 
 
-def _other(recipe: Recipe, variants: Mapping[str, Variant]) -> str:
+def _other(recipe: Recipe, runs: Mapping[str, ExperimentRun]) -> str:
     unpretrained = recipe.unpretrained_row
-    names = [name for name in (*recipe.rows, *variants) if name != recipe.main]
+    names = [name for name in (*recipe.rows, *runs) if name != recipe.main]
     if not names:
         raise InputError(
             "there is only one row, so nothing to compare: name an --experiment, or a recipe with more rows"
@@ -113,10 +113,10 @@ def _planned(found: Effect | None) -> Effect:
     return replace(known, seeds_spread=float(np.sqrt(2) * SPREAD), seeds_freedom=1, by_seed=(0.0, 0.0))
 
 
-def _missing(seeds: int, main: Variant, variants: Iterable[Variant]) -> list[Training]:
+def _missing(seeds: int, main: ExperimentRun, runs: Iterable[ExperimentRun]) -> list[Training]:
     """The trainings that so many seeds ask for and that have no result yet."""
     more = {"seeds": tuple(range(seeds))}
-    places = [Variant(place.recipe.model_copy(update=more), place.workspace) for place in (main, *variants)]
+    places = [ExperimentRun(place.recipe.model_copy(update=more), place.workspace) for place in (main, *runs)]
     return [training for training in wanted_trainings(places) if not training.is_done]
 
 

@@ -188,11 +188,11 @@ def test_links_are_not_followed(workspace, home, tmp_path, which):
     assert not elsewhere.is_file() or elsewhere.read_bytes() == before
 
 
-def test_a_linked_variant_is_left_and_the_rest_recorded(workspace, recipe, home, tmp_path):
+def test_a_linked_run_of_an_experiment_is_left_and_the_rest_recorded(workspace, recipe, home, tmp_path):
     """Point 22: what cannot be recorded is named; what can be is recorded."""
     put_training(Workspace(tmp_path / "elsewhere"), recipe)
-    workspace.variants.mkdir()
-    (workspace.variants / "wide").symlink_to(tmp_path / "elsewhere")
+    workspace.experiment_runs.mkdir()
+    (workspace.experiment_runs / "wide").symlink_to(tmp_path / "elsewhere")
     done = import_run(workspace.root, chosen_tracking([]), QUIET)
     assert len(done["imported"]) == 1
     assert ["is a link" in why for why in done["left"]] == [True]

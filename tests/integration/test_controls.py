@@ -18,11 +18,11 @@ from mlim.embedded.generate import synthesize
 from mlim.evaluation.evidence import read_evidence
 from mlim.evaluation.resampling import effect_of, resample
 from mlim.recipe import load_recipe
+from mlim.steps.experiment_runs import trained_rows
 from mlim.steps.finetune import finetune
 from mlim.steps.ingest import ingest
 from mlim.steps.pairs import make_pairs
 from mlim.steps.validate import validate
-from mlim.steps.variants import trained_rows
 from mlim.workspace import Workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]

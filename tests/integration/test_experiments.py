@@ -1,4 +1,4 @@
-"""Declared experiments: rows and variants, trained once, compared on equal terms."""
+"""Declared experiments: rows and runs, trained once, compared on equal terms."""
 
 import re
 import shutil
@@ -21,8 +21,8 @@ from mlim.experiments import ExperimentPlan, experiment_names, load_experiment
 from mlim.files import read_json, write_json
 from mlim.recipe import load_recipe
 from mlim.steps.experiment import compare, describe_experiment, run_experiment
+from mlim.steps.experiment_runs import recipe_of_run, rows_of, trained_rows
 from mlim.steps.gathered import gather
-from mlim.steps.variants import rows_of, trained_rows, variant_of
 from mlim.tracking import run_tags
 from mlim.workspace import Workspace
 
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.integration
 def test_every_grid_fits_the_recipes_for_cpus(name, recipe):
     experiment, chosen = load_experiment(name), load_recipe(recipe)
     assert set(rows_of(chosen, experiment).rows) == {chosen.main, *experiment.rows}
-    for variant, settings in experiment.variants.items():
-        changed = variant_of(chosen, variant, settings)
+    for name, settings in experiment.runs.items():
+        changed = recipe_of_run(chosen, name, settings)
         assert list(changed.rows) == [changed.main]
         assert changed.main in experiment.rows
         assert changed != chosen
@@ -72,7 +72,7 @@ def own_folder(compared, tmp_path):
     return Workspace(shutil.copytree(compared[0].root, tmp_path / "experiment", symlinks=True))
 
 
-def test_a_grid_trains_rows_and_variants(compared, two_seeds):
+def test_a_grid_trains_rows_and_runs(compared, two_seeds):
     workspace, summary = compared
     assert summary["judged_on"] == "test"
     assert set(summary["rows"]) == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
@@ -84,14 +84,14 @@ def test_a_grid_trains_rows_and_variants(compared, two_seeds):
         assert found["minus_main"]["value"] == pytest.approx(mean)
         assert found["minus_main"]["low"] is None  # two families in the test split
     assert read_json(workspace.experiments / "mdo.json") == summary
-    shared = workspace.variant("mdo-lower").pretrained("recon-mlm-mam", 0)
+    shared = workspace.experiment_run("mdo-lower").pretrained("recon-mlm-mam", 0)
     assert shared.resolve() == workspace.pretrained("recon-mlm-mam", 0).resolve()  # equal, so trained once
     trained = run_tags(two_seeds.tracking, read_json(shared / "summary.json")["run_id"])
-    assert trained["mlim.recipe"] == two_seeds.name  # and for the recipe, not for its variant
+    assert trained["mlim.recipe"] == two_seeds.name  # and for the recipe, not for a run of an experiment
 
 
 def test_a_grid_goes_on_where_it_was(two_seeds, own_folder, compared, quiet):
-    there = own_folder.variant("mdo-lower").finetuned("recon-mlm-mam", 1) / "summary.json"
+    there = own_folder.experiment_run("mdo-lower").finetuned("recon-mlm-mam", 1) / "summary.json"
     before = there.stat().st_mtime_ns
     gone = own_folder.finetuned("no-mdo", 0)
     shutil.rmtree(gone)
@@ -167,31 +167,33 @@ def test_what_is_chosen_is_judged_on_the_validation_pairs(two_seeds, compared):
 
 
 def test_the_report_judges_claims_by_grids_on_test_pairs_alone(two_seeds, own_folder):
-    shutil.copytree(own_folder.variant("mdo-lower").root, own_folder.variant("lr-1e-4").root, symlinks=True)
+    shutil.copytree(
+        own_folder.experiment_run("mdo-lower").root, own_folder.experiment_run("lr-1e-4").root, symlinks=True
+    )
     rows = set(gather(two_seeds, own_folder).evidence.rows)
     assert rows == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
 
 
 def test_the_curve_over_the_number_of_pairs_comes_with_its_grid(two_seeds, own_folder, quiet, monkeypatch):
-    """Two lines of as many points; a variant may train another row; the report reads the same curve from the scores."""
-    variants = {"labels-500": ["finetune.max_pairs=12"]}
-    variants["labels-500-no-pretraining"] = ["finetune.max_pairs=12", "main=no-pretraining"]
-    fewer = parse(ExperimentPlan, {**load_experiment("labels").model_dump(), "variants": variants}, "experiment labels")
+    """Two lines of as many points; a run may train another row; the report reads the same curve from the scores."""
+    runs = {"labels-500": ["finetune.max_pairs=12"]}
+    runs["labels-500-no-pretraining"] = ["finetune.max_pairs=12", "main=no-pretraining"]
+    fewer = parse(ExperimentPlan, {**load_experiment("labels").model_dump(), "runs": runs}, "experiment labels")
     monkeypatch.setattr("mlim.steps.experiment.load_experiment", lambda name: fewer)
     summary = run_experiment(two_seeds, own_folder, quiet, "labels")
     points = summary["label_curve"]
     assert [point["pairs"] for point in points] == [12, 36]
-    for point, rows in zip(points, (list(variants), ["recon-mlm-mam", "no-pretraining"]), strict=True):
+    for point, rows in zip(points, (list(runs), ["recon-mlm-mam", "no-pretraining"]), strict=True):
         means = [summary["rows"][row]["pr_auc"] for row in rows]
         assert [point["pretrained"]["value"], point["unpretrained"]["value"]] == pytest.approx(means)
         assert point["difference"]["value"] == pytest.approx(means[0] - means[1])
-    variant = own_folder.variant("labels-500-no-pretraining")
-    assert read_json(variant.finetuned("no-pretraining", 1) / "summary.json")["training_pairs"] == 12
+    unpretrained = own_folder.experiment_run("labels-500-no-pretraining")
+    assert read_json(unpretrained.finetuned("no-pretraining", 1) / "summary.json")["training_pairs"] == 12
     assert "12 training pairs: " in describe_experiment(summary)
     assert (own_folder.experiments / "labels.png").is_file()
     gathered = gather(two_seeds, own_folder)
     assert [point.plain() for point in gathered.label_curve] == points
-    assert not variants.keys() & gathered.row_curves.keys()
+    assert not runs.keys() & gathered.row_curves.keys()
     other = two_seeds.model_copy(update={"finetune": two_seeds.finetune.model_copy(update={"head_dropout": 0.5})})
     assert not gather(other, own_folder).label_curve  # of other settings: no point of this recipe's curve
 

@@ -210,14 +210,14 @@ def test_one_training_alone_and_one_that_the_store_does_not_know(carried, tiny_r
     assert read_json(folder / "summary.json")["run_id"] not in {"0" * 32, summary["run_id"]}
 
 
-def test_trainings_of_variants_are_found_with_their_own_recipes(carried, tiny_recipe, quiet):
-    variant = carried.variant("wide")
-    variant.root.mkdir(parents=True)
+def test_trainings_of_experiments_are_found_with_their_own_recipes(carried, tiny_recipe, quiet):
+    wide = carried.experiment_run("wide")
+    wide.root.mkdir(parents=True)
     recipe = load_recipe(str(carried.recipe), ["name=wide"])
-    variant.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
-    carried.finetuned(tiny_recipe.main, SEED).parent.rename(variant.root / "finetune")
+    wide.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
+    carried.finetuned(tiny_recipe.main, SEED).parent.rename(wide.root / "finetune")
     done = import_run(carried.root, HERE, quiet)
-    moved = variant.finetuned(tiny_recipe.main, SEED)
+    moved = wide.finetuned(tiny_recipe.main, SEED)
     assert str(moved) in done["imported"]
     found = client(tiny_recipe.tracking).get_run(done["imported"][str(moved)])
     assert found.data.tags["mlim.recipe"] == "wide"

@@ -13,10 +13,10 @@ from mlim.files import read_json, sha256_of, write_json
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.steps.ablate import ablate
+from mlim.steps.experiment_runs import ExperimentRun
 from mlim.steps.finetune import finetune
 from mlim.steps.pretrain import pretrain
-from mlim.steps.runs import train_missing
-from mlim.steps.variants import Variant
+from mlim.steps.trainings import train_missing
 from mlim.tracking import client
 from mlim.training.metric_logger import ROW
 from mlim.workspace import Workspace
@@ -117,7 +117,7 @@ def test_further_fine_tunings_start_from_the_same_pre_training_and_leave_the_fir
     rows = {name: tiny_recipe.rows[name] for name in (tiny_recipe.main, "text-only")}
     recipe = tiny_recipe.model_copy(update={"rows": rows, "finetunings": 2})
     first = {row: sha256_of(workspace.finetuned(row, 0) / "scores.parquet") for row in rows}
-    place = Variant(recipe, workspace)
+    place = ExperimentRun(recipe, workspace)
     train_missing([place], Terminal(quiet=True))
     summary = ablate(recipe, workspace, Terminal(quiet=True))
     for row, sha256 in first.items():

@@ -10,7 +10,7 @@ from mlim.evaluation.power import needed
 from mlim.evaluation.resampling import JudgedPairs
 from mlim.files import write_json
 from mlim.references.claims import Claim, Curves, Harm, Rows
-from mlim.steps.variants import Variant, trained_rows
+from mlim.steps.experiment_runs import ExperimentRun, trained_rows
 from mlim.workspace import Workspace
 
 SIZE, SEEDS = 2000, (0, 1, 2)
@@ -217,7 +217,7 @@ def test_evidence_is_read_from_a_work_folder(tiny_recipe, own_workspace):
     assert found.probe == {}
 
 
-def test_a_variant_from_another_work_folder_is_a_row_like_any_other(tiny_recipe, own_workspace, tmp_path):
+def test_a_run_from_another_work_folder_is_a_row_like_any_other(tiny_recipe, own_workspace, tmp_path):
     pairs = pd.read_parquet(own_workspace.pairs / "pairs.parquet")
     test = pairs[pairs["split"] == "test"][["item_a", "item_b", "label", "split"]]
     other = Workspace(tmp_path / "other")
@@ -226,8 +226,8 @@ def test_a_variant_from_another_work_folder_is_a_row_like_any_other(tiny_recipe,
         folder.mkdir(parents=True)
         test.assign(modality="both", score=np.linspace(first, 1, len(test))).to_parquet(folder / "scores.parquet")
         write_json(folder / "summary.json", {"settings": tiny_recipe.training_key("finetune", "recon-mlm-mam")})
-    variants = {"segments": Variant(tiny_recipe, other)}
-    found = read_evidence(own_workspace, trained_rows(tiny_recipe, own_workspace, variants))
+    runs = {"segments": ExperimentRun(tiny_recipe, other)}
+    found = read_evidence(own_workspace, trained_rows(tiny_recipe, own_workspace, runs))
     assert list(found.rows) == ["recon-mlm-mam", "segments"]
     assert found.rows["segments"].by_seed[0].min() == 0.5
 

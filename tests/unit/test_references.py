@@ -13,7 +13,7 @@ from mlim.references.claims import Rows
 
 @pytest.mark.parametrize("name", reference_names())
 def test_claims_and_tables_name_rows_that_the_recipes_have(name):
-    """Claims in passing ask for variants; equivalence is asked of rows alone."""
+    """Claims in passing ask for runs of experiments; equivalence is asked of rows alone."""
     paper, rows = load_reference(name), load_recipe("small").rows.keys()
     assert len({claim.key for claim in paper.claims}) == len(paper.claims)
     compared = [part for claim in paper.claims if not claim.in_passing for part in claim.parts]

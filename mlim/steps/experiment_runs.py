@@ -1,4 +1,4 @@
-"""Recipes beside a recipe: only the rows that an experiment asks for, and variants that differ in a few settings."""
+"""The recipes of an experiment: the rows that it compares, and its runs, which change a few settings."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from mlim.recipe import Recipe
 from mlim.workspace import Workspace
 
 
-class Variant(NamedTuple):
-    """A recipe with the work folder that its results lie in."""
+class ExperimentRun(NamedTuple):
+    """One run of an experiment: a recipe, and the work folder that its results lie in."""
 
     recipe: Recipe
     workspace: Workspace
@@ -28,23 +28,23 @@ def rows_of(recipe: Recipe, plan: ExperimentPlan) -> Recipe:
     return recipe.model_copy(update={"rows": {row: recipe.rows[row] for row in wanted}})
 
 
-def variant_of(recipe: Recipe, name: str, settings: tuple[str, ...]) -> Recipe:
+def recipe_of_run(recipe: Recipe, name: str, settings: tuple[str, ...]) -> Recipe:
     """The recipe with other settings and its main row alone; `InputError` when they do not fit it."""
     named = recipe.model_copy(update={"name": f"{recipe.name}-{name}"})
-    changed = parse(Recipe, override(named.model_dump(mode="json"), settings), f"variant {name}")
+    changed = parse(Recipe, override(named.model_dump(mode="json"), settings), f"experiment run {name}")
     return changed.model_copy(update={"rows": {changed.main: changed.main_row}})
 
 
 def trained_rows(
-    recipe: Recipe, workspace: Workspace, variants: Mapping[str, Variant] | None = None
+    recipe: Recipe, workspace: Workspace, runs: Mapping[str, ExperimentRun] | None = None
 ) -> dict[str, TrainedRow]:
-    """Where the rows of a recipe lie, and the main rows of variants of it by the names of the variants."""
-    own = {row: _trained(Variant(recipe, workspace), row, own=True) for row in recipe.rows}
-    others = {name: _trained(variant, variant.recipe.main, own=False) for name, variant in (variants or {}).items()}
+    """Where the rows of a recipe lie, and the main rows of the runs of an experiment by their names."""
+    own = {row: _trained(ExperimentRun(recipe, workspace), row, own=True) for row in recipe.rows}
+    others = {name: _trained(run, run.recipe.main, own=False) for name, run in (runs or {}).items()}
     return own | others
 
 
-def _trained(place: Variant, name: str, own: bool) -> TrainedRow:
+def _trained(place: ExperimentRun, name: str, own: bool) -> TrainedRow:
     recipe, row = place.recipe, place.recipe.rows[name]
     all_pairs = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"max_pairs": None})})
     return TrainedRow(

@@ -18,11 +18,11 @@ from mlim.errors import InputError, MlimError
 from mlim.files import read_json
 from mlim.processes import die_with_parent
 from mlim.recipe import Stage
+from mlim.steps.experiment_runs import ExperimentRun
 from mlim.steps.finetune import finetune
 from mlim.steps.plan import trainings
 from mlim.steps.pretrain import pretrain
 from mlim.steps.trained import SUMMARY_FILE
-from mlim.steps.variants import Variant
 from mlim.training.interrupt import Interrupted
 from mlim.workspace import Workspace, run_name
 from mlim.writer import share_until_exit
@@ -34,7 +34,7 @@ VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 class Training:
     """One training of an experiment: what is trained, with which recipe, in which work folder."""
 
-    place: Variant
+    place: ExperimentRun
     stage: Stage
     name: str
     seed: int
@@ -70,7 +70,7 @@ class Training:
         return told.get("settings") != wanted or (origin is not None and told.get("made_from") != origin)
 
 
-def train_missing(places: Sequence[Variant], terminal: Terminal, jobs: int | None = None) -> None:
+def train_missing(places: Sequence[ExperimentRun], terminal: Terminal, jobs: int | None = None) -> None:
     """Train every run of the recipes that has no result yet: a killed sweep goes on where it was.
 
     With `jobs` above 1 so many trainings run side by side, one device each (or its share of the cores); None: what the
@@ -92,12 +92,12 @@ def train_missing(places: Sequence[Variant], terminal: Terminal, jobs: int | Non
             _train_together(wave, terminal, side_by_side, places[0].workspace)
 
 
-def wanted_trainings(places: Sequence[Variant]) -> list[Training]:
+def wanted_trainings(places: Sequence[ExperimentRun]) -> list[Training]:
     """Every training that the recipes ask for, whether it has a result or not."""
     return _once(training for place in places for training in _trainings(place))
 
 
-def _trainings(place: Variant) -> Iterator[Training]:
+def _trainings(place: ExperimentRun) -> Iterator[Training]:
     for stage in trainings(place.recipe):
         command: Stage = "pretrain" if stage.command == "pretrain" else "finetune"
         for again in range(1 if command == "pretrain" else place.recipe.finetunings):
@@ -105,7 +105,7 @@ def _trainings(place: Variant) -> Iterator[Training]:
 
 
 def _once(found: Iterable[Training]) -> list[Training]:
-    """Each result once, trained by the first that asks for it: variants may share the pre-training of the recipe."""
+    """Each result once, trained by the first that asks for it: runs of an experiment may share pre-training."""
     by_folder: dict[Path, Training] = {}
     for training in found:
         by_folder.setdefault(training.folder.resolve(), training)
