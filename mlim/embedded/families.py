@@ -85,7 +85,14 @@ def draw_members(items: int, seed: int) -> Iterator[Member]:
     for number, members in enumerate(_family_sizes(items, seed)):
         family = _draw_family(number, members, np.random.default_rng([seed, number]))
         for member in range(members):
-            yield _draw_member(family, member, generator_for(seed, number, member, Draw.FACTS))
+            generator = generator_for(seed, number, member, Draw.FACTS)
+            yield Member(
+                family=family,
+                number=member,
+                pattern=family.pattern.of(member),
+                size=family.size.of(member),
+                colour=str(generator.choice(family.palette)),
+            )
 
 
 def _family_sizes(items: int, seed: int) -> Iterator[int]:
@@ -113,16 +120,6 @@ def _draw_family(number: int, members: int, generator: np.random.Generator) -> F
         pattern=_draw_variation(PATTERN_SHARES, members, generator),
         size=_draw_variation(SIZE_SHARES, members, generator),
         palette=tuple(str(name) for name in generator.choice(list(COLOURS), PALETTE_SIZE, replace=False)),
-    )
-
-
-def _draw_member(family: Family, number: int, generator: np.random.Generator) -> Member:
-    return Member(
-        family=family,
-        number=number,
-        pattern=family.pattern.of(number),
-        size=family.size.of(number),
-        colour=str(generator.choice(family.palette)),
     )
 
 

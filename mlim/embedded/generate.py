@@ -86,7 +86,11 @@ def synthesize(
                 bar.advance()
         faulty = break_rows(rows, folder / EMBEDDED_IMAGES) if broken else []
         _write_table(folder / EMBEDDED_TABLE, [*rows, *faulty])
-        described = describe_embedded(task) | ({"ceilings": _ceilings(rows)} if task == "variant" else {})
+        described = describe_embedded(task)
+        if task == "variant":
+            best = measure_ceilings(rows)
+            ceilings = {name: round(getattr(best, name), CEILING_DIGITS) for name in ("text", "image", "both")}
+            described = described | {"ceilings": ceilings}
         (folder / DESCRIPTION).write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
 
 
@@ -115,7 +119,7 @@ def plan_item(member: Member, seed: int, named_pattern: float = 0.0) -> Item:
     texts = write_texts(member, generator_for(*place, Draw.TEXT))
     texts = name_pattern(texts, member.pattern, named_pattern, generator_for(*place, Draw.NAMED))
     digits = _hash("item", *place)
-    item_id = f"p{digits}"  # a letter first: nobody's reader takes it for a number
+    item_id = f"p{digits}"  # a letter first: no reader parses it as a number
     row = {
         "item_id": item_id,
         "image": f"{digits[:FOLDER_DIGITS]}/{item_id}.jpg",
@@ -126,11 +130,6 @@ def plan_item(member: Member, seed: int, named_pattern: float = 0.0) -> Item:
         "size": member.size,
     }
     return Item(row, look)
-
-
-def _ceilings(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
-    found = measure_ceilings(rows)
-    return {name: round(getattr(found, name), CEILING_DIGITS) for name in ("text", "image", "both")}
 
 
 def _check(out: Path, items: int, seed: int, image_size: int, workers: int, named_pattern: float) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from mlim.embedded.geometry import Outline
-from mlim.embedded.look import Look, View
+from mlim.embedded.look import Look
 from mlim.embedded.palette import LIGHT_INK, Finish, Rgb
 from mlim.embedded.parts import Part, Tone
 from mlim.embedded.patterns import PATTERNS
@@ -75,18 +75,17 @@ def render(look: Look, size: int) -> Image.Image:
     side = size * SUPERSAMPLING
     noise = np.random.default_rng(look.noise_seed).standard_normal((side, side), dtype=np.float32)
     studio = Studio(look, side, _background(look, side), noise)
-    parts = [part._replace(outline=_seen(part.outline, look.view) * side) for part in PRODUCTS[look.product].shape()]
+    matrix = np.array(look.view.matrix).T
+    parts = [
+        part._replace(outline=((part.outline - 0.5) @ matrix + 0.5 + look.view.offset) * side)
+        for part in PRODUCTS[look.product].shape()
+    ]
     _cast_shadow(studio, [part.outline for part in parts])
     for part in parts:
         _paint(studio, part)
     canvas = studio.canvas + SENSOR_NOISE * noise[..., None]
     picture = Image.fromarray((np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8))
     return picture.resize((size, size), Image.Resampling.BOX)
-
-
-def _seen(outline: Outline, view: View) -> Outline:
-    result: Outline = (outline - 0.5) @ np.array(view.matrix).T + 0.5 + view.offset
-    return result
 
 
 def _rgb(colour: Rgb) -> Plane:
