@@ -37,8 +37,10 @@ def is_public_address(text: str) -> bool:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    carried = _carried(address)
-    return _is_public(address if carried is None else carried)
+    address = _carried(address) or address
+    special = address.is_multicast or address.is_reserved or address.is_unspecified or address.is_link_local
+    listed = any(address in network for network in NOT_PUBLIC)
+    return address.is_global and not (special or listed or getattr(address, "is_site_local", False))
 
 
 def resolve_name(host: str, port: int) -> Sequence[str]:
@@ -79,7 +81,7 @@ def web_address(text: str, base: URL | None = None) -> URL:
         host, has_login = url.raw_host, "@" in url.raw_authority
         if host and looks_numeric(host):
             ipaddress.ip_address(host)
-    except ValueError as error:  # yarl's and ipaddress's word for what they cannot parse
+    except ValueError as error:  # what yarl and ipaddress raise for text that they cannot parse
         raise RejectedError(
             UNSUPPORTED_ADDRESS, f"{written[:SHOWN_CHARACTERS]!r} is no usable address ({error})"
         ) from None
@@ -118,9 +120,3 @@ def _carried(address: IpAddress) -> ipaddress.IPv4Address | None:
     if address in NAT64:
         return ipaddress.IPv4Address(int(address) & LAST_32_BITS)
     return address.ipv4_mapped or address.sixtofour
-
-
-def _is_public(address: IpAddress) -> bool:
-    special = address.is_multicast or address.is_reserved or address.is_unspecified or address.is_link_local
-    listed = any(address in network for network in NOT_PUBLIC)
-    return address.is_global and not (special or listed or getattr(address, "is_site_local", False))

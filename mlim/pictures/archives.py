@@ -132,7 +132,9 @@ class ArchivePictures:
         name = safe_name(reference)
         if name is None:
             raise RejectedError(OUTSIDE_FOLDER, f"{shown!r} leads out of the archive")
-        found = self._matches(name)
+        archive_name, _, inner = name.partition("/")
+        named = [archive for archive in self._archives if archive.stamp.path.name == archive_name]
+        found = _members_of(named, inner) or _members_of(self._archives, name)
         if not found:
             raise RejectedError(
                 MISSING_IMAGE, f"{shown!r} is in none of the {len(self._archives)} archives{self._hint(name)}"
@@ -146,11 +148,6 @@ class ArchivePictures:
         found = ((archive, archive.names.alike(name)) for archive in self._archives)
         archive, other = next(((archive, other) for archive, other in found if other), (None, None))
         return f", but {other!r} is in {archive.stamp.path.name}" if archive else ""
-
-    def _matches(self, name: str) -> list[tuple[Archive, Member | Rejection]]:
-        archive_name, _, inner = name.partition("/")
-        named = [archive for archive in self._archives if archive.stamp.path.name == archive_name]
-        return _members_of(named, inner) or _members_of(self._archives, name)
 
 
 def _members_of(archives: Sequence[Archive], name: str) -> list[tuple[Archive, Member | Rejection]]:

@@ -76,7 +76,7 @@ def prepare_picture(data: bytes, name: str, rules: ImageRules) -> Picture | Reje
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # decoders chatter about odd metadata
+            warnings.simplefilter("ignore")  # decoders warn about odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _prepare(data, name, rules)
     except RejectedError as rejected:
@@ -123,7 +123,10 @@ def encode_thumbnail(square: Image.Image, width: int, height: int) -> bytes:
     """A JPEG of at most 96 x 96 pixels with the proportions `width` x `height` of the source of a squashed square."""
     scale = min(THUMBNAIL_SIDE, *square.size) / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return _jpeg(square.convert("RGB").resize(size, Image.Resampling.LANCZOS), THUMBNAIL_QUALITY)
+    thumbnail = square.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    target = io.BytesIO()
+    thumbnail.save(target, "JPEG", quality=THUMBNAIL_QUALITY)
+    return target.getvalue()
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -231,12 +234,6 @@ def _unidentified(data: bytes, name: str, rules: ImageRules, error: Unidentified
         return Rejection(NOT_AN_IMAGE, f"{name} cannot be decoded as one of {allowed}: {_brief(error)}")
     article = "an" if found.startswith("A") else "a"
     return Rejection(FORMAT_NOT_ALLOWED, f"{name} is {article} {found}; ingest.formats allows {allowed}")
-
-
-def _jpeg(picture: Image.Image, quality: int) -> bytes:
-    target = io.BytesIO()
-    picture.save(target, "JPEG", quality=quality)
-    return target.getvalue()
 
 
 def _brief(error: Exception) -> str:

@@ -105,17 +105,21 @@ class _CheckedResolver(AbstractResolver):
             raise OSError(f"{host} is no host name") from None
         if not self._allow_private:
             self._network.check(host, addresses)
-        return [_resolved(host, address, port) for address in addresses]
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in addresses
+        ]
 
     async def close(self) -> None:
         """Leave lookups that still hang to end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _resolved(host: str, address: str, port: int) -> ResolveResult:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=flags)
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,11 @@ def colour_bits(picture: Image.Image) -> Bits:
     greyish = ~black & (saturation < GREYISH_BELOW)
     coloured = ~black & (saturation >= GREYISH_BELOW)
     whole = max(1, int(coloured.sum()))
-    counts = [_hues(hue[coloured & there]) for there in (saturation < BRIGHT_ABOVE, saturation > BRIGHT_ABOVE)]
+    edges = np.linspace(0, LEVELS - 1, HUES + 1)
+    faint_and_bright = (saturation < BRIGHT_ABOVE, saturation > BRIGHT_ABOVE)
+    counts = [np.histogram(hue[coloured & there], bins=edges)[0] for there in faint_and_bright]
     of_all = [int(black.mean() * EIGHTHS), int(greyish.mean() * EIGHTHS)]
-    of_coloured = [count * EIGHTHS // whole for counted in counts for count in counted]
+    of_coloured = [int(count) * EIGHTHS // whole for counted in counts for count in counted]
     eighths = np.minimum([*of_all, *of_coloured], EIGHTHS - 1)
     bits: Bits = np.stack([eighths >= 4, eighths >= 2, eighths % 2 == 1], axis=1).ravel()
     return bits
-
-
-def _hues(hue: NDArray[np.uint8]) -> list[int]:
-    counts, _ = np.histogram(hue, bins=np.linspace(0, LEVELS - 1, HUES + 1))
-    return [int(count) for count in counts]

@@ -31,14 +31,12 @@ class HostLimiter:
     async def slot(self, host: str) -> AsyncIterator[None]:
         """Wait for a slot at the host first, so that a slow host blocks no other."""
         if host not in self._hosts:
-            self._hosts[host] = _Host(self._locks_of(host))
+            folder = self._folder / sha256_of_bytes(host.encode())[:HOST_DIGITS]
+            folder.mkdir(parents=True, exist_ok=True)
+            locks = [FileLock(folder / f"{number}.lock", thread_local=False) for number in range(self._per_host)]
+            self._hosts[host] = _Host(locks)
         async with self._hosts[host].slot(), self._all:
             yield
-
-    def _locks_of(self, host: str) -> list[FileLock]:
-        folder = self._folder / sha256_of_bytes(host.encode())[:HOST_DIGITS]
-        folder.mkdir(parents=True, exist_ok=True)
-        return [FileLock(folder / f"{number}.lock", thread_local=False) for number in range(self._per_host)]
 
 
 class _Host:

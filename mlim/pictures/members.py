@@ -117,7 +117,12 @@ def index_archive(path: Path) -> Index:
         return _index_tar(path)
     except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch or pack it again") from None
-    except (ValueError, ArithmeticError, LookupError, struct.error) as error:  # what parsers say to garbage
+    except (
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        struct.error,
+    ) as error:  # what the parsers raise for damaged bytes
         raise InputError(f"{path} is broken ({error}); fetch or pack it again") from None
 
 

@@ -1,4 +1,4 @@
-"""Decoding in processes that may die: a picture that hangs, crashes or eats memory costs itself, nothing else.
+"""Decoding in processes that may die: a picture that hangs, crashes or exhausts memory is rejected alone.
 
 Pebble's pool kills a process at its time limit and starts another. Pictures are decoded a few at a time; when such a
 batch is lost, each of its pictures gets a process for itself, and the one that is to blame is rejected.

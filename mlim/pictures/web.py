@@ -79,7 +79,7 @@ class WebPictures:
             self._store.sweep()
             failures = asyncio.run(download_all(references, self.download, self.max_bytes, self._store, self.network))
         for reference, rejection in failures.items():
-            if not self._store.find(reference):  # another process may have had more luck
+            if not self._store.find(reference):  # another process may have fetched it meanwhile
                 self._store.fail(reference, rejection, self.run)
 
     @property
