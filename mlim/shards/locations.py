@@ -58,7 +58,8 @@ def _write(path: Path, index: Path, shards: Shards) -> None:
     table = pq.read_table(index, columns=["id", "shard", "position"])
     files, positions = _shard_numbers(index, table, shards.entries), table["position"].to_numpy()
     _check_positions(index, table, files, positions, shards.entries)
-    rows_of_shards = _rows(files, positions, shards.entries)
+    firsts = np.cumsum([0, *(entry.items for entry in shards.entries)])
+    rows_of_shards = np.asarray(firsts[files] + positions)  # places among the items of all shards (rows,)
     offsets, lengths = _ranges(shards, rows_of_shards)
     further = _further(shards, rows_of_shards)
     by_id = pc.sort_indices(table["id"]).to_numpy().astype(np.int64)
@@ -104,12 +105,6 @@ def _foreign(index: Path, item: str, where: str) -> InputError:
         f"{index}: item {item} lies at {where}, which the manifest of the shards does not have; "
         "run `mlim validate` again"
     )
-
-
-def _rows(files: NDArray[np.int32], positions: NDArray[np.int64], entries: Sequence[ShardEntry]) -> NDArray[np.int64]:
-    """The place of every row of the index among the items of all shards (rows,)."""
-    firsts = np.cumsum([0, *(entry.items for entry in entries)])
-    return np.asarray(firsts[files] + positions)
 
 
 def _ranges(shards: Shards, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
