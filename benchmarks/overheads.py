@@ -51,7 +51,7 @@ def pretrain(source: Path, recipe: str, processes: int, threads: int, *settings:
         seconds = time.perf_counter() - started
         if done.returncode:
             raise SystemExit(done.stderr)
-        name, seed = chosen.main_row.pretraining, chosen.seeds[0]
+        name, seed = chosen.main_variant.pretraining, chosen.seeds[0]
         with (workspace.pretrained(str(name), seed) / "history.csv").open(encoding="utf-8", newline="") as file:
             return seconds, [row for row in csv.DictReader(file) if row["kind"] == "train" and int(row["step"]) > WARM]
 

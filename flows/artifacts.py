@@ -33,7 +33,7 @@ def show_validation(job: Job) -> None:
 
 
 def show_tables(job: Job) -> None:
-    """A table artifact: PR-AUC of every row with its interval, beside the paper's figures."""
+    """A table artifact: PR-AUC of every variant with its interval, beside the paper's figures."""
     shown = ("label", "pr_auc", "low", "high", "table1", "table2")
     table = read_csv(job.workspace.ablation / "table.csv")
     rows: list[dict[str, Any]] = [{key: row[key] for key in shown} for row in table]

@@ -1,4 +1,4 @@
-"""Flow: the other rows of the paper's tables, the tables themselves, and Figure 2."""
+"""Flow: the other variants of the paper's tables, the tables themselves, and Figure 2."""
 
 from flows.artifacts import show_tables
 from flows.factory import make_flow
@@ -12,4 +12,4 @@ def _run(job: Job) -> None:
     show_tables(job)
 
 
-sweep = make_flow("sweep", "Train every row of the recipe, compare them, and probe the main model.", _run)
+sweep = make_flow("sweep", "Train every variant of the recipe, compare them, and probe the main model.", _run)

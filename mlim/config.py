@@ -128,7 +128,7 @@ def _step_into(node: type[BaseModel], part: str) -> Iterator[type[BaseModel]]:
     field = node.model_fields.get(part)
     if field is not None:
         yield from _models_in(field.annotation)
-    else:  # a key of a mapping (`rows.NAME`) or a tagged union's tag: stay where we are
+    else:  # a key of a mapping (`variants.NAME`) or a tagged union's tag: stay where we are
         yield node
 
 

@@ -69,9 +69,9 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def check_recorded(workspace: Workspace, row: str, start: str | None, seed: int) -> None:
-    """`InputError` when the model of a row, or the pre-training that it started from, or its evaluation has no run."""
-    folders = [workspace.finetuned(row, seed), *([] if start is None else [workspace.pretrained(start, seed)])]
+def check_recorded(workspace: Workspace, variant: str, start: str | None, seed: int) -> None:
+    """`InputError` when the model of a variant, the pre-training that it started from, or its evaluation has no run."""
+    folders = [workspace.finetuned(variant, seed), *([] if start is None else [workspace.pretrained(start, seed)])]
     problems = [
         f"{folder} was trained without tracking and cannot be registered yet; run `mlim import-run {folder}` first"
         for folder in folders

@@ -540,7 +540,7 @@ def stage_parameters(recipe: RecipeRecord, stage: str, name: str) -> dict[str, s
     values = recipe.values
     chosen = {section: values[section] for section in SECTIONS.get(stage, ())}
     chosen |= {"main": values["main"], "recipe": recipe.name}
-    section = values["pretrainings" if stage == "pretrain" else "rows"]
+    section = values["pretrainings" if stage == "pretrain" else "variants"]
     runs = {run_name(entry, seed): (entry, seed) for entry in section for seed in values["seeds"]}
     entry, seed = runs.get(name, (name, None))
     if entry in section:

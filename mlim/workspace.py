@@ -64,9 +64,9 @@ class Workspace:
         """`pretrain`: model/, history.csv, summary.json of one pre-training."""
         return self.root / "pretrain" / run_name(name, seed)
 
-    def finetuned(self, row: str, seed: int | str, again: int = 0) -> Path:
-        """`finetune`: model/, history.csv, scores.parquet, summary.json of one row of the tables."""
-        return self.root / "finetune" / run_name(row, seed, again)
+    def finetuned(self, variant: str, seed: int | str, again: int = 0) -> Path:
+        """`finetune`: model/, history.csv, scores.parquet, summary.json of one variant."""
+        return self.root / "finetune" / run_name(variant, seed, again)
 
     def checkpoints(self, stage: str, name: str, seed: int, again: int = 0) -> Path:
         """Checkpoints of a running training; outside the results, so that a re-run does not wipe them."""

@@ -24,7 +24,7 @@ PREVALENCE = 0.669
 HALF_INTERVAL = 0.018
 MAIN_SCORE = 0.822
 STACK_SCORE = 0.91
-ROW_SCORES = {"no-mdo": 0.829, "no-pretraining": 0.779, "text-only": 0.701, "image-only": 0.804}
+VARIANT_SCORES = {"no-mdo": 0.829, "no-pretraining": 0.779, "text-only": 0.701, "image-only": 0.804}
 BASELINE_SCORES = {"boosted-trees": 0.851, "image-hash": 0.731, "tfidf-cosine": 0.688}
 MODES = ("heavy_image", "heavy_text", "light")
 HOSTILE_TEXT = "<script>alert('catalog')</script> & \"quoted\""
@@ -33,13 +33,13 @@ KINDS = [
     {"group": "same pattern", "pairs": 1317, "matches": 1317, "pr_auc": 0.8, "right": 0.54, "wrong": 606},
 ]
 PARTNER_LOSSES = {"own": 1.0, "empty": 1.15, "random": 1.3}
-# How well the test scores of a row know the labels: with what is below, every kind of verdict is reached.
+# How well the test scores of a variant know the labels: with what is below, every kind of verdict is reached.
 SKILLS = {"itm-mlm-mam": 1.2, "recon-mlm-naive": 1.49}
 OTHER_SKILL, LOWEST_SKILL, SKILL_PER_SCORE = 1.5, 0.1, 40.0
 SCORED_FAMILIES, PAIRS_PER_FAMILY = 100, 6
 
 
-def fill(workspace: Workspace, recipe: Recipe, scores: Mapping[str, float] = ROW_SCORES) -> None:
+def fill(workspace: Workspace, recipe: Recipe, scores: Mapping[str, float] = VARIANT_SCORES) -> None:
     """Write everything that the report reads and the steps before training do not write."""
     _quarantine(workspace)
     _trainings(workspace, recipe)
@@ -106,12 +106,16 @@ def _trainings(workspace: Workspace, recipe: Recipe) -> None:
             final = {loss: float(history[loss].iloc[-1]) for loss in pretraining.losses}
             summary = {"name": name, "seed": seed, "final": final, **_references(pretraining.losses, final)}
             _training(workspace.pretrained(name, seed), history, summary)
-    for row in recipe.rows:
+    for variant in recipe.variants:
         for seed in recipe.seeds:
-            settings = recipe.training_key("finetune", row)
-            summary = {"row": row, "seed": seed, "validation_pr_auc": ROW_SCORES.get(row, MAIN_SCORE)}
+            settings = recipe.training_key("finetune", variant)
+            summary = {"row": variant, "seed": seed, "validation_pr_auc": VARIANT_SCORES.get(variant, MAIN_SCORE)}
             summary |= {"settings": settings, "hardware": "an abacus"}
-            _training(workspace.finetuned(row, seed), _history(len(row), ("both", "text", "image"), ["match"]), summary)
+            _training(
+                workspace.finetuned(variant, seed),
+                _history(len(variant), ("both", "text", "image"), ["match"]),
+                summary,
+            )
 
 
 def _references(losses: Any, final: Mapping[str, float]) -> dict[str, Any]:
@@ -200,19 +204,19 @@ def _evaluation(workspace: Workspace, recipe: Recipe) -> None:
 
 def _ablation(workspace: Workspace, recipe: Recipe, scores: Mapping[str, float]) -> None:
     rows = []
-    for number, (name, row) in enumerate(recipe.rows.items()):
+    for number, (name, variant) in enumerate(recipe.variants.items()):
         value = MAIN_SCORE if name == recipe.main else scores.get(name, 0.815 - 0.004 * number)
         apart = value - MAIN_SCORE
         rows.append(
             {
                 "row": name,
-                "label": row.label,
+                "label": variant.label,
                 "seeds": len(recipe.seeds),
                 "pr_auc": value,
                 "low": value - HALF_INTERVAL,
                 "high": value + HALF_INTERVAL,
-                "pr_auc_text": 0.7 if row.modality != "image" else None,
-                "pr_auc_image": 0.79 if row.modality != "text" else None,
+                "pr_auc_text": 0.7 if variant.modality != "image" else None,
+                "pr_auc_image": 0.79 if variant.modality != "text" else None,
                 "table1": load_reference().figure("table1", name),
                 "table2": load_reference().figure("table2", name),
                 "difference": apart if name != recipe.main else None,
@@ -259,20 +263,20 @@ def _probe(workspace: Workspace, recipe: Recipe) -> None:
 
 
 def _scores(workspace: Workspace, recipe: Recipe, figures: Mapping[str, float]) -> None:
-    """Test pairs of made-up families beside the real ones, and scores of them for every row and seed.
+    """Test pairs of made-up families beside the real ones, and scores of them for every variant and seed.
 
-    Rows with a figure in `figures` are as much better or worse than the main row as the figure says, roughly.
+    Variants with a figure in `figures` are as much better or worse than the main variant as the figure says, roughly.
     """
     told = {name: OTHER_SKILL + SKILL_PER_SCORE * (figure - MAIN_SCORE) for name, figure in figures.items()}
     skills = {name: max(LOWEST_SKILL, skill) for name, skill in {**SKILLS, **told}.items()}
     test = _more_pairs(workspace)
     labels = test["label"].to_numpy()
     common = np.random.default_rng(0).normal(size=len(test))
-    for number, (name, row) in enumerate(recipe.rows.items()):
+    for number, (name, variant) in enumerate(recipe.variants.items()):
         for seed in recipe.seeds:
             own = np.random.default_rng([1, number, seed]).normal(0, 0.1, len(test))
             logits = skills.get(name, OTHER_SKILL) * labels + common + own
-            scores = test.assign(modality=row.modality, score=1 / (1 + np.exp(-logits)))
+            scores = test.assign(modality=variant.modality, score=1 / (1 + np.exp(-logits)))
             columns = ["item_a", "item_b", "label", "split", "modality", "score"]
             scores[columns].to_parquet(workspace.finetuned(name, seed) / "scores.parquet", index=False)
 

@@ -33,7 +33,7 @@ def evaluate(
             from mlim.steps.evaluate import evaluate as run_step
 
         summary = run_step(session.recipe, session.workspace, session.terminal)
-        main_auc = summary["pr_auc"][session.recipe.main_row.modality]
+        main_auc = summary["pr_auc"][session.recipe.main_variant.modality]
         session.show(summary, f"PR-AUC {formats.interval(**main_auc)}, prevalence {summary['prevalence']:.3f}")
 
 
@@ -67,7 +67,7 @@ def ablate(
     as_json: JsonOption = False,
     seeds: SeedsOption = None,
 ) -> None:
-    """Tables 1 and 2: train the missing rows, then compare all of them with a paired bootstrap."""
+    """Tables 1 and 2: train the missing variants, then compare all of them with a paired bootstrap."""
     session = Session(recipe, set_, work, quiet, as_json, seeds)
     if grid is not None:
         session.terminal.warn("--grid is called --experiment now; a later version will not know the old name")

@@ -14,7 +14,7 @@ from mlim.recipe import load_recipe
 app = typer.Typer()
 
 
-@app.command(epilog="Example: `mlim pipeline --write` after a change of imports, or of the rows in params.yaml")
+@app.command(epilog="Example: `mlim pipeline --write` after a change of imports, or of the variants in params.yaml")
 def pipeline(
     write: Annotated[bool, typer.Option("--write", help="Write dvc.yaml.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Fail if dvc.yaml is out of date.")] = False,

@@ -71,7 +71,7 @@ class Session:
             self.terminal.say(message)
 
     def results_table(self) -> str:
-        """The PR-AUC of every row that is trained, as columns of text."""
+        """The PR-AUC of every variant that is trained, as columns of text."""
         from mlim.report.tables import short_table
 
         rows = short_table(self.workspace)

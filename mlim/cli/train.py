@@ -25,7 +25,7 @@ app = typer.Typer()
 @app.command(epilog="Example: `mlim pretrain recon-mlm-naive --recipe small --set pretrain.steps=100`")
 def pretrain(
     name: Annotated[
-        str | None, typer.Argument(help="One of the recipe's `pretrainings`; default: the main row's.")
+        str | None, typer.Argument(help="One of the recipe's `pretrainings`; default: the main variant's.")
     ] = None,
     seed: SeedOption = None,
     resume: ResumeOption = "auto",
@@ -44,9 +44,11 @@ def pretrain(
     """
     session = Session(recipe, set_, work, quiet, as_json)
     with session.step("pretrain"):
-        name = name or session.recipe.main_row.pretraining
+        name = name or session.recipe.main_variant.pretraining
         if name is None:
-            raise InputError(f"the main row `{session.recipe.main}` has no pre-training; name one: mlim pretrain NAME")
+            raise InputError(
+                f"the main variant `{session.recipe.main}` has no pre-training; name one: mlim pretrain NAME"
+            )
         if find_batch_size:
             _find_batch_size(session, name, session.seed(seed))
         else:
@@ -76,7 +78,9 @@ def _pretrain(session: Session, name: str, seed: int, resume: Resume) -> None:
 
 @app.command(epilog="Example: `mlim finetune no-mdo --recipe small --seed 1`")
 def finetune(
-    row: Annotated[str | None, typer.Argument(help="One of the recipe's `rows`; default: the main row.")] = None,
+    variant: Annotated[
+        str | None, typer.Argument(help="One of the recipe's `variants`; default: the main variant.")
+    ] = None,
     seed: SeedOption = None,
     again: Annotated[
         int, typer.Option(min=0, metavar="N", help="Run the N-th further fine-tuning of the same pre-training.")
@@ -100,11 +104,13 @@ def finetune(
 
         chosen = session.recipe
         launch_if_wanted(chosen.compute, chosen.device, chosen.finetune.batch_size, sys.argv[1:])
-        row = row or session.recipe.main
-        summary = run_step(session.recipe, session.workspace, session.terminal, row, session.seed(seed), resume, again)
+        variant = variant or session.recipe.main
+        summary = run_step(
+            session.recipe, session.workspace, session.terminal, variant, session.seed(seed), resume, again
+        )
         if summary:  # else another process of the same training shows it
             auc = summary["validation_pr_auc"]
-            session.show(summary, f"{row}: {summary['steps']} steps, validation PR-AUC {auc:.3f}")
+            session.show(summary, f"{variant}: {summary['steps']} steps, validation PR-AUC {auc:.3f}")
 
 
 @app.command(epilog="Example: `mlim stack --recipe small`")

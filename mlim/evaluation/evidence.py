@@ -1,4 +1,4 @@
-"""What the claims are judged by: the test scores of every row and seed that lie in a work folder, and the probes."""
+"""What the claims are judged by: the test scores of every variant and seed in a work folder, and the probes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ Split = Literal["test", "validation"]
 
 
 @dataclass(frozen=True)
-class RowScores:
-    """Scores of one row by seed, and what was spent on it: samples in pre-training, pairs in fine-tuning.
+class VariantScores:
+    """Scores of one variant by seed, and what was spent on it: samples in pre-training, pairs in fine-tuning.
 
     They are (n,), or (fine-tunings, n) where each pre-training was fine-tuned several times.
     """
@@ -36,8 +36,8 @@ class RowScores:
         """Scores (seeds, n), or (seeds, fine-tunings, n), of the given seeds."""
         return np.stack([self.by_seed[seed] for seed in seeds])
 
-    def same_budget(self, other: "RowScores") -> bool:
-        """Whether all trainings of both rows cost the same, as far as they need one and say what it was."""
+    def same_budget(self, other: "VariantScores") -> bool:
+        """Whether all trainings of both variants cost the same, as far as they need one and say what it was."""
         return all(len(mine | theirs) <= 1 for mine, theirs in zip(self.budgets, other.budgets, strict=True) if theirs)
 
 
@@ -50,7 +50,7 @@ class Evidence:
     """
 
     pairs: JudgedPairs | None
-    rows: Mapping[str, RowScores]
+    variants: Mapping[str, VariantScores]
     probe: Mapping[str, Any]
     left_out: tuple[str, ...] = ()
     too_few: str = ""
@@ -58,11 +58,11 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class TrainedRow:
-    """Where the trainings of one row lie, and what they are.
+class TrainedVariant:
+    """Where the trainings of one variant lie, and what they are.
 
     `key` names the settings that they must have been trained with, `key_of_any_pairs` the same but for the number of
-    training pairs, which is at most `max_pairs` (None: all). `name` is the row's in its own work folder; `own` says
+    training pairs, which is at most `max_pairs` (None: all). `name` is the variant's in its own work folder; `own` says
     that this is the work folder that is judged.
     """
 
@@ -78,11 +78,11 @@ class TrainedRow:
     key_of_any_pairs: str
 
 
-def read_evidence(workspace: Workspace, trained: Mapping[str, TrainedRow], split: Split = TEST) -> Evidence:
+def read_evidence(workspace: Workspace, trained: Mapping[str, TrainedVariant], split: Split = TEST) -> Evidence:
     """The evidence in a work folder on the pairs of one split; what is not there is not in it.
 
-    `trained` says for each row that is compared where its trainings lie: in this work folder, or in another one where
-    no row of one recipe can express it (a run of an experiment). The pairs have to be the same.
+    `trained` says for each variant that is compared where its trainings lie: in this work folder, or in another one
+    where no variant of one recipe can express it (a run of an experiment). The pairs have to be the same.
     """
     probe = _json(workspace.probe / SUMMARY)
     path = workspace.pairs / "pairs.parquet"
@@ -91,9 +91,9 @@ def read_evidence(workspace: Workspace, trained: Mapping[str, TrainedRow], split
     all_pairs = in_order(pd.read_parquet(path))
     pairs, training_pairs = part(all_pairs, split=split), int((all_pairs["split"] == "train").sum())
     left_out: list[str] = []
-    found = {name: _read_row(row, split, pairs, left_out) for name, row in trained.items()}
-    rows = {name: scores for name, scores in found.items() if scores.by_seed}
-    return Evidence(judged_pairs(pairs, workspace), rows, probe, tuple(left_out), training_pairs=training_pairs)
+    found = {name: _read_variant(variant, split, pairs, left_out) for name, variant in trained.items()}
+    variants = {name: scores for name, scores in found.items() if scores.by_seed}
+    return Evidence(judged_pairs(pairs, workspace), variants, probe, tuple(left_out), training_pairs=training_pairs)
 
 
 def judged_pairs(pairs: pd.DataFrame, workspace: Workspace) -> JudgedPairs:
@@ -111,34 +111,34 @@ def families_of(pairs: pd.DataFrame, workspace: Workspace) -> Families | None:
     return None if np.isnan(found).any() else found.astype(np.int64)
 
 
-def _read_row(row: TrainedRow, split: Split, pairs: pd.DataFrame, left_out: list[str]) -> RowScores:
+def _read_variant(variant: TrainedVariant, split: Split, pairs: pd.DataFrame, left_out: list[str]) -> VariantScores:
     found: dict[int, list[Scores]] = {}
     spent: tuple[set[int], set[int]] = (set(), set())
-    for seed in row.seeds:
-        scores = list(takewhile(lambda one: one is not None, _read_seed(row, seed, split, pairs, left_out)))
+    for seed in variant.seeds:
+        scores = list(takewhile(lambda one: one is not None, _read_seed(variant, seed, split, pairs, left_out)))
         if scores:
             found[seed] = [one for one in scores if one is not None]
-            for budget, of_seed in zip(spent, _budgets(row, seed), strict=True):
+            for budget, of_seed in zip(spent, _budgets(variant, seed), strict=True):
                 budget |= of_seed
     common = min(map(len, found.values()), default=1)  # as many of each seed: their means are then equally sure
     by_seed = {seed: scores[0] if common == 1 else np.stack(scores[:common]) for seed, scores in found.items()}
-    return RowScores(by_seed, (frozenset(spent[0]), frozenset(spent[1])))
+    return VariantScores(by_seed, (frozenset(spent[0]), frozenset(spent[1])))
 
 
 def _read_seed(
-    row: TrainedRow, seed: int, split: Split, pairs: pd.DataFrame, left_out: list[str]
+    variant: TrainedVariant, seed: int, split: Split, pairs: pd.DataFrame, left_out: list[str]
 ) -> Iterator[Scores | None]:
     """The scores of each fine-tuning of a seed; None for one that is not there or cannot be used, told why."""
-    for again in range(row.finetunings):
-        path = row.workspace.finetuned(row.name, seed, again) / SCORES_FILE
-        name = f"row `{row.name}`, seed {seed}{f', again {again}' if again else ''}"
+    for again in range(variant.finetunings):
+        path = variant.workspace.finetuned(variant.name, seed, again) / SCORES_FILE
+        name = f"variant `{variant.name}`, seed {seed}{f', again {again}' if again else ''}"
         if not path.is_file():
             yield None
-        elif _json(path.with_name(SUMMARY)).get("settings") != row.key:
+        elif _json(path.with_name(SUMMARY)).get("settings") != variant.key:
             left_out.append(f"{name}: trained with other settings than the recipe's")
             yield None
         else:
-            found = part(in_order(pd.read_parquet(path)), split=split, modality=row.modality)
+            found = part(in_order(pd.read_parquet(path)), split=split, modality=variant.modality)
             same = _same_pairs(pairs, found)
             if not same:
                 left_out.append(f"{name}: scored on other pairs than the present ones")
@@ -150,11 +150,11 @@ def _same_pairs(expected: pd.DataFrame, found: pd.DataFrame) -> bool:
     return bool(expected[PAIR].astype(kinds).equals(found[PAIR].astype(kinds)))
 
 
-def _budgets(row: TrainedRow, seed: int) -> tuple[set[int], set[int]]:
+def _budgets(variant: TrainedVariant, seed: int) -> tuple[set[int], set[int]]:
     """Samples seen in pre-training and pairs seen in fine-tuning; empty where there is none or it is not said."""
-    start = row.pretraining
-    before = {} if start is None else _json(row.workspace.pretrained(start, seed) / SUMMARY)
-    after = _json(row.workspace.finetuned(row.name, seed) / SUMMARY)
+    start = variant.pretraining
+    before = {} if start is None else _json(variant.workspace.pretrained(start, seed) / SUMMARY)
+    after = _json(variant.workspace.finetuned(variant.name, seed) / SUMMARY)
     return _told(before, "samples_seen"), _told(after, "pairs_seen")
 
 

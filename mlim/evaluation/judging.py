@@ -15,7 +15,7 @@ from mlim.evaluation.multiple import holm, p_above, p_below, p_equivalent, p_out
 from mlim.evaluation.power import Needed, needed
 from mlim.evaluation.resampling import Effect, Resampled, effect_of, resample
 from mlim.evaluation.spreads import Pools
-from mlim.references.claims import Claim, Curves, Harm, Part, Reading, Rows
+from mlim.references.claims import Claim, Curves, Harm, Part, Reading, Variants
 
 Verdict = Literal["supported", "not separated", "contradicted", "not measured"]
 
@@ -150,13 +150,14 @@ def _needed(claim: Claim, effect: Effect, settings: Settings, size: int, alpha: 
 def _resampled(
     evidence: Evidence, settings: Settings, claims: Sequence[Claim]
 ) -> tuple[dict[tuple[str, int], Resampled], Evidence]:
-    """Every training that a claim speaks of, on the same resamples of the pairs, by row and seed.
+    """Every training that a claim speaks of, on the same resamples of the pairs, by variant and seed.
 
     Where the pairs are too few for that, the evidence comes back without them and says so.
     """
-    parts = [part for claim in claims for part in claim.parts if isinstance(part, Rows)]
-    wanted = {row for part in parts for row in (part.first, part.second)} & evidence.rows.keys()
-    scores = {(row, seed): evidence.rows[row].at((seed,)) for row in wanted for seed in evidence.rows[row].by_seed}
+    parts = [part for claim in claims for part in claim.parts if isinstance(part, Variants)]
+    wanted = {variant for part in parts for variant in (part.first, part.second)} & evidence.variants.keys()
+    trained = [(name, seed) for name in wanted for seed in evidence.variants[name].by_seed]
+    scores = {(name, seed): evidence.variants[name].at((seed,)) for name, seed in trained}
     if evidence.pairs is None or not scores:
         return {}, evidence
     found = resample(evidence.pairs, scores, settings.samples, settings.seed)
@@ -171,13 +172,13 @@ def _measure(
     resampled: Mapping[tuple[str, int], Resampled],
     settings: Settings,
 ) -> Measured | Missing:
-    if isinstance(part, Rows):
-        return _measure_rows(part, reading, evidence, resampled, settings)
+    if isinstance(part, Variants):
+        return _measure_variants(part, reading, evidence, resampled, settings)
     return _measure_curves(part, evidence.probe) if isinstance(part, Curves) else _measure_harm(part, evidence.probe)
 
 
-def _measure_rows(
-    part: Rows,
+def _measure_variants(
+    part: Variants,
     reading: Reading,
     evidence: Evidence,
     resampled: Mapping[tuple[str, int], Resampled],
@@ -187,7 +188,7 @@ def _measure_rows(
     if why or evidence.pairs is None:
         return Missing(part, why)
     seeds = common_seeds(part, evidence)
-    first, second = (_stacked([resampled[row, seed] for seed in seeds]) for row in (part.first, part.second))
+    first, second = (_stacked([resampled[variant, seed] for seed in seeds]) for variant in (part.first, part.second))
     spread = _pools(resampled, seeds).between(part.first, part.second)
     effect = effect_of(first.minus(second), evidence.pairs.clusters, settings.confidence, spread)
     p_for, p_against = _p_values(effect, reading, settings.margin)
@@ -198,28 +199,28 @@ def _measure_rows(
 
 
 def _pools(resampled: Mapping[tuple[str, int], Resampled], seeds: tuple[int, ...]) -> Pools[str]:
-    """The rows that were trained with each of these seeds, in groups of like spread between them."""
-    rows = dict.fromkeys(row for row, _ in sorted(resampled))
-    complete = [row for row in rows if all((row, seed) in resampled for seed in seeds)]
-    return Pools({row: np.concatenate([resampled[row, seed].by_seed for seed in seeds]) for row in complete})
+    """The variants that were trained with each of these seeds, in groups of like spread between them."""
+    variants = dict.fromkeys(variant for variant, _ in sorted(resampled))
+    complete = [variant for variant in variants if all((variant, seed) in resampled for seed in seeds)]
+    return Pools({name: np.concatenate([resampled[name, seed].by_seed for seed in seeds]) for name in complete})
 
 
-def common_seeds(part: Rows, evidence: Evidence) -> tuple[int, ...]:
-    """The seeds with which both rows were trained."""
-    first, second = (evidence.rows[row].by_seed for row in (part.first, part.second))
+def common_seeds(part: Variants, evidence: Evidence) -> tuple[int, ...]:
+    """The seeds with which both variants were trained."""
+    first, second = (evidence.variants[variant].by_seed for variant in (part.first, part.second))
     return tuple(sorted(first.keys() & second.keys()))
 
 
-def _why_not(part: Rows, evidence: Evidence) -> str:
+def _why_not(part: Variants, evidence: Evidence) -> str:
     if evidence.pairs is None:
         return evidence.too_few or "there are no test pairs"
-    absent = [f"`{row}`" for row in (part.first, part.second) if row not in evidence.rows]
+    absent = [f"`{variant}`" for variant in (part.first, part.second) if variant not in evidence.variants]
     if absent:
-        return f"row {' and row '.join(absent)} was not run"
+        return f"variant {' and variant '.join(absent)} was not run"
     if not common_seeds(part, evidence):
-        return f"rows `{part.first}` and `{part.second}` have no seed in common"
-    if not evidence.rows[part.first].same_budget(evidence.rows[part.second]):
-        return f"rows `{part.first}` and `{part.second}` were trained on unequal budgets"
+        return f"variants `{part.first}` and `{part.second}` have no seed in common"
+    if not evidence.variants[part.first].same_budget(evidence.variants[part.second]):
+        return f"variants `{part.first}` and `{part.second}` were trained on unequal budgets"
     return ""
 
 

@@ -85,7 +85,7 @@ class Effect:
 
     `pairs_error` is the standard error that the choice of test pairs brings; `seeds_spread` the standard deviation
     between seeds, with `seeds_freedom` degrees of freedom (None with one seed: not known, and not in the interval);
-    `pooled` names the rows whose seeds this spread is measured between, none where it is the figure's own alone;
+    `pooled` names the variants whose seeds this spread is measured between, none where it is the figure's own alone;
     `p_value` is two-sided against 0. Where there are too few units for an interval, `why` says so, and the limits, the
     p-value and what they are made of are NaN: they separate nothing.
     """
@@ -223,8 +223,8 @@ def effect_of(resampled: Resampled, clusters: int, confidence: float, pooled: Sp
 
     The variance is that between resamples of the pairs, plus that between seeds over their number; the degrees of
     freedom are Satterthwaite's (1946), `clusters` - 1 for the first part. The spread between seeds is the `pooled` one
-    of rows that are alike in it (None: there are none), or the difference's own where that is larger: of few seeds no
-    test can be sure. With fewer than FEWEST_UNITS `clusters`, or without resamples, there is no interval.
+    of variants that are alike in it (None: there are none), or the difference's own where that is larger: of few seeds
+    no test can be sure. With fewer than FEWEST_UNITS `clusters`, or without resamples, there is no interval.
     """
     of_seeds = resampled.by_seed
     spread = _spread(of_seeds, pooled)
@@ -251,7 +251,7 @@ def effect_of(resampled: Resampled, clusters: int, confidence: float, pooled: Sp
         seeds_freedom=seeds_freedom,
         by_seed=tuple(map(float, of_seeds)),
         clusters=clusters,
-        pooled=() if spread is None else spread.rows,
+        pooled=() if spread is None else spread.variants,
     )
 
 

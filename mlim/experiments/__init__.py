@@ -1,8 +1,8 @@
-"""Declared experiments: which rows of a recipe, and which runs of it with other settings, answer a question.
+"""Declared experiments: which variants of a recipe, and which runs of it with other settings, answer a question.
 
-An experiment is a YAML file of this package. Rows are the recipe's own; a run is the recipe with a few settings
-changed, of which the main row is trained (`main=ROW` among the settings names another one). What is to be chosen is
-judged on the validation pairs, so that the test pairs, on which claims are judged, have never chosen anything.
+An experiment is a YAML file of this package. Variants are the recipe's own; a run is the recipe with a few settings
+changed, of which the main variant is trained (`main=NAME` among the settings names another one). What is to be chosen
+is judged on the validation pairs, so that the test pairs, on which claims are judged, have never chosen anything.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class ExperimentPlan(Config):
     """One experiment."""
 
     question: str
-    rows: tuple[str, ...]
+    variants: tuple[str, ...]
     runs: Mapping[PlainName, tuple[str, ...]]
     probe: bool
     judged_on: Literal["test", "validation"]

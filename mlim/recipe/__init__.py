@@ -18,7 +18,7 @@ from mlim.recipe.data import (
     ValidationConfig,
 )
 from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, StackConfig
-from mlim.recipe.finetune import FinetuneConfig, Row
+from mlim.recipe.finetune import FinetuneConfig, Variant
 from mlim.recipe.model import DecoderConfig, EmbedderConfig, ModelConfig
 from mlim.recipe.pretrain import (
     BalanceConfig,
@@ -68,7 +68,6 @@ __all__ = [
     "ReadOut",
     "Recipe",
     "RecipeRecord",
-    "Row",
     "Scorer",
     "Share",
     "StackConfig",
@@ -77,6 +76,7 @@ __all__ = [
     "TraceConfig",
     "TrackingConfig",
     "ValidationConfig",
+    "Variant",
     "complete_recipe",
     "load_recipe",
     "recipe_names",

@@ -1,4 +1,4 @@
-"""Fine-tuning on pairs, and the rows of the result tables that it makes."""
+"""Fine-tuning on pairs, and the variants of the model that a recipe compares."""
 
 from typing import Self
 
@@ -11,7 +11,7 @@ from mlim.recipe.training import CheckpointConfig, OptimConfig
 
 
 class FinetuneConfig(Config):
-    """Fine-tuning on pairs; the same budget for every row that is compared."""
+    """Fine-tuning on pairs; the same budget for every variant that is compared."""
 
     steps: PositiveInt = Field(default=2000, description="optimiser steps")
     batch_size: PositiveInt = Field(default=16, description="pairs per micro-batch, on all devices together")
@@ -58,8 +58,8 @@ class FinetuneConfig(Config):
         return self
 
 
-class Row(Config):
-    """One row of the result tables: a fine-tuned model and what it started from."""
+class Variant(Config):
+    """One variant of the model, a row of the result tables: what it starts from and how it is fine-tuned."""
 
     label: str = Field(description="what tables and figures call it")
     pretraining: str | None = Field(description="name in `pretrainings`, or null: no pre-training")
@@ -71,7 +71,7 @@ class Row(Config):
     system: PlainName | None = Field(
         default=None,
         exclude_if=is_none,
-        description="name in `systems`, of a row without pre-training; null: MLIM, or the pre-training's",
+        description="name in `systems`, of a variant without pre-training; null: MLIM, or the pre-training's",
     )
     read_out: ReadOut | None = Field(
         default=None,

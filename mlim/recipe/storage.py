@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from mlim.config import merged, nearest, override, parse, read_yaml
 from mlim.errors import InputError
 from mlim.recipe.layers import Location, Tree, leaves, origins, plain, said, without_other_kinds, without_removed
-from mlim.recipe.retired import modernise
+from mlim.recipe.retired import modernise, modernise_assignments
 from mlim.recipe.tree import Recipe
 
 DEFAULT: Final = "default"
@@ -89,16 +89,19 @@ def stored_recipe(path: Path) -> Recipe:
 
 
 def complete_recipe(path: Path) -> Recipe:
-    """A recipe that says every value itself, for a reader that knows no defaults; `InputError` for another."""
+    """A recipe that says every value itself, for a reader that knows no defaults and no names of earlier versions.
+
+    `InputError` for another.
+    """
     resolved = resolve(str(path))
     settings = list(leaves(resolved.recipe.model_dump(mode="json")))
     unsaid = [".".join(setting) for setting in settings if resolved.origin(setting) != str(path)]
+    cure = f"write it anew with `mlim recipe show {path} --out {path} --force`"
     if unsaid:
         more = f" and {len(unsaid) - 1} more" if len(unsaid) > 1 else ""
-        raise InputError(
-            f"{path}: does not say {unsaid[0]}{more}, and DVC sees no defaults; write all values into it with `mlim "
-            f"recipe show {path} --out {path} --force`"
-        )
+        raise InputError(f"{path}: does not say {unsaid[0]}{more}, and DVC sees no defaults; {cure}")
+    if resolved.notes:
+        raise InputError(f"{path}: has keys of earlier versions, which DVC does not find; {cure}")
     return resolved.recipe
 
 
@@ -112,8 +115,9 @@ def resolve(name_or_file: str, assignments: Sequence[str] = ()) -> Resolved:
         tree = without_removed(merged(below, said(layer.values, layer.origin)), BY_NAME)
     if problems:
         raise InputError(*problems)
-    tree = override(tree, assignments)
-    notes += modernise(tree, SETTING)
+    renamed, renamings = modernise_assignments(assignments, SETTING)
+    tree = override(tree, renamed)
+    notes += [*renamings, *modernise(tree, SETTING)]
     tree = without_removed(said(tree, SETTING), BY_NAME)
     found = dict(origins(tree))
     recipe = parse(Recipe, plain(tree), lambda location: f"recipe {_to_blame(name_or_file, found, location)}")

@@ -24,7 +24,7 @@ class MlimSystem(SystemBase):
 
 SystemConfig = Annotated[MlimSystem | DualSystem, Field(discriminator="kind")]
 
-MLIM = MlimSystem()  # the system of every pre-training and row that names none
+MLIM = MlimSystem()  # the system of every pre-training and variant that names none
 
 
 class NetworkSections(NamedTuple):

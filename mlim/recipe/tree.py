@@ -16,7 +16,7 @@ from mlim.config import Config, PlainName, nearest
 from mlim.recipe.base import Stage
 from mlim.recipe.data import AUTO, ImageConfig, IngestConfig, LoaderConfig, PairsConfig, TextConfig, ValidationConfig
 from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, StackConfig
-from mlim.recipe.finetune import FinetuneConfig, Row
+from mlim.recipe.finetune import FinetuneConfig, Variant
 from mlim.recipe.match import MatchConfig
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
@@ -59,15 +59,15 @@ class Recipe(Config):
         description="shapes of networks by name; MLIM's is the section `model`",
     )
     pretrainings: dict[PlainName, Pretraining] = Field(description="by name, which names a folder of the results")
-    rows: dict[PlainName, Row] = Field(description="by name, which names a folder of the results")
-    main: str = Field(description="the row that is reported first and registered")
+    variants: dict[PlainName, Variant] = Field(description="by name, which names a folder of the results")
+    main: str = Field(description="the variant that is reported first and registered")
     seeds: tuple[NonNegativeInt, ...] = Field(
         default=(0,), min_length=1, description="seeds of every run; the first is the main model's"
     )
     finetunings: PositiveInt = Field(
         default=1,
-        description="of each row and seed: several average the variance of fine-tuning for a fraction of what another "
-        "pre-training costs; the first is the seed's own, `mlim ablate` trains the others",
+        description="of each variant and seed: several average the variance of fine-tuning for a fraction of what "
+        "another pre-training costs; the first is the seed's own, `mlim ablate` trains the others",
     )
     tracking: TrackingConfig = TrackingConfig()
 
@@ -101,7 +101,7 @@ class Recipe(Config):
 
     def _order_problems(self) -> list[str]:
         chosen = {"finetune.read_out": self.finetune.read_out}
-        chosen |= {f"rows.{name}.read_out": row.read_out for name, row in self.rows.items() if row.read_out}
+        chosen |= {f"variants.{name}.read_out": each.read_out for name, each in self.variants.items() if each.read_out}
         return [
             f"{key} {read_out} does not depend on the order of the items, which model.pair_segments tells apart: set "
             "pair_segments to false, or read_out to cls"
@@ -121,9 +121,10 @@ class Recipe(Config):
                 problems.append(f"pretrainings.{name}.system: no system `{pretraining.system}`{known}")
             else:
                 problems += self._task_problems(name, pretraining)
-        if problems:  # rows refer to them
+        if problems:  # variants refer to them
             return problems
-        return [problem for name, row in self.rows.items() for problem in self._row_system_problems(name, row)]
+        variants = self.variants.items()
+        return [problem for name, each in variants for problem in self._variant_system_problems(name, each)]
 
     def _task_problems(self, name: str, pretraining: Pretraining) -> list[str]:
         system, problems = self.system_of(pretraining), []
@@ -140,34 +141,35 @@ class Recipe(Config):
                 )
         return problems
 
-    def _row_system_problems(self, name: str, row: Row) -> list[str]:
-        if row.system is not None and row.pretraining is not None:
-            return [f"rows.{name}.system: is that of pre-training `{row.pretraining}`; leave it out"]
-        if row.system is not None and row.system not in self.systems:
-            return [f"rows.{name}.system: no system `{row.system}`{nearest(row.system, list(self.systems))}"]
-        if row.pretraining is not None and row.pretraining not in self.pretrainings:
+    def _variant_system_problems(self, name: str, variant: Variant) -> list[str]:
+        if variant.system is not None and variant.pretraining is not None:
+            return [f"variants.{name}.system: is that of pre-training `{variant.pretraining}`; leave it out"]
+        if variant.system is not None and variant.system not in self.systems:
+            known = nearest(variant.system, list(self.systems))
+            return [f"variants.{name}.system: no system `{variant.system}`{known}"]
+        if variant.pretraining is not None and variant.pretraining not in self.pretrainings:
             return []  # said elsewhere
-        known = self.system_of(row).read_outs
-        if row.read_out is not None and row.read_out not in known:
-            return [f"rows.{name}.read_out: its system offers {', '.join(known)}, not {row.read_out}"]
+        offered = self.system_of(variant).read_outs
+        if variant.read_out is not None and variant.read_out not in offered:
+            return [f"variants.{name}.read_out: its system offers {', '.join(offered)}, not {variant.read_out}"]
         return []
 
     def _reference_problems(self) -> list[str]:
         problems = []
         if len(set(self.seeds)) < len(self.seeds):  # the same model twice would look like two that agree
             problems.append(f"seeds: {list(self.seeds)} names a seed twice; name each once")
-        if self.main not in self.rows:
-            problems.append(f"main: no row `{self.main}`{nearest(self.main, list(self.rows))}")
-        for name, row in self.rows.items():
-            if row.pretraining is not None and row.pretraining not in self.pretrainings:
-                known = nearest(row.pretraining, list(self.pretrainings))
-                problems.append(f"rows.{name}.pretraining: no pre-training `{row.pretraining}`{known}")
+        if self.main not in self.variants:
+            problems.append(f"main: no variant `{self.main}`{nearest(self.main, list(self.variants))}")
+        for name, variant in self.variants.items():
+            if variant.pretraining is not None and variant.pretraining not in self.pretrainings:
+                known = nearest(variant.pretraining, list(self.pretrainings))
+                problems.append(f"variants.{name}.pretraining: no pre-training `{variant.pretraining}`{known}")
         return problems
 
     @property
-    def main_row(self) -> Row:
-        """The row that is reported first and registered."""
-        return self.rows[self.main]
+    def main_variant(self) -> Variant:
+        """The variant that is reported first and registered."""
+        return self.variants[self.main]
 
     def reading(self, max_tokens: int) -> Self:
         """The recipe with a number of tokens, found in the texts, as its limit."""
@@ -178,30 +180,30 @@ class Recipe(Config):
         """The sections that shape networks and what they read."""
         return NetworkSections(self.image, self.text, self.model)
 
-    def system_of(self, entry: Pretraining | Row) -> SystemConfig:
-        """The system of a pre-training or a row."""
-        if isinstance(entry, Row) and entry.pretraining is not None:
+    def system_of(self, entry: Pretraining | Variant) -> SystemConfig:
+        """The system of a pre-training or a variant."""
+        if isinstance(entry, Variant) and entry.pretraining is not None:
             return self.system_of(self.pretrainings[entry.pretraining])
         return MLIM if entry.system is None else self.systems[entry.system]
 
-    def finetuning_of(self, row: Row) -> FinetuneConfig:
-        """The section `finetune` as it is for a row: with its own read-out, or the only one that its system has."""
-        known = self.system_of(row).read_outs
-        read_out = row.read_out or (self.finetune.read_out if self.finetune.read_out in known else known[0])
+    def finetuning_of(self, variant: Variant) -> FinetuneConfig:
+        """The section `finetune` as it is for a variant: with its own read-out, or the only one that its system has."""
+        known = self.system_of(variant).read_outs
+        read_out = variant.read_out or (self.finetune.read_out if self.finetune.read_out in known else known[0])
         return self.finetune.model_copy(update={"read_out": read_out})
 
     @property
-    def unpretrained_row(self) -> str | None:
-        """The row that differs from the main row in nothing but its missing pre-training, if there is one."""
-        main = self.main_row
-        for name, row in self.rows.items():
-            same = (row.mdo, row.modality, row.task) == (main.mdo, main.modality, main.task)
-            if row.pretraining is None and same and self.system_of(row) == self.system_of(main):
+    def unpretrained_variant(self) -> str | None:
+        """The variant that differs from the main variant in nothing but its missing pre-training, if there is one."""
+        main = self.main_variant
+        for name, variant in self.variants.items():
+            same = (variant.mdo, variant.modality, variant.task) == (main.mdo, main.modality, main.task)
+            if variant.pretraining is None and same and self.system_of(variant) == self.system_of(main):
                 return name
         return None
 
     def training_key(self, stage: Stage, name: str) -> str:
-        """A short hash of all settings that decide what the pre-training or the row `name` becomes, whatever the seed.
+        """A short hash of all settings that decide what the pre-training or variant `name` becomes, whatever the seed.
 
         Two results with the same key, seed and data are the same result; how often a checkpoint was written, or on how
         many devices it was trained, is not in it.
@@ -211,7 +213,7 @@ class Recipe(Config):
 
     def _deciding(self, stage: Stage, name: str) -> list[Any]:
         network = self.model_dump(mode="json", include={"image", "text", "model"})
-        entry: Pretraining | Row = self.pretrainings[name] if stage == "pretrain" else self.rows[name]
+        entry: Pretraining | Variant = self.pretrainings[name] if stage == "pretrain" else self.variants[name]
         section = self.pretrain if isinstance(entry, Pretraining) else self.finetuning_of(entry)
         if self.text.max_tokens != AUTO:  # no other setting finds the number then
             network["text"] = {key: network["text"][key] for key in FIRST_TEXT_KEYS}

@@ -1,6 +1,6 @@
 """What a paper reports and claims, to stand beside our own results: one YAML file of this package for each paper.
 
-Names of rows are those of the recipes that come with the package. Nothing here decides how a model is trained.
+Names of variants are those of the recipes that come with the package. Nothing here decides how a model is trained.
 """
 
 from functools import cache
@@ -11,18 +11,18 @@ import yaml
 
 from mlim.config import Config, nearest, parse
 from mlim.errors import InputError
-from mlim.references.claims import Claim, Rows
+from mlim.references.claims import Claim, Variants
 
 MLIM: Final = "mlim"
 SUFFIX: Final = ".yaml"
 
 
 class PaperTable(Config):
-    """The figures that one table of the paper reports, by row."""
+    """The figures that one table of the paper reports, by variant."""
 
     key: str
     title: str
-    rows: dict[str, float]
+    variants: dict[str, float]
 
 
 class FixedSetting(Config):
@@ -44,21 +44,21 @@ class Reference(Config):
     claims: tuple[Claim, ...]
     settings: dict[str, FixedSetting]
 
-    def figure(self, table: str, row: str) -> float | None:
-        """What a table of the paper reports for a row; None where it does not."""
-        return next((each.rows.get(row) for each in self.tables if each.key == table), None)
+    def figure(self, table: str, variant: str) -> float | None:
+        """What a table of the paper reports for a variant; None where it does not."""
+        return next((each.variants.get(variant) for each in self.tables if each.key == table), None)
 
-    def reports(self, row: str) -> bool:
-        """Whether a row is in any of the paper's tables."""
-        return any(row in table.rows for table in self.tables)
+    def reports(self, variant: str) -> bool:
+        """Whether a variant is in any of the paper's tables."""
+        return any(variant in table.variants for table in self.tables)
 
-    def difference(self, rows: Rows) -> float | None:
-        """The difference of two rows in the first of the paper's tables that holds both; None where none does."""
+    def difference(self, variants: Variants) -> float | None:
+        """The difference of two variants in the first of the paper's tables that holds both; None where none does."""
         return next(
             (
-                table.rows[rows.first] - table.rows[rows.second]
+                table.variants[variants.first] - table.variants[variants.second]
                 for table in self.tables
-                if {rows.first, rows.second} <= table.rows.keys()
+                if {variants.first, variants.second} <= table.variants.keys()
             ),
             None,
         )

@@ -1,4 +1,4 @@
-"""A claim of a paper: the rows or curves that decide it, and how it is to be read."""
+"""A claim of a paper: the variants or curves that decide it, and how it is to be read."""
 
 from typing import Annotated, Literal
 
@@ -13,12 +13,12 @@ STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, config=STRICT)
-class Rows:
-    """PR-AUC of row `first` minus that of row `second`, on the same test pairs."""
+class Variants:
+    """PR-AUC of variant `first` minus that of variant `second`, on the same test pairs."""
 
     first: str
     second: str
-    kind: Literal["rows"] = "rows"
+    kind: Literal["variants"] = "variants"
 
     def __str__(self) -> str:
         return f"{self.first} minus {self.second}"
@@ -47,7 +47,7 @@ class Harm:
         return "harm of a random text to RECON minus harm of a random picture to MLM"
 
 
-Part = Annotated[Rows | Curves | Harm, Field(discriminator="kind")]
+Part = Annotated[Variants | Curves | Harm, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -55,7 +55,7 @@ class Claim:
     """One claim: all its `parts` have to be as `reading` says.
 
     `better`: above 0. `equivalent`: within the margin of 0. `no worse`: above minus the margin. `short` is for plots.
-    `in_passing`: the authors mention it or build on it without measuring it; its rows are in no table of the paper.
+    `in_passing`: the authors mention it or build on it without measuring it; its variants are in no table of the paper.
     """
 
     key: str

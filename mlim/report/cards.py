@@ -90,8 +90,8 @@ def _model_lead(recipe: ReportedRecipe, catalog: str) -> str:
     return (
         f"Decides whether two items of a catalog, each a picture and a text, are closely matching. Pre-trained and "
         f"fine-tuned on `{catalog}` after MLIM (masked language and image modelling, "
-        f"{load_reference().identifier}); row "
-        f"“{recipe.main_row.label}” of recipe `{recipe.name}`."
+        f"{load_reference().identifier}); variant "
+        f"“{recipe.main_variant.label}” of recipe `{recipe.name}`."
     )
 
 
@@ -121,7 +121,8 @@ def _use(metrics: Summary, judged: Summary) -> list[str]:
 def _intended_use(recipe: ReportedRecipe, metrics: Summary) -> list[str]:
     needs = {"both": "a picture and a text of each item", "text": "the texts", "image": "the pictures"}
     return [
-        f"For: pairs of items of catalogs like the one it was trained on, given as {needs[recipe.main_row.modality]}.",
+        "For: pairs of items of catalogs like the one it was trained on, given as "
+        f"{needs[recipe.main_variant.modality]}.",
         f"A score of {formats.score(metrics['threshold'])} or more means a match; the threshold was chosen on "
         f"validation pairs ({metrics.get('threshold_rule', 'rule unknown')}).",
         "Not for: decisions about people, and catalogs of another kind without a new evaluation on pairs of theirs.",
@@ -129,7 +130,7 @@ def _intended_use(recipe: ReportedRecipe, metrics: Summary) -> list[str]:
 
 
 def _training(recipe: ReportedRecipe, lineage: Summary, catalog: str) -> list[str]:
-    model, start = recipe.model, recipe.main_row.pretraining
+    model, start = recipe.model, recipe.main_variant.pretraining
     changes = " with uncommitted changes" if lineage.get("dirty") else ""
     how = "none" if start is None else recipe.pretrainings[start].described()
     return [
@@ -143,7 +144,7 @@ def _training(recipe: ReportedRecipe, lineage: Summary, catalog: str) -> list[st
         f"{recipe.pretrain.batch_size * recipe.pretrain.accumulate} items.",
         f"Fine-tuning: {formats.count(recipe.finetune.steps)} steps of "
         f"{recipe.finetune.batch_size * recipe.finetune.accumulate} pairs, modality dropout "
-        f"{'on' if recipe.main_row.mdo else 'off'}.",
+        f"{'on' if recipe.main_variant.mdo else 'off'}.",
         "Scores come from the registered scorer: the matcher alone, or a logistic regression over the matcher and "
         "simple systems (trees, words, classifiers of attributes) that was fitted on the validation pairs.",
     ]

@@ -11,14 +11,14 @@ from mlim.evaluation.judging import Judged, Measured, Verdict
 from mlim.evaluation.power import Needed
 from mlim.evaluation.spreads import LEVEL
 from mlim.references import Reference
-from mlim.references.claims import Claim, Curves, Figure, Harm, Part, Partner, Rows
+from mlim.references.claims import Claim, Curves, Figure, Harm, Part, Partner, Variants
 from mlim.report import figures
 from mlim.report.gather import Gathered
 from mlim.report.kit import formats
 from mlim.report.kit.blocks import Block, Section, Sentences, Table
 from mlim.report.kit.svg import plot
 from mlim.report.reported import ReportedRecipe
-from mlim.report.sections import row_curves_plot, row_label
+from mlim.report.sections import variant_curves_plot, variant_label
 
 FEWEST_SEEDS: Final = 3  # with fewer, the spread between trainings is hardly known
 PAPER_RECIPE: Final = "paper"
@@ -76,7 +76,7 @@ def _told(recipe: ReportedRecipe, gathered: Gathered, judged: Judged) -> Told:
         seeds=formats.MISSING if weakest is None else str(len(weakest.by_seed)),
         needed=_needed_cell(judged),
         paper=formats.signed(paper_difference(recipe, gathered.reference, claim.parts[0])),
-        effects=tuple(_effect(judged, measured) for measured in judged.measured if _is_row(measured)),
+        effects=tuple(_effect(judged, measured) for measured in judged.measured if _is_variant(measured)),
     )
 
 
@@ -106,8 +106,8 @@ def recipe_words(recipe: ReportedRecipe) -> str:
 
 def _what(recipe: ReportedRecipe, measured: Measured) -> str:
     part, shown = measured.part, formats.signed_interval(measured.value, measured.low, measured.high)
-    if isinstance(part, Rows):
-        first, second = (row_label(recipe, name) for name in (part.first, part.second))
+    if isinstance(part, Variants):
+        first, second = (variant_label(recipe, name) for name in (part.first, part.second))
         return f"PR-AUC of “{first}” minus that of “{second}” is {shown}"
     if isinstance(part, Curves):
         figure, partners = FIGURES[part.figure]
@@ -138,7 +138,7 @@ def _seeds_words(measured: Measured) -> str:
 
 
 def _units(gathered: Gathered, measured: Measured) -> str:
-    if isinstance(measured.part, Rows):
+    if isinstance(measured.part, Variants):
         pairs = gathered.evidence.pairs
         size = 0 if pairs is None else pairs.labels.size
         families = "" if measured.effect is None else f" of {formats.count(measured.effect.clusters)} families"
@@ -148,8 +148,8 @@ def _units(gathered: Gathered, measured: Measured) -> str:
 
 
 def paper_difference(recipe: ReportedRecipe, reference: Reference, part: Part) -> float | None:
-    """The difference that the paper reports for two rows of the recipe, from the first of its tables with both."""
-    if not isinstance(part, Rows) or not {part.first, part.second} <= recipe.rows.keys():
+    """The difference that the paper reports for two variants of the recipe, from the first of its tables with both."""
+    if not isinstance(part, Variants) or not {part.first, part.second} <= recipe.variants.keys():
         return None
     return reference.difference(part)
 
@@ -158,7 +158,7 @@ def _needs(claim: Claim, found: Needed | None, weakest: Measured) -> str:
     """The sample size that would separate what was not separated."""
     if found is None:
         return ""
-    units = "pairs" if isinstance(weakest.part, Rows) else "items"
+    units = "pairs" if isinstance(weakest.part, Variants) else "items"
     what = "a difference as large as this" if claim.reading == "better" else "a result as near to the margin as this"
     seeds = None if found.seeds is None else f"{formats.count(found.seeds)} seeds with these {units}"
     more = None if found.pairs is None else f"{formats.count(found.pairs)} {units} with these seeds"
@@ -184,14 +184,14 @@ def _needed_cell(judged: Judged) -> str:
     return "unknown" if judged.weakest.seeds_spread is None else "more do not suffice"
 
 
-def _is_row(measured: Measured) -> bool:
-    """Whether it is a difference of two rows: only these are of PR-AUC, on one scale."""
-    return measured.effect is not None and isinstance(measured.part, Rows)
+def _is_variant(measured: Measured) -> bool:
+    """Whether it is a difference of two variants: only these are of PR-AUC, on one scale."""
+    return measured.effect is not None and isinstance(measured.part, Variants)
 
 
 def _effect(judged: Judged, measured: Measured) -> dict[str, Any]:
-    """One line of the forest plot; only measured rows have one."""
-    against = measured.part.second if isinstance(measured.part, Rows) and len(judged.claim.parts) > 1 else ""
+    """One line of the forest plot; only measured variants have one."""
+    against = measured.part.second if isinstance(measured.part, Variants) and len(judged.claim.parts) > 1 else ""
     return {
         "label": f"{judged.claim.short}: {against}" if against else judged.claim.short,
         "value": measured.value,
@@ -211,7 +211,7 @@ def claims_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
         missing = "No claim can be judged yet: run `mlim ablate` and `mlim probe`."
         return Section("claims", title, "", missing=missing)
     lead = f"{_tally(told)} Sentences below name data, size and number of seeds: they speak of these runs only."
-    plots = [*_forest(told, gathered.reference.margin), *row_curves_plot(recipe, gathered)]
+    plots = [*_forest(told, gathered.reference.margin), *variant_curves_plot(recipe, gathered)]
     words = Sentences("In words", (*_each(measured), *pooled_words(recipe, gathered)))
     blocks: list[Block] = [*plots, claims_table(measured), words]
     return Section("claims", title, lead, tuple(blocks))
@@ -227,29 +227,29 @@ def _each(told: Iterable[Told]) -> list[str]:
 
 
 def pooled_words(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
-    """Over which rows the spread between seeds was pooled; nothing with one seed or where no rows were compared."""
+    """Over which variants the spread between seeds was pooled; nothing with one seed or without compared variants."""
     known = [
         (measured.part, measured.effect)
         for judged in gathered.claims
         for measured in judged.measured
-        if isinstance(measured.part, Rows) and measured.effect and measured.seeds_spread is not None
+        if isinstance(measured.part, Variants) and measured.effect and measured.seeds_spread is not None
     ]
     if not known:
         return []
     pools = dict.fromkeys(effect.pooled for _, effect in known if effect.pooled)
-    pooled = {row for pool in pools for row in pool}
-    rows = dict.fromkeys(row for part, _ in known for row in (part.first, part.second))
+    pooled = {variant for pool in pools for variant in pool}
+    variants = dict.fromkeys(variant for part, _ in known for variant in (part.first, part.second))
     shared = [f"{_labels(recipe, pool)} share one spread" for pool in pools]
-    alone = [row for row in rows if row not in pooled]
+    alone = [variant for variant in variants if variant not in pooled]
     own = [f"{_labels(recipe, alone)} are judged by that of their own differences"] if alone else []
     return [
-        "How far trainings differ from seed to seed is measured together for rows that a test (Bartlett's statistic at "
-        f"a level of {formats.percent(LEVEL)}) does not tell apart in it: {'; '.join([*shared, *own])}."
+        "How far trainings differ from seed to seed is measured together for variants that a test (Bartlett's "
+        f"statistic at a level of {formats.percent(LEVEL)}) does not tell apart in it: {'; '.join([*shared, *own])}."
     ]
 
 
-def _labels(recipe: ReportedRecipe, rows: Iterable[Hashable]) -> str:
-    return ", ".join(f"“{row_label(recipe, str(row))}”" for row in rows)
+def _labels(recipe: ReportedRecipe, variants: Iterable[Hashable]) -> str:
+    return ", ".join(f"“{variant_label(recipe, str(variant))}”" for variant in variants)
 
 
 def claims_table(told: Sequence[Told]) -> Table:
@@ -297,13 +297,13 @@ def unshown(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
 
 
 def _few_seeds(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
-    counts = [len(row.by_seed) for row in gathered.evidence.rows.values()]
+    counts = [len(variant.by_seed) for variant in gathered.evidence.variants.values()]
     if not counts:
-        return ["No row has been trained and scored."]
+        return ["No variant has been trained and scored."]
     if min(counts) >= FEWEST_SEEDS:
         return []
     fewest = "one seed" if min(counts) == 1 else f"{min(counts)} seeds"
-    return [f"Some rows were trained with {fewest} only: how much another training would differ is hardly known."]
+    return [f"Some variants were trained with {fewest} only: how much another training would differ is hardly known."]
 
 
 def _probed_once(gathered: Gathered) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 from mlim.catalog.quarantine import read_quarantine
 from mlim.errors import InputError
 from mlim.evaluation.curves import mean_pr_curve
-from mlim.evaluation.evidence import Evidence, TrainedRow
+from mlim.evaluation.evidence import Evidence, TrainedVariant
 from mlim.evaluation.judging import Judged, Settings, judge
 from mlim.evaluation.label_curve import LabelPoint
 from mlim.evaluation.pr_auc import average_precision
@@ -65,7 +65,7 @@ class Gathered:
     probe: Summary | None
     evidence: Evidence
     claims: tuple[Judged, ...]
-    row_curves: Mapping[str, pd.DataFrame]
+    variant_curves: Mapping[str, pd.DataFrame]
     by_seed: Mapping[str, tuple[float, ...]]
     label_curve: tuple[LabelPoint, ...]
 
@@ -79,7 +79,7 @@ def gather_results(
     recipe: ReportedRecipe,
     workspace: Workspace,
     evidence: Evidence,
-    trained: Mapping[str, TrainedRow],
+    trained: Mapping[str, TrainedVariant],
     points: tuple[LabelPoint, ...],
 ) -> Gathered:
     """Read every result that the report shows; a file that exists but cannot be read is an `InputError`.
@@ -110,7 +110,7 @@ def gather_results(
         probe=_summary(probe / SUMMARY),
         evidence=evidence,
         claims=judge(evidence, _settings(recipe, reference), reference.claims),
-        row_curves=_row_curves(compared),
+        variant_curves=_variant_curves(compared),
         by_seed=_by_seed(compared),
         label_curve=points,
     )
@@ -121,34 +121,36 @@ def _settings(recipe: ReportedRecipe, reference: Reference) -> Settings:
     return Settings(settings.bootstrap_samples, settings.confidence, recipe.seed, reference.margin)
 
 
-def _without_fewer_pairs(recipe: ReportedRecipe, evidence: Evidence, trained: Mapping[str, TrainedRow]) -> Evidence:
+def _without_fewer_pairs(recipe: ReportedRecipe, evidence: Evidence, trained: Mapping[str, TrainedVariant]) -> Evidence:
     """The evidence without what learned from another number of pairs, which has a curve of its own."""
-    fewer = {name for name, row in trained.items() if row.max_pairs != recipe.finetune.max_pairs}
-    return replace(evidence, rows={name: row for name, row in evidence.rows.items() if name not in fewer})
+    fewer = {name for name, variant in trained.items() if variant.max_pairs != recipe.finetune.max_pairs}
+    return replace(
+        evidence, variants={name: variant for name, variant in evidence.variants.items() if name not in fewer}
+    )
 
 
-def _row_curves(evidence: Evidence) -> dict[str, pd.DataFrame]:
-    """Precision against recall of every row, averaged over its seeds."""
+def _variant_curves(evidence: Evidence) -> dict[str, pd.DataFrame]:
+    """Precision against recall of every variant, averaged over its seeds."""
     if evidence.pairs is None:
         return {}
     labels = evidence.pairs.labels
     return {
-        name: mean_pr_curve(labels, [*np.concatenate([np.atleast_2d(one) for one in row.by_seed.values()])])
-        for name, row in evidence.rows.items()
+        name: mean_pr_curve(labels, [*np.concatenate([np.atleast_2d(one) for one in variant.by_seed.values()])])
+        for name, variant in evidence.variants.items()
     }
 
 
 def _by_seed(evidence: Evidence) -> dict[str, tuple[float, ...]]:
-    """PR-AUC of every training of a row on the test pairs."""
+    """PR-AUC of every training of a variant on the test pairs."""
     if evidence.pairs is None:
         return {}
     labels = evidence.pairs.labels
     return {
         name: tuple(
             float(np.mean([average_precision(labels, one) for one in np.atleast_2d(of_seed)]))
-            for of_seed in row.by_seed.values()
+            for of_seed in variant.by_seed.values()
         )
-        for name, row in evidence.rows.items()
+        for name, variant in evidence.variants.items()
     }
 
 
@@ -165,7 +167,7 @@ def _registration(workspace: Workspace) -> Summary | None:
 
 
 def ablation_table(workspace: Workspace) -> dict[str, Summary] | None:
-    """What `ablate` found about each row, by the row's name in the order of its table."""
+    """What `ablate` found about each variant, by the variant's name in the order of its table."""
     table = _table(workspace.ablation / "table.csv")
     if table is None:
         return None
@@ -186,9 +188,9 @@ def _pretrainings(recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Trai
 
 
 def _finetunings(recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Training]:
-    for row in recipe.rows:
+    for variant in recipe.variants:
         for seed in recipe.seeds:
-            yield from _training("finetune", row, seed, workspace.finetuned(row, seed))
+            yield from _training("finetune", variant, seed, workspace.finetuned(variant, seed))
 
 
 def _training(stage: str, name: str, seed: int, folder: Path) -> Iterator[Training]:

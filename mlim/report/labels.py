@@ -9,7 +9,7 @@ LABELS_TITLE: Final = "Does pre-training pay?"
 LABELS_AXIS: Final = "PR-AUC on the test pairs"
 LABELS_HEADER: Final = ("training pairs", "with pre-training", "without", "with minus without", "p-value", "seeds")
 LABELS_NOTE: Final = (
-    "The main row and the row that differs from it in its missing pre-training alone, fine-tuned on so many of the "
+    "The main variant and the one that differs from it in its missing pre-training alone, fine-tuned on so many of the "
     "training pairs in equally many steps; the validation pairs, which choose the step that is kept, are always the "
     "same. Bands and bars are intervals over families and seeds; differences are paired, and their p-values are not "
     "corrected."

@@ -15,7 +15,7 @@ from mlim.report.kit import formats
 from mlim.report.kit.blocks import Section, Tile, Verdicts
 from mlim.report.kit.page import render_page
 from mlim.report.reported import ReportedRecipe
-from mlim.report.scores import baseline_scores, row_scores, scorer_scores
+from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
 from mlim.report.usable import usable_section, usable_verdict
 from mlim.report.verdicts import verdicts
 from mlim.stacking.stack import MATCHER
@@ -74,7 +74,7 @@ def quarantined_rows(gathered: Gathered) -> int:
 def tiles(recipe: ReportedRecipe, gathered: Gathered) -> list[Tile]:
     """The figures at the top of the page; those that are not known yet are left out."""
     found: list[Tile] = []
-    main, metrics = row_scores(recipe, gathered).get(recipe.main), gathered.metrics
+    main, metrics = variant_scores(recipe, gathered).get(recipe.main), gathered.metrics
     registered = (metrics or {}).get("registered", {}).get("scorer")
     stacked = scorer_scores(metrics).get(registered) if registered != MATCHER else None
     for title, score in ((f"PR-AUC of the {registered}, which is registered", stacked), (MAIN_TITLE, main)):

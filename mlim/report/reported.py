@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mlim.recipe.data import ImageConfig, LoaderConfig, TextConfig
 from mlim.recipe.evaluate import EvaluateConfig, GateConfig
-from mlim.recipe.finetune import FinetuneConfig, Row
+from mlim.recipe.finetune import FinetuneConfig, Variant
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
 from mlim.recipe.tracking import TrackingConfig
@@ -13,15 +13,15 @@ from mlim.recipe.tracking import TrackingConfig
 
 @dataclass(frozen=True)
 class ReportedRecipe:
-    """A recipe, as far as it is reported on; `as_yaml` is all of it, `unpretrained_row` as in the recipe."""
+    """A recipe, as far as it is reported on; `as_yaml` is all of it, `unpretrained_variant` as in the recipe."""
 
     name: str
     seed: int
     seeds: tuple[int, ...]
     main: str
-    main_row: Row
-    unpretrained_row: str | None
-    rows: Mapping[str, Row]
+    main_variant: Variant
+    unpretrained_variant: str | None
+    variants: Mapping[str, Variant]
     pretrainings: Mapping[str, Pretraining]
     image: ImageConfig
     text: TextConfig

@@ -24,7 +24,7 @@ from mlim.report.gather import Gathered
 from mlim.report.kit import formats
 from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_TITLE, label_cells
 from mlim.report.reported import ReportedRecipe
-from mlim.report.scores import baseline_scores, row_scores, scorer_scores
+from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
 from mlim.stacking.stack import STACK
 from mlim.versions import UNKNOWN
 
@@ -36,7 +36,7 @@ END: Final = "<!-- mlim results: end -->"
 HEADING: Final = "# Results\n\n"
 PAPER_NOTE: Final = "“Paper” is what the paper reports on its own, private data set: other pairs, so not comparable."
 SEEDS_NOTE: Final = (
-    "Rows are means over seeds; baselines are compared with the model of the first seed, the one that is registered."
+    "Variants are means over seeds; baselines are compared with the model of the first seed, which is registered."
 )
 CLAIMS_HEADER: Final = ("claim of the paper", "where", "verdict", "difference", "corrected p", "seeds needed", "paper")
 CLAIM_CELLS: Final = ("claim", "source", "verdict", "difference", "p_value", "needed", "paper")
@@ -79,7 +79,7 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
             "table2": gathered.reference.figure("table2", name),
             "seconds": _seconds_per_seed(recipe, gathered, name),
         }
-        for name, score in row_scores(recipe, gathered).items()
+        for name, score in variant_scores(recipe, gathered).items()
     ]
     return {
         "recipe": recipe.name,
@@ -109,18 +109,18 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
 
 
 def _is_stack(name: str) -> bool:
-    """Whether a scorer is a combination: the matcher is a row already, the other parts are no results."""
+    """Whether a scorer is a combination: the matcher is a variant already, the other parts are no results."""
     return name.startswith(STACK)
 
 
-def _seconds_per_seed(recipe: ReportedRecipe, gathered: Gathered, row: str) -> float | None:
-    """What one model of a row took: its fine-tuning and the pre-training it starts from, whoever else starts there."""
-    start = recipe.rows[row].pretraining
+def _seconds_per_seed(recipe: ReportedRecipe, gathered: Gathered, variant: str) -> float | None:
+    """What one model of a variant took: its fine-tuning and the pre-training that it starts from, alone or not."""
+    start = recipe.variants[variant].pretraining
     before = {one.seed: one.summary["seconds"] for one in gathered.pretrainings if one.name == start}
     spent = [
         one.summary["seconds"] + before.get(one.seed, 0.0)
         for one in gathered.finetunings
-        if one.name == row and "seconds" in one.summary
+        if one.name == variant and "seconds" in one.summary
     ]
     return float(np.mean(spent)) if spent else None
 

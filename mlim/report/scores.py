@@ -49,31 +49,33 @@ class Score:
     seeds: int = 1
 
 
-def row_scores(recipe: ReportedRecipe, gathered: Gathered) -> dict[str, Score]:
-    """Scores of the recipe's rows by name; rows that have not been run are left out."""
+def variant_scores(recipe: ReportedRecipe, gathered: Gathered) -> dict[str, Score]:
+    """Scores of the recipe's variants by name; variants that have not been run are left out."""
     if gathered.ablation is not None:
         table = gathered.ablation
-        found = {row: _from_table(recipe, row, table[row]) for row in recipe.rows if row in table}
-        return {row: _with_spread(score, gathered, row) for row, score in found.items()}
+        found = {
+            variant: _from_table(recipe, variant, table[variant]) for variant in recipe.variants if variant in table
+        }
+        return {variant: _with_spread(score, gathered, variant) for variant, score in found.items()}
     score = judged_score(recipe, gathered.metrics)
     return {} if score is None else {recipe.main: score}
 
 
-def _with_spread(score: Score, gathered: Gathered, row: str) -> Score:
+def _with_spread(score: Score, gathered: Gathered, variant: str) -> Score:
     """The score with what its seeds differ by, where their scores are there."""
-    figures = gathered.by_seed.get(row, ())
+    figures = gathered.by_seed.get(variant, ())
     spread = float(np.std(figures, ddof=1)) if len(figures) > 1 else None
     return replace(score, spread=spread, seeds=max(len(figures), 1))
 
 
 def judged_score(recipe: ReportedRecipe, metrics: Summary | None) -> Score | None:
-    """The main row's score with the first seed, which the baselines are compared with; None before `evaluate`."""
+    """The main variant's score with the first seed, which the baselines are compared with; None before `evaluate`."""
     if metrics is None or metrics["row"] != recipe.main:
         return None
     by_modality = metrics["pr_auc"]
     return Score(
-        label=recipe.main_row.label,
-        pr_auc=_estimate(by_modality[recipe.main_row.modality]),
+        label=recipe.main_variant.label,
+        pr_auc=_estimate(by_modality[recipe.main_variant.modality]),
         text=by_modality.get("text", {}).get("value"),
         image=by_modality.get("image", {}).get("value"),
     )
@@ -91,9 +93,9 @@ def scorer_scores(metrics: Summary | None) -> dict[str, Score]:
     return dict(sorted(found.items(), key=lambda entry: -entry[1].pr_auc.value))
 
 
-def _from_table(recipe: ReportedRecipe, row: str, values: Summary) -> Score:
+def _from_table(recipe: ReportedRecipe, variant: str, values: Summary) -> Score:
     return Score(
-        label=recipe.rows[row].label,
+        label=recipe.variants[variant].label,
         pr_auc=_estimate({**values, "value": values["pr_auc"]}),
         text=values["pr_auc_text"],
         image=values["pr_auc_image"],

@@ -19,7 +19,7 @@ from mlim.report.kit.svg import plot
 from mlim.report.kit.words import plain
 from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_TITLE, label_cells
 from mlim.report.reported import ReportedRecipe
-from mlim.report.scores import BASELINE_LABELS, Estimate, baseline_scores, judged_score, row_scores, scorer_scores
+from mlim.report.scores import BASELINE_LABELS, Estimate, baseline_scores, judged_score, scorer_scores, variant_scores
 from mlim.shards.items import ItemStore, open_items
 from mlim.stacking.stack import STACK, WITHOUT_MATCHER
 from mlim.workspace import Workspace
@@ -128,8 +128,8 @@ def losses_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
 
 
 def _references(recipe: ReportedRecipe, gathered: Gathered) -> list[Table]:
-    """The simple ways beside the main row's pre-training, of the first seed."""
-    name = recipe.main_row.pretraining
+    """The simple ways beside the main variant's pre-training, of the first seed."""
+    name = recipe.main_variant.pretraining
     return [tables.references_table(each) for each in gathered.pretrainings if each.name == name][:1]
 
 
@@ -154,7 +154,7 @@ def _comparison(name: str, title: str, trainings: tuple[Training, ...]) -> Block
 
 
 def _by_mode(recipe: ReportedRecipe, gathered: Gathered) -> Block | None:
-    name = recipe.main_row.pretraining
+    name = recipe.main_variant.pretraining
     histories = _histories(tuple(each for each in gathered.pretrainings if each.name == name))
     if not histories:
         return None
@@ -164,9 +164,9 @@ def _by_mode(recipe: ReportedRecipe, gathered: Gathered) -> Block | None:
 
 
 def _two_sides(recipe: ReportedRecipe, gathered: Gathered) -> tuple[Training, ...]:
-    names = (recipe.main, recipe.unpretrained_row)
+    names = (recipe.main, recipe.unpretrained_variant)
     return tuple(
-        replace(each, name=recipe.rows[each.name].label) for each in gathered.finetunings if each.name in names
+        replace(each, name=recipe.variants[each.name].label) for each in gathered.finetunings if each.name in names
     )
 
 
@@ -180,9 +180,9 @@ def _histories(trainings: tuple[Training, ...]) -> dict[str, pd.DataFrame]:
 
 
 def results_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
-    """Tables 1 and 2 beside the paper's figures, further rows, baselines and the curves behind the figures."""
+    """Tables 1 and 2 beside the paper's figures, further variants, baselines and the curves behind the figures."""
     title = "Results beside the paper"
-    scores = row_scores(recipe, gathered)
+    scores = variant_scores(recipe, gathered)
     if not scores:
         return Section("results", title, "", missing="No model has been judged yet: run `mlim evaluate`.")
     lead = "PR-AUC on the test pairs, with intervals over families and seeds; differences are paired over these pairs."
@@ -191,18 +191,18 @@ def results_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
         *_curves(recipe, gathered),
         *_label_curve(gathered),
         *(tables.paper_table(recipe, gathered, table) for table in gathered.reference.tables),
-        tables.further_rows_table(recipe, gathered),
+        tables.further_variants_table(recipe, gathered),
         tables.baselines_table(recipe, gathered),
         tables.scorers_table(recipe, gathered),
     ]
-    left = [recipe.rows[name].label for name in recipe.rows if name not in scores]
+    left = [recipe.variants[name].label for name in recipe.variants if name not in scores]
     missing = f"Not run yet: {'; '.join(left)}." if left else ""
     return Section("results", title, lead, filled(blocks), missing)
 
 
 def _overview(recipe: ReportedRecipe, gathered: Gathered) -> Block:
     stacks = [score for name, score in scorer_scores(gathered.metrics).items() if name in (STACK, WITHOUT_MATCHER)]
-    scores = [*stacks, *row_scores(recipe, gathered).values(), *baseline_scores(gathered.metrics).values()]
+    scores = [*stacks, *variant_scores(recipe, gathered).values(), *baseline_scores(gathered.metrics).values()]
     rows = [{"label": each.label, "pr_auc": each.pr_auc.value, **asdict(each.pr_auc)} for each in scores]
     prevalence = (gathered.metrics or {}).get("prevalence")
     draw = partial(figures.draw_table_bars, pd.DataFrame(rows), prevalence=prevalence)
@@ -213,7 +213,7 @@ def _curves(recipe: ReportedRecipe, gathered: Gathered) -> list[Block]:
     metrics = gathered.metrics
     if metrics is None or gathered.curves is None:
         return []
-    labels = {name: row.label for name, row in recipe.rows.items()} | BASELINE_LABELS
+    labels = {name: variant.label for name, variant in recipe.variants.items()} | BASELINE_LABELS
     curves = {labels.get(str(name), str(name)): curve for name, curve in gathered.curves.groupby("name", sort=False)}
     note = (
         f"{formats.count(metrics['pairs'])} test pairs, {formats.percent(metrics['prevalence'])} of them matches. "
@@ -238,30 +238,32 @@ def _label_curve(gathered: Gathered) -> list[Block]:
     ]
 
 
-def row_label(recipe: ReportedRecipe, name: str) -> str:
-    """What a row is called; a row from another work folder by its name."""
-    return recipe.rows[name].label if name in recipe.rows else name
+def variant_label(recipe: ReportedRecipe, name: str) -> str:
+    """What a variant is called; one from another work folder by its name."""
+    return recipe.variants[name].label if name in recipe.variants else name
 
 
-def row_curves(recipe: ReportedRecipe, gathered: Gathered) -> dict[str, pd.DataFrame]:
-    """Curves of the rows by label; none where there are not several to compare."""
-    curves = {row_label(recipe, name): curve for name, curve in gathered.row_curves.items()}
+def variant_curves(recipe: ReportedRecipe, gathered: Gathered) -> dict[str, pd.DataFrame]:
+    """Curves of the variants by label; none where there are not several to compare."""
+    curves = {variant_label(recipe, name): curve for name, curve in gathered.variant_curves.items()}
     return curves if len(curves) > 1 else {}
 
 
-def draw_row_curves(recipe: ReportedRecipe, gathered: Gathered, path: Path) -> None:
-    """Precision against recall of every row on the test pairs."""
+def draw_variant_curves(recipe: ReportedRecipe, gathered: Gathered, path: Path) -> None:
+    """Precision against recall of every variant on the test pairs."""
     pairs = gathered.evidence.pairs
     chance = math.nan if pairs is None else prevalence(pairs.labels)
-    figures.draw_pr_curves(row_curves(recipe, gathered), chance, path)
+    figures.draw_pr_curves(variant_curves(recipe, gathered), chance, path)
 
 
-def row_curves_plot(recipe: ReportedRecipe, gathered: Gathered) -> list[Block]:
-    """The curves of all rows as a plot of the page, where there are several."""
-    if not row_curves(recipe, gathered):
+def variant_curves_plot(recipe: ReportedRecipe, gathered: Gathered) -> list[Block]:
+    """The curves of all variants as a plot of the page, where there are several."""
+    if not variant_curves(recipe, gathered):
         return []
-    note = "At each recall the precision is averaged over the seeds of a row."
-    return [plot("rows", "Precision against recall by row", partial(draw_row_curves, recipe, gathered), note)]
+    note = "At each recall the precision is averaged over the seeds of a variant."
+    return [
+        plot("variants", "Precision against recall by variant", partial(draw_variant_curves, recipe, gathered), note)
+    ]
 
 
 def probes_section(gathered: Gathered) -> Section:

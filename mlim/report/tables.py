@@ -11,14 +11,14 @@ from mlim.report.gather import Gathered, Summary, Training, ablation_table, eval
 from mlim.report.kit import formats
 from mlim.report.kit.blocks import Table
 from mlim.report.reported import ReportedRecipe
-from mlim.report.scores import Estimate, Score, baseline_scores, judged_score, row_scores, scorer_scores
+from mlim.report.scores import Estimate, Score, baseline_scores, judged_score, scorer_scores, variant_scores
 from mlim.stacking.stack import MATCHER
 from mlim.workspace import Workspace
 
 NOT_RUN: Final = "not run"
 OTHER_DATA: Final = (
     "The column “paper” holds what the paper reports on its own, private data set. The pairs here are other pairs: "
-    "compare the order of the rows and the size of the differences, never the figures themselves."
+    "compare the order of the variants and the size of the differences, never the figures themselves."
 )
 CHANCE: Final = "chance: the share of matches"
 AUDIT_NOTE: Final = (
@@ -38,15 +38,15 @@ REFERENCES_NOTE: Final = (
     "shrunk shows the mean where a patch is hidden; principal components, as many as the hidden size where there are "
     "enough pictures, give the most likely picture for the visible patches."
 )
-SHORT_HEADER: Final = ("row", "PR-AUC", "interval", "difference to main")
+SHORT_HEADER: Final = ("variant", "PR-AUC", "interval", "difference to main")
 SPLITS: Final = ("train", "validation", "test")
 
 
 def paper_table(recipe: ReportedRecipe, gathered: Gathered, table: PaperTable) -> Table:
-    """One of the paper's tables: the rows that it reports, with its figures beside our own."""
-    scores = row_scores(recipe, gathered)
-    names = [name for name in recipe.rows if name in table.rows]
-    rows = tuple((*_score_cells(recipe, name, scores), formats.score(table.rows[name])) for name in names)
+    """One of the paper's tables: the variants that it reports, with its figures beside our own."""
+    scores = variant_scores(recipe, gathered)
+    names = [name for name in recipe.variants if name in table.variants]
+    rows = tuple((*_score_cells(recipe, name, scores), formats.score(table.variants[name])) for name in names)
     return Table(
         table.title,
         (*_score_header(recipe), "paper"),
@@ -56,12 +56,12 @@ def paper_table(recipe: ReportedRecipe, gathered: Gathered, table: PaperTable) -
     )
 
 
-def further_rows_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
-    """The rows that the paper does not report: no pre-training, one modality only."""
-    scores = row_scores(recipe, gathered)
-    names = [name for name in recipe.rows if not gathered.reference.reports(name)]
+def further_variants_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
+    """The variants that the paper does not report: no pre-training, one modality only."""
+    scores = variant_scores(recipe, gathered)
+    names = [name for name in recipe.variants if not gathered.reference.reports(name)]
     rows = tuple(_score_cells(recipe, name, scores) for name in names)
-    return Table("Rows that the paper does not report", _score_header(recipe), rows)
+    return Table("Variants that the paper does not report", _score_header(recipe), rows)
 
 
 def baselines_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
@@ -222,7 +222,7 @@ def lineage_table(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[s
 
 
 def short_table(workspace: Workspace) -> list[tuple[str, ...]]:
-    """PR-AUC of what is registered and of every row and baseline, header first: the command line's last words."""
+    """PR-AUC of what is registered and of every variant and baseline, header first: the command line's last words."""
     table, metrics = ablation_table(workspace), evaluation_metrics(workspace)
     baselines = [_short_row(score) for score in baseline_scores(metrics).values()]
     if table is not None:
@@ -236,7 +236,7 @@ def short_table(workspace: Workspace) -> list[tuple[str, ...]]:
 
 
 def _registered_row(metrics: Summary | None) -> list[tuple[str, ...]]:
-    """The stack, where one is registered: the matcher is among the rows."""
+    """The stack, where one is registered: the matcher is among the variants."""
     name = (metrics or {}).get("registered", {}).get("scorer")
     found = None if name == MATCHER else scorer_scores(metrics).get(name)
     return [] if found is None else [_short_row(replace(found, label=f"registered: {name}"))]
@@ -268,7 +268,7 @@ def _score_header(recipe: ReportedRecipe) -> tuple[str, ...]:
 def _score_cells(recipe: ReportedRecipe, name: str, scores: Mapping[str, Score]) -> tuple[str, ...]:
     score = scores.get(name)
     if score is None:
-        return (recipe.rows[name].label, NOT_RUN, *[formats.MISSING] * 4)
+        return (recipe.variants[name].label, NOT_RUN, *[formats.MISSING] * 4)
     difference = formats.MISSING if name == recipe.main else _difference(score.difference)
     spread = formats.spread(score.spread, score.seeds)
     alone = (formats.score(score.text), formats.score(score.image))

@@ -1,7 +1,7 @@
 """What the numbers say, in plain sentences: does pre-training help, and does it beat what is simpler?"""
 
 from mlim.evaluation.judging import Judged
-from mlim.references.claims import Rows
+from mlim.references.claims import Variants
 from mlim.report.claims import TONES
 from mlim.report.gather import Gathered
 from mlim.report.kit import formats
@@ -13,13 +13,13 @@ from mlim.report.scores import (
     Estimate,
     Score,
     baseline_scores,
-    row_scores,
+    variant_scores,
 )
 
 
 def verdicts(recipe: ReportedRecipe, gathered: Gathered) -> list[Verdict]:
     """The sentences that head the tables, the most important one first."""
-    scores = row_scores(recipe, gathered)
+    scores = variant_scores(recipe, gathered)
     main = scores.get(recipe.main)
     if main is None:
         return [Verdict("open", "No model has been judged yet.", "Run `mlim run` or `mlim evaluate` first.")]
@@ -27,13 +27,13 @@ def verdicts(recipe: ReportedRecipe, gathered: Gathered) -> list[Verdict]:
 
 
 def _pretraining(recipe: ReportedRecipe, gathered: Gathered, scores: dict[str, Score], main: Score) -> Verdict:
-    row = recipe.unpretrained_row
-    other = scores.get(row) if row else None
+    variant = recipe.unpretrained_variant
+    other = scores.get(variant) if variant else None
     reached = f"{main.label}: PR-AUC {_interval(main.pr_auc)}"
     if other is None or other.difference is None:
-        sentence = "Whether pre-training helps is not known: the row without it was not run."
+        sentence = "Whether pre-training helps is not known: the variant without it was not run."
         return Verdict("open", sentence, f"{reached}.{_no_interval(gathered)}")
-    judged = _judged(recipe, gathered, str(row))
+    judged = _judged(recipe, gathered, str(variant))
     gain = other.difference.turned() if judged is None else _measured(judged)
     chance = formats.score((gathered.metrics or {}).get("prevalence"))
     caution = _no_interval(gathered) or _caution(recipe)
@@ -50,9 +50,9 @@ def _pretraining(recipe: ReportedRecipe, gathered: Gathered, scores: dict[str, S
     return Verdict(tone, sentences[tone], numbers)
 
 
-def _judged(recipe: ReportedRecipe, gathered: Gathered, row: str) -> Judged | None:
-    """The claim on the main row and `row`, where it was measured: the head of the page says what its table says."""
-    parts = (Rows(recipe.main, row),)
+def _judged(recipe: ReportedRecipe, gathered: Gathered, variant: str) -> Judged | None:
+    """The claim on the main variant and `variant`, where it was measured: the page's head says what its table says."""
+    parts = (Variants(recipe.main, variant),)
     found = (each for each in gathered.claims if each.claim.parts == parts and each.verdict != "not measured")
     return next(found, None)
 

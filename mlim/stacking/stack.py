@@ -73,6 +73,6 @@ def _combinations(parts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def only_matcher(scores: Scores, labels: Labels, validation: NDArray[np.bool_]) -> Stacked:
-    """The matcher alone, for a main row that reads one modality: the other parts read both."""
+    """The matcher alone, for a main variant that reads one modality: the other parts read both."""
     reached = float(average_precision_score(labels[validation], scores[validation]))
     return Stacked(pd.DataFrame({MATCHER: scores}), {}, {MATCHER: reached}, MATCHER)

@@ -1,4 +1,4 @@
-"""Step `ablate`: Tables 1 and 2 of the paper (section 4.2.1), all rows over all seeds on the same test pairs."""
+"""Step `ablate`: Tables 1 and 2 of the paper (section 4.2.1), all variants over all seeds on the same test pairs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class Run:
-    """One row with one seed: test scores by pair of each of its fine-tunings, and the summaries of its trainings."""
+    """One variant with one seed: test scores by pair of each of its fine-tunings, and summaries of its trainings."""
 
-    row: str
+    variant: str
     seed: int
     tests: Sequence[pd.DataFrame]
     finetuning: Mapping[str, Any]
@@ -50,8 +50,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class RowResult:
-    """PR-AUC of one row, averaged over its seeds; `difference` is to the main row (None for the main row itself)."""
+class VariantResult:
+    """PR-AUC of one variant, averaged over its seeds; `difference` is to the main variant (None for that itself)."""
 
     pr_auc: Interval
     by_seed: Sequence[float]
@@ -61,26 +61,26 @@ class RowResult:
 
 
 def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
-    """Compare all rows of the recipe over all its seeds; writes the table and returns its summary.
+    """Compare all variants of the recipe over all its seeds; writes the table and returns its summary.
 
-    `InputError` names every run that has not been trained and the command that trains it. `DataError` when rows were
-    trained on unequal budgets or scored on different pairs: their difference would not be the row's doing.
+    `InputError` names every run that has not been trained and the command that trains it. `DataError` when variants
+    were trained on unequal budgets or scored on different pairs: their difference would not be the variant's doing.
     """
     runs = read_runs(recipe, workspace)
     check_budgets(recipe, runs)
     with stage_run(recipe.record, workspace, STAGE, STAGE, lineage(workspace)) as run:
         pairs = judged_pairs(_common_pairs(recipe, runs), workspace)
-        results = compare_rows(recipe, runs, pairs)
-        metrics = {row: _metrics(result) for row, result in results.items()}
+        results = compare_variants(recipe, runs, pairs)
+        metrics = {variant: _metrics(result) for variant, result in results.items()}
         about = {"main": recipe.main, "seeds": [*recipe.seeds], "pairs": pairs.labels.size}
         about |= {"prevalence": prevalence(pairs.labels), "no_interval": pairs.no_interval or None}
-        parts = spread_parts([_figures(pairs.labels, runs[row], recipe.rows[row].modality) for row in recipe.rows])
-        summary = {**about, "rows": metrics, "spread": parts, "run_id": run.id}
+        figures = [_figures(pairs.labels, runs[name], each.modality) for name, each in recipe.variants.items()]
+        summary = {**about, "rows": metrics, "spread": spread_parts(figures), "run_id": run.id}
         with atomic_folder(workspace.ablation) as folder:
             _write(folder, table_rows(recipe, runs, results), metrics, summary)
             run.artifact(folder)
-        for row, result in results.items():
-            run.metric(f"pr_auc.{row}", result.pr_auc.value)
+        for variant, result in results.items():
+            run.metric(f"pr_auc.{variant}", result.pr_auc.value)
     _say(recipe, results, terminal)
     if pairs.no_interval:
         terminal.warn(pairs.no_interval)
@@ -88,35 +88,37 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
 
 
 def read_runs(recipe: Recipe, workspace: Workspace) -> dict[str, list[Run]]:
-    """The runs of every row, seed by seed; `InputError` with one line for each file that is not there."""
+    """The runs of every variant, seed by seed; `InputError` with one line for each file that is not there."""
     missing = dict.fromkeys(_missing(recipe, workspace))
     if missing:
         raise InputError(*missing)
-    return {row: [_read_run(recipe, workspace, row, seed) for seed in recipe.seeds] for row in recipe.rows}
+    return {name: [_read_run(recipe, workspace, name, seed) for seed in recipe.seeds] for name in recipe.variants}
 
 
 def _missing(recipe: Recipe, workspace: Workspace) -> Iterator[str]:
-    for name, row in recipe.rows.items():
+    for name, variant in recipe.variants.items():
         for seed in recipe.seeds:
             for again in range(recipe.finetunings):
                 trained = workspace.finetuned(name, seed, again)
                 if not all((trained / file).is_file() for file in (SCORES_FILE, SUMMARY)):
-                    yield f"row `{name}`, seed {seed}: {trained} is missing; run `{_command(name, seed, again)}` first"
-            if row.pretraining and not (start := workspace.pretrained(row.pretraining, seed) / SUMMARY).is_file():
-                yield f"{start} is missing; run `mlim pretrain {row.pretraining} --seed {seed}` first"
+                    command = _command(name, seed, again)
+                    yield f"variant `{name}`, seed {seed}: {trained} is missing; run `{command}` first"
+            start = variant.pretraining
+            if start and not (found := workspace.pretrained(start, seed) / SUMMARY).is_file():
+                yield f"{found} is missing; run `mlim pretrain {start} --seed {seed}` first"
 
 
-def _command(row: str, seed: int, again: int = 0) -> str:
-    return f"mlim finetune {row} --seed {seed}{f' --again {again}' if again else ''}"
+def _command(variant: str, seed: int, again: int = 0) -> str:
+    return f"mlim finetune {variant} --seed {seed}{f' --again {again}' if again else ''}"
 
 
-def _read_run(recipe: Recipe, workspace: Workspace, row: str, seed: int) -> Run:
-    folder, start = workspace.finetuned(row, seed), recipe.rows[row].pretraining
+def _read_run(recipe: Recipe, workspace: Workspace, variant: str, seed: int) -> Run:
+    folder, start = workspace.finetuned(variant, seed), recipe.variants[variant].pretraining
     return Run(
-        row,
+        variant,
         seed,
         [
-            part(read_scores(workspace.finetuned(row, seed, again), _command(row, seed, again)), split="test")
+            part(read_scores(workspace.finetuned(variant, seed, again), _command(variant, seed, again)), split="test")
             for again in range(recipe.finetunings)
         ],
         read_json(folder / SUMMARY),
@@ -128,65 +130,66 @@ def check_budgets(recipe: Recipe, runs: Mapping[str, Sequence[Run]]) -> None:
     """`DataError` unless all pre-trainings saw equally many samples and all fine-tunings equally many pairs."""
     seen: dict[str, dict[int, list[str]]] = {"pairs in fine-tuning": {}, "samples in pre-training": {}}
     fine, pre = seen.values()
-    for run in (run for row in recipe.rows for run in runs[row]):
-        name = f"`{run.row}` seed {run.seed}"
+    for run in (run for variant in recipe.variants for run in runs[variant]):
+        name = f"`{run.variant}` seed {run.seed}"
         fine.setdefault(run.finetuning["pairs_seen"], []).append(name)
         if run.pretraining is not None:
             pre.setdefault(run.pretraining["samples_seen"], []).append(name)
     problems = [
-        f"the rows have unequal budgets of {what}: "
+        f"the variants have unequal budgets of {what}: "
         + "; ".join(f"{number} for {', '.join(names)}" for number, names in budgets.items())
         for what, budgets in seen.items()
         if len(budgets) > 1
     ]
     if problems:
-        raise DataError("\n".join([*problems, "train the rows again with one recipe, so that they can be compared"]))
+        raise DataError("\n".join([*problems, "train them again with one recipe, so that they can be compared"]))
 
 
 def _common_pairs(recipe: Recipe, runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """The test pairs; `DataError` when a run was scored on other pairs than the main row."""
-    expected = part(runs[recipe.main][0].tests[0], modality=recipe.main_row.modality)
-    for run in (run for row in recipe.rows for run in runs[row]):
+    """The test pairs; `DataError` when a run was scored on other pairs than the main variant."""
+    expected = part(runs[recipe.main][0].tests[0], modality=recipe.main_variant.modality)
+    for run in (run for variant in recipe.variants for run in runs[variant]):
         for again, test in enumerate(run.tests):
-            found = part(test, modality=recipe.rows[run.row].modality)
-            what = f"the test scores of row `{run.row}`, seed {run.seed},"
-            check_same_pairs(expected, found, what, _command(run.row, run.seed, again))
+            found = part(test, modality=recipe.variants[run.variant].modality)
+            what = f"the test scores of variant `{run.variant}`, seed {run.seed},"
+            check_same_pairs(expected, found, what, _command(run.variant, run.seed, again))
     return expected
 
 
-def compare_rows(recipe: Recipe, runs: Mapping[str, Sequence[Run]], pairs: JudgedPairs) -> dict[str, RowResult]:
-    """Every row's PR-AUC, averaged over its seeds, and its difference to the main row, over families and seeds."""
+def compare_variants(recipe: Recipe, runs: Mapping[str, Sequence[Run]], pairs: JudgedPairs) -> dict[str, VariantResult]:
+    """PR-AUC of each variant, averaged over its seeds, and its difference to the main one, over families and seeds."""
     settings = recipe.evaluate
-    order = dict.fromkeys((recipe.main, *recipe.rows))
-    stacked = {row: np.stack([run.scores(recipe.rows[row].modality) for run in runs[row]]) for row in order}
-    alike = [row for row in order if recipe.rows[row].modality == recipe.main_row.modality]  # as the claims' rows are
+    order = dict.fromkeys((recipe.main, *recipe.variants))
+    stacked = {name: np.stack([run.scores(recipe.variants[name].modality) for run in runs[name]]) for name in order}
+    main = recipe.main_variant
+    alike = [name for name in order if recipe.variants[name].modality == main.modality]  # as those of the claims are
     compared = compare_all(pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed, alike)
 
-    def result(row: str) -> RowResult:
-        pr_auc, minus_main = compared[row]
-        return RowResult(
+    def result(variant: str) -> VariantResult:
+        pr_auc, minus_main = compared[variant]
+        return VariantResult(
             pr_auc=pr_auc.interval,
             by_seed=pr_auc.by_seed,
-            text=_mean(pairs.labels, runs[row], "text"),
-            image=_mean(pairs.labels, runs[row], "image"),
+            text=_mean(pairs.labels, runs[variant], "text"),
+            image=_mean(pairs.labels, runs[variant], "image"),
             difference=None if minus_main is None else minus_main.difference,
         )
 
-    return {row: result(row) for row in recipe.rows}
+    return {variant: result(variant) for variant in recipe.variants}
 
 
 def _figures(labels: Labels, runs: Sequence[Run], modality: Modality) -> NDArray[np.float64]:
-    """PR-AUC (seeds, fine-tunings) of a row."""
+    """PR-AUC (seeds, fine-tunings) of a variant."""
     return np.array([[average_precision(labels, one) for one in run.scores(modality)] for run in runs])
 
 
 def _mean(labels: Labels, runs: Sequence[Run], modality: Modality) -> float | None:
-    """PR-AUC with one modality at test time, averaged over seeds; None when the row is not scored so."""
+    """PR-AUC with one modality at test time, averaged over seeds; None when the variant is not scored so."""
     found = [average_precision(labels, one) for run in runs for one in run.scores(modality) if one.size]
     return float(np.mean(found)) if found else None
 
 
-def _metrics(result: RowResult) -> dict[str, Any]:
+def _metrics(result: VariantResult) -> dict[str, Any]:
     """One row of metrics.json."""
     difference = {} if result.difference is None else {"difference": result.difference._asdict()}
     alone = {name: value for name, value in (("text", result.text), ("image", result.image)) if value is not None}
@@ -195,13 +198,13 @@ def _metrics(result: RowResult) -> dict[str, Any]:
 
 
 def table_rows(
-    recipe: Recipe, runs: Mapping[str, Sequence[Run]], results: Mapping[str, RowResult]
+    recipe: Recipe, runs: Mapping[str, Sequence[Run]], results: Mapping[str, VariantResult]
 ) -> list[dict[str, Any]]:
-    """table.csv, one mapping for each row of the recipe, in its order; what does not apply is None."""
+    """table.csv, one mapping for each variant, in the order of the recipe; what does not apply is None."""
     return [_table_row(recipe, name, runs[name], result) for name, result in results.items()]
 
 
-def _table_row(recipe: Recipe, name: str, runs: Sequence[Run], result: RowResult) -> dict[str, Any]:
+def _table_row(recipe: Recipe, name: str, runs: Sequence[Run], result: VariantResult) -> dict[str, Any]:
     reference = load_reference()
     figures = {
         **dict(zip(("pr_auc", "low", "high"), result.pr_auc, strict=True)),
@@ -211,7 +214,7 @@ def _table_row(recipe: Recipe, name: str, runs: Sequence[Run], result: RowResult
     }
     return {
         "row": name,
-        "label": recipe.rows[name].label,
+        "label": recipe.variants[name].label,
         "seeds": len(runs),
         "table1": reference.figure("table1", name),
         "table2": reference.figure("table2", name),
@@ -228,7 +231,7 @@ def _write(
     write_json(folder / SUMMARY, summary)
 
 
-def _say(recipe: Recipe, results: Mapping[str, RowResult], terminal: Terminal) -> None:
-    for row, result in results.items():
+def _say(recipe: Recipe, results: Mapping[str, VariantResult], terminal: Terminal) -> None:
+    for variant, result in results.items():
         apart = "" if result.difference is None else f", {result.difference.value:+.3f} to {recipe.main}"
-        terminal.say(f"{recipe.rows[row].label}: PR-AUC {result.pr_auc.value:.3f}{apart}")
+        terminal.say(f"{recipe.variants[variant].label}: PR-AUC {result.pr_auc.value:.3f}{apart}")

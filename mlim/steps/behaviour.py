@@ -31,7 +31,7 @@ def measure_behaviour(
     recipe: Recipe, workspace: Workspace, registry: Registry, version: str, pairs: pd.DataFrame
 ) -> dict[str, Any]:
     """Figures of `mlim.evaluation.behaviour` for a registered version, on a sample of the test `pairs`."""
-    modality, sampled = recipe.main_row.modality, recipe.gate.sampled_pairs
+    modality, sampled = recipe.main_variant.modality, recipe.gate.sampled_pairs
     cases = draw_cases(pairs, _test_items(workspace), modality, sampled, recipe.seed)
     requests = sent(open_items(recipe.loader, workspace), cases, recipe.evaluate.batch_size)
     answers = registry.answer(version, requests)

@@ -268,7 +268,7 @@ def _told(summary: Mapping[str, Any], path: Path) -> _Summary:
 
 def _is_of(recipe: Recipe, stage: Stage, name: object, told: _Summary) -> bool:
     """Whether a training is one of the recipe's, with its settings."""
-    known = recipe.pretrainings if stage == "pretrain" else recipe.rows
+    known = recipe.pretrainings if stage == "pretrain" else recipe.variants
     return isinstance(name, str) and name in known and told.settings == recipe.training_key(stage, name)
 
 

@@ -47,7 +47,7 @@ HARDEST_COLUMNS: Final = ["kind", "item_a", "item_b", "label", "score"]
 
 
 def evaluate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
-    """Judge the registered scorer, the main row's first seed and the baselines on the same test pairs.
+    """Judge the registered scorer, the main variant's first seed and the baselines on the same test pairs.
 
     Returns the metrics and the run id. Needs `finetune` of that run and `stack` (`InputError` when they are missing).
     Threshold and calibration come from the validation pairs. `DataError` when the scores are of other pairs than the
@@ -89,7 +89,7 @@ class Scored(NamedTuple):
 
 
 def read_scored(recipe: Recipe, workspace: Workspace) -> Scored:
-    """All scores that `finetune` of the main row's first seed and `stack` left; `InputError` when they are missing."""
+    """All scores that `finetune` of the main variant's first seed and `stack` left; `InputError` without them."""
     matcher = read_scores(workspace.finetuned(recipe.main, recipe.seeds[0]), finetune_command(recipe))
     paths = [workspace.stack / name for name in (BASELINES_FILE, SCORERS_FILE, SUMMARY_FILE)]
     missing = [f"{path} is missing; run `{STACK_COMMAND}` first" for path in paths if not path.is_file()]
@@ -107,11 +107,11 @@ def _read_pairs(workspace: Workspace) -> pd.DataFrame:
 
 
 def _check_pairs(recipe: Recipe, pairs: pd.DataFrame, scored: Scored) -> None:
-    modalities = dict.fromkeys([recipe.main_row.modality, *scored.matcher["modality"]])
+    modalities = dict.fromkeys([recipe.main_variant.modality, *scored.matcher["modality"]])
     for split in JUDGED:
         expected = part(pairs, split=split)
         for modality in modalities:
-            what = f"the {split} scores of row `{recipe.main}` ({modality})"
+            what = f"the {split} scores of variant `{recipe.main}` ({modality})"
             found = part(scored.matcher, split=split, modality=modality)
             check_same_pairs(expected, found, what, finetune_command(recipe))
         registered = part(scored.of_registered, split=split)
@@ -125,7 +125,7 @@ def judge(recipe: Recipe, scored: Scored, families: Families | None = None) -> d
     about what is registered, and so are threshold and calibration. `families` (n, 2) are those of the test pairs:
     intervals are over them, or over pairs where they are not known.
     """
-    modality = recipe.main_row.modality
+    modality = recipe.main_variant.modality
     test = part(scored.of_registered, split="test")
     labels = labels_of(test)
     pairs = JudgedPairs(labels, families)
@@ -160,7 +160,7 @@ def judge(recipe: Recipe, scored: Scored, families: Families | None = None) -> d
 
 def _test_scores(recipe: Recipe, scored: Scored) -> dict[str, Scores]:
     """Test scores by system: the matcher as it is judged and as it does when shown another modality, the rest."""
-    modalities: tuple[str, ...] = (recipe.main_row.modality, *MODALITIES)
+    modalities: tuple[str, ...] = (recipe.main_variant.modality, *MODALITIES)
     shown = {modality: part(scored.matcher, split="test", modality=modality) for modality in modalities}
     for prefix, column, frame in (("", "baseline", scored.baselines), (SCORER, "scorer", scored.scorers)):
         names = dict.fromkeys(frame[column])
@@ -228,7 +228,7 @@ def _promised(recipe: Recipe, test: pd.DataFrame, pairs: JudgedPairs) -> Promise
 
 def _matcher_decision(recipe: Recipe, scored: Scored) -> dict[str, float]:
     """Threshold and calibration of the matcher's own scores, for pairs that are not shown in full."""
-    validation = part(scored.matcher, split="validation", modality=recipe.main_row.modality)
+    validation = part(scored.matcher, split="validation", modality=recipe.main_variant.modality)
     labels, scores = labels_of(validation), scores_of(validation)
     threshold = choose_threshold(labels, scores, recipe.evaluate.target_precision, recipe.evaluate.min_recall)
     return {"threshold": threshold.value, **calibrate(labels, scores)._asdict()}
@@ -261,8 +261,8 @@ def hardest_pairs(test: pd.DataFrame, threshold: float, number: int) -> pd.DataF
 
 
 def _curves(recipe: Recipe, scored: Scored) -> dict[str, pd.DataFrame]:
-    """Test curves by name: what is registered, the main row, what it reaches with one modality, the baselines."""
-    main = recipe.main_row.modality
+    """Test curves by name: what is registered, the main variant, what it reaches with one modality, the baselines."""
+    main = recipe.main_variant.modality
     names = {main: recipe.main} | {other: CURVE_NAMES[other] for other in MODALITIES if other != main}
     shown: dict[str, pd.DataFrame] = {}
     if scored.registered != MATCHER:

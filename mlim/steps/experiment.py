@@ -13,7 +13,7 @@ from mlim.files import mark, write_json
 from mlim.recipe import Recipe
 from mlim.report.figures import draw_label_curves
 from mlim.report.labels import label_lines
-from mlim.steps.experiment_runs import ExperimentRun, label_points, recipe_of_run, rows_of, trained_rows
+from mlim.steps.experiment_runs import ExperimentRun, label_points, recipe_of_run, trained_variants, variants_of
 from mlim.steps.probe import probe
 from mlim.steps.trainings import train_missing
 from mlim.workspace import Workspace
@@ -25,23 +25,23 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Train (`jobs` at a time) and compare one plan; writes experiments/NAME.json into the work folder and returns it.
 
-    Each row and run has its PR-AUC by seed and its difference to the main row, on the same pairs, with an interval
-    over families and seeds. Where runs learn from fewer pairs, the curve over their numbers is there too
-    (`label_curve`), drawn in experiments/NAME.png. `InputError` for an unknown experiment, missing inputs or
-    results of other settings, `DataError` when budgets differ that have to be equal.
+    Each variant and run has its PR-AUC by seed and its difference to the main variant, on the same pairs, with an
+    interval over families and seeds. Where runs learn from fewer pairs, the curve over their numbers is there too
+    (`label_curve`), drawn in experiments/NAME.png. `InputError` for an unknown experiment, missing inputs or results of
+    other settings, `DataError` when budgets differ that have to be equal.
     """
     plan = load_experiment(name)
     terminal.say(f"experiment {name}: {plan.question}")
-    chosen = rows_of(recipe, plan)
+    chosen = variants_of(recipe, plan)
     runs = _prepare_runs(recipe, workspace, plan)
     train_missing([ExperimentRun(chosen, workspace), *runs.values()], terminal, jobs)
     if plan.probe:
         probe(recipe, workspace, terminal)
-    trained = trained_rows(chosen, workspace, runs)
+    trained = trained_variants(chosen, workspace, runs)
     evidence = read_evidence(workspace, trained, plan.judged_on)
     about = {"experiment": name, "question": plan.question, "judged_on": plan.judged_on}
-    rows = compare(chosen, evidence, plan.equal_budgets)
-    summary = {**about, "main": recipe.main, "seeds": list(recipe.seeds), "rows": rows}
+    variants = compare(chosen, evidence, plan.equal_budgets)
+    summary = {**about, "main": recipe.main, "seeds": list(recipe.seeds), "rows": variants}
     if points := [point.plain() for point in label_points(chosen, trained, evidence)]:
         summary["label_curve"] = points
         draw_label_curves(
@@ -71,8 +71,8 @@ def _prepare_runs(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) ->
 
 
 def _same_pretraining(recipe: Recipe, run: Recipe) -> bool:
-    """Whether the run's row starts from weights of the recipe, so that they need not be trained twice."""
-    name = run.main_row.pretraining
+    """Whether the run's variant starts from weights of the recipe, so that they need not be trained twice."""
+    name = run.main_variant.pretraining
     return name is not None and recipe.training_key("pretrain", name) == run.training_key("pretrain", name)
 
 
@@ -83,35 +83,36 @@ def _link(folder: Path, place: Path) -> None:
 
 
 def compare(recipe: Recipe, evidence: Evidence, equal_budgets: bool = True) -> dict[str, Any]:
-    """PR-AUC of every row by seed, and its difference to the main row with an interval over families and seeds."""
+    """PR-AUC of each variant by seed, and its difference to the main one with an interval over families and seeds."""
     if evidence.pairs is None:
         raise DataError(evidence.too_few or "there are no pairs to compare on")
     if evidence.left_out:
         raise DataError(f"{'; '.join(evidence.left_out)}; remove these results and run the same command again")
-    main = evidence.rows[recipe.main]
-    unequal = [row for row, scores in evidence.rows.items() if not scores.same_budget(main)]
+    main = evidence.variants[recipe.main]
+    unequal = [variant for variant, scores in evidence.variants.items() if not scores.same_budget(main)]
     if unequal and equal_budgets:
         raise DataError(
             f"trained on another budget than `{recipe.main}`: {', '.join(unequal)}; there is nothing to compare"
         )
     settings = recipe.evaluate
-    stacked = {row: evidence.rows[row].at(recipe.seeds) for row in dict.fromkeys((recipe.main, *evidence.rows))}
+    order = dict.fromkeys((recipe.main, *evidence.variants))
+    stacked = {name: evidence.variants[name].at(recipe.seeds) for name in order}
     compared = compare_all(evidence.pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed)
-    rows: dict[str, Any] = {}
-    for row, (pr_auc, minus) in compared.items():
+    variants: dict[str, Any] = {}
+    for variant, (pr_auc, minus) in compared.items():
         by_seed = dict(zip(map(str, recipe.seeds), pr_auc.by_seed, strict=True))
         difference = None if minus is None else minus.difference._asdict()
-        rows[row] = {"pr_auc": pr_auc.value, "by_seed": by_seed, "minus_main": difference}
-    return rows
+        variants[variant] = {"pr_auc": pr_auc.value, "by_seed": by_seed, "minus_main": difference}
+    return variants
 
 
 def describe_experiment(summary: dict[str, Any]) -> str:
     """The comparison as lines for a terminal."""
     lines = [f"{summary['question']} PR-AUC on the {summary['judged_on']} pairs:"]
-    for row, found in summary["rows"].items():
+    for variant, found in summary["rows"].items():
         minus = found["minus_main"]
         shown = "" if minus is None else f"  {minus['value']:+.4f}"
         if minus is not None and minus["low"] is not None:
             shown += f" [{minus['low']:+.4f}, {minus['high']:+.4f}]"
-        lines.append(f"{row:<26} {found['pr_auc']:.4f}{shown}")
+        lines.append(f"{variant:<26} {found['pr_auc']:.4f}{shown}")
     return "\n".join([*lines, *label_lines(summary.get("label_curve", ()))])

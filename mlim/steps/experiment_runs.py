@@ -1,11 +1,11 @@
-"""The recipes of an experiment: the rows that it compares, and its runs, which change a few settings."""
+"""The recipes of an experiment: the variants that it compares, and its runs, which change a few settings."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from mlim.config import nearest, override, parse
 from mlim.errors import InputError
-from mlim.evaluation.evidence import Evidence, TrainedRow
+from mlim.evaluation.evidence import Evidence, TrainedVariant
 from mlim.evaluation.label_curve import LabelPoint, Resampling, label_curve
 from mlim.experiments import ExperimentPlan
 from mlim.recipe import Recipe
@@ -19,40 +19,41 @@ class ExperimentRun(NamedTuple):
     workspace: Workspace
 
 
-def rows_of(recipe: Recipe, plan: ExperimentPlan) -> Recipe:
-    """The recipe with the rows of the experiment alone, the main one among them; `InputError` when it lacks one."""
-    problems = [f"rows: no `{row}`{nearest(row, list(recipe.rows))}" for row in plan.rows if row not in recipe.rows]
+def variants_of(recipe: Recipe, plan: ExperimentPlan) -> Recipe:
+    """The recipe with the variants of the experiment alone, the main one among them; `InputError` when it lacks one."""
+    missing = [name for name in plan.variants if name not in recipe.variants]
+    problems = [f"variants: no `{name}`{nearest(name, list(recipe.variants))}" for name in missing]
     if problems:
         raise InputError(*problems)
-    wanted = dict.fromkeys((recipe.main, *plan.rows))
-    return recipe.model_copy(update={"rows": {row: recipe.rows[row] for row in wanted}})
+    wanted = dict.fromkeys((recipe.main, *plan.variants))
+    return recipe.model_copy(update={"variants": {variant: recipe.variants[variant] for variant in wanted}})
 
 
 def recipe_of_run(recipe: Recipe, name: str, settings: tuple[str, ...]) -> Recipe:
-    """The recipe with other settings and its main row alone; `InputError` when they do not fit it."""
+    """The recipe with other settings and its main variant alone; `InputError` when they do not fit it."""
     named = recipe.model_copy(update={"name": f"{recipe.name}-{name}"})
     changed = parse(Recipe, override(named.model_dump(mode="json"), settings), f"experiment run {name}")
-    return changed.model_copy(update={"rows": {changed.main: changed.main_row}})
+    return changed.model_copy(update={"variants": {changed.main: changed.main_variant}})
 
 
-def trained_rows(
+def trained_variants(
     recipe: Recipe, workspace: Workspace, runs: Mapping[str, ExperimentRun] | None = None
-) -> dict[str, TrainedRow]:
-    """Where the rows of a recipe lie, and the main rows of the runs of an experiment by their names."""
-    own = {row: _trained(ExperimentRun(recipe, workspace), row, own=True) for row in recipe.rows}
+) -> dict[str, TrainedVariant]:
+    """Where the variants of a recipe lie, and the main variants of the runs of an experiment by their names."""
+    own = {variant: _trained(ExperimentRun(recipe, workspace), variant, own=True) for variant in recipe.variants}
     others = {name: _trained(run, run.recipe.main, own=False) for name, run in (runs or {}).items()}
     return own | others
 
 
-def _trained(place: ExperimentRun, name: str, own: bool) -> TrainedRow:
-    recipe, row = place.recipe, place.recipe.rows[name]
+def _trained(place: ExperimentRun, name: str, own: bool) -> TrainedVariant:
+    recipe, variant = place.recipe, place.recipe.variants[name]
     all_pairs = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"max_pairs": None})})
-    return TrainedRow(
+    return TrainedVariant(
         name=name,
         workspace=place.workspace,
         own=own,
-        pretraining=row.pretraining,
-        modality=row.modality,
+        pretraining=variant.pretraining,
+        modality=variant.modality,
         seeds=recipe.seeds,
         finetunings=recipe.finetunings,
         max_pairs=recipe.finetune.max_pairs,
@@ -61,10 +62,10 @@ def _trained(place: ExperimentRun, name: str, own: bool) -> TrainedRow:
     )
 
 
-def label_points(recipe: Recipe, trained: Mapping[str, TrainedRow], evidence: Evidence) -> tuple[LabelPoint, ...]:
-    """The label-efficiency curve of the main row and its like without pre-training, where a recipe has both."""
-    other, settings = recipe.unpretrained_row, recipe.evaluate
-    if other is None or recipe.main_row.pretraining is None:
+def label_points(recipe: Recipe, trained: Mapping[str, TrainedVariant], evidence: Evidence) -> tuple[LabelPoint, ...]:
+    """The label-efficiency curve of the main variant and its like without pre-training, where a recipe has both."""
+    other, settings = recipe.unpretrained_variant, recipe.evaluate
+    if other is None or recipe.main_variant.pretraining is None:
         return ()
     resampling = Resampling(settings.bootstrap_samples, settings.confidence, recipe.seed)
     return label_curve(evidence, trained, (recipe.main, other), resampling)

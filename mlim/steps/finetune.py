@@ -16,7 +16,7 @@ from mlim.models.storage import WEIGHTS_FILE
 from mlim.models.system import System
 from mlim.models.systems import load_system, plan_system
 from mlim.models.weights import Planned
-from mlim.recipe import Recipe, Row
+from mlim.recipe import Recipe, Variant
 from mlim.steps.matching import MatchTuning, check_pairs
 from mlim.steps.trained import (
     HISTORY_FILE,
@@ -57,23 +57,23 @@ def finetune(
     recipe: Recipe,
     workspace: Workspace,
     terminal: Terminal,
-    row: str,
+    variant: str,
     seed: int,
     resume: Resume = "auto",
     again: int = 0,
 ) -> dict[str, Any]:
-    """Fine-tune one row of the tables, score the validation and test pairs, write workspace.finetuned(row, seed).
+    """Fine-tune one variant, score the validation and test pairs, write workspace.finetuned(variant, seed).
 
     `again` above 0 is a further fine-tuning from the same pre-training, with draws of its own, in a folder of its own.
     `resume="auto"` continues an interrupted training of the same recipe, data and start; `never` starts anew.
     `InputError` for missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails. Of several
     processes that train together (`torchrun`) the first one writes and returns the summary; the others return nothing.
     """
-    folder, out = workspace.checkpoints(STAGE, row, seed, again), workspace.finetuned(row, seed, again)
-    samples, title = workspace.samples(STAGE, row, seed, again), run_name(row, seed, again)
+    folder, out = workspace.checkpoints(STAGE, variant, seed, again), workspace.finetuned(variant, seed, again)
+    samples, title = workspace.samples(STAGE, variant, seed, again), run_name(variant, seed, again)
     with device_context(recipe, folder) as context:
         with context.ranks.main_process_first():
-            job = _Job(recipe, workspace, row, (seed, again), context)
+            job = _Job(recipe, workspace, variant, (seed, again), context)
             checkpoints = job.open_checkpoints(folder, resume, terminal)
         if not context.ranks.is_main:
             result = job.train(checkpoints, NullLogger(), Terminal(quiet=True))
@@ -82,7 +82,7 @@ def finetune(
                 job.model.save_pretrained(None)
             return {}
         forget_samples(checkpoints, samples)
-        terminal.say(f"{row}, seed {seed}{f', again {again}' if again else ''}: {job.size}")
+        terminal.say(f"{variant}, seed {seed}{f', again {again}' if again else ''}: {job.size}")
         with stage_run(recipe.record, workspace, STAGE, title, lineage(workspace)) as run:
             result = job.train(checkpoints, run, terminal)
             scores = job.score(result, terminal)
@@ -106,16 +106,16 @@ class _Job:
         self._name, self._which, self._context = name, which, context
         self._seed = _draws(*which)
         self._samples = workspace.samples(STAGE, name, *which)
-        self._row: Row = named("rows", recipe.rows, name)
+        self._variant: Variant = named("variants", recipe.variants, name)
         self._settings = recipe.training_key(STAGE, name)
-        self._config = recipe.finetuning_of(self._row)
-        self._start = _start_folder(recipe, workspace, self._row, which[0])
-        self._data = _open_data(recipe, workspace, self._row)
+        self._config = recipe.finetuning_of(self._variant)
+        self._start = _start_folder(recipe, workspace, self._variant, which[0])
+        self._data = _open_data(recipe, workspace, self._variant)
         self.tokenizer = _tokenizer(recipe, self._start, self._data)
         self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)
-        start = _plan_start(recipe, self._row, self._start, self.tokenizer, self._seed)
+        start = _plan_start(recipe, self._variant, self._start, self.tokenizer, self._seed)
         self._tuning = _open_tuning(
-            TuningInputs(recipe, workspace, self._row, self._config, self._seed, self._data, self.tokenizer, start)
+            TuningInputs(recipe, workspace, self._variant, self._config, self._seed, self._data, self.tokenizer, start)
         )
         self.model = self._tuning.planned.model
 
@@ -128,9 +128,9 @@ class _Job:
     def decisive(self) -> dict[str, Any]:
         """What makes a continued training the same training."""
         return {
-            **system_sections(self._recipe, self._row),
+            **system_sections(self._recipe, self._variant),
             "cell": [STAGE, self._name, self._seed],
-            "row": self._row.model_dump(mode="json", include={"mdo", "modality"}),
+            "row": self._variant.model_dump(mode="json", include={"mdo", "modality"}),
             **self._origin,
         }
 
@@ -175,33 +175,33 @@ class _Job:
             "settings": self._settings,
             "made_from": fingerprint_of(self._origin),
             "max_tokens": self._recipe.text.limit,
-            "pretraining": self._row.pretraining,
-            "mdo": self._row.mdo,
-            "modality": self._row.modality,
+            "pretraining": self._variant.pretraining,
+            "mdo": self._variant.mdo,
+            "modality": self._variant.modality,
             **self._tuning.summary(result),
             **training_summary(result, self.model, self._context),
         }
 
 
-def _open_data(recipe: Recipe, workspace: Workspace, row: Row) -> TrainingData:
-    """The items, and what the row's task learns from."""
+def _open_data(recipe: Recipe, workspace: Workspace, variant: Variant) -> TrainingData:
+    """The items, and what the variant's task learns from."""
     data = open_training_data(recipe, workspace)
-    match row.task:
+    match variant.task:
         case "match":
             data = with_pairs(data, recipe.finetune.max_pairs, workspace)
             check_pairs(data, workspace)
             return data
         case _:
-            assert_never(row.task)
+            assert_never(variant.task)
 
 
 def _open_tuning(given: TuningInputs) -> Tuning:
-    """The row's task at work."""
-    match given.row.task:
+    """The variant's task at work."""
+    match given.variant.task:
         case "match":
             return MatchTuning(given)
         case _:
-            assert_never(given.row.task)
+            assert_never(given.variant.task)
 
 
 def _draws(seed: int, again: int) -> int:
@@ -209,13 +209,13 @@ def _draws(seed: int, again: int) -> int:
     return seed_of("finetuning", seed, again) % SEEDS if again else seed
 
 
-def _start_folder(recipe: Recipe, workspace: Workspace, row: Row, seed: int) -> Path | None:
-    """The pre-trained model that a row starts from; None for a row without pre-training."""
-    if row.pretraining is None:
+def _start_folder(recipe: Recipe, workspace: Workspace, variant: Variant, seed: int) -> Path | None:
+    """The pre-trained model that a variant starts from; None for a variant without pre-training."""
+    if variant.pretraining is None:
         return None
-    folder = workspace.pretrained(row.pretraining, seed) / MODEL_FOLDER
+    folder = workspace.pretrained(variant.pretraining, seed) / MODEL_FOLDER
     if not (folder / WEIGHTS_FILE).is_file():
-        raise InputError(f"{folder} is missing; run `mlim pretrain {row.pretraining} --seed {seed}` first")
+        raise InputError(f"{folder} is missing; run `mlim pretrain {variant.pretraining} --seed {seed}` first")
     return folder
 
 
@@ -223,9 +223,11 @@ def _tokenizer(recipe: Recipe, start: Path | None, data: TrainingData) -> TextTo
     return make_tokenizer(recipe, data) if start is None else TextTokenizer.from_folder(start)
 
 
-def _plan_start(recipe: Recipe, row: Row, start: Path | None, tokenizer: TextTokenizer, seed: int) -> Planned[System]:
+def _plan_start(
+    recipe: Recipe, variant: Variant, start: Path | None, tokenizer: TextTokenizer, seed: int
+) -> Planned[System]:
     if start is None:
-        return plan_system(recipe.system_of(row), recipe.network, tokenizer, seed)
+        return plan_system(recipe.system_of(variant), recipe.network, tokenizer, seed)
     system = load_system(start)
     inputs = system.model.inputs
     longest = inputs.text_positions - TEXT_SPECIALS

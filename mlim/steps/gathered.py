@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from mlim.errors import InputError
-from mlim.evaluation.evidence import Evidence, TrainedRow, read_evidence
+from mlim.evaluation.evidence import Evidence, TrainedVariant, read_evidence
 from mlim.experiments import judged_on_test
 from mlim.recipe import Recipe, stored_recipe
 from mlim.report.gather import Gathered, gather_results
 from mlim.report.reported import ReportedRecipe
-from mlim.steps.experiment_runs import ExperimentRun, label_points, trained_rows
+from mlim.steps.experiment_runs import ExperimentRun, label_points, trained_variants
 from mlim.workspace import Workspace
 
 
@@ -21,13 +21,13 @@ def reported(recipe: Recipe) -> ReportedRecipe:
 
 def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
     """Read every result that the report shows; a file that exists but cannot be read is an `InputError`."""
-    trained = trained_rows(recipe, workspace, _runs(workspace))
+    trained = trained_variants(recipe, workspace, _runs(workspace))
     evidence = _evidence(workspace, trained)
     points = label_points(recipe, trained, evidence)
     return gather_results(reported(recipe), workspace, evidence, trained, points)
 
 
-def _evidence(workspace: Workspace, trained: Mapping[str, TrainedRow]) -> Evidence:
+def _evidence(workspace: Workspace, trained: Mapping[str, TrainedVariant]) -> Evidence:
     try:
         return read_evidence(workspace, trained)
     except (OSError, ValueError, KeyError) as error:
@@ -37,6 +37,6 @@ def _evidence(workspace: Workspace, trained: Mapping[str, TrainedRow]) -> Eviden
 
 
 def _runs(workspace: Workspace) -> dict[str, ExperimentRun]:
-    """What `mlim ablate --experiment` trained beside the recipe's rows, where it is judged on the test pairs."""
+    """What `mlim ablate --experiment` trained beside the recipe's variants, where it is judged on the test pairs."""
     runs = [workspace.experiment_run(name) for name in sorted(judged_on_test())]
     return {run.root.name: ExperimentRun(stored_recipe(run.recipe), run) for run in runs if run.recipe.is_file()}

@@ -24,7 +24,7 @@ from mlim.workspace import Workspace
 
 
 class MatchTuning:
-    """The matching of one row: its network, its pairs, and how it is judged."""
+    """The matching of one variant: its network, its pairs, and how it is judged."""
 
     examples_name = "pairs"
 
@@ -44,15 +44,15 @@ class MatchTuning:
     def objective(self) -> MatchObjective:
         """From a batch of pairs to its losses."""
         given = self._given
-        return MatchObjective(self._model, given.config, given.row, given.seed, self._values)
+        return MatchObjective(self._model, given.config, given.variant, given.seed, self._values)
 
     def finish(self) -> None:
         """Drop the heads that tell attributes."""
         self._model.forget_attributes()
 
     def validate(self, step: int) -> Validation:
-        """Loss and PR-AUC on the validation pairs, shown as the row is judged."""
-        pairs, modality = self._data.pairs[VALIDATION], self._given.row.modality
+        """Loss and PR-AUC on the validation pairs, shown as the variant is judged."""
+        pairs, modality = self._data.pairs[VALIDATION], self._given.variant.modality
         logits = pair_logits(self._model, pairs, self.collate, modality, self._batch_size)
         labels = np.array([pair.label for pair in pairs], dtype=np.int64)
         loss = functional.binary_cross_entropy_with_logits(torch.from_numpy(logits), torch.from_numpy(labels).double())
@@ -60,8 +60,8 @@ class MatchTuning:
         return Validation({modality: means}, means, average_precision(labels, scores_of(logits)), METRIC)
 
     def score(self, result: TrainResult, terminal: Terminal, title: str) -> pd.DataFrame:
-        """Validation and test pairs, scored by what the row is judged by: all three ways, or its one modality."""
-        own = self._given.row.modality
+        """Validation and test pairs, scored by what the variant is judged by: all three ways, or its one modality."""
+        own = self._given.variant.modality
         modalities: tuple[Modality, ...] = MODALITIES if own == "both" else (own,)
         work = [(split, modality) for split in (VALIDATION, TEST) for modality in modalities]
         parts = []

@@ -19,12 +19,12 @@ from mlim.workspace import Workspace
 
 
 def trained_folder(recipe: Recipe, workspace: Workspace) -> Path:
-    """What `mlim finetune` left of the main row's first seed."""
+    """What `mlim finetune` left of the main variant's first seed."""
     return workspace.finetuned(recipe.main, recipe.seeds[0])
 
 
 def read_metrics(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
-    """The figures of `mlim evaluate`; `InputError` when they, the stack or the model are missing or of another row."""
+    """The figures of `mlim evaluate`; `InputError` when they, stack or model are missing, or of another variant."""
     needed = {
         trained_folder(recipe, workspace) / "summary.json": "mlim finetune",
         workspace.stack / "summary.json": "mlim stack",
@@ -36,8 +36,8 @@ def read_metrics(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
     metrics: dict[str, Any] = read_json(workspace.evaluation / "metrics.json")
     if (metrics["row"], metrics["seed"]) != (recipe.main, recipe.seeds[0]):
         raise InputError(
-            f"{workspace.evaluation} is of row {metrics['row']}, seed {metrics['seed']}, not of {recipe.main}, seed "
-            f"{recipe.seeds[0]}; run `mlim evaluate` again"
+            f"{workspace.evaluation} is of variant {metrics['row']}, seed {metrics['seed']}, not of {recipe.main}, "
+            f"seed {recipe.seeds[0]}; run `mlim evaluate` again"
         )
     if "kinds" not in metrics:
         raise InputError(f"{workspace.evaluation} is of an earlier version of mlim; run `mlim evaluate` again")
@@ -58,7 +58,7 @@ def serving_settings(recipe: Recipe, workspace: Workspace, metrics: Mapping[str,
     calibration = metrics["calibration"]
     ingested = workspace.items / "summary.json"  # absent where the shards are read from elsewhere (loader.items)
     return ServingSettings(
-        modality=recipe.main_row.modality,
+        modality=recipe.main_variant.modality,
         max_tokens=as_trained(recipe, trained_folder(recipe, workspace)).text.limit,
         image_size=recipe.image.size,
         image_formats=tuple(dict.fromkeys((*recipe.ingest.formats, SHARD_FORMAT))),

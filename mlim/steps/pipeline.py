@@ -16,7 +16,7 @@ from mlim.workspace import Workspace
 
 HEADER = f"""\
 # The pipeline of `mlim run` on the embedded catalog, as DVC sees it: every stage is the command a person would type.
-# Written by `mlim pipeline --write` from mlim/steps/{{plan,stages}}.py, the imports of each step and the rows of
+# Written by `mlim pipeline --write` from mlim/steps/{{plan,stages}}.py, the imports of each step and the variants of
 # {DVC_PARAMETERS}, which is the recipe; do not edit: a stage that does not name all it reads keeps stale results.
 """
 LINE_LENGTH = 150
@@ -116,5 +116,5 @@ def _plots(work: Workspace) -> list[dict[str, Any]]:
     curve, table = (work.evaluation / "curve.csv").as_posix(), (work.ablation / "table.csv").as_posix()
     return [
         {curve: {"title": "Precision over recall, test pairs", "x": "recall", "y": "precision"}},
-        {table: {"title": "PR-AUC by row", "x": "row", "y": "pr_auc"}},
+        {table: {"title": "PR-AUC by variant", "x": "row", "y": "pr_auc"}},
     ]

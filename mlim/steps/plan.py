@@ -54,8 +54,8 @@ def preparation() -> list[Stage]:
 
 
 def main_pretraining(recipe: Recipe) -> list[Stage]:
-    """Pre-training of the main model (none when its row starts from scratch)."""
-    name = recipe.main_row.pretraining
+    """Pre-training of the main model (none when its variant starts from scratch)."""
+    name = recipe.main_variant.pretraining
     return [] if name is None else [Stage("pretrain", name, recipe.seeds[0])]
 
 
@@ -64,20 +64,20 @@ def main_finetuning(recipe: Recipe) -> list[Stage]:
     return [_finetuning(recipe, recipe.main, recipe.seeds[0]), Stage("stack"), Stage("evaluate")]
 
 
-def _finetuning(recipe: Recipe, row: str, seed: int) -> Stage:
-    """DVC needs to know what a row starts from: its namesake, the main pre-training, another one, or nothing."""
-    start = recipe.rows[row].pretraining
-    groups = {recipe.main_row.pretraining: "finetune-variant", None: "finetune-scratch", row: "finetune"}
-    return Stage("finetune", row, seed, groups.get(start, f"finetune-from-{start}"))
+def _finetuning(recipe: Recipe, variant: str, seed: int) -> Stage:
+    """DVC needs to know what a variant starts from: its namesake, the main pre-training, another one, or nothing."""
+    start = recipe.variants[variant].pretraining
+    groups = {recipe.main_variant.pretraining: "finetune-variant", None: "finetune-scratch", variant: "finetune"}
+    return Stage("finetune", variant, seed, groups.get(start, f"finetune-from-{start}"))
 
 
 def trainings(recipe: Recipe) -> list[Stage]:
-    """Every run of the experiment: the pre-trainings that some row uses, then all rows, for every seed."""
-    used = {row.pretraining for row in recipe.rows.values()}
+    """Every run of the experiment: the pre-trainings that some variant uses, then all variants, for every seed."""
+    used = {variant.pretraining for variant in recipe.variants.values()}
     names = [name for name in recipe.pretrainings if name in used]
     return [
         *(Stage("pretrain", name, seed) for seed in recipe.seeds for name in names),
-        *(_finetuning(recipe, row, seed) for seed in recipe.seeds for row in recipe.rows),
+        *(_finetuning(recipe, variant, seed) for seed in recipe.seeds for variant in recipe.variants),
     ]
 
 

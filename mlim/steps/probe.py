@@ -66,7 +66,7 @@ FIGURE_2B: Final = Figure("figure2b", "recon", "Picture masked, beside a text", 
 
 
 def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
-    """Measure how much the main row's pre-trained models (one for each seed) use each modality for the other.
+    """Measure how much the main variant's pre-trained models (one for each seed) use each modality for the other.
 
     A figure whose loss they were not trained on is left out, and the summary says why; neighbours and attention need no
     loss. The sheets are of the first seed. `InputError` when a pre-training is missing; `DataError` with fewer than two
@@ -95,22 +95,22 @@ def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
 
 
 def _trained_losses(recipe: Recipe) -> tuple[Sequence[str], str]:
-    """The losses the main row's model was pre-trained with, and why the other figures are left out."""
-    name = recipe.main_row.pretraining
+    """The losses the main variant's model was pre-trained with, and why the other figures are left out."""
+    name = recipe.main_variant.pretraining
     if name is None:
-        return (), f"row `{recipe.main}` has no pre-training"
+        return (), f"variant `{recipe.main}` has no pre-training"
     losses = recipe.pretrainings[name].loss_names
-    if (system := recipe.system_of(recipe.main_row)) != MLIM:
+    if (system := recipe.system_of(recipe.main_variant)) != MLIM:
         return (), f"pre-training `{name}` is of system {system.kind}, which hides no text beside a picture"
     return losses, f"pre-training `{name}` was trained on {', '.join(losses)} only"
 
 
 def _about(recipe: Recipe) -> dict[str, Any]:
-    return {"row": recipe.main, "pretraining": recipe.main_row.pretraining, "seeds": list(recipe.seeds)}
+    return {"row": recipe.main, "pretraining": recipe.main_variant.pretraining, "seeds": list(recipe.seeds)}
 
 
 def _probed_model(recipe: Recipe, workspace: Workspace, seed: int) -> ProbedModel:
-    name = recipe.main_row.pretraining
+    name = recipe.main_variant.pretraining
     folder = workspace.pretrained(str(name), seed)
     if not (folder / "model").is_dir():
         raise InputError(f"{folder / 'model'} is missing; run `mlim pretrain {name} --seed {seed}` first")

@@ -127,7 +127,7 @@ def _inputs(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
     if not pairs.is_file():
         raise InputError(f"{pairs} is missing; run `mlim pairs` first")
     check_recorded(
-        workspace, recipe.main, recipe.main_row.pretraining, recipe.seeds[0]
+        workspace, recipe.main, recipe.main_variant.pretraining, recipe.seeds[0]
     )  # a version must lead back to runs
     return metrics
 
@@ -141,7 +141,7 @@ def _version(
         sha256 = package_model(recipe, workspace, metrics, folder)
         tags = {**_tags(recipe, workspace, origin, metrics), MODEL_SHA256: sha256, "mlim.run.register": run.id}
         example = next(_requests(recipe, workspace, _test_pairs(workspace), size=1))
-        return registry.find(sha256) or registry.add(run.id, folder, example, recipe.main_row.modality, tags)
+        return registry.find(sha256) or registry.add(run.id, folder, example, recipe.main_variant.modality, tags)
 
 
 def _tags(recipe: Recipe, workspace: Workspace, origin: Lineage, metrics: dict[str, Any]) -> dict[str, str]:
@@ -178,8 +178,8 @@ def _runs(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         "stack": workspace.stack,
         "evaluate": workspace.evaluation,
     }
-    if recipe.main_row.pretraining is not None:
-        folders["pretrain"] = workspace.pretrained(recipe.main_row.pretraining, recipe.seeds[0])
+    if recipe.main_variant.pretraining is not None:
+        folders["pretrain"] = workspace.pretrained(recipe.main_variant.pretraining, recipe.seeds[0])
     summaries = {stage: folder / "summary.json" for stage, folder in folders.items()}
     found = {stage: str(read_json(path).get("run_id", UNKNOWN)) for stage, path in summaries.items() if path.is_file()}
     return {**found, "pipeline": str(read_json(workspace.pipeline)["run_id"])}

@@ -16,8 +16,8 @@ from mlim.report.labels import LABELS_AXIS
 from mlim.report.page import render
 from mlim.report.reported import ReportedRecipe
 from mlim.report.results import CATALOG_TAG, RESULTS_FILE, STAGE, collect
-from mlim.report.scores import row_scores
-from mlim.report.sections import draw_row_curves, row_curves
+from mlim.report.scores import variant_scores
+from mlim.report.sections import draw_variant_curves, variant_curves
 from mlim.steps.gathered import gather, reported
 from mlim.tracking import stage_run
 from mlim.versions import lineage
@@ -26,7 +26,7 @@ from mlim.workspace import Workspace
 PAGE_FILE: Final = "index.html"
 EFFECTS_FILE: Final = "effects.png"
 LABELS_FILE: Final = "label_curve.png"
-ROWS_FILE: Final = "pr_curves_of_rows.png"
+VARIANTS_FILE: Final = "pr_curves_of_variants.png"
 CLAIM_TAG: Final = f"{tracking.TAG}claim."  # with a claim's key: its verdict
 
 
@@ -50,7 +50,7 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
         for claim in gathered.claims:
             run.tag(f"{CLAIM_TAG}{claim.claim.key}", claim.verdict)
         run.tag(CATALOG_TAG, results["catalog"])
-        for name, score in row_scores(shown, gathered).items():
+        for name, score in variant_scores(shown, gathered).items():
             run.metric(f"pr_auc.{name}", score.pr_auc.value)
         page_path = workspace.report / PAGE_FILE
         summary = {"path": str(page_path), "sha256": sha256_of(folder / PAGE_FILE), "run_id": run.id}
@@ -60,11 +60,11 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
 
 
 def _draw(recipe: ReportedRecipe, gathered: Gathered, folder: Path) -> None:
-    """The page's plots of rows and effects as pictures, for MLflow; those that there is nothing for are left out."""
+    """The page's plots of variants and effects as pictures, for MLflow; without those that have nothing to show."""
     effects = effects_table(tell(recipe, gathered))
     if not effects.empty:
         draw_forest(effects, folder / EFFECTS_FILE, gathered.reference.margin)
     if points := [point.plain() for point in gathered.label_curve]:
         draw_label_curves([("", points)], folder / LABELS_FILE, LABELS_AXIS)
-    if row_curves(recipe, gathered):
-        draw_row_curves(recipe, gathered, folder / ROWS_FILE)
+    if variant_curves(recipe, gathered):
+        draw_variant_curves(recipe, gathered, folder / VARIANTS_FILE)

@@ -19,13 +19,13 @@ from mlim.experiments import load_experiment
 from mlim.files import read_json
 from mlim.recipe import Recipe
 from mlim.report.kit import formats
-from mlim.steps.experiment_runs import ExperimentRun, recipe_of_run, rows_of, trained_rows
+from mlim.steps.experiment_runs import ExperimentRun, recipe_of_run, trained_variants, variants_of
 from mlim.steps.trained import SUMMARY_FILE
 from mlim.steps.trainings import Training, wanted_trainings
 from mlim.workspace import Workspace
 
-# Standard deviation of PR-AUC between the seeds of one row, where none was measured: that of the embedded catalog with
-# the read-out `joint` and no pre-training (docs/statistics.md).
+# Standard deviation of PR-AUC between the seeds of one variant, where none was measured: that of the embedded catalog
+# with the read-out `joint` and no pre-training (docs/statistics.md).
 SPREAD: Final = 0.04
 MANY: Final = 1_000_000  # families, where their number is not known
 
@@ -35,15 +35,15 @@ def size_seeds(
 ) -> dict[str, Any]:
     """The seeds that separate `difference` from 0 with `power` (default 0.8), with their trainings and seconds.
 
-    The comparison is the main row's with the row without pre-training (else the first other row). `InputError` for a
-    recipe of one row, a difference of 0 or less, or a power that is none.
+    The comparison is the main variant's with the variant without pre-training (else the first other variant).
+    `InputError` for a recipe of one variant, a difference of 0 or less, or a power that is none.
     """
     wanted = POWER if power is None else power
     if difference <= 0 or not 0 < wanted < 1:
         raise InputError("--difference is above 0 (0.02 of PR-AUC), and --power between 0 and 1 (0.8)")
     chosen, runs = _places(recipe, workspace, experiment)
     other = _other(chosen, runs)
-    found = _measured(read_evidence(workspace, trained_rows(chosen, workspace, runs)), chosen, other)
+    found = _measured(read_evidence(workspace, trained_variants(chosen, workspace, runs)), chosen, other)
     planned = _planned(found)
     alpha = 1 - recipe.evaluate.confidence
     seeds = fewest_seeds(planned, difference, alpha, wanted)
@@ -63,7 +63,7 @@ def size_seeds(
 
 
 def _places(recipe: Recipe, workspace: Workspace, experiment: str | None) -> tuple[Recipe, dict[str, ExperimentRun]]:
-    """The recipe with the rows that are compared, and the experiment's runs; nothing is made on the disk."""
+    """The recipe with the variants that are compared, and the experiment's runs; nothing is made on the disk."""
     if experiment is None:
         return recipe, {}
     declared = load_experiment(experiment)
@@ -71,31 +71,32 @@ def _places(recipe: Recipe, workspace: Workspace, experiment: str | None) -> tup
         name: ExperimentRun(recipe_of_run(recipe, name, settings), workspace.experiment_run(name))
         for name, settings in declared.runs.items()
     }
-    return rows_of(recipe, declared), runs
+    return variants_of(recipe, declared), runs
 
 
 def _other(recipe: Recipe, runs: Mapping[str, ExperimentRun]) -> str:
-    unpretrained = recipe.unpretrained_row
-    names = [name for name in (*recipe.rows, *runs) if name != recipe.main]
+    unpretrained = recipe.unpretrained_variant
+    names = [name for name in (*recipe.variants, *runs) if name != recipe.main]
     if not names:
         raise InputError(
-            "there is only one row, so nothing to compare: name an --experiment, or a recipe with more rows"
+            "there is only one variant, so nothing to compare: name an --experiment, or a recipe with more variants"
         )
     return unpretrained if unpretrained in names else names[0]
 
 
 def _measured(evidence: Evidence, recipe: Recipe, other: str) -> Effect | None:
-    """The main row minus the other one over their seeds in common; None where these are not trained or too few."""
-    if evidence.pairs is None or not {recipe.main, other} <= evidence.rows.keys():
+    """The main variant minus the other one over their seeds in common; None where these are not trained or too few."""
+    if evidence.pairs is None or not {recipe.main, other} <= evidence.variants.keys():
         return None
-    main, second = (evidence.rows[name].by_seed.keys() for name in (recipe.main, other))
-    seeds = tuple(sorted(main & second))
-    complete = [name for name, row in evidence.rows.items() if set(seeds) <= row.by_seed.keys()]
+    first, second = (evidence.variants[name].by_seed.keys() for name in (recipe.main, other))
+    seeds = tuple(sorted(first & second))
+    complete = [name for name, variant in evidence.variants.items() if set(seeds) <= variant.by_seed.keys()]
     if not seeds:
         return None
     settings = recipe.evaluate
-    stacked = {name: evidence.rows[name].at(seeds) for name in dict.fromkeys((recipe.main, *complete))}
-    alike = [name for name in stacked if recipe.rows.get(name, recipe.main_row).modality == recipe.main_row.modality]
+    stacked = {name: evidence.variants[name].at(seeds) for name in dict.fromkeys((recipe.main, *complete))}
+    main = recipe.main_variant
+    alike = [name for name in stacked if recipe.variants.get(name, main).modality == main.modality]
     compared = compare_all(evidence.pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed, alike)
     found = compared[other].minus_first
     return None if found is None or found.why else found

@@ -37,9 +37,9 @@ SHOWN: Final = ["item_a", "item_b", "label", "split"]
 def stack(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
     """Score the baselines, fit the stack, choose what is registered; writes workspace.stack and returns its summary.
 
-    Needs `finetune` of the main row's first seed (`InputError` when it is missing). Parts are fitted on the training
-    pairs, their combination on the validation pairs. `DataError` when the matcher's scores are of other pairs, or the
-    training pairs have one label only.
+    Needs `finetune` of the main variant's first seed (`InputError` when it is missing). Parts are fitted on the
+    training pairs, their combination on the validation pairs. `DataError` when the matcher's scores are of other pairs,
+    or the training pairs have one label only.
     """
     catalog = _read(recipe, workspace)
     matcher = _matcher_scores(recipe, workspace, catalog)
@@ -50,7 +50,7 @@ def stack(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
         items = _describe(recipe, workspace, catalog, terminal)
         features = similarities(items, catalog.attributes, catalog.training_items, catalog.first, catalog.second)
         baselines = score_baselines(catalog.pairs, features, recipe.seed)
-        parts = _fit_parts(recipe, catalog, items) if recipe.main_row.modality == "both" else None
+        parts = _fit_parts(recipe, catalog, items) if recipe.main_variant.modality == "both" else None
         stacked = _stack(recipe, workspace, catalog, items, parts, matcher)
         if parts is not None and stacked.chosen != MATCHER:
             save_stack(folder / STACK_FILE, parts, stacked.combinations[stacked.chosen])
@@ -64,7 +64,7 @@ def stack(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
 
 
 def finetune_command(recipe: Recipe) -> str:
-    """What makes the scores of the main row's first seed."""
+    """What makes the scores of the main variant's first seed."""
     return f"mlim finetune {recipe.main} --seed {recipe.seeds[0]}"
 
 
@@ -132,11 +132,11 @@ def _read(recipe: Recipe, workspace: Workspace) -> _Catalog:
 
 
 def _matcher_scores(recipe: Recipe, workspace: Workspace, catalog: _Catalog) -> NDArray[np.float64]:
-    """The main row's scores of the validation and test pairs, in their order."""
+    """The main variant's scores of the validation and test pairs, in their order."""
     command = finetune_command(recipe)
     scores = read_scores(workspace.finetuned(recipe.main, recipe.seeds[0]), command)
-    found = part(scores, modality=recipe.main_row.modality)
-    check_same_pairs(catalog.judged, found, f"the scores of row `{recipe.main}`", command)
+    found = part(scores, modality=recipe.main_variant.modality)
+    check_same_pairs(catalog.judged, found, f"the scores of variant `{recipe.main}`", command)
     return scores_of(found)
 
 

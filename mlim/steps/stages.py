@@ -46,7 +46,7 @@ SAME_RESULT: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Definition:
-    """A stage, or all stages of one kind: one for each seed of each of `runs` (rows or pre-trainings).
+    """A stage, or all stages of one kind: one for each seed of each of `runs` (variants or pre-trainings).
 
     `settings` are keys of the recipe, sections or single ones. The code is that of the command's step with all that it
     imports; `also_modules` are those of `closure.WITHOUT_EFFECT` that have one here.
@@ -123,12 +123,12 @@ def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
     start = _start(recipe, runs)
     return Definition(
         "finetune",
-        "a row of the tables: match or mismatch, with modality dropout",
+        "a variant: match or mismatch, with modality dropout",
         reads=[*_training_data(work), *([] if start is None else [work.pretrained(start, SEED) / MODEL])],
         writes=[work.finetuned(NAME, SEED)],
         settings=[
             *(*NETWORK, *_systems(recipe), *_section(recipe, "finetune")),
-            *_row_settings(recipe, runs),
+            *_variant_settings(recipe, runs),
             *([] if start is None else _start_settings(recipe, start)),
         ],
         runs=runs,
@@ -136,16 +136,16 @@ def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
 
 
 def _start(recipe: Recipe, runs: Sequence[str]) -> str | None:
-    """What the rows of one kind start from: a pre-training of the same name, or all from the same one, or none."""
-    starts = {recipe.rows[row].pretraining for row in runs}
+    """What the variants of one kind start from: a pre-training of the same name, or all from the same one, or none."""
+    starts = {recipe.variants[variant].pretraining for variant in runs}
     return NAME if starts == set(runs) else starts.pop()
 
 
-def _row_settings(recipe: Recipe, runs: Sequence[str]) -> list[str]:
-    """What decides a row of one kind; all of it where one of them says what most rows leave out."""
-    rows = [recipe.rows[run].model_dump() for run in runs]
-    told = {key for row in rows for key in row} & {"task", "system", "read_out"}
-    return [f"rows.{NAME}"] if told else [f"rows.{NAME}.{key}" for key in ("pretraining", "mdo", "modality")]
+def _variant_settings(recipe: Recipe, runs: Sequence[str]) -> list[str]:
+    """What decides a variant of one kind; all of it where one of them says what most variants leave out."""
+    variants = [recipe.variants[run].model_dump() for run in runs]
+    told = {key for variant in variants for key in variant} & {"task", "system", "read_out"}
+    return [f"variants.{NAME}"] if told else [f"variants.{NAME}.{key}" for key in ("pretraining", "mdo", "modality")]
 
 
 def _systems(recipe: Recipe) -> list[str]:
@@ -165,7 +165,14 @@ def _stack(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
         "baselines, and the matcher combined with simple systems; which of them is registered",
         reads=[*_training_data(work), work.finetuned(recipe.main, MAIN_SEED) / SCORES],
         writes=[work.stack],
-        settings=["seed", "seeds", "main", f"rows.{recipe.main}.modality", "loader.items", *_section(recipe, "stack")],
+        settings=[
+            "seed",
+            "seeds",
+            "main",
+            f"variants.{recipe.main}.modality",
+            "loader.items",
+            *_section(recipe, "stack"),
+        ],
     )
 
 
@@ -182,7 +189,7 @@ def _evaluate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
             "seed",
             "seeds",
             "main",
-            f"rows.{recipe.main}.modality",
+            f"variants.{recipe.main}.modality",
             *_section(recipe, "evaluate"),
             *(f"gate.{key}" for key in JUDGED_BY),
         ],
@@ -195,19 +202,19 @@ def _ablate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
         "Tables 1 and 2 with paired bootstrap",
         reads=[work.pairs / MEMBERS, *_trainings(work)],
         writes=[work.ablation],
-        settings=["seed", "seeds", "finetunings", "main", "rows", *RESAMPLING],
+        settings=["seed", "seeds", "finetunings", "main", "variants", *RESAMPLING],
     )
 
 
 def _probe(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
-    start = recipe.main_row.pretraining
+    start = recipe.main_variant.pretraining
     return Definition(
         "probe",
         "Figure 2, reconstructions, neighbours, attention",
         reads=[work.items, work.valid / INDEX, work.pairs / MEMBERS, _trainings(work)[0]],
         writes=[work.probe],
         settings=[
-            *("seed", "seeds", "device", "main", f"rows.{recipe.main}.pretraining"),
+            *("seed", "seeds", "device", "main", f"variants.{recipe.main}.pretraining"),
             *([] if start is None else [f"pretrainings.{start}"]),
             *("text.max_tokens", *_systems(recipe), "loader.items", "probe", *RESAMPLING),
         ],
@@ -230,7 +237,7 @@ def _report(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
 
 
 def _register(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
-    start = recipe.main_row.pretraining
+    start = recipe.main_variant.pretraining
     return Definition(
         "register",
         "MLflow's registry; champion when it beats the present one",

@@ -28,7 +28,7 @@ from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, atomic_folder, remove_folder, sha256_of, write_csv, write_json
 from mlim.models.hub import RANDOM, load_tokenizer
 from mlim.pairs.fewer import first_pairs
-from mlim.recipe import AUTO, FinetuneConfig, PretrainConfig, Pretraining, Recipe, Row
+from mlim.recipe import AUTO, FinetuneConfig, PretrainConfig, Pretraining, Recipe, Variant
 from mlim.recipe.systems import MLIM
 from mlim.shards.items import ItemStore, open_items
 from mlim.shards.mapped import Strings
@@ -204,8 +204,8 @@ def open_checkpoints(
     return checkpoints
 
 
-def system_sections(recipe: Recipe, entry: Pretraining | Row) -> dict[str, Any]:
-    """What shapes the network of a pre-training or a row, and what it reads."""
+def system_sections(recipe: Recipe, entry: Pretraining | Variant) -> dict[str, Any]:
+    """What shapes the network of a pre-training or a variant, and what it reads."""
     sections = recipe.model_dump(mode="json", include={"image", "text", "model"})
     system = recipe.system_of(entry)
     return sections if system == MLIM else {**sections, "system": system.model_dump(mode="json")}

@@ -11,7 +11,7 @@ from mlim.data.tokenize import TextTokenizer
 from mlim.models.network import Network
 from mlim.models.system import System
 from mlim.models.weights import Planned
-from mlim.recipe import FinetuneConfig, Recipe, Row
+from mlim.recipe import FinetuneConfig, Recipe, Variant
 from mlim.steps.trained import TrainingData
 from mlim.tasks.protocols import Objective
 from mlim.training.protocols import TrainResult, Validation
@@ -20,11 +20,11 @@ from mlim.workspace import Workspace
 
 @dataclass(frozen=True)
 class TuningInputs:
-    """What a row is fine-tuned from, and on; `config` is the section `finetune` as it is for this row."""
+    """What a variant is fine-tuned from, and on; `config` is the section `finetune` as it is for this variant."""
 
     recipe: Recipe
     workspace: Workspace
-    row: Row
+    variant: Variant
     config: FinetuneConfig
     seed: int
     data: TrainingData
@@ -33,7 +33,7 @@ class TuningInputs:
 
 
 class Tuning(Protocol):
-    """A fine-tuning task at work on one row."""
+    """A fine-tuning task at work on one variant."""
 
     @property
     def planned(self) -> Planned[Network]:

@@ -17,7 +17,7 @@ from mlim.models.costs import TRAINING
 from mlim.models.pair_network import PairNetwork
 from mlim.models.transformer import Packing
 from mlim.recipe.base import Modality
-from mlim.recipe.finetune import FinetuneConfig, Row
+from mlim.recipe.finetune import FinetuneConfig, Variant
 from mlim.tasks.protocols import Metric, ObjectiveOutput, Weighted
 
 MATCH, ATTRIBUTE = "match", "attribute"
@@ -48,19 +48,19 @@ class PreparedPairs(NamedTuple):
 class MatchObjective:
     """Does a pair match? With modality dropout each optimiser step shows texts only, pictures only, or both.
 
-    MDO is for rows that use both modalities; a row of one modality always shows that one. With `values` each item's
-    vector also tells by which values the catalog's rule decides (`finetune.attribute_weight`).
+    MDO is for variants that use both modalities; a variant of one modality always shows that one. With `values` each
+    item's vector also tells by which values the catalog's rule decides (`finetune.attribute_weight`).
     """
 
     def __init__(
         self,
         model: PairNetwork,
         config: FinetuneConfig,
-        row: Row,
+        variant: Variant,
         seed: int,
         values: DecidingValues | None = None,
     ) -> None:
-        self.model, self._config, self._row, self._seed, self._values = model, config, row, seed, values
+        self.model, self._config, self._variant, self._seed, self._values = model, config, variant, seed, values
         self.weights = {MATCH: 1.0, ATTRIBUTE: config.attribute_weight}
 
     @property
@@ -71,8 +71,8 @@ class MatchObjective:
     def prepare(self, batch: PairBatch, step: int, first: int = 0) -> PreparedPairs:
         """Modality and order of the items for the pairs from `first` on of a step."""
         generator = torch_generator("matching", self._seed, step)
-        modality = self._row.modality
-        if self._row.mdo and modality == "both":
+        modality = self._variant.modality
+        if self._variant.mdo and modality == "both":
             modality = draw_modality(self._config, generator)
         if self._config.swap_items:
             draws = draw_rows(generator, first, len(batch.labels), 1)[:, 0]

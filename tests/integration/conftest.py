@@ -39,8 +39,8 @@ TINY = {
     "probe": {"probabilities": [0.2, 0.8], "items": 16, "reconstructions": 2},
 }
 
-# One row of each kind that dvc.yaml knows, and a text-only one: every further one repeats the same commands.
-ROWS = ("recon-mlm-mam", "recon-mlm-naive", "no-mdo", "text-only", "no-pretraining")
+# One variant of each kind that dvc.yaml knows, and a text-only one: every further one repeats the same commands.
+VARIANTS = ("recon-mlm-mam", "recon-mlm-naive", "no-mdo", "text-only", "no-pretraining")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -74,10 +74,10 @@ def free_port() -> int:
 
 
 def tiny_values() -> dict[str, Any]:
-    """The demo recipe with every size turned down and a few of its rows."""
+    """The demo recipe with every size turned down and a few of its variants."""
     values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["rows"] = {name: values["rows"][name] for name in ROWS}
-    used = {row["pretraining"] for row in values["rows"].values()}
+    values["variants"] = {name: values["variants"][name] for name in VARIANTS}
+    used = {variant["pretraining"] for variant in values["variants"].values()}
     values["pretrainings"] = {name: losses for name, losses in values["pretrainings"].items() if name in used}
     for section, changes in TINY.items():
         values[section].update(changes)

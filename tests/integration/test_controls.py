@@ -18,7 +18,7 @@ from mlim.embedded.generate import synthesize
 from mlim.evaluation.evidence import read_evidence
 from mlim.evaluation.resampling import effect_of, resample
 from mlim.recipe import load_recipe
-from mlim.steps.experiment_runs import trained_rows
+from mlim.steps.experiment_runs import trained_variants
 from mlim.steps.finetune import finetune
 from mlim.steps.ingest import ingest
 from mlim.steps.pairs import make_pairs
@@ -28,7 +28,7 @@ from mlim.workspace import Workspace
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ITEMS, SIDE = 4000, 64
-ROW, SEED = "no-pretraining", 0
+VARIANT, SEED = "no-pretraining", 0
 FAR = 3  # standard errors
 LEARNED = 0.5  # of the way from prevalence to the ceiling: less would say that the modality left was not learned
 QUIET = Terminal(quiet=True)
@@ -69,10 +69,10 @@ def prepared(recipe, catalog, work):
 
 def judged(recipe, workspace):
     """PR-AUC of a fine-tuned model on the test pairs, its standard error over families, and the prevalence."""
-    finetune(recipe, workspace, QUIET, ROW, SEED)
-    evidence = read_evidence(workspace, {ROW: trained_rows(recipe, workspace)[ROW]})
-    drawn = resample(evidence.pairs, {ROW: evidence.rows[ROW].at((SEED,))}, samples=1000, seed=SEED)
-    effect = effect_of(drawn[ROW], evidence.pairs.clusters, confidence=0.95)
+    finetune(recipe, workspace, QUIET, VARIANT, SEED)
+    evidence = read_evidence(workspace, {VARIANT: trained_variants(recipe, workspace)[VARIANT]})
+    drawn = resample(evidence.pairs, {VARIANT: evidence.variants[VARIANT].at((SEED,))}, samples=1000, seed=SEED)
+    effect = effect_of(drawn[VARIANT], evidence.pairs.clusters, confidence=0.95)
     return effect.value, effect.standard_error, evidence.pairs.labels.mean()
 
 

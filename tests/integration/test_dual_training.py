@@ -31,7 +31,7 @@ def recipe(tiny_recipe) -> Recipe:
     return parse(Recipe, override(tiny_recipe.model_dump(mode="json"), SETTINGS), "recipe tiny")
 
 
-def test_it_is_trained_killed_continued_and_judged_as_a_row_beside_mlim(recipe, own_workspace, tmp_path, monkeypatch):
+def test_it_is_trained_killed_continued_and_judged_as_a_variant(recipe, own_workspace, tmp_path, monkeypatch):
     quiet = Terminal(quiet=True)
     killed = Workspace(shutil.copytree(own_workspace.root, tmp_path / "killed"))
     pretrain(recipe, own_workspace, quiet, "dual", 0)
@@ -52,12 +52,12 @@ def test_it_is_trained_killed_continued_and_judged_as_a_row_beside_mlim(recipe, 
     monkeypatch.setattr(loop.Trainer, "_save", save)
     pretrain(recipe, killed, quiet, "dual", 0)
     assert _bytes(killed) == _bytes(own_workspace)
-    for row in ("dual", "dual-scratch"):
-        summary = finetune(recipe, own_workspace, quiet, row, 0)
+    for variant in ("dual", "dual-scratch"):
+        summary = finetune(recipe, own_workspace, quiet, variant, 0)
         assert summary["validation_pr_auc"] > 0
-    kept = {row: recipe.rows[row] for row in ("dual", "dual-scratch", "no-pretraining")}
+    kept = {variant: recipe.variants[variant] for variant in ("dual", "dual-scratch", "no-pretraining")}
     finetune(recipe, own_workspace, quiet, "no-pretraining", 0)
-    table = ablate(recipe.model_copy(update={"rows": kept, "main": "dual"}), own_workspace, quiet)
+    table = ablate(recipe.model_copy(update={"variants": kept, "main": "dual"}), own_workspace, quiet)
     assert table["rows"].keys() == kept.keys()
 
 

@@ -288,7 +288,7 @@ def status(address: str, headers: dict[str, str], body: bytes | None = None) -> 
         return error.code
 
 
-def test_the_compare_page_shows_the_rows_side_by_side(browser: str, reproduced: Path, mlflow_ui: str) -> None:
+def test_the_compare_page_shows_the_variants_side_by_side(browser: str, reproduced: Path, mlflow_ui: str) -> None:
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{reproduced / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "mlim"]
     runs = client.search_runs([experiment.experiment_id], "tags.`mlim.stage` = 'finetune'", max_results=2)

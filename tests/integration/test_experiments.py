@@ -1,4 +1,4 @@
-"""Declared experiments: rows and runs, trained once, compared on equal terms."""
+"""Declared experiments: variants and runs, trained once, compared on equal terms."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ from mlim.experiments import ExperimentPlan, experiment_names, load_experiment
 from mlim.files import read_json, write_json
 from mlim.recipe import load_recipe
 from mlim.steps.experiment import compare, describe_experiment, run_experiment
-from mlim.steps.experiment_runs import recipe_of_run, rows_of, trained_rows
+from mlim.steps.experiment_runs import recipe_of_run, trained_variants, variants_of
 from mlim.steps.gathered import gather
 from mlim.tracking import run_tags
 from mlim.workspace import Workspace
@@ -33,11 +33,11 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_grid_fits_the_recipes_for_cpus(name, recipe):
     experiment, chosen = load_experiment(name), load_recipe(recipe)
-    assert set(rows_of(chosen, experiment).rows) == {chosen.main, *experiment.rows}
+    assert set(variants_of(chosen, experiment).variants) == {chosen.main, *experiment.variants}
     for name, settings in experiment.runs.items():
         changed = recipe_of_run(chosen, name, settings)
-        assert list(changed.rows) == [changed.main]
-        assert changed.main in experiment.rows
+        assert list(changed.variants) == [changed.main]
+        assert changed.main in experiment.variants
         assert changed != chosen
 
 
@@ -72,13 +72,13 @@ def own_folder(compared, tmp_path):
     return Workspace(shutil.copytree(compared[0].root, tmp_path / "experiment", symlinks=True))
 
 
-def test_a_grid_trains_rows_and_runs(compared, two_seeds):
+def test_a_grid_trains_variants_and_runs(compared, two_seeds):
     workspace, summary = compared
     assert summary["judged_on"] == "test"
     assert set(summary["rows"]) == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
     assert summary["rows"]["recon-mlm-mam"]["minus_main"] is None
-    for row in ("no-mdo", "mdo-lower"):
-        found = summary["rows"][row]
+    for variant in ("no-mdo", "mdo-lower"):
+        found = summary["rows"][variant]
         main = summary["rows"]["recon-mlm-mam"]["by_seed"]
         mean = sum(found["by_seed"][seed] - main[seed] for seed in ("0", "1")) / 2
         assert found["minus_main"]["value"] == pytest.approx(mean)
@@ -101,12 +101,12 @@ def test_a_grid_goes_on_where_it_was(two_seeds, own_folder, compared, quiet):
 
 
 def test_several_trainings_at_a_time_give_what_one_after_another_gives(two_seeds, own_folder, compared, quiet):
-    for row in ("recon-mlm-mam", "no-mdo"):
-        shutil.rmtree(own_folder.finetuned(row, 0))
+    for variant in ("recon-mlm-mam", "no-mdo"):
+        shutil.rmtree(own_folder.finetuned(variant, 0))
     together = run_experiment(two_seeds, own_folder, quiet, "table1", jobs=2)
-    for row, found in together["rows"].items():
+    for variant, found in together["rows"].items():
         for seed, value in found["by_seed"].items():
-            assert value == pytest.approx(compared[1]["rows"][row]["by_seed"][seed], abs=1e-3)
+            assert value == pytest.approx(compared[1]["rows"][variant]["by_seed"][seed], abs=1e-3)
 
 
 def training_processes(experiment):
@@ -152,14 +152,14 @@ def test_results_of_other_settings_are_neither_reused_nor_lost(two_seeds, compar
     assert (finetuned / "scores.parquet").is_file()
     assert str(pretrained) not in str(refused.value)
     evidence = gather(longer, place).evidence
-    assert set(evidence.rows) == {"mdo-lower", "mdo-higher"}  # which bring the recipe that they were trained with
-    assert "row `no-mdo`, seed 0: trained with other settings than the recipe's" in evidence.left_out
+    assert set(evidence.variants) == {"mdo-lower", "mdo-higher"}  # which bring the recipe that they were trained with
+    assert "variant `no-mdo`, seed 0: trained with other settings than the recipe's" in evidence.left_out
 
 
 def test_what_is_chosen_is_judged_on_the_validation_pairs(two_seeds, compared):
-    evidence = read_evidence(compared[0], trained_rows(two_seeds, compared[0]), split="validation")
-    alone = two_seeds.model_copy(update={"rows": {"recon-mlm-mam": two_seeds.main_row}})
-    found = compare(alone, replace(evidence, rows={"recon-mlm-mam": evidence.rows["recon-mlm-mam"]}))
+    evidence = read_evidence(compared[0], trained_variants(two_seeds, compared[0]), split="validation")
+    alone = two_seeds.model_copy(update={"variants": {"recon-mlm-mam": two_seeds.main_variant}})
+    found = compare(alone, replace(evidence, variants={"recon-mlm-mam": evidence.variants["recon-mlm-mam"]}))
     scores = read_scores(compared[0].finetuned("recon-mlm-mam", 1), "")
     validation = part(scores, split="validation", modality="both")
     expected = average_precision(labels_of(validation), scores_of(validation))
@@ -170,12 +170,12 @@ def test_the_report_judges_claims_by_grids_on_test_pairs_alone(two_seeds, own_fo
     shutil.copytree(
         own_folder.experiment_run("mdo-lower").root, own_folder.experiment_run("lr-1e-4").root, symlinks=True
     )
-    rows = set(gather(two_seeds, own_folder).evidence.rows)
-    assert rows == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
+    variants = set(gather(two_seeds, own_folder).evidence.variants)
+    assert variants == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
 
 
 def test_the_curve_over_the_number_of_pairs_comes_with_its_grid(two_seeds, own_folder, quiet, monkeypatch):
-    """Two lines of as many points; a run may train another row; the report reads the same curve from the scores."""
+    """Two lines of as many points; a run may train another variant; the report reads the same curve from the scores."""
     runs = {"labels-500": ["finetune.max_pairs=12"]}
     runs["labels-500-no-pretraining"] = ["finetune.max_pairs=12", "main=no-pretraining"]
     fewer = parse(ExperimentPlan, {**load_experiment("labels").model_dump(), "runs": runs}, "experiment labels")
@@ -183,8 +183,8 @@ def test_the_curve_over_the_number_of_pairs_comes_with_its_grid(two_seeds, own_f
     summary = run_experiment(two_seeds, own_folder, quiet, "labels")
     points = summary["label_curve"]
     assert [point["pairs"] for point in points] == [12, 36]
-    for point, rows in zip(points, (list(runs), ["recon-mlm-mam", "no-pretraining"]), strict=True):
-        means = [summary["rows"][row]["pr_auc"] for row in rows]
+    for point, variants in zip(points, (list(runs), ["recon-mlm-mam", "no-pretraining"]), strict=True):
+        means = [summary["rows"][variant]["pr_auc"] for variant in variants]
         assert [point["pretrained"]["value"], point["unpretrained"]["value"]] == pytest.approx(means)
         assert point["difference"]["value"] == pytest.approx(means[0] - means[1])
     unpretrained = own_folder.experiment_run("labels-500-no-pretraining")
@@ -193,7 +193,7 @@ def test_the_curve_over_the_number_of_pairs_comes_with_its_grid(two_seeds, own_f
     assert (own_folder.experiments / "labels.png").is_file()
     gathered = gather(two_seeds, own_folder)
     assert [point.plain() for point in gathered.label_curve] == points
-    assert not runs.keys() & gathered.row_curves.keys()
+    assert not runs.keys() & gathered.variant_curves.keys()
     other = two_seeds.model_copy(update={"finetune": two_seeds.finetune.model_copy(update={"head_dropout": 0.5})})
     assert not gather(other, own_folder).label_curve  # of other settings: no point of this recipe's curve
 
@@ -209,7 +209,7 @@ def test_unequal_budgets_are_never_compared(two_seeds, own_folder):
     summary = read_json(path)
     write_json(path, {**summary, "pairs_seen": summary["pairs_seen"] + 1})
     with pytest.raises(DataError, match="another budget than `recon-mlm-mam`: no-mdo"):
-        compare(two_seeds, read_evidence(own_folder, trained_rows(two_seeds, own_folder)))
+        compare(two_seeds, read_evidence(own_folder, trained_variants(two_seeds, own_folder)))
 
 
 def test_one_command_from_the_work_folder(tiny_recipe, own_workspace):

@@ -50,7 +50,7 @@ def moved(tiny_recipe: Recipe, tiny_workspace: Workspace, tmp_path_factory: pyte
     at_home = tiny_recipe.model_copy(update={"tracking": tracking})
     loader = at_home.loader.model_copy(update={"items": str(elsewhere)})
     recipe = at_home.model_copy(update={"loader": loader})
-    main = recipe.main_row.pretraining
+    main = recipe.main_variant.pretraining
     assert main is not None
     pretrain(recipe, workspace, quiet, main, 0)
     finetune(recipe, workspace, quiet, recipe.main, 0)

@@ -42,7 +42,7 @@ PRETRAININGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cut, rates by part": ("recon-itm-mlm-mam", tuple(f"pretrain.{each}" for each in CUT)),
     "other masks": ("recon-mlm-mam", ("model.separate_masks=true", "model.modality_segments=true")),
 }
-ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{read_out: (START, (f"finetune.read_out={read_out}",)) for read_out in ("cls", "joint", "separate")},
     "attributes": (START, ("finetune.attribute_weight=1",)),
     "attributes, separate": (START, ("finetune.attribute_weight=0.5", "finetune.read_out=separate")),
@@ -59,7 +59,7 @@ def recorded() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pretrained(tiny_recipe, tiny_workspace, tmp_path_factory) -> Path:
-    """The result of one pre-training, which rows start from."""
+    """The result of one pre-training, which variants start from."""
     root = shutil.copytree(tiny_workspace.root, tmp_path_factory.mktemp("pinned") / "work")
     pretrain(_changed(tiny_recipe, ()), Workspace(root), Terminal(quiet=True), START, 0)
     return Workspace(root).pretrained(START, 0)
@@ -78,20 +78,22 @@ def test_a_pre_training_gives_the_recorded_losses(case, recorded, tiny_recipe, o
     _compare(f"pretrain: {case}", recorded, own_workspace.pretrained(name, 0), recipe.training_key("pretrain", name))
 
 
-@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("case", VARIANTS)
 def test_a_fine_tuning_gives_the_recorded_losses(case, recorded, tiny_recipe, own_workspace, pretrained, quiet):
-    row, settings = ROWS[case]
+    variant, settings = VARIANTS[case]
     recipe = _changed(tiny_recipe, settings)
     shutil.copytree(pretrained, own_workspace.pretrained(START, 0))
-    finetune(recipe, own_workspace, quiet, row, 0)
-    _compare(f"finetune: {case}", recorded, own_workspace.finetuned(row, 0), recipe.training_key("finetune", row))
+    finetune(recipe, own_workspace, quiet, variant, 0)
+    _compare(
+        f"finetune: {case}", recorded, own_workspace.finetuned(variant, 0), recipe.training_key("finetune", variant)
+    )
 
 
 @pytest.mark.parametrize("name", ["demo", "small", "paper"])
 def test_results_of_the_recipes_that_come_with_the_package_keep_their_names(name, recorded):
     recipe = load_recipe(name)
     keys = {pretraining: recipe.training_key("pretrain", pretraining) for pretraining in recipe.pretrainings}
-    keys |= {f"row {row}": recipe.training_key("finetune", row) for row in recipe.rows}
+    keys |= {f"variant {variant}": recipe.training_key("finetune", variant) for variant in recipe.variants}
     _same_or_record(f"keys: {name}", recorded, keys)
 
 

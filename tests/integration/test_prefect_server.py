@@ -28,10 +28,10 @@ STOP_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with one pre-training and three rows, so that the whole job fits into a test."""
+    """A checkout with one pre-training and three variants, so that the whole job fits into a test."""
     folder = make_checkout(tmp_path_factory.mktemp("prefect"))
     values = yaml.safe_load((folder / "params.yaml").read_text())
-    values["rows"] = {name: values["rows"][name] for name in ("recon-mlm-mam", "no-mdo", "no-pretraining")}
+    values["variants"] = {name: values["variants"][name] for name in ("recon-mlm-mam", "no-mdo", "no-pretraining")}
     values["name"] = "tiny"
     (folder / "tiny.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return folder

@@ -95,7 +95,7 @@ def tracked_at(recipe: Recipe, uri: str) -> Recipe:
 
 
 def put_model(recipe: Recipe, workspace: Workspace, seed: int, head_scale: float = 1.0) -> None:
-    """A random matcher as the main row's result; `head_scale` -1 turns its ranking over."""
+    """A random matcher as the main variant's result; `head_scale` -1 turns its ranking over."""
     store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
     tokenizer = TextTokenizer.learn([store.text(item) for item in store.ids], recipe.text.vocabulary_size)
     mlim = Mlim.random(MlimConfig.from_recipe(recipe, tokenizer.vocabulary_size), seed)
@@ -332,7 +332,7 @@ def test_registration_needs_its_inputs(recipe, own_workspace, quiet):
     assert len(caught.value.problems) == 3  # finetune, stack, evaluate
 
 
-def test_evaluation_of_another_row_is_refused(recipe, trained, quiet):
+def test_evaluation_of_another_variant_is_refused(recipe, trained, quiet):
     metrics = read_json(trained.evaluation / "metrics.json")
     write_json(trained.evaluation / "metrics.json", {**metrics, "row": "no-mdo"})
     with pytest.raises(InputError, match="run `mlim evaluate` again"):

@@ -63,7 +63,7 @@ class Project:
         return list(everything(self.recipe))
 
     def definition(self, stage: Stage) -> Definition:
-        """What is said of a stage, with its row and seed filled in."""
+        """What is said of a stage, with its variant and seed filled in."""
         defined = define_stages(self.recipe, Workspace(WORK))[stage.kind]
         values = {NAME: str(stage.name), SEED: str(stage.seed), MAIN_SEED: str(self.recipe.seeds[0])}
 

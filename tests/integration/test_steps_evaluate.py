@@ -24,18 +24,18 @@ from mlim.steps.stack import stack
 pytestmark = pytest.mark.integration
 
 MAIN = PRETRAINING = "recon-mlm-mam"
-ROWS = (MAIN, "no-pretraining", "text-only")
+VARIANTS = (MAIN, "no-pretraining", "text-only")
 SEEDS = (0, 1)
 PAIRS_SEEN, SAMPLES_SEEN = 48, 64
 
 
 @pytest.fixture(scope="module")
 def recipe(tiny_recipe):
-    rows = {name: tiny_recipe.rows[name] for name in ROWS}
-    return tiny_recipe.model_copy(update={"rows": rows, "seeds": SEEDS})
+    variants = {name: tiny_recipe.variants[name] for name in VARIANTS}
+    return tiny_recipe.model_copy(update={"variants": variants, "seeds": SEEDS})
 
 
-def write_scores(workspace, row, modality, seed, skill):
+def write_scores(workspace, variant, modality, seed, skill):
     """Scores of validation and test pairs that know the label by `skill`."""
     pairs = pd.read_parquet(workspace.pairs / "pairs.parquet")
     pairs = pairs[pairs["split"] != "train"].drop(columns=["component", "kind"])
@@ -45,7 +45,7 @@ def write_scores(workspace, row, modality, seed, skill):
     for one in shown:
         logits = skill * (2 * pairs["label"] - 1) + generator.normal(size=len(pairs))
         parts.append(pairs.assign(modality=one, score=1 / (1 + np.exp(-logits))))
-    folder = workspace.finetuned(row, seed)
+    folder = workspace.finetuned(variant, seed)
     folder.mkdir(parents=True, exist_ok=True)
     pd.concat(parts).sample(frac=1, random_state=seed).to_parquet(folder / "scores.parquet", index=False)
 
@@ -54,9 +54,9 @@ def write_scores(workspace, row, modality, seed, skill):
 def trained(recipe, own_workspace):
     """A work folder with the scores of every cell and a pre-trained (random) model for every seed."""
     skills = {MAIN: 2.0, "no-pretraining": 0.2, "text-only": 1.0}
-    for name, row in recipe.rows.items():
+    for name, variant in recipe.variants.items():
         for seed in SEEDS:
-            write_scores(own_workspace, name, row.modality, seed, skills[name])
+            write_scores(own_workspace, name, variant.modality, seed, skills[name])
             summary = {"row": name, "seed": seed, "pairs_seen": PAIRS_SEEN, "run_id": f"{name}{seed}"}
             write_json(own_workspace.finetuned(name, seed) / "summary.json", summary)
     for seed in SEEDS:
@@ -87,7 +87,7 @@ def artifacts_of(recipe, run_id):
 
 @pytest.fixture
 def stacked(recipe, trained, quiet):
-    """The same with the stack of the main row's first seed."""
+    """The same with the stack of the main variant's first seed."""
     stack(recipe, trained, quiet)
     return trained
 
@@ -116,7 +116,7 @@ def test_few_families_give_no_interval_and_no_verdict(recipe, stacked, capfd):
     assert "[" not in said.partition("PR-AUC")[2].partition(" on ")[0]
 
 
-def test_evaluate_judges_the_main_row_and_the_baselines_on_the_same_pairs(recipe, stacked, quiet):
+def test_evaluate_judges_the_main_variant_and_the_baselines_on_the_same_pairs(recipe, stacked, quiet):
     summary = evaluate(recipe, stacked, quiet)
     folder = stacked.evaluation
     assert read_json(folder / "summary.json") == summary
@@ -168,7 +168,7 @@ def test_evaluate_gives_the_same_bytes_again(recipe, stacked, quiet, tmp_path):
     assert filecmp.cmpfiles(kept, stacked.evaluation, names, shallow=False) == (names, [], [])
 
 
-def test_a_row_of_one_modality_is_judged_by_it_and_registered_alone(recipe, trained, quiet):
+def test_a_variant_of_one_modality_is_judged_by_it_and_registered_alone(recipe, trained, quiet):
     recipe = recipe.model_copy(update={"main": "text-only"})
     stack(recipe, trained, quiet)
     assert not (trained.stack / "stack.skops").exists()
@@ -211,11 +211,11 @@ def test_the_hardest_pairs_are_sure_mistakes_and_narrow_successes():
     assert hardest[["kind", "item_a"]].to_numpy().tolist() == [["wrong", "b"], ["right", "c"]]
 
 
-def test_ablate_compares_all_rows_in_the_order_of_the_recipe(recipe, trained, quiet):
+def test_ablate_compares_all_variants_in_the_order_of_the_recipe(recipe, trained, quiet):
     summary = ablate(recipe, trained, quiet)
     table = pd.read_csv(trained.ablation / "table.csv")
     assert tuple(table.columns) == COLUMNS
-    assert list(table["row"]) == list(ROWS)
+    assert list(table["row"]) == list(VARIANTS)
     table = table.set_index("row")
     assert table.loc[MAIN, "pr_auc"] == pytest.approx(np.mean(summary["rows"][MAIN]["by_seed"]), abs=1e-6)
     assert table.loc[MAIN, "run_ids"] == f"{MAIN}0;{MAIN}1"
@@ -257,7 +257,7 @@ def test_ablate_names_every_missing_cell_and_its_command(recipe, trained, quiet)
 @pytest.mark.parametrize(
     ("name", "field"), [("finetune/text-only-s1", "pairs_seen"), (f"pretrain/{PRETRAINING}-s1", "samples_seen")]
 )
-def test_ablate_refuses_unequal_budgets_and_names_the_rows(recipe, trained, quiet, name, field):
+def test_ablate_refuses_unequal_budgets_and_names_the_variants(recipe, trained, quiet, name, field):
     path = trained.root / name / "summary.json"
     write_json(path, read_json(path) | {field: 999})
     with pytest.raises(DataError, match=r"unequal budgets.*999 for .*`text-only` seed 1"):
@@ -269,7 +269,7 @@ def test_ablate_refuses_cells_scored_on_other_pairs(recipe, trained, quiet):
     path = trained.finetuned("no-pretraining", 1) / "scores.parquet"
     scores = pd.read_parquet(path)
     scores.assign(label=1 - scores["label"]).to_parquet(path)
-    with pytest.raises(DataError, match="row `no-pretraining`, seed 1"):
+    with pytest.raises(DataError, match="variant `no-pretraining`, seed 1"):
         ablate(recipe, trained, quiet)
 
 
@@ -338,9 +338,9 @@ def test_neighbours_are_found_among_whole_families(recipe, pretrained, quiet):
     assert found["by_chance"] in (1.0, pytest.approx(3 / 7))  # one family, or two
 
 
-def test_probe_of_a_row_without_pre_training_says_so(recipe, trained, quiet):
+def test_probe_of_a_variant_without_pre_training_says_so(recipe, trained, quiet):
     summary = probe(recipe.model_copy(update={"main": "no-pretraining"}), trained, quiet)
-    assert {summary[f"figure2{half}"]["skipped"] for half in "ab"} == {"row `no-pretraining` has no pre-training"}
+    assert {summary[f"figure2{half}"]["skipped"] for half in "ab"} == {"variant `no-pretraining` has no pre-training"}
     assert "neighbours" not in summary
     assert [path.name for path in trained.probe.iterdir()] == ["summary.json"]
 

@@ -28,13 +28,13 @@ NAME = "recon-mlm-mam"
 
 @pytest.fixture(scope="module")
 def trained(tiny_recipe, tiny_workspace, tmp_path_factory):
-    """A work folder after pre-training, the main row and the rows of one modality."""
+    """A work folder after pre-training, the main variant and the variants of one modality."""
     root = tmp_path_factory.mktemp("trained") / "work"
     shutil.copytree(tiny_workspace.root, root)
     workspace, terminal = Workspace(root), Terminal(quiet=True)
     summaries = {"pretrain": pretrain(tiny_recipe, workspace, terminal, NAME, 0)}
-    for row in (tiny_recipe.main, "text-only", "image-only"):
-        summaries[row] = finetune(tiny_recipe, workspace, terminal, row, 0)
+    for variant in (tiny_recipe.main, "text-only", "image-only"):
+        summaries[variant] = finetune(tiny_recipe, workspace, terminal, variant, 0)
     return workspace, summaries
 
 
@@ -68,7 +68,7 @@ def test_fine_tuning_leaves_scores_of_all_three_ways(trained, tiny_recipe):
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])
-def test_a_row_of_one_modality_is_scored_by_it_alone(trained, modality):
+def test_a_variant_of_one_modality_is_scored_by_it_alone(trained, modality):
     workspace, summaries = trained
     scores = pd.read_parquet(workspace.finetuned(f"{modality}-only", 0) / "scores.parquet")
     assert set(scores["modality"]) == {modality}
@@ -91,14 +91,14 @@ def test_the_same_recipe_data_and_seed_give_the_same_bytes(trained, tiny_recipe,
     workspace, _ = trained
     pretrain(tiny_recipe, own_workspace, quiet, NAME, 0)
     finetune(tiny_recipe, own_workspace, quiet, tiny_recipe.main, 0)
-    row = tiny_recipe.main
+    variant = tiny_recipe.main
     for one, other in (
         (workspace.pretrained(NAME, 0), own_workspace.pretrained(NAME, 0)),
-        (workspace.finetuned(row, 0), own_workspace.finetuned(row, 0)),
+        (workspace.finetuned(variant, 0), own_workspace.finetuned(variant, 0)),
     ):
         for name in ("model/model.safetensors", "model/tokenizer.json"):
             assert sha256_of(one / name) == sha256_of(other / name)
-    scores = [each.finetuned(row, 0) / "scores.parquet" for each in (workspace, own_workspace)]
+    scores = [each.finetuned(variant, 0) / "scores.parquet" for each in (workspace, own_workspace)]
     assert sha256_of(scores[0]) == sha256_of(scores[1])
 
 
@@ -114,21 +114,21 @@ def test_further_fine_tunings_start_from_the_same_pre_training_and_leave_the_fir
     trained, tiny_recipe, tmp_path
 ):
     workspace = Workspace(shutil.copytree(trained[0].root, tmp_path / "work"))
-    rows = {name: tiny_recipe.rows[name] for name in (tiny_recipe.main, "text-only")}
-    recipe = tiny_recipe.model_copy(update={"rows": rows, "finetunings": 2})
-    first = {row: sha256_of(workspace.finetuned(row, 0) / "scores.parquet") for row in rows}
+    variants = {name: tiny_recipe.variants[name] for name in (tiny_recipe.main, "text-only")}
+    recipe = tiny_recipe.model_copy(update={"variants": variants, "finetunings": 2})
+    first = {variant: sha256_of(workspace.finetuned(variant, 0) / "scores.parquet") for variant in variants}
     place = ExperimentRun(recipe, workspace)
     train_missing([place], Terminal(quiet=True))
     summary = ablate(recipe, workspace, Terminal(quiet=True))
-    for row, sha256 in first.items():
-        folder, again = workspace.finetuned(row, 0), workspace.finetuned(row, 0, 1)
+    for variant, sha256 in first.items():
+        folder, again = workspace.finetuned(variant, 0), workspace.finetuned(variant, 0, 1)
         assert sha256_of(folder / "scores.parquet") == sha256 != sha256_of(again / "scores.parquet")
         told, of_first = (read_json(place / "summary.json") for place in (again, folder))
         assert (told["seed"], told["again"], told["made_from"]) == (0, 1, of_first["made_from"])
         scores = [part(read_scores(place, ""), split="test") for place in (folder, again)]
-        shown = [part(one, modality=recipe.rows[row].modality) for one in scores]
+        shown = [part(one, modality=recipe.variants[variant].modality) for one in scores]
         figures = [average_precision(labels_of(one), scores_of(one)) for one in shown]
-        assert summary["rows"][row]["by_seed"] == pytest.approx([sum(figures) / 2])
+        assert summary["rows"][variant]["by_seed"] == pytest.approx([sum(figures) / 2])
     assert summary["spread"]["finetunings"] > 0
     changed = workspace.finetuned(tiny_recipe.main, 0) / "summary.json"
     write_json(changed, {**read_json(changed), "made_from": "another pre-training"})

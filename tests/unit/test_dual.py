@@ -130,8 +130,8 @@ def test_padding_changes_no_item_vector(model):
         ("pretrainings.dual.system=doul", "no system `doul` .did you mean `dual`"),
         ("pretrainings.dual.masking=mam", "no task is about what `masking` hides"),
         ("systems.dual.image.size=5", "image.size 16 is not a multiple of image.size 5 of its patches"),
-        ("rows.dual.read_out=joint", "rows.dual.read_out: its system offers separate, not joint"),
-        ("rows.dual.system=dual", "is that of pre-training `dual`; leave it out"),
+        ("variants.dual.read_out=joint", "variants.dual.read_out: its system offers separate, not joint"),
+        ("variants.dual.system=dual", "is that of pre-training `dual`; leave it out"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_built(recipe, setting, message):
@@ -143,8 +143,8 @@ def test_a_recipe_with_another_system_names_the_results_of_mlim_as_before(recipe
     plain = changed(tiny_recipe, *SETTINGS[4:])
     for name in plain.pretrainings:
         assert recipe.training_key("pretrain", name) == plain.training_key("pretrain", name)
-    for row in plain.rows:
-        assert recipe.training_key("finetune", row) == plain.training_key("finetune", row)
+    for variant in plain.variants:
+        assert recipe.training_key("finetune", variant) == plain.training_key("finetune", variant)
     assert recipe.training_key("finetune", "dual") != recipe.training_key("finetune", "dual-scratch")
 
 

@@ -179,15 +179,15 @@ def test_the_spread_between_seeds_widens_the_interval():
     assert alone.freedom == FAMILIES - 1
 
 
-def experiments(seeds, pooled, unsteady=1.0, number=1500, rows=(0, 1)):
-    """How often the interval of a difference of two `rows` that is 0 holds 0 and leaves out one of 0.03.
+def experiments(seeds, pooled, unsteady=1.0, number=1500, variants=(0, 1)):
+    """How often the interval of a difference of two `variants` that is 0 holds 0 and leaves out one of 0.03.
 
-    There are seven rows with spread 0.01.
+    There are seven variants with spread 0.01.
 
-    `unsteady`: how much more the first row's trainings differ than those of the others.
+    `unsteady`: how much more the first variant's trainings differ than those of the others.
     """
     generator = np.random.default_rng(0)
-    one, other = rows
+    one, other = variants
     held = separated = 0
     for _ in range(number):
         figures = generator.normal(0, 0.01, (7, seeds))
@@ -202,7 +202,7 @@ def experiments(seeds, pooled, unsteady=1.0, number=1500, rows=(0, 1)):
     return held / number, separated / number
 
 
-def test_the_spread_of_all_rows_makes_three_seeds_tell_more_and_is_as_safe():
+def test_the_spread_of_all_variants_makes_three_seeds_tell_more_and_is_as_safe():
     (alone, alone_power), (together, together_power) = experiments(3, False), experiments(3, True)
     assert together >= 0.94
     assert together >= alone
@@ -210,46 +210,46 @@ def test_the_spread_of_all_rows_makes_three_seeds_tell_more_and_is_as_safe():
 
 
 @pytest.mark.parametrize("unsteady", [3.0, 6.0])
-def test_an_unsteady_row_is_judged_by_its_own_spread(unsteady):
+def test_an_unsteady_variant_is_judged_by_its_own_spread(unsteady):
     """Three or six times the spread of the others, which the pooled one underestimates: still near nominal."""
     assert experiments(3, True, unsteady)[0] >= 0.88
 
 
-def test_an_unsteady_row_does_not_blur_the_others():
-    steady, power = experiments(3, True, unsteady=6.0, rows=(1, 2))
+def test_an_unsteady_variant_does_not_blur_the_others():
+    steady, power = experiments(3, True, unsteady=6.0, variants=(1, 2))
     assert steady >= 0.94
-    assert power > experiments(3, False, rows=(1, 2))[1] + 0.1  # as if the unsteady row were not there
+    assert power > experiments(3, False, variants=(1, 2))[1] + 0.1  # as if the unsteady variant were not there
 
 
-def test_rows_are_pooled_with_those_of_like_spread():
+def test_variants_are_pooled_with_those_of_like_spread():
     generator = np.random.default_rng(2)
     seeds = generator.normal(0, 1, 5)
-    figures = {row: seeds + generator.normal(0, 0.01, 5) for row in "abcd"}
-    figures |= {row: seeds + generator.normal(0, 0.5, 5) for row in "xy"}
+    figures = {variant: seeds + generator.normal(0, 0.01, 5) for variant in "abcd"}
+    figures |= {variant: seeds + generator.normal(0, 0.5, 5) for variant in "xy"}
     pools = Pools(figures)
     assert sorted(pools.groups) == [("a", "b", "c", "d"), ("x", "y")]
     found = pools.between("a", "c")
-    assert (found.rows, found.freedom) == (("a", "b", "c", "d"), 3 * 4)
+    assert (found.variants, found.freedom) == (("a", "b", "c", "d"), 3 * 4)
     assert found.value < 0.05 < pools.between("x", "y").value
     assert pools.between("a", "x") is None  # judged by the spread of their difference
     assert pools.between("a", "unknown") is None
     assert Pools({}).between("a", "b") is None
-    assert Pools({row: figure[:1] for row, figure in figures.items()}).between("a", "b") is None
+    assert Pools({variant: figure[:1] for variant, figure in figures.items()}).between("a", "b") is None
 
 
-def test_equal_rows_are_parted_as_seldom_as_the_level_says():
+def test_equal_variants_are_parted_as_seldom_as_the_level_says():
     generator = np.random.default_rng(2)
     worlds = [Pools(dict(enumerate(generator.normal(size=(6, 3))))) for _ in range(500)]
     assert np.mean([len(pools.groups) > 1 for pools in worlds]) == pytest.approx(LEVEL, abs=0.05)
 
 
-def test_rows_without_any_spread_are_alike():
-    same = {row: np.full(3, value) for row, value in (("a", 0.5), ("b", 0.6), ("c", 0.7))}
+def test_variants_without_any_spread_are_alike():
+    same = {variant: np.full(3, value) for variant, value in (("a", 0.5), ("b", 0.6), ("c", 0.7))}
     assert Pools(same).groups == (("a", "b", "c"),)
     assert ("d",) in Pools({**same, "d": np.array([0.1, 0.5, 0.9])}).groups
 
 
-def test_the_pooled_spread_is_that_of_a_difference_of_two_rows():
+def test_the_pooled_spread_is_that_of_a_difference_of_two_variants():
     generator = np.random.default_rng(0)
     figures = generator.normal(0, 0.01, (50, 40)) + generator.normal(0, 1, (50, 1)) + generator.normal(0, 1, 40)
     spread = pooled_spread([*figures])

@@ -31,7 +31,7 @@ def objective_of(model: Mlim, recipe: Recipe, pretraining: Pretraining, seed: in
 
 
 def matching_of(model: Mlim, recipe: Recipe, seed: int) -> MatchObjective:
-    return MatchObjective(Matcher.from_mlim(model, 0.0, seed=0), recipe.finetune, recipe.main_row, seed)
+    return MatchObjective(Matcher.from_mlim(model, 0.0, seed=0), recipe.finetune, recipe.main_variant, seed)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_masks_and_exchanges_do_not_depend_on_how_a_step_is_cut(model, tiny_reci
 
 def test_orders_and_modality_do_not_depend_on_how_a_step_is_cut(model, tiny_recipe, pairs):
     objective = MatchObjective(
-        Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe.finetune, tiny_recipe.main_row, seed=5
+        Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe.finetune, tiny_recipe.main_variant, seed=5
     )
     for step in range(6):
         whole = objective.prepare(pairs, step)
@@ -194,8 +194,8 @@ def test_micro_batches_weigh_by_their_targets(model, tiny_recipe, batch):
 
 def test_modality_dropout_follows_its_probabilities(tiny_recipe, model, pairs):
     matcher = Matcher.from_mlim(model, 0.0, seed=0)
-    row = tiny_recipe.main_row
-    objective = MatchObjective(matcher, tiny_recipe.finetune, row, seed=0)
+    variant = tiny_recipe.main_variant
+    objective = MatchObjective(matcher, tiny_recipe.finetune, variant, seed=0)
     shown = Counter(objective.prepare(pairs, draw).modality for draw in range(400))
     expected = {"text": tiny_recipe.finetune.mdo_text_only, "image": tiny_recipe.finetune.mdo_image_only}
     for modality, share in expected.items():
@@ -203,10 +203,10 @@ def test_modality_dropout_follows_its_probabilities(tiny_recipe, model, pairs):
 
 
 @pytest.mark.parametrize("modality", ["both", "text", "image"])
-def test_without_modality_dropout_a_row_shows_what_it_is_judged_by(tiny_recipe, model, pairs, modality):
+def test_without_modality_dropout_a_variant_shows_what_it_is_judged_by(tiny_recipe, model, pairs, modality):
     matcher = Matcher.from_mlim(model, 0.0, seed=0)
-    row = tiny_recipe.main_row.model_copy(update={"mdo": False, "modality": modality})
-    objective = MatchObjective(matcher, tiny_recipe.finetune, row, seed=0)
+    variant = tiny_recipe.main_variant.model_copy(update={"mdo": False, "modality": modality})
+    objective = MatchObjective(matcher, tiny_recipe.finetune, variant, seed=0)
     assert {objective.prepare(pairs, draw).modality for draw in range(10)} == {modality}
     (term,) = objective.losses(objective.prepare(pairs, 0)).terms
     assert term.term.count.item() == len(pairs.labels)
@@ -219,7 +219,7 @@ def test_items_also_tell_what_decides(tiny_recipe, model, pairs, read_out):
     settings = tiny_recipe.finetune.model_copy(update={"attribute_weight": 0.5})
     recipe = tiny_recipe.model_copy(update={"finetune": settings})
     matcher = Matcher.from_mlim(model, 0.0, 0, read_out, values.counts)
-    objective = MatchObjective(matcher, recipe.finetune, recipe.main_row, 0, values)
+    objective = MatchObjective(matcher, recipe.finetune, recipe.main_variant, 0, values)
     prepared = next(found for step in range(40) if (found := objective.prepare(pairs, step)).modality == "both")
     known = [name in pairs.item_a for name in prepared.ids]
     assert prepared.counts == {"match": len(pairs.labels), "attribute": sum(known)}
@@ -247,7 +247,7 @@ def test_turning_pairs_around_twice_changes_nothing(pairs):
 
 def test_training_pairs_are_shown_in_either_order(tiny_recipe, model, pairs):
     objective = MatchObjective(
-        Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe.finetune, tiny_recipe.main_row, seed=0
+        Matcher.from_mlim(model, 0.0, seed=0), tiny_recipe.finetune, tiny_recipe.main_variant, seed=0
     )
     orders = {objective.prepare(pairs, draw).batch.item_a[0] for draw in range(20)}
     assert orders == {pairs.item_a[0], pairs.item_b[0]}

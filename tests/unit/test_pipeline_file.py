@@ -49,10 +49,10 @@ def test_a_new_import_is_noticed(project: Path) -> None:
     assert "mlim/throughput.py" in stages(project)["ablate"]["deps"]
 
 
-def test_a_new_row_is_noticed(project: Path) -> None:
+def test_a_new_variant_is_noticed(project: Path) -> None:
     write_pipeline(project)
     recipe = yaml.safe_load((project / "params.yaml").read_text())
-    recipe["rows"]["another"] = {**recipe["rows"]["no-mdo"], "pretraining": "itm-mlm-mam"}
+    recipe["variants"]["another"] = {**recipe["variants"]["no-mdo"], "pretraining": "itm-mlm-mam"}
     (project / "params.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(InputError):
         check_pipeline(project)
@@ -124,12 +124,12 @@ def test_every_setting_makes_a_stage_stale_or_is_said_to_change_no_result() -> N
     known = [
         section for each in define_stages(recipe, Workspace(Path("build/demo"))).values() for section in each.settings
     ]
-    cells = {"${item.name}": [*recipe.rows, *recipe.pretrainings]}
+    cells = {"${item.name}": [*recipe.variants, *recipe.pretrainings]}
     filled = {section.replace("${item.name}", cell) for section in known for cell in cells["${item.name}"]}
     recorded = {"name", "tracking"}  # the report and the registry alone say these: they follow the whole recipe
     recorded |= {"match"}  # of commands that are no stages
     recorded |= {f"gate.{key}" for key in type(recipe.gate).model_fields if key not in JUDGED_BY}  # of registration
-    shown = {f"rows.{row}.{key}" for row in recipe.rows for key in ("label",)}
+    shown = {f"variants.{variant}.{key}" for variant in recipe.variants for key in ("label",)}
     for leaf in leaves(recipe.model_dump()):
         sections = {leaf[:end] for end in (*(i for i, c in enumerate(leaf) if c == "."), len(leaf))}
         assert sections & (filled | recorded | shown | set(SAME_RESULT)), leaf

@@ -44,9 +44,9 @@ def test_more_seeds_mean_more_cells_of_every_kind(recipe: Recipe) -> None:
     assert len(trainings(two)) == 2 * len(trainings(recipe))
 
 
-def test_a_pretraining_that_no_row_uses_is_not_run(recipe: Recipe) -> None:
-    rows = {name: row for name, row in recipe.rows.items() if row.pretraining != "itm-mlm-naive"}
-    fewer = recipe.model_copy(update={"rows": rows})
+def test_a_pretraining_that_no_variant_uses_is_not_run(recipe: Recipe) -> None:
+    variants = {name: variant for name, variant in recipe.variants.items() if variant.pretraining != "itm-mlm-naive"}
+    fewer = recipe.model_copy(update={"variants": variants})
     assert all(stage.name != "itm-mlm-naive" for stage in sweep(fewer))
 
 
@@ -67,7 +67,7 @@ def test_waves_keep_the_order_and_what_a_stage_needs_comes_in_an_earlier_one(rec
     made: set[tuple[str, int | None]] = set()
     for wave in found:
         for stage in wave:
-            start = recipe.rows[str(stage.name)].pretraining if stage.command == "finetune" else None
+            start = recipe.variants[str(stage.name)].pretraining if stage.command == "finetune" else None
             assert start is None or (start, stage.seed) in made
         made |= {(str(stage.name), stage.seed) for stage in wave if stage.command == "pretrain"}
     assert max(len(wave) for wave in found) > 2

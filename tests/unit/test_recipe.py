@@ -72,10 +72,10 @@ def test_more_strides_than_layers():
     assert "6 strides but only 5 layers" in problem
 
 
-def test_rows_must_name_a_pretraining_and_the_main_row_must_exist():
-    [problem] = problems_of("main=recon-mlm-mma", "rows.no-mdo.pretraining=recon")
-    assert "no row `recon-mlm-mma` (did you mean `recon-mlm-mam`?)" in problem
-    assert "rows.no-mdo.pretraining: no pre-training `recon`" in problem
+def test_variants_must_name_a_pretraining_and_the_main_variant_must_exist():
+    [problem] = problems_of("main=recon-mlm-mma", "variants.no-mdo.pretraining=recon")
+    assert "no variant `recon-mlm-mma` (did you mean `recon-mlm-mam`?)" in problem
+    assert "variants.no-mdo.pretraining: no pre-training `recon`" in problem
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ NOT_NAMES = ["../../x", "a/b", "..", ".hidden", "-f", "", "a b", "caf\u00e9", "a
 
 
 @pytest.mark.parametrize("name", NOT_NAMES)
-@pytest.mark.parametrize("where", ["name", "pretrainings", "rows", "tracking.model_name"])
+@pytest.mark.parametrize("where", ["name", "pretrainings", "variants", "tracking.model_name"])
 def test_a_name_that_could_lead_elsewhere_is_refused_in_one_sentence(name, where):
-    """Points 19 and 23: names of recipes, pre-trainings and rows name folders, that of a model stands in addresses."""
+    """Points 19 and 23: names of recipes, pre-trainings and variants name folders, a model's stands in addresses."""
     values = load_recipe("demo").model_dump(mode="json")
     if where == "name":
         values["name"] = name
@@ -204,17 +204,17 @@ def test_a_read_out_that_does_not_know_the_order_refuses_segments_that_tell_it()
 
 
 @pytest.mark.parametrize("change", [{"mdo": False}, {"modality": "text"}, {"pretraining": None}])
-def test_rows_that_train_differently_have_different_keys(change):
-    """Done when: `training_key` tells rows apart by modality dropout, by modality and by what they start from."""
+def test_variants_that_train_differently_have_different_keys(change):
+    """Done when: `training_key` tells variants apart by modality dropout, by modality and by what they start from."""
     recipe = load_recipe("demo")
-    rows = {"one": recipe.main_row, "other": recipe.main_row.model_copy(update=change)}
-    both = recipe.model_copy(update={"rows": rows})
+    variants = {"one": recipe.main_variant, "other": recipe.main_variant.model_copy(update=change)}
+    both = recipe.model_copy(update={"variants": variants})
     assert both.training_key("finetune", "one") == recipe.training_key("finetune", recipe.main)
     assert both.training_key("finetune", "other") != both.training_key("finetune", "one")
 
 
-def test_what_a_row_is_called_is_not_in_its_key():
+def test_what_a_variant_is_called_is_not_in_its_key():
     recipe = load_recipe("demo")
-    named = recipe.main_row.model_copy(update={"label": "another"})
-    both = recipe.model_copy(update={"rows": {"other": named}})
+    named = recipe.main_variant.model_copy(update={"label": "another"})
+    both = recipe.model_copy(update={"variants": {"other": named}})
     assert both.training_key("finetune", "other") == recipe.training_key("finetune", recipe.main)

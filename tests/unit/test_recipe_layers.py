@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mlim.errors import InputError
-from mlim.recipe import Recipe, load_recipe, recipe_names, resolve, stored_recipe
+from mlim.recipe import Recipe, complete_recipe, load_recipe, recipe_names, resolve, stored_recipe
 from mlim.recipe.retired import RENAMED
 from mlim.recipe.shown import show_recipe
 
@@ -39,7 +39,7 @@ def test_a_recipe_is_what_its_complete_file_of_earlier_was(name):
     old = load_recipe(str(PINNED / f"{name}.yaml"), warn=notes.append)
     assert load_recipe(name) == old
     told = {note.split("`")[1] for note in notes}
-    assert told == {"loader.kept_mb", "rows.*.paper_table1", "rows.*.paper_table2"}
+    assert told == {"rows", "loader.kept_mb", "variants.*.paper_table1", "variants.*.paper_table2"}
 
 
 def test_a_renamed_key_is_read_wherever_it_stands(write, monkeypatch):
@@ -54,10 +54,53 @@ def test_a_renamed_key_is_read_wherever_it_stands(write, monkeypatch):
     assert load_recipe(shoes, ["pretrain.iterations=9"]).pretrain.steps == 9
 
 
+FORMER = """\
+extends: small
+rows:
+  shoes: {label: shoes, pretraining: recon-mlm-mam}
+  no-mdo: null
+"""
+
+
+def test_the_rows_of_earlier_recipes_are_variants(write):
+    """In a file that extends, in one that is extended, and on the command line, with a warning for each."""
+    base = write(FORMER, "base.yaml")
+    path = write("extends: base.yaml\nvariants: {shoes: {mdo: false}, text-only: null}\nmain: shoes\n")
+    notes: list[str] = []
+    found = load_recipe(path, ["rows.shoes.modality=text", "rows.image-only=null"], notes.append)
+    kept = [name for name in load_recipe("small").variants if name not in {"no-mdo", "text-only", "image-only"}]
+    assert list(found.variants) == [*kept, "shoes"]
+    assert (found.main_variant.mdo, found.main_variant.modality) == (False, "text")
+    assert notes == [f"{where}: `rows` is called `variants` now; rename it" for where in (f"recipe {base}", "--set")]
+    named = load_recipe("small", ["rows={text-only: {label: words}}"]).variants["text-only"]
+    assert (named.label, named.modality) == ("words", "text")
+
+
+def test_a_recipe_under_both_names_is_rejected(write):
+    [problem] = problems_of(write(f"{FORMER}variants: {{shoes: {{label: other, pretraining: null}}}}\n"))
+    assert "has both `rows` and `variants`, its new name" in problem
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_results_of_an_earlier_recipe_are_those_of_the_new_one(name):
+    old, new = load_recipe(str(PINNED / f"{name}.yaml")), load_recipe(name)
+    assert {one: old.training_key("finetune", one) for one in old.variants} == {
+        one: new.training_key("finetune", one) for one in new.variants
+    }
+
+
+def test_dvc_is_given_no_key_of_an_earlier_version(write):
+    """It looks for parameters by their names of today."""
+    text = load_recipe("small").to_yaml()
+    assert complete_recipe(Path(write(text))) == load_recipe("small")
+    with pytest.raises(InputError, match="has keys of earlier versions, which DVC does not find; write it anew"):
+        complete_recipe(Path(write(text.replace("\nvariants:", "\nrows:"))))
+
+
 def test_every_setting_has_a_default():
     """A new field never breaks a user's file: only what names a recipe's own parts must be said."""
     fields = Recipe.model_fields
-    assert {name for name in fields if fields[name].is_required()} == {"name", "pretrainings", "rows", "main"}
+    assert {name for name in fields if fields[name].is_required()} == {"name", "pretrainings", "variants", "main"}
 
 
 SHOES = """\
@@ -68,7 +111,7 @@ pretrain:
   optim: {learning_rate: 0.0005}
 pretrainings:
   more-hidden: {losses: [mlm, recon], masking: mam}
-rows:
+variants:
   shoes: {label: shoes, pretraining: more-hidden}
   no-mdo: null
   text-only: {label: words alone}
@@ -82,9 +125,9 @@ def test_a_short_recipe_says_only_what_differs(write):
     assert (shoes.image.size, shoes.image.jpeg_quality) == (96, small.image.jpeg_quality)
     optim = shoes.pretrain.optim
     assert (optim.learning_rate, optim.weight_decay) == (0.0005, small.pretrain.optim.weight_decay)
-    assert list(shoes.rows) == [*(name for name in small.rows if name != "no-mdo"), "shoes"]
-    assert shoes.rows["text-only"] == small.rows["text-only"].model_copy(update={"label": "words alone"})
-    assert (shoes.main_row.mdo, shoes.main_row.modality) == (True, "both")
+    assert list(shoes.variants) == [*(name for name in small.variants if name != "no-mdo"), "shoes"]
+    assert shoes.variants["text-only"] == small.variants["text-only"].model_copy(update={"label": "words alone"})
+    assert (shoes.main_variant.mdo, shoes.main_variant.modality) == (True, "both")
     assert shoes.finetune == small.finetune
 
 
@@ -95,9 +138,9 @@ def test_a_chain_of_files_is_followed_from_each_file_s_folder(write, tmp_path):
     assert (shoes.name, shoes.seeds, shoes.seed) == ("shoes", (7,), 2)
 
 
-def test_a_file_that_extends_nothing_has_its_own_rows_alone(write):
-    text = "pretrainings: {}\nrows: {mine: {label: mine, pretraining: null}}\nmain: mine\n"
-    assert list(load_recipe(write(text)).rows) == ["mine"]
+def test_a_file_that_extends_nothing_has_its_own_variants_alone(write):
+    text = "pretrainings: {}\nvariants: {mine: {label: mine, pretraining: null}}\nmain: mine\n"
+    assert list(load_recipe(write(text)).variants) == ["mine"]
 
 
 def test_an_entry_of_another_kind_replaces_the_one_below(write):
@@ -122,17 +165,17 @@ def test_where_each_value_comes_from(write):
         "pretrain.optim.weight_decay": "small",
         "finetune.optim.eps": "--set",
         "finetune.optim.betas": "default",
-        "rows.text-only.label": path,
-        "rows.text-only.modality": "small",
-        "rows.text-only.mdo": "small",
-        "rows.shoes.mdo": "default",
+        "variants.text-only.label": path,
+        "variants.text-only.modality": "small",
+        "variants.text-only.mdo": "small",
+        "variants.shoes.mdo": "default",
     }.items():
         assert found.origin(tuple(location.split("."))) == origin, location
     assert found.recipe.finetune.optim.betas == (0.9, 0.999)
 
 
-def test_a_row_is_removed_on_the_command_line_too():
-    assert "text-only" not in load_recipe("demo", ["rows.text-only=null"]).rows
+def test_a_variant_is_removed_on_the_command_line_too():
+    assert "text-only" not in load_recipe("demo", ["variants.text-only=null"]).variants
 
 
 @pytest.mark.parametrize(
@@ -144,8 +187,11 @@ def test_a_row_is_removed_on_the_command_line_too():
         ("extends: shoes.yaml\n", "remove one `extends`"),
         ("extends: small\nimge: {size: 1}\n", "shoes.yaml: unknown key `imge` (did you mean `image`?)"),
         ("extends: small\npretrain: {stepz: 1}\n", "unknown key `pretrain.stepz` (did you mean `steps`?)"),
-        ("extends: small\nrows: {no-mod: null}\n", "`rows.no-mod: null` removes nothing (did you mean `no-mdo`?)"),
-        ("extends: small\nrows: {recon-mlm-mam: null}\n", "main: no row `recon-mlm-mam`"),
+        (
+            "extends: small\nvariants: {no-mod: null}\n",
+            "`variants.no-mod: null` removes nothing (did you mean `no-mdo`?)",
+        ),
+        ("extends: small\nvariants: {recon-mlm-mam: null}\n", "main: no variant `recon-mlm-mam`"),
         ("extends: small\npretrain:\n", "`pretrain`: input should be a valid dictionary"),
     ],
 )
@@ -203,5 +249,5 @@ def test_every_setting_is_explained():
     explained = show_recipe(resolve("demo"), explain=True).splitlines()
     told = {line.strip().split(":")[0] for above, line in pairwise(explained) if above.strip().startswith("#")}
     keys = {key for location in resolve("demo").origins for key in location}
-    entries = {name for section in ("rows", "pretrainings") for name in getattr(load_recipe("demo"), section)}
+    entries = {name for section in ("variants", "pretrainings") for name in getattr(load_recipe("demo"), section)}
     assert keys - told - entries == set()

@@ -8,18 +8,22 @@ from mlim.config import parse
 from mlim.errors import InputError
 from mlim.recipe import load_recipe
 from mlim.references import Reference, load_reference, reference_names
-from mlim.references.claims import Rows
+from mlim.references.claims import Variants
 
 
 @pytest.mark.parametrize("name", reference_names())
-def test_claims_and_tables_name_rows_that_the_recipes_have(name):
-    """Claims in passing ask for runs of experiments; equivalence is asked of rows alone."""
-    paper, rows = load_reference(name), load_recipe("small").rows.keys()
+def test_claims_and_tables_name_variants_that_the_recipes_have(name):
+    """Claims in passing ask for runs of experiments; equivalence is asked of variants alone."""
+    paper, variants = load_reference(name), load_recipe("small").variants.keys()
     assert len({claim.key for claim in paper.claims}) == len(paper.claims)
     compared = [part for claim in paper.claims if not claim.in_passing for part in claim.parts]
-    assert {row for part in compared if isinstance(part, Rows) for row in (part.first, part.second)} <= rows
-    assert {row for table in paper.tables for row in table.rows} <= rows
-    assert all(isinstance(part, Rows) for claim in paper.claims if claim.reading != "better" for part in claim.parts)
+    assert {
+        variant for part in compared if isinstance(part, Variants) for variant in (part.first, part.second)
+    } <= variants
+    assert {variant for table in paper.tables for variant in table.variants} <= variants
+    assert all(
+        isinstance(part, Variants) for claim in paper.claims if claim.reading != "better" for part in claim.parts
+    )
 
 
 def test_the_paper_recipe_has_every_setting_that_the_paper_fixes():
@@ -28,10 +32,10 @@ def test_the_paper_recipe_has_every_setting_that_the_paper_fixes():
         assert reduce(getattr, path.split("."), paper) == fixed.value, path
 
 
-def test_a_difference_is_that_of_the_first_table_with_both_rows():
+def test_a_difference_is_that_of_the_first_table_with_both_variants():
     mlim = load_reference()
-    assert mlim.difference(Rows("recon-mlm-mam", "no-mdo")) == pytest.approx(0.02)
-    assert mlim.difference(Rows("no-mdo", "itm-mlm-mam")) is None
+    assert mlim.difference(Variants("recon-mlm-mam", "no-mdo")) == pytest.approx(0.02)
+    assert mlim.difference(Variants("no-mdo", "itm-mlm-mam")) is None
     assert (mlim.figure("table1", "no-mdo"), mlim.figure("table2", "no-mdo")) == (0.864, None)
     assert mlim.reports("no-mdo")
     assert not mlim.reports("text-only")

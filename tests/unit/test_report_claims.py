@@ -13,11 +13,11 @@ from mlim.evaluation.judging import Judged
 from mlim.evaluation.power import power_of
 from mlim.files import write_json
 from mlim.references import load_reference
-from mlim.references.claims import Rows
+from mlim.references.claims import Variants
 from mlim.report.claims import claims_section, claims_table, paper_difference, pooled_words, tell, unshown
 from mlim.report.kit import formats
 from mlim.report.results import RESULTS_FILE, _across, _part, _unshown_part, collect
-from mlim.report.scores import row_scores
+from mlim.report.scores import variant_scores
 from mlim.report.tables import paper_table
 from mlim.steps.gathered import gather
 from mlim.steps.sizing import describe_size, size_seeds
@@ -122,21 +122,21 @@ def test_a_seed_plan_says_what_it_assumes_and_refuses_what_is_none(recipe, own_w
     for difference, power in ((0.0, 0.8), (0.02, 1.0)):
         with pytest.raises(InputError, match="--difference is above 0"):
             size_seeds(recipe, own_workspace, difference, power)
-    alone = recipe.model_copy(update={"rows": {recipe.main: recipe.main_row}})
+    alone = recipe.model_copy(update={"variants": {recipe.main: recipe.main_variant}})
     with pytest.raises(InputError, match="nothing to compare"):
         size_seeds(alone, own_workspace, 0.02)
 
 
 def test_a_claim_that_was_not_measured_says_what_is_missing(told):
-    assert told["shared-mask"].sentence.endswith("not measured, row `separate-masks` was not run.")
+    assert told["shared-mask"].sentence.endswith("not measured, variant `separate-masks` was not run.")
     assert told["shared-mask"].difference == formats.MISSING
 
 
 def test_the_papers_difference_comes_from_the_table_that_holds_both(recipe):
-    assert paper_difference(recipe, load_reference(), Rows("recon-mlm-mam", "itm-mlm-mam")) == pytest.approx(0.029)
-    assert paper_difference(recipe, load_reference(), Rows("recon-mlm-mam", "no-mdo")) == pytest.approx(0.02)
-    assert paper_difference(recipe, load_reference(), Rows("recon-mlm-mam", "no-pretraining")) is None
-    assert paper_difference(recipe, load_reference(), Rows("recon-mlm-mam", "unknown")) is None
+    assert paper_difference(recipe, load_reference(), Variants("recon-mlm-mam", "itm-mlm-mam")) == pytest.approx(0.029)
+    assert paper_difference(recipe, load_reference(), Variants("recon-mlm-mam", "no-mdo")) == pytest.approx(0.02)
+    assert paper_difference(recipe, load_reference(), Variants("recon-mlm-mam", "no-pretraining")) is None
+    assert paper_difference(recipe, load_reference(), Variants("recon-mlm-mam", "unknown")) is None
 
 
 def test_the_section_has_a_plot_a_table_and_sentences(recipe, gathered):
@@ -147,11 +147,11 @@ def test_the_section_has_a_plot_a_table_and_sentences(recipe, gathered):
     assert section.lead.startswith(f"Of {len(load_reference().claims)} claims, ")
 
 
-def test_the_page_says_which_rows_share_their_spread_between_seeds(recipe, gathered, workspace):
+def test_the_page_says_which_variants_share_their_spread_between_seeds(recipe, gathered, workspace):
     (sentence,) = pooled_words(recipe, gathered)
     assert "Bartlett's statistic at a level of 20.0 %" in sentence
-    for row in ("RECON + MLM + MAM", "no pre-training"):
-        assert sentence.count(f"“{row}”") == 1
+    for variant in ("RECON + MLM + MAM", "no pre-training"):
+        assert sentence.count(f"“{variant}”") == 1
     one = recipe.model_copy(update={"seeds": (0,)})
     assert pooled_words(one, gather(one, workspace)) == []
 
@@ -175,7 +175,7 @@ def test_what_is_not_shown_is_named(recipe, gathered, workspace):
 def test_nothing_trained_is_said_in_a_sentence(recipe, own_workspace):
     gathered = gather(recipe, own_workspace)
     assert "run `mlim ablate` and `mlim probe`" in claims_section(recipe, gathered).missing
-    assert {"No row has been trained and scored.", "Figure 2 was not measured."} <= set(unshown(recipe, gathered))
+    assert {"No variant has been trained and scored.", "Figure 2 was not measured."} <= set(unshown(recipe, gathered))
     assert all(isinstance(judged, Judged) and judged.verdict == "not measured" for judged in gathered.claims)
 
 
@@ -189,10 +189,10 @@ def test_the_document_has_claims_and_what_is_not_shown(recipe, gathered):
     assert RESULTS_FILE.endswith(".json")
 
 
-def test_rows_show_what_their_seeds_differ_by(recipe, gathered):
+def test_variants_show_what_their_seeds_differ_by(recipe, gathered):
     figures = gathered.by_seed["recon-mlm-mam"]
     assert len(figures) == len(SEEDS)
-    score = row_scores(recipe, gathered)["recon-mlm-mam"]
+    score = variant_scores(recipe, gathered)["recon-mlm-mam"]
     assert score.spread == pytest.approx(np.std(figures, ddof=1))
     shown = formats.spread(score.spread, 3)
     assert paper_table(recipe, gathered, gathered.reference.tables[0]).rows[0][2] == shown
@@ -228,17 +228,17 @@ def test_further_fine_tunings_count_once_every_seed_has_them(recipe, gathered, w
     twice = recipe.model_copy(update={"finetunings": 2})
     copy = Workspace(tmp_path / "work")
     shutil.copytree(workspace.root, copy.root)
-    row, claim = "recon-mlm-mam", "pretraining"
+    variant, claim = "recon-mlm-mam", "pretraining"
     for seed in SEEDS[:2]:
-        shutil.copytree(copy.finetuned("no-pretraining", seed), copy.finetuned(row, seed, 1))
-        settings = {"settings": twice.training_key("finetune", row)}
-        write_json(copy.finetuned(row, seed, 1) / "summary.json", settings)
-    assert gather(twice, copy).by_seed[row] == gathered.by_seed[row]  # a seed lacks its second one
-    shutil.copytree(copy.finetuned(row, 0, 1), copy.finetuned(row, 2, 1))
+        shutil.copytree(copy.finetuned("no-pretraining", seed), copy.finetuned(variant, seed, 1))
+        settings = {"settings": twice.training_key("finetune", variant)}
+        write_json(copy.finetuned(variant, seed, 1) / "summary.json", settings)
+    assert gather(twice, copy).by_seed[variant] == gathered.by_seed[variant]  # a seed lacks its second one
+    shutil.copytree(copy.finetuned(variant, 0, 1), copy.finetuned(variant, 2, 1))
     found = gather(twice, copy)
     other = gathered.by_seed["no-pretraining"]
-    means = [(one + more) / 2 for one, more in zip(gathered.by_seed[row], (*other[:2], other[0]), strict=True)]
-    assert found.by_seed[row] == pytest.approx(means)
+    means = [(one + more) / 2 for one, more in zip(gathered.by_seed[variant], (*other[:2], other[0]), strict=True)]
+    assert found.by_seed[variant] == pytest.approx(means)
     (judged,) = [judged for judged in found.claims if judged.claim.key == claim]
     assert judged.weakest.value == pytest.approx(np.mean(means) - np.mean(other))
     assert "[" in tell(twice, found)[0].sentence

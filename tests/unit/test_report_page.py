@@ -98,7 +98,7 @@ def test_equal_results_give_equal_bytes(complete, tiny_recipe, tmp_path):
         "Precision against recall on the test pairs",
         "Wrong with the greatest certainty",
         "Right, but only just",
-        "Precision against recall by row",
+        "Precision against recall by variant",
         "The paper's claims",
         "How large the effects are",
         "What is not shown",
@@ -139,7 +139,7 @@ def test_the_head_says_what_stands_against_the_model(filled, tiny_recipe):
 def test_the_bar_stands_beside_the_model_the_best_way_first(filled, tiny_recipe):
     table = leaks_table(tiny_recipe, gather(tiny_recipe, filled))
     assert [row[:2] for row in table.rows] == [
-        (tiny_recipe.main_row.label, "0.822"),
+        (tiny_recipe.main_variant.label, "0.822"),
         ("chance: the share of matches", "0.333"),
         ("bag of words", "0.710"),
         ("text is equal", "0.680"),
@@ -195,11 +195,11 @@ def test_neighbours_without_families_have_no_share(filled, tiny_recipe):
     assert "by chance for" not in words
 
 
-def test_rows_that_were_not_run_are_named(filled, tiny_recipe):
+def test_variants_that_were_not_run_are_named(filled, tiny_recipe):
     table = (filled.ablation / "table.csv").read_text().splitlines()
     (filled.ablation / "table.csv").write_text("\n".join(line for line in table if not line.startswith("no-mdo,")))
     section = results_section(tiny_recipe, gather(tiny_recipe, filled))
-    assert section.missing == f"Not run yet: {tiny_recipe.rows['no-mdo'].label}."
+    assert section.missing == f"Not run yet: {tiny_recipe.variants['no-mdo'].label}."
 
 
 def test_a_broken_result_is_named_in_one_sentence(filled, tiny_recipe):
@@ -235,11 +235,11 @@ def test_without_scores_the_headline_follows_the_table_of_ablate(own_workspace, 
     assert formats.signed(0.05) in first.detail
 
 
-def test_the_short_table_lists_what_is_registered_then_rows_then_baselines(filled, tiny_recipe):
+def test_the_short_table_lists_what_is_registered_then_variants_then_baselines(filled, tiny_recipe):
     header, registered, *rows = short_table(filled)
-    assert header[:2] == ("row", "PR-AUC")
+    assert header[:2] == ("variant", "PR-AUC")
     assert registered[:2] == ("registered: stack", "0.910")
-    assert len(rows) == len(tiny_recipe.rows) + 3
+    assert len(rows) == len(tiny_recipe.variants) + 3
     assert rows[0][1:3] == ("0.822", "[0.804, 0.840]")
     assert {len(row) for row in rows} == {len(header)}
 

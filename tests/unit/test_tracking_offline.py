@@ -82,17 +82,17 @@ def test_what_needs_a_store_says_so(recipe):
 
 def test_a_model_is_registered_only_when_its_trainings_have_runs(recipe, workspace, tmp_path):
     store = load_recipe("demo", [f"tracking.uri=sqlite:///{tmp_path / 'runs.db'}"])
-    folders = (workspace.finetuned(recipe.main, 0), workspace.pretrained(recipe.main_row.pretraining, 0))
+    folders = (workspace.finetuned(recipe.main, 0), workspace.pretrained(recipe.main_variant.pretraining, 0))
     for folder in (*folders, workspace.evaluation):
         write_json(folder / "summary.json", {"run_id": None})
     with pytest.raises(InputError) as caught:
-        check_recorded(workspace, store.main, store.main_row.pretraining, store.seeds[0])
+        check_recorded(workspace, store.main, store.main_variant.pretraining, store.seeds[0])
     for folder, problem in zip(folders, caught.value.problems[:2], strict=True):
         assert f"run `mlim import-run {folder}` first" in problem
     assert "run `mlim evaluate` with tracking again" in caught.value.problems[2]
     for folder in (*folders, workspace.evaluation):
         write_json(folder / "summary.json", {"run_id": "1234"})
-    check_recorded(workspace, store.main, store.main_row.pretraining, store.seeds[0])
+    check_recorded(workspace, store.main, store.main_variant.pretraining, store.seeds[0])
 
 
 def test_a_whole_run_without_a_store_is_refused_before_work(tmp_path, monkeypatch, capsys):
