@@ -59,7 +59,9 @@ class DelimitedFile:
                 if isinstance(cells, Rejection):
                     yield cells
                 elif cells:
-                    yield self._unusable(cells, header, start, end) or _picked(cells, places)
+                    count = len(cells)
+                    picked = [cells[place] if place is not None and place < count else "" for place in places]
+                    yield self._unusable(cells, header, start, end) or picked
         self.text.check_count(last)
 
     @contextmanager
@@ -113,8 +115,3 @@ class _Header:
     names: list[str]
     width: int
     line: int
-
-
-def _picked(cells: list[str], places: Sequence[int | None]) -> list[str]:
-    count = len(cells)
-    return [cells[place] if place is not None and place < count else "" for place in places]

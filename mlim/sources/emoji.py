@@ -167,14 +167,11 @@ def _checked(path: Path, package: Package) -> dict[str, bytes]:
     taken: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
         for member in tar:
-            source = tar.extractfile(member) if _is_needed(member.name, package) else None
+            needed = member.name.startswith(package.pictures) or member.name in (LIST_FILE, WORDS_FILE)
+            source = tar.extractfile(member) if needed else None
             if source is not None and member.size <= LARGEST_MEMBER:
                 taken[member.name] = source.read()
     return taken
-
-
-def _is_needed(name: str, package: Package) -> bool:
-    return name.startswith(package.pictures) or name in (LIST_FILE, WORDS_FILE)
 
 
 def _glyphs(contents: Contents) -> list[Glyph]:
@@ -265,12 +262,12 @@ def _left_out(item: str, column: str) -> bool:
 
 
 def _as_png(data: bytes) -> bytes:
-    return data if data.startswith(b"\x89PNG") else _render(data.decode("utf-8"))
-
-
-def _render(svg: str) -> bytes:
-    resvg = _renderer()
-    return bytes(resvg.svg_to_bytes(svg_string=svg, width=PICTURE_SIDE, height=PICTURE_SIDE, skip_system_fonts=True))
+    if data.startswith(b"\x89PNG"):
+        return data
+    picture = _renderer().svg_to_bytes(
+        svg_string=data.decode("utf-8"), width=PICTURE_SIDE, height=PICTURE_SIDE, skip_system_fonts=True
+    )
+    return bytes(picture)
 
 
 def _renderer() -> Any:

@@ -66,7 +66,9 @@ class HuggingFaceRows:
 
     def pictures(self) -> PictureStore:
         """Bytes from their places in the Arrow files; paths only inside the data set's own folders."""
-        return ByteRangePictures(self._files, self._folders, self._max_picture_bytes)
+        local = Path(self._settings.dataset)
+        folders = (local.absolute(),) if local.is_dir() else _hub_folders(self._settings.dataset)
+        return ByteRangePictures(self._files, folders, self._max_picture_bytes)
 
     def state(self) -> str:
         """The library's fingerprint of the data set, and sizes and times of its Arrow files, hashed."""
@@ -91,7 +93,7 @@ class HuggingFaceRows:
     def _files(self) -> tuple[Path, ...]:
         """The Arrow files of the split in order; `InputError` where they hold other rows than the split."""
         files = tuple(Path(file["filename"]).absolute() for file in self._dataset.cache_files)
-        held = sum(_count_rows(path) for path in files)
+        held = sum(batch.num_rows for path in files for batch, _ in _batches(path))
         if held != self._dataset.num_rows:
             raise InputError(
                 f"{self._name}: has {self._dataset.num_rows} rows but its files {held}; name a whole split, or save "
@@ -104,11 +106,6 @@ class HuggingFaceRows:
                 f"{local}: its state.json names {outside[0]}, which lies elsewhere; do not trust this folder"
             )
         return files
-
-    @property
-    def _folders(self) -> tuple[Path, ...]:
-        local = Path(self._settings.dataset)
-        return (local.absolute(),) if local.is_dir() else _hub_folders(self._settings.dataset)
 
     def _check_image_type(self) -> None:
         kind = self._dataset.data.schema.field(self._image_column).type
@@ -137,7 +134,11 @@ def open_dataset(settings: HuggingFaceSource) -> Any:
     with _quiet(library):
         if _is_saved(local):
             return _open_saved(library, local, settings.split)
-        return _load(library, settings)
+        name = settings.dataset
+        return _explained(
+            name,
+            lambda: library.load_dataset(name, settings.config, split=settings.split, revision=settings.revision),
+        )
 
 
 def _library() -> Any:
@@ -185,14 +186,6 @@ def _open_saved(library: Any, folder: Path, split: str) -> Any:
     if own != split:
         raise InputError(f"{folder}: is the split `{own}`, not `{split}`; set huggingface.split to {own}")
     return found
-
-
-def _load(library: Any, settings: HuggingFaceSource) -> Any:
-    name = settings.dataset
-    return _explained(
-        name,
-        lambda: library.load_dataset(name, settings.config, split=settings.split, revision=settings.revision),
-    )
 
 
 def _explained(name: str, load: Callable[[], Any]) -> Any:
@@ -263,10 +256,6 @@ def _batches(path: Path) -> Iterator[tuple[Any, int]]:
                     yield batch.slice(start, ROWS_PER_BATCH), base
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: is a broken Arrow file ({error}); save or fetch the data set again") from None
-
-
-def _count_rows(path: Path) -> int:
-    return sum(batch.num_rows for batch, _ in _batches(path))
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,10 @@ def json_keys(text: TextFile) -> list[str]:
 
 def _table_inside(found: dict[str, Any]) -> str | None:
     """The key whose value is a list of objects with more keys than the object has itself."""
-    return next((name for name, value in found.items() if _first_keys(value) > len(found)), None)
-
-
-def _first_keys(value: Any) -> int:
-    return len(value[0]) if isinstance(value, list) and value and isinstance(value[0], dict) else 0
+    for name, value in found.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict) and len(value[0]) > len(found):
+            return name
+    return None
 
 
 def json_records(text: TextFile, columns: Sequence[str]) -> Iterator[Record]:

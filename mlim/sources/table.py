@@ -59,7 +59,9 @@ class TableSource:
 
         `InputError` before the first row when a file lacks a column, and where a file cannot be read on.
         """
-        self._check_columns(columns)
+        problems = [problem for file in self.files for problem in file.column_problems(columns)]
+        if problems:
+            raise InputError(*problems[:SHOWN_PROBLEMS])
         self.counts.clear()
         for file in self.files:
             picture = self.image_column if file.name in self._picture_files else None
@@ -69,11 +71,6 @@ class TableSource:
                     yield RawRow(file.name, row, {}, record)
                 else:
                     yield RawRow(file.name, row, dict(zip(columns, record, strict=True)))
-
-    def _check_columns(self, columns: Sequence[str]) -> None:
-        problems = [problem for file in self.files for problem in file.column_problems(columns)]
-        if problems:
-            raise InputError(*problems[:SHOWN_PROBLEMS])
 
     def pictures(self) -> PictureStore:
         """Cells of a Parquet file where the image column holds bytes, else folder, archives or the web.
