@@ -122,7 +122,11 @@ class Opened:
 def build_shard(plan: ShardPlan, decoders: Sandbox) -> ShardRecord:
     """The record of a plan's shard, made now (pictures in the sandbox `decoders`) unless it is there and intact."""
     found = _finished(plan.folder)
-    return _make(plan, decoders) if found is None else found
+    if found is not None:
+        return found
+    opened = _open_pictures(plan.rows, plan.store, decoders)
+    with atomic_folder(plan.folder) as folder:
+        return _write(folder, plan, opened)
 
 
 def _finished(folder: Path) -> ShardRecord | None:
@@ -138,12 +142,6 @@ def _finished(folder: Path) -> ShardRecord | None:
     items = folder / ITEMS_FILE
     intact = items.is_file() and items.stat().st_size == record.bytes and sha256_of(items) == record.sha256
     return record if intact and (folder / REJECTED_FILE).is_file() else None
-
-
-def _make(plan: ShardPlan, decoders: Sandbox) -> ShardRecord:
-    opened = _open_pictures(plan.rows, plan.store, decoders)
-    with atomic_folder(plan.folder) as folder:
-        return _write(folder, plan, opened)
 
 
 def _open_pictures(rows: Sequence[SourceRow], store: PictureStore, decoders: Sandbox) -> list[Opened]:
@@ -169,7 +167,8 @@ def _write(folder: Path, plan: ShardPlan, opened: Sequence[Opened]) -> ShardReco
     with RowWriter(folder / REJECTED_FILE, REJECTED_SCHEMA) as rejected:
         for position, one in enumerate(opened):
             if isinstance(one.result, Rejection):
-                rejected.add({"position": position, **_rejected(one.result, one.thumbnail)})
+                why = {"reason": one.result.reason, "detail": one.result.detail, "thumbnail": one.thumbnail}
+                rejected.add({"position": position, **why})
     reasons = [one.result.reason if isinstance(one.result, Rejection) else None for one in opened]
     unusable = [{"position": place, **vars(lost)} for place, one in enumerate(opened) for lost in one.unusable]
     record = ShardRecord(len(items), path.stat().st_size, sha256_of(path), reasons, unusable)
@@ -180,14 +179,11 @@ def _write(folder: Path, plan: ShardPlan, opened: Sequence[Opened]) -> ShardReco
 def _items(plan: ShardPlan, opened: Sequence[Opened]) -> Iterator[dict[str, Any]]:
     for row, one in zip(plan.rows, opened, strict=True):
         if isinstance(one.result, Picture):
-            yield {**_item(row, one.result), **(_further(one.further) if plan.every_picture else {})}
-
-
-def _further(pictures: Sequence[Picture]) -> dict[str, Any]:
-    return {
-        "further_images": [picture.jpeg for picture in pictures],
-        "further_sha256": [picture.sha256 for picture in pictures],
-    }
+            item = _item(row, one.result)
+            if plan.every_picture:
+                item["further_images"] = [picture.jpeg for picture in one.further]
+                item["further_sha256"] = [picture.sha256 for picture in one.further]
+            yield item
 
 
 def _item(row: SourceRow, picture: Picture) -> dict[str, Any]:
@@ -206,10 +202,6 @@ def _item(row: SourceRow, picture: Picture) -> dict[str, Any]:
         "image_brightness": picture.brightness,
         "image_contrast": picture.contrast,
     }
-
-
-def _rejected(rejection: Rejection, thumbnail: bytes | None) -> dict[str, Any]:
-    return {"reason": rejection.reason, "detail": rejection.detail, "thumbnail": thumbnail}
 
 
 def forget_others(cache: Path, keys: set[str]) -> None:

@@ -20,12 +20,9 @@ def cut_chunks(rows: Iterable[SourceRow], most: int) -> Iterator[list[SourceRow]
     chunk = list[SourceRow]()
     for row in rows:
         chunk.append(row)
-        if len(chunk) == most or (len(chunk) > least and _ends_chunk(row.id, spacing)):
+        chosen = zlib.crc32(row.id.encode()) % spacing == spacing - 1
+        if len(chunk) == most or (len(chunk) > least and chosen):
             yield chunk
             chunk = []
     if chunk:
         yield chunk
-
-
-def _ends_chunk(identity: str, spacing: int) -> bool:
-    return zlib.crc32(identity.encode()) % spacing == spacing - 1

@@ -1,4 +1,4 @@
-"""The tasks of an ingest on the workers of a Dask cluster; the only module that knows Dask.
+"""The tasks of an ingest on the workers of a Dask cluster; the only module that imports Dask.
 
 Every worker has a sandbox of its own. A worker that dies loses its tasks to another one. Every machine must see the
 source and the work folder under the same path (a shared file system).
@@ -70,7 +70,7 @@ def open_cluster(address: str, limits: DecodeLimits, store: PictureStore, rules:
 
     `InputError` when no scheduler answers there, `MlimError` when its workers cannot start processes.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is raised, in our words
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # errors are raised, as sentences of this package
     with _connect(address) as client:
         _prepare_workers(client, _SandboxPlugin(limits, store, rules))
         yield ClusterEngine(client, AHEAD * max(1, sum(client.nthreads().values())))

@@ -203,12 +203,9 @@ class _Results:
             row = plan.rows[rejected.pop("position")]
             self.quarantine.add(Quarantined(source=row.source, row=row.row, id=row.id, stage="ingest", **rejected))
         if self.unusable is not None:
-            self._add_unusable(self.unusable, plan.rows, record)
-
-    def _add_unusable(self, writer: QuarantineWriter, rows: Sequence[SourceRow], record: ShardRecord) -> None:
-        for picture in record.unusable:
-            row, why = rows[picture["position"]], {name: picture[name] for name in ("reason", "detail")}
-            writer.add(Quarantined(source=row.source, row=row.row, id=row.id, stage="ingest", **why))
+            for picture in record.unusable:
+                row, why = plan.rows[picture["position"]], {name: picture[name] for name in ("reason", "detail")}
+                self.unusable.add(Quarantined(source=row.source, row=row.row, id=row.id, stage="ingest", **why))
 
     def _add_lines(self, rows: Sequence[SourceRow], reasons: Sequence[str | None], shard: str) -> None:
         position = 0

@@ -107,7 +107,9 @@ class _Screen:
     def row(self, raw: RawRow) -> SourceRow:
         """A raw row as a row of items, with what its own cells call for."""
         columns, rejection = self._columns, raw.problem or _too_long(raw.cells, self._limit)
-        cells = raw.cells if rejection is None else _shortened(raw.cells)
+        cells = raw.cells
+        if rejection is not None:  # what is kept is enough to recognise the row
+            cells = {column: value[:SHOWN_CHARACTERS] for column, value in cells.items()}
         attributes = {text.column: " ".join(cells.get(text.column, "").split()) for text in columns.text}
         text = join_text([(text.label, _read(attributes[text.column], text)) for text in columns.text])
         listed = list(dict.fromkeys(listed_pictures(cells.get(columns.image.column, ""), columns.image.separator)))
@@ -187,8 +189,3 @@ def _too_long(cells: Mapping[str, str], limit: int) -> Rejection | None:
                 "shorten it or raise the limit",
             )
     return None
-
-
-def _shortened(cells: Mapping[str, str]) -> Mapping[str, str]:
-    """What is kept of a rejected row: enough to recognise it."""
-    return {column: value[:SHOWN_CHARACTERS] for column, value in cells.items()}
