@@ -179,30 +179,17 @@ class CatalogDescription(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        pairs = self.pairs.problems(self.text_columns, self.columns.family)
-        problems = [
-            *self._source_problems(),
-            *self._text_problems(),
-            *self._value_problems(),
-            *self._inherit_problems(),
-            *pairs,
-        ]
+        problems = []
+        if getattr(self, self.source) is None:
+            problems.append(f"missing key `{self.source}` (source is {self.source})")
+        counts, known = Counter(self.text_columns), self.needed_columns
+        problems += [f"columns.text names `{column}` twice" for column, count in counts.items() if count > 1]
+        unknown = [name for name in self.values.columns if name not in known]
+        problems += [f"values.columns: no column `{name}` is read{nearest(name, known)}" for name in unknown]
+        problems += [*self._inherit_problems(), *self.pairs.problems(self.text_columns, self.columns.family)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-    def _source_problems(self) -> list[str]:
-        missing = getattr(self, self.source) is None
-        return [f"missing key `{self.source}` (source is {self.source})"] if missing else []
-
-    def _text_problems(self) -> list[str]:
-        counts = Counter(text.column for text in self.columns.text)
-        return [f"columns.text names `{column}` twice" for column, count in counts.items() if count > 1]
-
-    def _value_problems(self) -> list[str]:
-        known = self.needed_columns
-        unknown = [name for name in self.values.columns if name not in known]
-        return [f"values.columns: no column `{name}` is read{nearest(name, known)}" for name in unknown]
 
     def _inherit_problems(self) -> list[str]:
         columns, known = self.columns, self.needed_columns

@@ -95,8 +95,15 @@ class PairRules(Config):
 
     def problems(self, text_columns: Collection[str], family: str | None) -> Iterator[str]:
         """What contradicts itself or the columns of the catalog, a sentence each."""
-        for key, columns in (("decided_by", self.decided_by), ("hidden", self.hidden)):
-            yield from (_readable(key, column) for column in columns if column in text_columns)
+        for column in self.decided_by:
+            if column in text_columns:
+                yield (
+                    f"`{column}` decides which pairs match (pairs.decided_by), so the model must not read it: "
+                    "take it out of columns.text"
+                )
+        for column in self.hidden:
+            if column in text_columns:
+                yield f"`{column}` is hidden (pairs.hidden), so the model must not read it: take it out of columns.text"
         if self.decided_by and family is None:
             yield "pairs.decided_by compares items of one family: name the column in columns.family"
         yield from self._contradictions()
@@ -119,12 +126,3 @@ class PairRules(Config):
                     f"`{column}` may vary (pairs.may_vary), but nothing asks it to agree: it is neither in "
                     "columns.text nor in pairs.hidden"
                 )
-
-
-def _readable(key: str, column: str) -> str:
-    if key == "decided_by":
-        return (
-            f"`{column}` decides which pairs match (pairs.decided_by), so the model must not read it: "
-            "take it out of columns.text"
-        )
-    return f"`{column}` is hidden (pairs.hidden), so the model must not read it: take it out of columns.text"
