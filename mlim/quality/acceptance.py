@@ -35,7 +35,7 @@ class Acceptance:
 
 @dataclass(frozen=True)
 class Complaint:
-    """Why validation would close the door; `key` stays the same from run to run."""
+    """Why validation rejects a data version; `key` stays the same from run to run."""
 
     key: str
     sentence: str

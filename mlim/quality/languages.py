@@ -1,4 +1,4 @@
-"""Which language a text is in: the only room that knows py3langid (a naive Bayes model over byte n-grams)."""
+"""Which language a text is in: the only module that imports py3langid (a naive Bayes model over byte n-grams)."""
 
 from collections.abc import Sequence
 

@@ -112,7 +112,8 @@ def _close(pictures: _Pictures, places: Links, bits: Links) -> Iterator[Links]:
     bands = [telling[band::count] for band in range(count)]
     for equal in combinations(bands, EQUAL_BANDS):
         fixed = np.concatenate(equal)
-        yield from _close_in_buckets(pictures, places, hashes & _mask(fixed), np.setdiff1d(telling, fixed))
+        mask = np.bitwise_or.reduce(np.uint64(1) << fixed.astype(np.uint64))
+        yield from _close_in_buckets(pictures, places, hashes & mask, np.setdiff1d(telling, fixed))
 
 
 def _close_in_levels(pictures: _Pictures, places: Links) -> Iterator[Links]:
@@ -154,11 +155,6 @@ def _neighbours(pictures: _Pictures, places: Links, keys: Hashes) -> Iterator[Li
         one, other = places[rows], places[rows + step]
         near = pictures.near(one, other)
         yield np.stack([one[near], other[near]], axis=1)
-
-
-def _mask(bits: Links) -> np.uint64:
-    mask: np.uint64 = np.bitwise_or.reduce(np.uint64(1) << bits.astype(np.uint64))
-    return mask
 
 
 def _spanning(links: Sequence[Links], size: int) -> Links:

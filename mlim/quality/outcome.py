@@ -130,12 +130,10 @@ def _details(table: Any, measured: dict[str, Any], rules: Sequence[Rule], number
     details = np.empty(len(numbers), dtype=object)
     for number in np.unique(numbers).tolist():
         rule, rows = rules[number], np.flatnonzero(numbers == number)
-        details[rows] = _sentences(rule, _quoted(table, measured, rule.shows, rows)).to_numpy(zero_copy_only=False)
+        values = _quoted(table, measured, rule.shows, rows)
+        said = pc.binary_join_element_wise(f"{rule.problem} ({rule.shows}: ", values, f"); {rule.advice}", "")
+        details[rows] = said.to_numpy(zero_copy_only=False)
     return pa.array(details, pa.string())
-
-
-def _sentences(rule: Rule, values: Any) -> Any:
-    return pc.binary_join_element_wise(f"{rule.problem} ({rule.shows}: ", values, f"); {rule.advice}", "")
 
 
 def _quoted(table: Any, measured: dict[str, Any], column: str | None, rows: NDArray[np.int64]) -> Any:
