@@ -94,7 +94,8 @@ def audit_leaks(
     """
     used, first, second = _sides(pairs, items)
     audit, attributes = _Audit(pairs, first, second, config, values or Values()), _attributes(used)
-    return [*_rules(audit, used, attributes), *_classifiers(audit, used, attributes, seed)]
+    rules = [audit.rule(name, compared) for name, compared in _compared(used, attributes, audit.values).items()]
+    return [*rules, *_classifiers(audit, used, attributes, seed)]
 
 
 def _sides(pairs: pd.DataFrame, items: pd.DataFrame) -> tuple[pd.DataFrame, Places, Places]:
@@ -159,10 +160,6 @@ def best_cut(labels: Labels, scores: Scores) -> float:
     ends = np.flatnonzero(last_of_ties)
     best = ends[np.argmax(gained[ends])]
     return float(scores[order][best]) if gained[best] > 0 else float("inf")
-
-
-def _rules(audit: _Audit, used: pd.DataFrame, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [audit.rule(name, values) for name, values in _compared(used, attributes, audit.values).items()]
 
 
 def _compared(used: pd.DataFrame, attributes: list[dict[str, Any]], values: Values) -> dict[str, Column]:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mlim.catalog.pair_rules import FAMILY, PairRules
 from mlim.pairs.labels import MATCH, MISMATCH
@@ -88,15 +87,11 @@ def choose_given(pairs: pd.DataFrame, caps: Mapping[str, int], rules: PairRules,
         places = [np.flatnonzero((pairs["split"] == split) & (pairs["label"] == label)) for label in (MATCH, MISMATCH)]
         quota = plan_quota(len(places[0]), len(places[1]), rules, cap)
         quotas[split] = quota
-        kept += _drawn(places, (quota.matches, quota.mismatches[FAMILY]), generator)
+        counts = (quota.matches, quota.mismatches[FAMILY])
+        if sum(map(len, places)) > sum(counts):
+            drawn = zip(places, counts, strict=True)
+            places = [generator.choice(place, count, replace=False) for place, count in drawn]
+        kept += places
     chosen = pairs.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
     beyond_ratio = sum(quota.beyond_ratio for quota in quotas.values())
     return Chosen(chosen, quotas, beyond_ratio, len(pairs) - len(chosen) - beyond_ratio)
-
-
-def _drawn(
-    places: list[NDArray[np.int64]], counts: tuple[int, int], generator: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    if sum(map(len, places)) <= sum(counts):
-        return places
-    return [generator.choice(place, count, replace=False) for place, count in zip(places, counts, strict=True)]

@@ -27,7 +27,9 @@ def cross_family_pairs(
     `items`, sorted by id, has id, component, split and the columns that the rules read; `given` are the pairs that the
     splits have already. Every draw depends on `seed`, the split and the kind only.
     """
-    marked = items.assign(anchor=items["id"].isin(_matched(given)), group=_groups(items, rules, values))
+    matches = given[given["label"] == MATCH]
+    anchors = items["id"].isin({*matches["item_a"], *matches["item_b"]})
+    marked = items.assign(anchor=anchors, group=_groups(items, rules, values))
     frames = [_table(marked.iloc[:0], np.empty((0, 2), dtype=np.int64), "")]
     for number, (split, quota) in enumerate(quotas.items()):
         members = marked[marked["split"] == split]
@@ -35,11 +37,6 @@ def cross_family_pairs(
         for kind, codes in _drawn(pool, quota, rules.negatives, [seed, number]):
             frames.append(_table(members, np.column_stack(pool.places(codes)), KINDS[kind]))
     return pd.concat(frames, ignore_index=True)
-
-
-def _matched(given: pd.DataFrame) -> set[str]:
-    matches = given[given["label"] == MATCH]
-    return {*matches["item_a"], *matches["item_b"]}
 
 
 def _groups(items: pd.DataFrame, rules: PairRules, values: Values) -> Places:
