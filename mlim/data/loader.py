@@ -130,7 +130,11 @@ class BatchLoader(Generic[Example, Batch]):
 
     def __next__(self) -> Batch:
         if self._batches is None:
-            self._batches = self._fetch(self._parts(self._position))
+            parts = self._parts(self._position)
+            if self._workers:
+                self._batches = fetch_in_workers(self._collate, parts, self._workers, self._ahead)
+            else:
+                self._batches = fetch_ahead(self._collate, parts, self._ahead)
         batch = next(self._batches)
         self._position += self._global_batch
         return batch
@@ -138,11 +142,6 @@ class BatchLoader(Generic[Example, Batch]):
     @property
     def _global_batch(self) -> int:
         return self._world_size * self._batch_size
-
-    def _fetch(self, parts: Iterator[list[Example]]) -> Generator[Batch, None, None]:
-        if self._workers:
-            return fetch_in_workers(self._collate, parts, self._workers, self._ahead)
-        return fetch_ahead(self._collate, parts, self._ahead)
 
     def _parts(self, position: int) -> Iterator[list[Example]]:
         for first in itertools.count(position + self._rank * self._batch_size, self._global_batch):

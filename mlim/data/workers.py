@@ -127,7 +127,10 @@ class _Worker(Generic[Example, Batch]):
             found: _Message | _Failure = self.connection.recv()
         except (EOFError, OSError) as error:
             self._process.join(JOIN_SECONDS)
-            raise _died(self._process.exitcode) from error
+            raise MlimError(
+                f"a process that decodes pictures died (exit code {self._process.exitcode}), most likely for want of "
+                "memory; set loader.workers or loader.batches_ahead lower and run the same command again"
+            ) from error
         if isinstance(found, _Failure):
             raise found.known or RuntimeError(f"a loader's process failed:\n{found.trace}")
         *buffers, pickled = self._copied(found)
@@ -152,13 +155,6 @@ class _Worker(Generic[Example, Batch]):
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-
-
-def _died(exit_code: int | None) -> MlimError:
-    return MlimError(
-        f"a process that decodes pictures died (exit code {exit_code}), most likely for want of memory; set "
-        "loader.workers or loader.batches_ahead lower and run the same command again"
-    )
 
 
 # ---- in the worker ----
