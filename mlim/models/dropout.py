@@ -37,11 +37,7 @@ class Dropout(nn.Module):
     def draws_cheaply(self, values: Tensor) -> bool:
         """Whether it draws as this module does: in training on a CPU; compiled code has better numbers of its own."""
         there = self.training and values.device.type == "cpu" and not torch.compiler.is_compiling()
-        return there and 0 < self._threshold < LANE_VALUES
-
-    @property
-    def _threshold(self) -> int:
-        return round(self.rate * LANE_VALUES)
+        return there and 0 < round(self.rate * LANE_VALUES) < LANE_VALUES
 
 
 def dropout_noise(like: Tensor, rate: float) -> Tensor:
