@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from math import isqrt
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mlim.data.batches import ItemBatch
 from mlim.losses import LossTerm, recon_loss
@@ -40,7 +40,9 @@ class Recon(Task[Fused]):
 
     def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
         """Squared error of the pictures."""
-        drawn = self._system.reconstruct(_patches(reading)[targets.wanted])
+        if reading.patches is None:
+            raise ValueError("RECON needs pictures, but the batch has none")
+        drawn = self._system.reconstruct(reading.patches[targets.wanted])
         return recon_loss(drawn, batch.pixels[targets.wanted])
 
     def operations(self, targets: Targets, items: int) -> float:
@@ -52,9 +54,3 @@ class Recon(Task[Fused]):
     ) -> ReconstructionSamples:
         """Draws the pictures of these items, a `share` of whose patches is hidden."""
         return ReconstructionSamples(self._system, isqrt(self._system.patches), collate, ids, share, device)
-
-
-def _patches(reading: Fused) -> Tensor:
-    if reading.patches is None:
-        raise ValueError("RECON needs pictures, but the batch has none")
-    return reading.patches
