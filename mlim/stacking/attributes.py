@@ -110,7 +110,8 @@ def chosen_attributes(
         for name in dict.fromkeys(name for one in table for name in one):
             if len(found) < most and name not in found:
                 values = [str(one.get(name) or OTHER) for one in table]
-                kept = _most_frequent([values[place] for place in np.flatnonzero(training)], most_values)
+                counts = Counter(values[place] for place in np.flatnonzero(training) if values[place] != OTHER)
+                kept = {value for value, _ in counts.most_common(most_values)}
                 if len(kept) > 1:
                     found[name] = [value if value in kept else OTHER for value in values]
     return found
@@ -135,10 +136,6 @@ def _fit_texts(texts: Sequence[str], seed: int) -> Pipeline:
     dimensions = min(TEXT_DIMENSIONS, len(words.fit(known).vocabulary_))
     latent = TruncatedSVD(dimensions, random_state=seed)
     return Pipeline([("words", words), ("latent", latent), ("scale", StandardScaler())]).fit(known)
-
-
-def _most_frequent(values: Sequence[str], most: int) -> frozenset[str]:
-    return frozenset(value for value, _ in Counter(value for value in values if value != OTHER).most_common(most))
 
 
 def _as_probabilities(values: Any) -> NDArray[np.float32]:
