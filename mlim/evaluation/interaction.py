@@ -164,7 +164,10 @@ def item_attention(probed: ProbedModel, item: str, guess: bool, seed: int) -> It
     places = hideable(pieces, batch.maskable[0].tolist())
     if not places:
         return None
-    place, found = _guess(probed, batch, places) if guess else (_draw(places, item, seed), None)
+    if guess:
+        place, found = _guess(probed, batch, places)
+    else:
+        place, found = int(numpy_generator("attention word", seed, item).choice(places)), None
     grid = probed.model.config.grid
     patch = most_detailed_patch(batch.pixels[0], grid)
     text_mask, image_mask = torch.zeros_like(batch.maskable), batch.maskable.new_zeros(1, grid * grid)
@@ -249,10 +252,6 @@ def most_detailed_patch(pixels: Tensor, grid: int) -> int:
 def _is_word(piece: str) -> bool:
     """Has a letter, and is more than one where words have several (M, the t of t-shirt)."""
     return any(map(str.isalpha, piece)) and (len(piece) > 1 or not piece.isascii())
-
-
-def _draw(places: Sequence[int], item: str, seed: int) -> int:
-    return int(numpy_generator("attention word", seed, item).choice(places))
 
 
 def _guess(probed: ProbedModel, batch: ItemBatch, places: Sequence[int]) -> tuple[int, Guess]:

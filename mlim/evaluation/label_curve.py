@@ -62,7 +62,8 @@ def label_curve(
     places: dict[Place, str] = {}
     for name, variant in trained.items():
         if name in evidence.variants and variant.name in lines and _is_point(variant, trained[variant.name]):
-            places.setdefault((_number(variant.max_pairs, evidence.training_pairs), variant.name), name)
+            most = evidence.training_pairs if variant.max_pairs is None else variant.max_pairs
+            places.setdefault((min(most, evidence.training_pairs), variant.name), name)
     numbers = sorted({number for number, _ in places if all((number, variant) in places for variant in lines)})
     wanted = {(number, variant): evidence.variants[places[number, variant]] for number in numbers for variant in lines}
     seeds = tuple(
@@ -92,7 +93,3 @@ def label_curve(
 def _is_point(variant: TrainedVariant, own: TrainedVariant) -> bool:
     """Whether what was trained is the judged recipe's own variant, or that in all but the number of training pairs."""
     return variant.own or (variant.max_pairs is not None and variant.key_of_any_pairs == own.key_of_any_pairs)
-
-
-def _number(most: int | None, pairs: int) -> int:
-    return pairs if most is None else min(most, pairs)

@@ -159,7 +159,8 @@ class Prober:
             own, other = (self._probed.batch([item], shown[partner]) for partner in ("own", "random"))
             redrawn = (self._reconstruct(batch, mask) for batch in (own, other))
             original = own.pixels[0]
-            rows.append([_picture(pixels) for pixels in (original, self._hide(original, mask[0]), *redrawn)])
+            pictures = (original, self._hide(original, mask[0]), *redrawn)
+            rows.append([pixels.squeeze(0).permute(1, 2, 0).cpu().numpy() for pixels in pictures])
         return rows
 
     def _beside_texts(self) -> dict[Partner, Shown]:
@@ -227,10 +228,6 @@ class Prober:
 
 def _numbers(values: Tensor) -> Floats:
     return values.cpu().numpy().astype(np.float64)
-
-
-def _picture(pixels: Tensor) -> NDArray[np.float32]:
-    return pixels.squeeze(0).permute(1, 2, 0).cpu().numpy()
 
 
 class Point(NamedTuple):

@@ -30,20 +30,14 @@ def pair_logits(
     training = matcher.training
     matcher.eval()
     try:
-        found = [
-            _logits(matcher, to_device(batch, device), modality)
-            for batch in fetch_ahead(collate, chunks(pairs, batch_size))
-        ]
+        found = []
+        for batch in fetch_ahead(collate, chunks(pairs, batch_size)):
+            shown = to_device(batch, device).with_floats()
+            found.append(matcher(shown.first, shown.second, modality))
     finally:
         matcher.train(training)
     logits = torch.cat(found) if found else torch.zeros(0)
     return np.asarray(logits.cpu().double().numpy(), dtype=np.float64)
-
-
-def _logits(matcher: PairNetwork, batch: PairBatch, modality: Modality) -> torch.Tensor:
-    shown = batch.with_floats()
-    logits: torch.Tensor = matcher(shown.first, shown.second, modality)
-    return logits
 
 
 def scores_of(logits: NDArray[np.float64]) -> NDArray[np.float64]:
