@@ -80,7 +80,7 @@ class Found:
 
     def write(self, path: Path, ids: Sequence[str], rules: HardRules) -> dict[str, int]:
         """Write the union, each pair once and in order, without those that can never match; return the counts."""
-        self._unite()
+
         names, dropped, written = pa.array(ids, pa.string()), 0, 0
         kept = self.connection.cursor()
         kept.execute("CREATE OR REPLACE TABLE kept (a BIGINT, b BIGINT)")
@@ -140,13 +140,11 @@ class Found:
         self.ways.append(name)
         return len(self.ways) - 1
 
-    def _unite(self) -> None:
+    def _united(self) -> Iterator[tuple[Places, Places, Places, Places]]:
         self.connection.execute(
             "CREATE OR REPLACE TABLE united AS SELECT a, b, bit_or(1::BIGINT << way) AS ways, min(rank) AS rank "
             "FROM found GROUP BY a, b"
         )
-
-    def _united(self) -> Iterator[tuple[Places, Places, Places, Places]]:
         united = self.connection.sql("SELECT a, b, ways, rank FROM united ORDER BY a, b")
         for batch in united.to_arrow_reader(PAIRS_AT_ONCE):
             yield tuple(column.to_numpy() for column in batch.columns)

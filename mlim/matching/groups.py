@@ -81,7 +81,8 @@ def group_pairs(items: int, pairs: ScoredPairs, never: HardRules | None, rules: 
     for part in parts:
         for other in part[1:].tolist():
             joined.merge(int(part[0]), other)
-    groups = _numbered(joined, items)
+    numbers: dict[int, int] = {}
+    groups = np.array([numbers.setdefault(joined[item], len(numbers)) for item in range(items)], dtype=np.int64)
     return Grouping(groups, list(_conflicts(matched, groups, never, rules)))
 
 
@@ -209,11 +210,6 @@ def _cut(distance: Scores, rules: GroupRules) -> Iterator[Places]:
         if held is not None and more is not None and height <= farthest and size <= rules.max_items:
             members[number] = members.pop(int(one)) + members.pop(int(other))
     yield from (np.array(sorted(found), dtype=np.int64) for found in members.values() if len(found) > 1)
-
-
-def _numbered(joined: DisjointSet, items: int) -> Places:
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(joined[item], len(numbers)) for item in range(items)], dtype=np.int64)
 
 
 def _conflicts(matched: ScoredPairs, groups: Places, never: HardRules | None, rules: GroupRules) -> Iterator[Conflict]:

@@ -118,7 +118,11 @@ class MatchingModel:
                 f"vector of one item; fine-tune with finetune.read_out={SEPARATE}"
             )
         shown = self.check_modality(modality)
-        parts = [self._encode_items(batch, first, shown) for first, batch in self._batches(items)]
+        parts = []
+        for first, batch in self._batches(items):
+            names = [f"item {number}" for number in range(first, first + len(batch))]
+            source = read_items(batch, names, shown, self.settings)
+            parts.append(self.item_vectors(self._collator(source).side(names), shown))
         return np.concatenate(parts) if parts else np.empty((0, self._matcher.item_width), dtype=np.float32)
 
     @contextmanager
@@ -246,12 +250,6 @@ class MatchingModel:
         where = [name for pair in names for name in (pair.item_a, pair.item_b)]
         items = [item for one, other in pairs for item in (one, other)]
         return self.score_source(read_items(items, where, modality, self.settings), names, modality)
-
-    def _encode_items(self, items: Sequence[Item], first: int, modality: Modality) -> NDArray[np.float32]:
-        names = [f"item {number}" for number in range(first, first + len(items))]
-        return self.item_vectors(
-            self._collator(read_items(items, names, modality, self.settings)).side(names), modality
-        )
 
 
 def _as_scores(logits: torch.Tensor) -> Scores:
