@@ -44,9 +44,7 @@ class Parts:
 
     def scores(self, items: Items, first: Places, second: Places) -> pd.DataFrame:
         """The score in [0, 1] of every pair (n,), a column for each part; pairs are items[first] and items[second]."""
-        return self._scores(items, self.classifiers.probabilities(items), first, second)
-
-    def _scores(self, items: Items, probabilities: Probabilities, first: Places, second: Places) -> pd.DataFrame:
+        probabilities = self.classifiers.probabilities(items)
         similar = _similarities(items, self.vectors, probabilities, first, second)
         found: dict[str, Scores] = {
             TREES: self.trees.score(similar.to_numpy()),
