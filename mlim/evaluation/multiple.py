@@ -1,4 +1,4 @@
-"""Many questions, one set of answers: corrected p-values, and tests for more than "is it different?"."""
+"""Several claims on one set of results: p-values corrected together, one-sided tests, tests of equivalence."""
 
 from collections.abc import Sequence
 

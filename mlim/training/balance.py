@@ -1,7 +1,7 @@
 """Losses that pull equally on what they share: each is scaled by the norm of its gradient there.
 
 A sum of losses says nothing about what each of them does to the weights that all go through: a loss whose gradient is
-thirty times smaller than another's changes them as good as not at all. The rule is the first-order part of GradNorm
+thirty times smaller than another's hardly changes them. The rule is the first-order part of GradNorm
 (Chen et al. 2018, arXiv 1711.02257) without its training rates: measure, smooth, divide.
 """
 

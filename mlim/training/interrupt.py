@@ -27,7 +27,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request; a second one acts as it would have without us.
+    """Turn the first SIGINT or SIGTERM into a request; a second one has its usual effect.
 
     The handlers from before come back at the end. Outside the main thread signals cannot be handled: nothing is done.
     """

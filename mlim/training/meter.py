@@ -1,4 +1,4 @@
-"""Averages of losses that stay on the device until somebody wants to see them, and a watch for numbers gone bad."""
+"""Averages of losses that stay on the device until they are read, and a check for values that are not finite."""
 
 import math
 from collections import defaultdict

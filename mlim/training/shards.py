@@ -1,4 +1,4 @@
-"""The room of torch.distributed.checkpoint: safetensors files, of which every rank writes and reads its part.
+"""Checkpoints by torch.distributed.checkpoint: safetensors files, of which every rank writes and reads its part.
 
 torch's own format has a pickle beside the tensors; the one of Hugging Face, which is used here, has none: where a part
 lies in its tensor stands in the file's header.

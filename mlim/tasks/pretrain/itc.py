@@ -46,7 +46,7 @@ class Itc(Task[Vectors]):
         return itc_loss(reading, targets.wanted)
 
     def operations(self, targets: Targets, items: int) -> float:
-        """As good as none: the projections read one vector per item."""
+        """Negligible: the projections read one vector per item."""
         return 0.0
 
 

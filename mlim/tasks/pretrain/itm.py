@@ -37,5 +37,5 @@ class Itm(Task[Fused]):
         return itm_loss(self._system.itm_logits(reading.text[:, 0]), targets.wanted)
 
     def operations(self, targets: Targets, items: int) -> float:
-        """As good as none: the head reads one vector per item."""
+        """Negligible: the head reads one vector per item."""
         return 0.0

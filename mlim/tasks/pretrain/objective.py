@@ -60,7 +60,7 @@ class PretrainObjective:
     ) -> None:
         self.model, self.tasks, self.weights, self.passes = system, tuple(tasks), weights, passes
         used = [task.head for task in tasks]
-        for module in system.task_modules():  # nobody waits for a gradient that never comes
+        for module in system.task_modules():  # heads of other tasks get no gradient, which DDP would wait for
             module.requires_grad_(any(module is head for head in used))
 
     @property
