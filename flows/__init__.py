@@ -1,1 +1,1 @@
-"""The only room that knows Prefect: wiring, nothing else."""
+"""The Prefect flows: the only package that imports Prefect; the work itself lies in the steps."""

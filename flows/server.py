@@ -151,7 +151,7 @@ def _process(
     said: IO[bytes] | None = None,
     passed: Sequence[int] = (),
 ) -> Iterator[Process]:
-    """A process that ends with the block: politely, and after a while not so."""
+    """A process that ends with the block: by SIGTERM, and by SIGKILL if it is still there after a while."""
     process = subprocess.Popen(  # noqa: S603 - our own command line
         command,
         env=environment,

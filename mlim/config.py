@@ -1,4 +1,4 @@
-"""The base of every typed configuration: frozen, strict about names, kind about mistakes."""
+"""The base of every typed configuration: frozen, unknown keys refused with the nearest known one named."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: progress on standard error, never silence, never noise."""
+"""Progress and messages on standard error while a command runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -54,7 +54,8 @@ def sign(workspace: Workspace, stage: str, name: str, origin: Lineage) -> None:
         path = folder / name / SUMMARY_FILE
         if trained == stage and path.is_file():
             summary = read_json(path)
-            write_json(path, {**summary, LINEAGE: asdict(_declared(origin)), ENDED: _now()})
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(path, {**summary, LINEAGE: asdict(_declared(origin)), ENDED: now})
 
 
 def _declared(origin: Lineage) -> Lineage:
@@ -63,10 +64,6 @@ def _declared(origin: Lineage) -> Lineage:
     if not told or origin.commit != UNKNOWN:
         return origin
     return replace(origin, commit=told.removesuffix(DIRTY), dirty=told.endswith(DIRTY))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def check_recorded(workspace: Workspace, variant: str, start: str | None, seed: int) -> None:

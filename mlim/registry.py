@@ -158,8 +158,8 @@ class Registry:
             known = {str(each.version) for each in self._client.search_model_versions(f"name='{self.name}'")}
         if version is None and choice == CHAMPION and known:
             raise InputError(
-                f"{self.name} has {_versions(len(known))} and no champion in {self.uri}: `mlim register` says what "
-                f"stands against the newest one, which is models:/{self.name}@{CHALLENGER}"
+                f"{self.name} has {len(known)} version{'s' * (len(known) > 1)} and no champion in {self.uri}: "
+                f"`mlim register` says what stands against the newest one, which is models:/{self.name}@{CHALLENGER}"
             )
         if version is None or version not in known:
             raise InputError(f"{self.name} has no version `{choice}` in {self.uri}; `mlim register` makes one")
@@ -238,10 +238,6 @@ def referred(tracking: TrackingConfig, reference: str, where: str) -> tuple[Regi
     if found is None:
         raise InputError(f"{where} {reference}: write it as models:/NAME@champion or models:/NAME/3")
     return Registry(tracking, found["name"]), found["choice"] or CHAMPION
-
-
-def _versions(number: int) -> str:
-    return "1 version" if number == 1 else f"{number} versions"
 
 
 def _download(uri: str, folder: str) -> Path:

@@ -1,4 +1,4 @@
-"""Runs in MLflow: one parent per pipeline, one child per stage or training. The only room that knows mlflow runs.
+"""Runs in MLflow: one parent per pipeline, one child per stage or training. The only module that writes MLflow runs.
 
 Figures are collected in memory and sent by a thread of their own, many at a time: a write to sqlite costs as much as
 a training step of a small model, so it never happens inside one.
@@ -386,7 +386,8 @@ def stage_run(
         with sigterm_raises():
             yield run
     except BaseException as error:
-        _close(book, run, parent, _status_of(error))
+        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit)) or getattr(error, "interrupted", False)
+        _close(book, run, parent, KILLED if interrupted else FAILED)
         raise
     _close(book, run, parent, FINISHED)
 
@@ -437,11 +438,6 @@ def _close(book: _Book, run: MlflowRun, parent: str, status: str) -> None:
                 f"tracking: {without_password(book.uri)} was lost and run {run.id} is not complete "
                 f"({str(error).splitlines()[0]}); run the command again when it is back"
             ) from error
-
-
-def _status_of(error: BaseException) -> str:
-    interrupted = isinstance(error, (KeyboardInterrupt, SystemExit)) or getattr(error, "interrupted", False)
-    return KILLED if interrupted else FAILED
 
 
 def _parent(book: _Book, recipe: RecipeRecord, workspace: Workspace, lineage: Lineage) -> str:

@@ -1,4 +1,4 @@
-"""The room of Great Expectations: runs the committed suites of great_expectations/ over data frames.
+"""Great Expectations: runs the committed suites of great_expectations/ over data frames.
 
 The suites are reviewed JSON and only read here; a run leaves the project folder as it was. A table of any size goes
 through a suite in chunks (`SuiteCheck`): expectations of single rows judge each chunk, expectations of the whole table
@@ -74,16 +74,13 @@ def project_root() -> Path:
     bundled = [package / PACKAGED_FOLDER, package.parent / PROJECT_FOLDER]  # in a wheel, in a checkout
     candidates = [Path(named)] if named else [Path.cwd() / PROJECT_FOLDER, *bundled]
     for candidate in candidates:
-        if _is_project(candidate / PROJECT_FILE):
+        file = candidate / PROJECT_FILE
+        if file.is_file() and DATA_DOCS_VARIABLE in file.read_text(encoding="utf-8"):
             return candidate
     raise InputError(
         f"no {PROJECT_FILE} of mlim in {' or '.join(map(str, candidates))}; set {ROOT_VARIABLE} to the "
         f"{PROJECT_FOLDER}/ folder of a checkout, or install mlim again"
     )
-
-
-def _is_project(file: Path) -> bool:
-    return file.is_file() and DATA_DOCS_VARIABLE in file.read_text(encoding="utf-8")
 
 
 def picture_place(shard: str, position: int) -> str:

@@ -1,4 +1,4 @@
-"""Which code and which data a result came from: the only room that knows git and DVC.
+"""Which code and which data a result came from: the only module that calls git and DVC.
 
 Both are optional. Outside a git repository, or where git is not installed, the commit is `unknown`; data that no DVC
 file tracks are named by the SHA-256 of the shards' manifest.
