@@ -243,10 +243,11 @@ def _cell(text: str) -> str:
 def data_card(recipe: ReportedRecipe, ingest: Summary, validation: Summary, pairs: Summary, lineage: Summary) -> str:
     """README.md of the data: the summaries of `ingest`, `validate` and `pairs`, and where they come from."""
     catalog = str(ingest.get("catalog", UNKNOWN))
+    accepted = int(validation.get("accepted", 0))
     front = DatasetCardData(
         pretty_name=catalog,
         tags=[*TAGS, load_reference().identifier],
-        size_categories=[_size(int(validation.get("accepted", 0)))],
+        size_categories=[next((name for largest, name in LARGEST_SIZES if accepted < largest), "n>1M")],
     ).to_yaml()
     return _document(
         front,
@@ -258,10 +259,6 @@ def data_card(recipe: ReportedRecipe, ingest: Summary, validation: Summary, pair
         *_counts(pairs),
         *_section("Limits", _data_limits(pairs)),
     )
-
-
-def _size(items: int) -> str:
-    return next((name for largest, name in LARGEST_SIZES if items < largest), "n>1M")
 
 
 def _version(ingest: Summary, pairs: Summary, lineage: Summary) -> list[str]:

@@ -210,20 +210,16 @@ def claims_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     if not measured:
         missing = "No claim can be judged yet: run `mlim ablate` and `mlim probe`."
         return Section("claims", title, "", missing=missing)
-    lead = f"{_tally(told)} Sentences below name data, size and number of seeds: they speak of these runs only."
+    found = {verdict: sum(each.verdict == verdict for each in told) for verdict in TONES}
+    tally = ", ".join(f"{number} {verdict}" for verdict, number in found.items() if number)
+    lead = (
+        f"Of {len(told)} claims, {tally}. Sentences below name data, size and number of seeds: they speak of these "
+        "runs only."
+    )
     plots = [*_forest(told, gathered.reference.margin), *variant_curves_plot(recipe, gathered)]
-    words = Sentences("In words", (*_each(measured), *pooled_words(recipe, gathered)))
+    words = Sentences("In words", (*(each.sentence for each in measured), *pooled_words(recipe, gathered)))
     blocks: list[Block] = [*plots, claims_table(measured), words]
     return Section("claims", title, lead, tuple(blocks))
-
-
-def _tally(told: Sequence[Told]) -> str:
-    found = {verdict: sum(each.verdict == verdict for each in told) for verdict in TONES}
-    return f"Of {len(told)} claims, {', '.join(f'{number} {verdict}' for verdict, number in found.items() if number)}."
-
-
-def _each(told: Iterable[Told]) -> list[str]:
-    return [each.sentence for each in told]
 
 
 def pooled_words(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:

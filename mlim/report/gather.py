@@ -88,7 +88,8 @@ def gather_results(
     """
     compared = _without_fewer_pairs(recipe, evidence, trained)
     evaluation, ablation, probe = workspace.evaluation, workspace.ablation, workspace.probe
-    reference = load_reference()
+    reference, resampling = load_reference(), recipe.evaluate
+    settings = Settings(resampling.bootstrap_samples, resampling.confidence, recipe.seed, reference.margin)
     return Gathered(
         reference=reference,
         ingest=_summary(workspace.items / SUMMARY),
@@ -109,16 +110,11 @@ def gather_results(
         attention=_bytes(probe / "attention.png"),
         probe=_summary(probe / SUMMARY),
         evidence=evidence,
-        claims=judge(evidence, _settings(recipe, reference), reference.claims),
+        claims=judge(evidence, settings, reference.claims),
         variant_curves=_variant_curves(compared),
         by_seed=_by_seed(compared),
         label_curve=points,
     )
-
-
-def _settings(recipe: ReportedRecipe, reference: Reference) -> Settings:
-    settings = recipe.evaluate
-    return Settings(settings.bootstrap_samples, settings.confidence, recipe.seed, reference.margin)
 
 
 def _without_fewer_pairs(recipe: ReportedRecipe, evidence: Evidence, trained: Mapping[str, TrainedVariant]) -> Evidence:

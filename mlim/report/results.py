@@ -81,6 +81,8 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         }
         for name, score in variant_scores(recipe, gathered).items()
     ]
+    # of the scorers the combinations: the matcher is a row already, the other parts are no results
+    combined = [score for score in scorer_scores(gathered.metrics).values() if score.label.startswith(STACK)]
     return {
         "recipe": recipe.name,
         "catalog": ingest.get("catalog", UNKNOWN),
@@ -100,17 +102,12 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         "rows": rows,
         "baselines": [_plain(score) for score in baseline_scores(gathered.metrics).values()],
         "registered": (metrics.get("registered") or {}).get("scorer"),
-        "scorers": [_plain(score) for score in scorer_scores(gathered.metrics).values() if _is_stack(score.label)],
+        "scorers": [_plain(score) for score in combined],
         "claims": [_plain(told) for told in tell(recipe, gathered)],
         CURVE: [point.plain() for point in gathered.label_curve],
         "pooled": pooled_words(recipe, gathered),
         "unshown": unshown(recipe, gathered),
     }
-
-
-def _is_stack(name: str) -> bool:
-    """Whether a scorer is a combination: the matcher is a variant already, the other parts are no results."""
-    return name.startswith(STACK)
 
 
 def _seconds_per_seed(recipe: ReportedRecipe, gathered: Gathered, variant: str) -> float | None:

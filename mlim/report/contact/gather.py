@@ -79,13 +79,14 @@ def gather(catalog: Path | None, workspace: Workspace, settings: ContactSettings
     source = None if catalog is None else read_source(catalog, cache, settings, with_pictures=measures is None)
     items, families = _shown(workspace, measures, settings)
     quarantines = quarantine_files(workspace, with_validation=not outdated)
+    row_log, data_docs = workspace.items / ROW_LOG_FILE, workspace.valid / "data_docs" / "index.html"
     return Look(
         catalog=_name(catalog, refused or ingest),
         settings=settings,
         source=source,
         ingest=ingest,
         refused=refused,
-        row_log_lines=_lines(workspace.items / ROW_LOG_FILE),
+        row_log_lines=int(pq.read_metadata(row_log).num_rows) if row_log.is_file() else -1,
         validation=None if outdated else validation,
         reasons=read_reasons(quarantines, settings),
         quarantined_by_source=count_sources(quarantines),
@@ -93,7 +94,7 @@ def gather(catalog: Path | None, workspace: Workspace, settings: ContactSettings
         items=items,
         families=families,
         pairs=None if outdated else read_pairs(workspace, settings),
-        data_docs=None if outdated else _existing(workspace.valid / "data_docs" / "index.html"),
+        data_docs=data_docs if data_docs.is_file() and not outdated else None,
         outdated=outdated,
     )
 
@@ -139,11 +140,3 @@ def _is_older(validation: Summary | None, ingest: Summary | None) -> bool:
     """Whether validation judged other items than those that are there now, as far as the summaries tell."""
     judged = (validation or {}).get("data_version")
     return judged is not None and judged != (ingest or {}).get("data_version")
-
-
-def _lines(row_log: Path) -> int:
-    return int(pq.read_metadata(row_log).num_rows) if row_log.is_file() else -1
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None

@@ -13,6 +13,7 @@ from mlim.report.kit import formats
 from mlim.report.kit.blocks import Tile
 from mlim.report.kit.charts import Bar, Chart, count_chart, histogram, share_bars
 
+PURPOSES = {"train": "train", "validation": "validate", "test": "test"}  # of a split's pairs: "Pairs to ..."
 LARGEST_BAR = 12  # families of more items share the last bar
 NO_CATEGORY = "no category"
 
@@ -75,11 +76,7 @@ def _pair_tiles(pairs: PairsLook | None) -> Iterator[Tile]:
     for split, (mismatches, matches) in pairs.counts.items():
         total = matches + mismatches
         share = formats.percent(matches / total) if total else formats.MISSING
-        yield Tile(f"Pairs to {_purpose(split)}", formats.count(total), f"{share} match")
-
-
-def _purpose(split: str) -> str:
-    return {"train": "train", "validation": "validate", "test": "test"}[split]
+        yield Tile(f"Pairs to {PURPOSES[split]}", formats.count(total), f"{share} match")
 
 
 def _sizes(look: Look) -> np.ndarray:

@@ -92,7 +92,8 @@ def read_pairs(workspace: Workspace, settings: ContactSettings) -> PairsLook | N
     drawn += [group.iloc[:0] for _, group in groups[settings.kinds :]]
     summary = _summary(workspace.pairs)
     ties = [Tie(**entry) for entry in summary.get("ties", ())]
-    items = find_items(workspace, [*_ids(drawn), *(tie.example for tie in ties)])
+    ids = [str(item) for examples in drawn for column in ("item_a", "item_b") for item in examples[column]]
+    items = find_items(workspace, [*ids, *(tie.example for tie in ties)])
     kinds = [
         Kind(name, label == MATCH, _by_split(group), tuple(_shown(examples, items)))
         for ((name, label), group), examples in zip(groups, drawn, strict=True)
@@ -112,10 +113,6 @@ def _groups(pairs: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame]]:
 def _draw(group: pd.DataFrame, count: int, generator: np.random.Generator) -> pd.DataFrame:
     chosen = generator.choice(len(group), min(count, len(group)), replace=False)
     return group.iloc[np.sort(chosen)]
-
-
-def _ids(drawn: list[pd.DataFrame]) -> list[str]:
-    return [str(item) for examples in drawn for column in ("item_a", "item_b") for item in examples[column]]
 
 
 def _shown(examples: pd.DataFrame, items: Mapping[str, ShownItem]) -> Iterator[ShownPair]:
