@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -77,7 +76,9 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
         figures = [_figures(pairs.labels, runs[name], each.modality) for name, each in recipe.variants.items()]
         summary = {**about, "rows": metrics, "spread": spread_parts(figures), "run_id": run.id}
         with atomic_folder(workspace.ablation) as folder:
-            _write(folder, table_rows(recipe, runs, results), metrics, summary)
+            write_csv(folder / "table.csv", table_rows(recipe, runs, results), COLUMNS)
+            write_json(folder / "metrics.json", metrics)
+            write_json(folder / SUMMARY, summary)
             run.artifact(folder)
         for variant, result in results.items():
             run.metric(f"pr_auc.{variant}", result.pr_auc.value)
@@ -221,14 +222,6 @@ def _table_row(recipe: Recipe, name: str, runs: Sequence[Run], result: VariantRe
         "run_ids": ";".join(run.finetuning.get("run_id") or "" for run in runs),
         **{column: None if figure is None else round(figure, DIGITS) for column, figure in figures.items()},
     }
-
-
-def _write(
-    folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], summary: Mapping[str, Any]
-) -> None:
-    write_csv(folder / "table.csv", rows, COLUMNS)
-    write_json(folder / "metrics.json", metrics)
-    write_json(folder / SUMMARY, summary)
 
 
 def _say(recipe: Recipe, results: Mapping[str, VariantResult], terminal: Terminal) -> None:

@@ -31,22 +31,16 @@ def write_cards(
     ingested, validated, paired = (
         read_json(made / "summary.json") for made in (workspace.items, workspace.valid, workspace.pairs)
     )
+    described = _described(recipe, workspace)
+    figures = [group_figures(described, column, metrics["threshold"]) for column in ("category", "kind")]
     texts = {
-        MODEL_CARD: _model_card(recipe, workspace, origin, metrics, judged),
+        MODEL_CARD: model_card(reported(recipe), metrics, asdict(origin), origin.catalog, judged, *figures),
         DATA_CARD: data_card(reported(recipe), ingested, validated, paired, asdict(origin)),
     }
     for name, text in texts.items():
         (folder / name).mkdir()
         (folder / name / CARD_FILE).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
-
-
-def _model_card(
-    recipe: Recipe, workspace: Workspace, origin: Lineage, metrics: dict[str, Any], judged: dict[str, Any]
-) -> str:
-    described = _described(recipe, workspace)
-    figures = [group_figures(described, column, metrics["threshold"]) for column in ("category", "kind")]
-    return model_card(reported(recipe), metrics, asdict(origin), origin.catalog, judged, *figures)
 
 
 def _described(recipe: Recipe, workspace: Workspace) -> pd.DataFrame:

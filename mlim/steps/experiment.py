@@ -1,7 +1,6 @@
 """`mlim ablate --experiment NAME`: train what a declared experiment needs and is not there, and compare it."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from mlim.console import Terminal
@@ -64,7 +63,10 @@ def _prepare_runs(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) ->
         if _same_pretraining(recipe, run.recipe):
             shared.append(workspace.pretrained("", 0).parent)
         for folder in shared:
-            _link(folder, run.workspace.root / folder.name)
+            folder.mkdir(exist_ok=True)
+            place = run.workspace.root / folder.name
+            if not place.exists():
+                place.symlink_to(os.path.relpath(folder, place.parent), target_is_directory=True)
         record_recipe(run.workspace, run.recipe.record)
         runs[name] = run
     return runs
@@ -74,12 +76,6 @@ def _same_pretraining(recipe: Recipe, run: Recipe) -> bool:
     """Whether the run's variant starts from weights of the recipe, so that they need not be trained twice."""
     name = run.main_variant.pretraining
     return name is not None and recipe.training_key("pretrain", name) == run.training_key("pretrain", name)
-
-
-def _link(folder: Path, place: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    if not place.exists():
-        place.symlink_to(os.path.relpath(folder, place.parent), target_is_directory=True)
 
 
 def compare(recipe: Recipe, evidence: Evidence, equal_budgets: bool = True) -> dict[str, Any]:

@@ -111,7 +111,10 @@ class _Job:
         self._config = recipe.finetuning_of(self._variant)
         self._start = _start_folder(recipe, workspace, self._variant, which[0])
         self._data = _open_data(recipe, workspace, self._variant)
-        self.tokenizer = _tokenizer(recipe, self._start, self._data)
+        if self._start is None:
+            self.tokenizer = make_tokenizer(recipe, self._data)
+        else:
+            self.tokenizer = TextTokenizer.from_folder(self._start)
         self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)
         start = _plan_start(recipe, self._variant, self._start, self.tokenizer, self._seed)
         self._tuning = _open_tuning(
@@ -217,10 +220,6 @@ def _start_folder(recipe: Recipe, workspace: Workspace, variant: Variant, seed: 
     if not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} is missing; run `mlim pretrain {variant.pretraining} --seed {seed}` first")
     return folder
-
-
-def _tokenizer(recipe: Recipe, start: Path | None, data: TrainingData) -> TextTokenizer:
-    return make_tokenizer(recipe, data) if start is None else TextTokenizer.from_folder(start)
 
 
 def _plan_start(

@@ -1,10 +1,9 @@
 """What the report is made from: the results in a work folder, with those of the runs of experiments."""
 
-from collections.abc import Mapping
 from dataclasses import fields
 
 from mlim.errors import InputError
-from mlim.evaluation.evidence import Evidence, TrainedVariant, read_evidence
+from mlim.evaluation.evidence import read_evidence
 from mlim.experiments import judged_on_test
 from mlim.recipe import Recipe, stored_recipe
 from mlim.report.gather import Gathered, gather_results
@@ -22,18 +21,14 @@ def reported(recipe: Recipe) -> ReportedRecipe:
 def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
     """Read every result that the report shows; a file that exists but cannot be read is an `InputError`."""
     trained = trained_variants(recipe, workspace, _runs(workspace))
-    evidence = _evidence(workspace, trained)
-    points = label_points(recipe, trained, evidence)
-    return gather_results(reported(recipe), workspace, evidence, trained, points)
-
-
-def _evidence(workspace: Workspace, trained: Mapping[str, TrainedVariant]) -> Evidence:
     try:
-        return read_evidence(workspace, trained)
+        evidence = read_evidence(workspace, trained)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{workspace.root}: scores cannot be read ({error}); run the step that wrote them again"
         ) from None
+    points = label_points(recipe, trained, evidence)
+    return gather_results(reported(recipe), workspace, evidence, trained, points)
 
 
 def _runs(workspace: Workspace) -> dict[str, ExperimentRun]:

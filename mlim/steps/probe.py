@@ -88,7 +88,8 @@ def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
             found[NEIGHBOURS_KEY] = _draw_neighbours(recipe, workspace, models[0], items, folder)
             _draw_attention(recipe, models[0], [*items["id"]], "mlm" in losses, folder)
         _track(run, found, folder)
-        summary = {**found, **_about(recipe), **_verdict(found), "run_id": run.id}
+        about = {"row": recipe.main, "pretraining": recipe.main_variant.pretraining, "seeds": list(recipe.seeds)}
+        summary = {**found, **about, **_verdict(found), "run_id": run.id}
         write_json(folder / "summary.json", summary)
     _say(summary, terminal)
     return summary
@@ -103,10 +104,6 @@ def _trained_losses(recipe: Recipe) -> tuple[Sequence[str], str]:
     if (system := recipe.system_of(recipe.main_variant)) != MLIM:
         return (), f"pre-training `{name}` is of system {system.kind}, which hides no text beside a picture"
     return losses, f"pre-training `{name}` was trained on {', '.join(losses)} only"
-
-
-def _about(recipe: Recipe) -> dict[str, Any]:
-    return {"row": recipe.main, "pretraining": recipe.main_variant.pretraining, "seeds": list(recipe.seeds)}
 
 
 def _probed_model(recipe: Recipe, workspace: Workspace, seed: int) -> ProbedModel:

@@ -166,7 +166,7 @@ def _tags(recipe: Recipe, workspace: Workspace, origin: Lineage, metrics: dict[s
         "mlim.scorer": metrics["registered"]["scorer"],
         "mlim.pr_auc": f"{figures['value']:.6f}",
         "mlim.prevalence": f"{metrics['prevalence']:.6f}",
-        "mlim.test_pairs_sha256": _test_pairs_sha256(workspace),
+        "mlim.test_pairs_sha256": str(read_json(workspace.pairs / "summary.json")["test_pairs_sha256"]),
         **{f"mlim.run.{stage}": run_id for stage, run_id in runs.items()},
     }
 
@@ -183,10 +183,6 @@ def _runs(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     summaries = {stage: folder / "summary.json" for stage, folder in folders.items()}
     found = {stage: str(read_json(path).get("run_id", UNKNOWN)) for stage, path in summaries.items() if path.is_file()}
     return {**found, "pipeline": str(read_json(workspace.pipeline)["run_id"])}
-
-
-def _test_pairs_sha256(workspace: Workspace) -> str:
-    return str(read_json(workspace.pairs / "summary.json")["test_pairs_sha256"])
 
 
 def _test_pairs(workspace: Workspace) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
-import torch
 
 from mlim.catalog.description import load_description
 from mlim.catalog.quarantine import QUARANTINE_FILE
@@ -48,7 +47,8 @@ def score_pairs(
     """
     check_out(out, force)
     run = scoring_run(model, recipe, workspace, modality, threshold)
-    counts = score_table(run, PairsTable(pairs), out, _workers(workers, model.device), terminal)
+    wanted = 1 if workers is None and model.device.type != "cpu" else workers
+    counts = score_table(run, PairsTable(pairs), out, processes_for(wanted, WORKERS), terminal)
     summary = {**counts, "model": model.sha256, "threshold": run.threshold, "modality": run.modality}
     terminal.say(
         f"{counts['scored']:,} of {counts['pairs']:,} pairs scored, {counts['matches']:,} of them match"
@@ -130,8 +130,3 @@ def read_reasons(folders: Sequence[Path]) -> dict[str, str]:
             for item, reason in zip(table["id"].to_pylist(), table["reason"].to_pylist(), strict=True):
                 found.setdefault(item, reason)
     return found
-
-
-def _workers(wanted: int | None, device: torch.device) -> int:
-    """How many processes compute; `InputError` for more than this machine can use."""
-    return processes_for(1 if wanted is None and device.type != "cpu" else wanted, WORKERS)

@@ -54,7 +54,7 @@ def size_seeds(
         "power": wanted,
         "level": round(alpha, 6),
         "spread": planned.seeds_spread,
-        "spread_measured": _knows_spread(found),
+        "spread_measured": found is not None and found.seeds_spread is not None,
         "pairs_error": None if found is None else found.pairs_error,
         "seeds": seeds,
         "trainings": len(missing),
@@ -100,10 +100,6 @@ def _measured(evidence: Evidence, recipe: Recipe, other: str) -> Effect | None:
     compared = compare_all(evidence.pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed, alike)
     found = compared[other].minus_first
     return None if found is None or found.why else found
-
-
-def _knows_spread(found: Effect | None) -> bool:
-    return found is not None and found.seeds_spread is not None
 
 
 def _planned(found: Effect | None) -> Effect:

@@ -47,7 +47,9 @@ def stack(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
         stage_run(recipe.record, workspace, STAGE, STAGE, lineage(workspace)) as run,
         atomic_folder(workspace.stack) as folder,
     ):
-        items = _describe(recipe, workspace, catalog, terminal)
+        store = open_items(recipe.loader, workspace)
+        with terminal.progress("measure pictures", len(catalog.ids)) as bar:
+            items = describe(store, catalog.ids, bar)
         features = similarities(items, catalog.attributes, catalog.training_items, catalog.first, catalog.second)
         baselines = score_baselines(catalog.pairs, features, recipe.seed)
         parts = _fit_parts(recipe, catalog, items) if recipe.main_variant.modality == "both" else None
@@ -138,12 +140,6 @@ def _matcher_scores(recipe: Recipe, workspace: Workspace, catalog: _Catalog) -> 
     found = part(scores, modality=recipe.main_variant.modality)
     check_same_pairs(catalog.judged, found, f"the scores of variant `{recipe.main}`", command)
     return scores_of(found)
-
-
-def _describe(recipe: Recipe, workspace: Workspace, catalog: _Catalog, terminal: Terminal) -> Items:
-    store = open_items(recipe.loader, workspace)
-    with terminal.progress("measure pictures", len(catalog.ids)) as bar:
-        return describe(store, catalog.ids, bar)
 
 
 def _fit_parts(recipe: Recipe, catalog: _Catalog, items: Items) -> Parts:

@@ -1,7 +1,7 @@
 """`mlim validate`: check the ingested items with Great Expectations, quarantine the bad ones, compare with last time.
 
-Expectations of single items send an item to quarantine. Expectations of the whole table close the door, unless a person
-accepts what they say (`Acceptance`); then the version is the one that the next delivery is compared with.
+Expectations of single items send an item to quarantine. Those of the whole table reject the data version, unless a
+person accepts what they say (`Acceptance`); then the version is the one that the next delivery is compared with.
 """
 
 import math
@@ -183,7 +183,8 @@ def _judge(
     profile = Profile.of(delivery.measures, accepted)
     drift_findings, drift = _drift(validation, delivery, description, profile, history)
     findings += drift_findings
-    verdict = _verdict(rejected, findings)
+    by_id = {finding.id: finding for finding in findings}
+    verdict = Verdict(rejected.codes, [by_id[identifier] for identifier in rejected.names if identifier is not None])
     complaints = _complaints(delivery, findings, verdict)
     return _Judgement(verdict, findings, profile, drift, complaints, _tokens(delivery, verdict.accepted))
 
@@ -304,13 +305,8 @@ def _drift(
     }
 
 
-def _verdict(rejected: _Rejected, findings: Sequence[Finding]) -> Verdict:
-    by_id = {finding.id: finding for finding in findings}
-    return Verdict(rejected.codes, [by_id[identifier] for identifier in rejected.names if identifier is not None])
-
-
 def _complaints(delivery: _Delivery, findings: Sequence[Finding], verdict: Verdict) -> list[Complaint]:
-    """Why the door stays closed. When no item is left, what the rest of the table looks like is not worth saying."""
+    """Why the version is rejected. When no item is left, what the rest of the table looks like is not worth saying."""
     checked, counts, limit = len(verdict.rejected), verdict.counts(), delivery.limits.max_quarantined_share
     rejected = sum(counts.values())
     failed = [finding for finding in findings if not finding.row_level and not finding.success]
