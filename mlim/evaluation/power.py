@@ -6,7 +6,7 @@ planned for is the measured one, or any other: power "after the fact" is not rep
 (Hoenig and Heisey 2001).
 """
 
-from collections.abc import Callable
+from bisect import bisect_left
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -75,17 +75,13 @@ def needed(found: Effect, pairs: int, alpha: float, effect: float | None = None,
 
 def fewest_seeds(found: Effect, wanted: float, alpha: float, power: float = POWER) -> int | None:
     """Seeds that separate a true difference of `wanted` with `power` at these pairs; None: no number to speak of."""
-    return _first(lambda seeds: power_of(found, wanted, alpha, seeds) >= power, 2, MOST_SEEDS)
 
+    def enough(seeds: int) -> bool:
+        return power_of(found, wanted, alpha, seeds) >= power
 
-def _first(enough: Callable[[int], bool], low: int, high: int) -> int | None:
-    """The smallest number from `low` to `high` that is enough; None when `high` is not. More is never less."""
-    if not enough(high):
+    if not enough(MOST_SEEDS):
         return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return low
+    return 2 + bisect_left(range(2, MOST_SEEDS), True, key=enough)  # power only grows with the seeds
 
 
 def _fewest_times(found: Effect, wanted: float, alpha: float, power: float) -> float | None:
