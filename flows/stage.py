@@ -49,9 +49,9 @@ def run_stage(job: Job, stage: Stage, children: Children, at_once: int) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     if not job.quiet:
         print(f"[{stage.target}]", file=sys.stderr, flush=True)
-    watched = at_once == 1 and not job.quiet and sys.stderr.isatty()  # the child draws its progress bars itself
+    interactive = at_once == 1 and not job.quiet and sys.stderr.isatty()  # the child draws its progress bars itself
     share = {} if at_once == 1 else threads_of_each(at_once)
-    with log.open("wb") as target, children.start(job.command(stage), share, watched) as child:
+    with log.open("wb") as target, children.start(job.command(stage), share, interactive) as child:
         _copy_output(child, target, echo=not job.quiet)
         code = child.wait()
     if _has_server():

@@ -75,7 +75,7 @@ def _sentence(error: Exception) -> str | None:
         return f"{error}; make room on the disk and run the same command again"
     if isinstance(error, OSError) and error.errno in PLACE and error.filename is not None:
         place = error.filename if error.filename2 is None else error.filename2
-        return f"{_shown(place)}: cannot be used ({error.strerror}); check the name and the permissions"
+        return f"{_formatted(place)}: cannot be used ({error.strerror}); check the name and the permissions"
     if system := SYSTEMS.get(_called(error)):
         name, advice = system
         said = next(iter(str(error).strip().splitlines()), "")
@@ -86,7 +86,7 @@ def _sentence(error: Exception) -> str | None:
     return None
 
 
-def _shown(name: object) -> str:
+def _formatted(name: object) -> str:
     """A path as it was given, cut where it is too long for a line."""
     text = str(name)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}... ({len(text)} characters)"

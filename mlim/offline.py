@@ -60,10 +60,10 @@ def sign(workspace: Workspace, stage: str, name: str, origin: Lineage) -> None:
 
 def _declared(origin: Lineage) -> Lineage:
     """A copy of the code without its repository knows no commit; whoever made the copy says it in MLIM_COMMIT."""
-    told = os.environ.get(COMMIT_VARIABLE, "")
-    if not told or origin.commit != UNKNOWN:
+    declared = os.environ.get(COMMIT_VARIABLE, "")
+    if not declared or origin.commit != UNKNOWN:
         return origin
-    return replace(origin, commit=told.removesuffix(DIRTY), dirty=told.endswith(DIRTY))
+    return replace(origin, commit=declared.removesuffix(DIRTY), dirty=declared.endswith(DIRTY))
 
 
 def check_recorded(workspace: Workspace, variant: str, start: str | None, seed: int) -> None:

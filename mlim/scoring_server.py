@@ -119,8 +119,10 @@ async def unreadable(request: object, error: Exception) -> Any:
     """400 for a request that MLflow's parsing stumbles over."""
     from starlette.responses import JSONResponse
 
-    told = "it is nested too deeply" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}"[:300]
-    content = {"error_code": "BAD_REQUEST", "message": f"the request cannot be read: {told}"}
+    reason = (
+        "it is nested too deeply" if isinstance(error, RecursionError) else f"{type(error).__name__}: {error}"[:300]
+    )
+    content = {"error_code": "BAD_REQUEST", "message": f"the request cannot be read: {reason}"}
     return JSONResponse(content, status_code=int(HTTPStatus.BAD_REQUEST))
 
 

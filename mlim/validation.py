@@ -125,8 +125,8 @@ class Finding:
     def complaint(self) -> str:
         """One sentence: what is wrong, which expectation says so, observed against its limits, what to do."""
         name = f"{self.suite}: {self.expectation}" + (f" of {self.column}" if self.column else "")
-        limits = ", ".join(f"{key} {_shown(value)}" for key, value in self.limits.items())
-        observed = f"{self.unexpected} rows differ" if self.row_level else f"observed {_shown(self.observed)}"
+        limits = ", ".join(f"{key} {_formatted(value)}" for key, value in self.limits.items())
+        observed = f"{self.unexpected} rows differ" if self.row_level else f"observed {_formatted(self.observed)}"
         return f"{self.problem} ({name}; {observed}{f'; expected {limits}' if limits else ''}); {self.advice}"
 
 
@@ -351,7 +351,7 @@ def _raised(info: Mapping[str, Any]) -> str:
     return next((str(entry["exception_message"]) for entry in nested if entry.get("exception_message")), "no result")
 
 
-def _shown(value: Any) -> str:
+def _formatted(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 

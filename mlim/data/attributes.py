@@ -29,11 +29,11 @@ class DecidingValues:
         An attribute of fewer than two classes is left out; None when no attribute is left.
         """
         columns = [_classes(column) for column in numbers.T]
-        told = [column for column in columns if column.max(initial=0) > 0]
-        if not told:
+        with_classes = [column for column in columns if column.max(initial=0) > 0]
+        if not with_classes:
             return None
-        rows = np.column_stack(told).tolist()
-        return cls(dict(zip(items, rows, strict=True)), [int(column.max()) + 1 for column in told])
+        rows = np.column_stack(with_classes).tolist()
+        return cls(dict(zip(items, rows, strict=True)), [int(column.max()) + 1 for column in with_classes])
 
     def classes_of(self, items: Sequence[str]) -> torch.Tensor:
         """The classes (items, A), long."""

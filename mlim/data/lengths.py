@@ -28,7 +28,7 @@ class TokenCut:
     max_tokens_for_95_percent: int
 
     @classmethod
-    def told(cls, summary: Mapping[str, Any]) -> Self | None:
+    def of(cls, summary: Mapping[str, Any]) -> Self | None:
         """What the summary of `mlim validate` says of it; None where it was not measured."""
         tokens = summary.get("tokens", {})
         return None if "texts" not in tokens else cls(**tokens)

@@ -69,8 +69,8 @@ def _pairs(rows: Iterable[Row]) -> Iterable[_Pair]:
         families[row["family"]].append(row)
     for members in families.values():
         for first, second in combinations(members, 2):
-            told = [_readings(row) for row in (first, second)]
-            sizes, patterns = (tuple(sorted(values, key=str)) for values in zip(*told, strict=True))
+            readings = [_readings(row) for row in (first, second)]
+            sizes, patterns = (tuple(sorted(values, key=str)) for values in zip(*readings, strict=True))
             yield _Pair(sizes, patterns, first["pattern"] == second["pattern"], first["size"] == second["size"])
 
 
@@ -80,10 +80,10 @@ def _readings(row: Row) -> tuple[str | None, str | None]:
     return read_size(texts), read_pattern(texts)
 
 
-def _share_given(told: Sequence[Cell], same: Sequence[bool]) -> NDArray[np.float64]:
+def _share_given(cells: Sequence[Cell], same: Sequence[bool]) -> NDArray[np.float64]:
     """For every pair, the share of equal values among all pairs whose texts tell the same two."""
     outcomes: dict[Cell, list[bool]] = defaultdict(list)
-    for cell, equal in zip(told, same, strict=True):
+    for cell, equal in zip(cells, same, strict=True):
         outcomes[cell].append(equal)
     shares = {cell: float(np.mean(equal)) for cell, equal in outcomes.items()}
-    return np.array([shares[cell] for cell in told])
+    return np.array([shares[cell] for cell in cells])

@@ -155,10 +155,10 @@ def _budgets(variant: TrainedVariant, seed: int) -> tuple[set[int], set[int]]:
     start = variant.pretraining
     before = {} if start is None else _json(variant.workspace.pretrained(start, seed) / SUMMARY)
     after = _json(variant.workspace.finetuned(variant.name, seed) / SUMMARY)
-    return _told(before, "samples_seen"), _told(after, "pairs_seen")
+    return _budget(before, "samples_seen"), _budget(after, "pairs_seen")
 
 
-def _told(summary: Mapping[str, Any], key: str) -> set[int]:
+def _budget(summary: Mapping[str, Any], key: str) -> set[int]:
     return {int(summary[key])} if key in summary else set()
 
 

@@ -276,6 +276,6 @@ def _probed(part: Part, found: Mapping[str, Any], p_for: float, p_against: float
     by_seed, spread = tuple(found.get("by_seed", (value,))), found.get("seeds_spread")
     effect = None
     if found.keys() >= set(ERRORS):
-        told = {name: found[name] for name in ("value", "low", "high", "p_value", *ERRORS)}
-        effect = Effect(**told, seeds_spread=spread, by_seed=by_seed)
+        figures = {name: found[name] for name in ("value", "low", "high", "p_value", *ERRORS)}
+        effect = Effect(**figures, seeds_spread=spread, by_seed=by_seed)
     return Measured(part, value, low, high, p_for, p_against, by_seed, spread, effect, size=size)

@@ -205,8 +205,8 @@ def _drawn_families(families: Families, samples: int, generator: np.random.Gener
     known, numbered = np.unique(families, return_inverse=True)
     first, second = numbered.reshape(families.shape).T
     counts = draw_units(known.size, samples, generator)
-    crossing = (first != second)[:, None]
-    return np.asarray(np.where(crossing, counts[first] * counts[second], counts[first]))
+    across = (first != second)[:, None]
+    return np.asarray(np.where(across, counts[first] * counts[second], counts[first]))
 
 
 def _with_shares(weights: Weights, labels: Labels) -> Weights:
@@ -283,11 +283,11 @@ def _spread(of_seeds: Scores, pooled: Spread | None) -> Spread | None:
 
 def satterthwaite(*parts: tuple[float, float]) -> float:
     """Degrees of freedom of a sum of variances, each given with its own (Satterthwaite 1946)."""
-    told = [(variance, freedom) for variance, freedom in parts if variance > 0]
-    if not told:
+    known = [(variance, freedom) for variance, freedom in parts if variance > 0]
+    if not known:
         return max(1.0, *(freedom for _, freedom in parts))
-    total = sum(variance for variance, _ in told)
-    return float(total**2 / sum(variance**2 / freedom for variance, freedom in told))
+    total = sum(variance for variance, _ in known)
+    return float(total**2 / sum(variance**2 / freedom for variance, freedom in known))
 
 
 def t_test(value: float, error: float, freedom: float, confidence: float) -> tuple[float, float, float]:

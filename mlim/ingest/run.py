@@ -84,8 +84,8 @@ class ScreenedRows:
         if not self.count:
             self.failure = InputError(f"{self.where}: the source has no rows; it needs at least one")
         elif self.source.state() != before:
-            told = "the source changed while it was read; run `mlim ingest` again when it is complete"
-            self.failure = InputError(f"{self.where}: {told}")
+            problem = "the source changed while it was read; run `mlim ingest` again when it is complete"
+            self.failure = InputError(f"{self.where}: {problem}")
 
     def check_whole(self) -> None:
         """The error that ended the rows too early, or says that there was none or the source changed meanwhile."""
@@ -257,9 +257,9 @@ def check_share(counts: Mapping[str, Any], limit: float, folder: Path, kept: Pat
     bad, total = sum(counts["quarantined"].values()), counts["rows_in"]
     if not too_many(bad, total, limit):
         return
-    told = (
+    problem = (
         f"{bad} of {total} rows ({bad / max(total, 1):.1%}) were quarantined, more than ingest.max_quarantined_share "
         f"({limit:.1%}): {describe_reasons(counts['quarantined'])}; every row and its reason is in {kept}. "
         "Mend the source, or raise the limit with --set ingest.max_quarantined_share=SHARE"
     )
-    raise DataError("\n".join((told, *first_rejected(folder / QUARANTINE_FILE))))
+    raise DataError("\n".join((problem, *first_rejected(folder / QUARANTINE_FILE))))

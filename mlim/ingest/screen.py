@@ -71,8 +71,8 @@ def screen_rows(
         digest = hashlib.blake2b(row.id.encode(), digest_size=DIGEST_BYTES).digest()
         repeated = digest in seen and row.rejection is None
         seen.add(digest)
-        told = f"an earlier row already has the id {row.id}; give one of them another"
-        yield replace(row, rejection=Rejection(DUPLICATE_ID, told)) if repeated else row
+        detail = f"an earlier row already has the id {row.id}; give one of them another"
+        yield replace(row, rejection=Rejection(DUPLICATE_ID, detail)) if repeated else row
 
 
 class _Spellings:

@@ -97,7 +97,7 @@ class MlimConfig(Inputs):
 def layer_strides(strides: Sequence[int], layers: int) -> list[int]:
     """The stride of every layer: `strides` in order, and 1 for each of the remaining, blending layers.
 
-    The blending layers are dealt to the enlargements from the last (finest) to the first, as the transformer has
+    The blending layers are assigned to the enlargements from the last (finest) to the first, as the transformer has
     already blended the patches themselves; when there are more of them than enlargements, the dealing starts again.
     """
     blends = [0] * len(strides)

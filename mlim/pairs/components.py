@@ -26,6 +26,6 @@ def find_components(items: pd.DataFrame, pairs: pd.DataFrame, near_links: Places
 def _to_first(values: pd.Series) -> Places:
     """Links (n, 2) from each position with a value to the first one with the same."""
     number = pd.factorize(values)[0]
-    told = np.flatnonzero(number >= 0)
-    _, first = np.unique(number[told], return_index=True)
-    return np.column_stack([told, told[first][number[told]]])
+    with_value = np.flatnonzero(number >= 0)
+    _, first = np.unique(number[with_value], return_index=True)
+    return np.column_stack([with_value, with_value[first][number[with_value]]])

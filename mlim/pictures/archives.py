@@ -13,7 +13,7 @@ from mlim.errors import InputError, MlimError
 from mlim.pictures.base import EMPTY_IMAGE, MISSING_IMAGE, OUTSIDE_FOLDER, TOO_MANY_BYTES
 from mlim.pictures.members import (
     ARCHIVE_SUFFIXES,
-    UNTOLD,
+    NO_ENCODING,
     BrokenMemberError,
     Index,
     Member,
@@ -52,7 +52,7 @@ class Archive:
     @cached_property
     def names(self) -> Names:
         """The members' names, to find one that is like one that is not there."""
-        return Names.of(name for name in self.index if not name.startswith(UNTOLD))
+        return Names.of(name for name in self.index if not name.startswith(NO_ENCODING))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class ArchivePictures:
                 MISSING_IMAGE, f"{shown!r} is in none of the {len(self._archives)} archives{self._hint(name)}"
             )
         if len(found) > 1:
-            raise RejectedError(AMBIGUOUS_IMAGE, f"{shown} {_told_twice([archive for archive, _ in found])}")
+            raise RejectedError(AMBIGUOUS_IMAGE, f"{shown} {_ambiguous([archive for archive, _ in found])}")
         return found[0]
 
     def _hint(self, name: str) -> str:
@@ -165,7 +165,7 @@ def _open_archive(stamp: Stamp) -> Archive:
     return Archive(stamp, index_archive(stamp.path))
 
 
-def _told_twice(archives: Sequence[Archive]) -> str:
+def _ambiguous(archives: Sequence[Archive]) -> str:
     first, second = (archive.stamp.path.name for archive in archives[:2])
     if first == second:
         return f"may be either of two members of {first} whose names say no encoding; pack it again with UTF-8 names"

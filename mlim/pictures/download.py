@@ -165,7 +165,7 @@ class _Downloader:
                 return
             url = target
         raise RejectedError(
-            TOO_MANY_REDIRECTS, f"{_shown(reference)} redirects more than {self.settings.redirects} times"
+            TOO_MANY_REDIRECTS, f"{_short(reference)} redirects more than {self.settings.redirects} times"
         )
 
     def _headers_for(self, url: URL, first: URL) -> Mapping[str, str]:
@@ -180,7 +180,7 @@ class _Downloader:
                 return await self._hop(url, reference, headers)
         except TimeoutError:
             limit = self.settings.timeout_seconds
-            raise RejectedError(TIMEOUT, f"{_shown(reference)} did not give a picture within {limit:g} s") from None
+            raise RejectedError(TIMEOUT, f"{_short(reference)} did not give a picture within {limit:g} s") from None
 
     async def _hop(self, url: URL, reference: str, headers: Mapping[str, str]) -> URL | None:
         """Ask one address: where it redirects to, or None when its picture is in the cache."""
@@ -192,13 +192,13 @@ class _Downloader:
                 await self._save(response, reference)
                 return None
         except aiohttp.ClientConnectorCertificateError:
-            raise RejectedError(UNREACHABLE, f"{_shown(reference)}: the server's certificate is not trusted") from None
+            raise RejectedError(UNREACHABLE, f"{_short(reference)}: the server's certificate is not trusted") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError) as error:
-            raise _TryAgainError(UNREACHABLE, f"{_shown(reference)} cannot be fetched: {_why(error)}") from None
+            raise _TryAgainError(UNREACHABLE, f"{_short(reference)} cannot be fetched: {_why(error)}") from None
         except aiohttp.InvalidURL:
-            raise RejectedError(UNSUPPORTED_ADDRESS, f"{_shown(reference)} is no usable address") from None
+            raise RejectedError(UNSUPPORTED_ADDRESS, f"{_short(reference)} is no usable address") from None
         except aiohttp.ClientError:
-            raise RejectedError(UNREACHABLE, f"{_shown(reference)}: the server does not speak proper HTTP") from None
+            raise RejectedError(UNREACHABLE, f"{_short(reference)}: the server does not speak proper HTTP") from None
 
     def _check_literal(self, url: URL) -> None:
         """An address that is written as numbers never reaches the resolver; check it here."""
@@ -210,7 +210,7 @@ class _Downloader:
         status = response.status
         if status == HTTPStatus.OK:
             return
-        detail = f"{_shown(reference)} answered with HTTP status {status}"
+        detail = f"{_short(reference)} answered with HTTP status {status}"
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise _TryAgainError(HTTP_STATUS, detail, _retry_after(response))
         raise RejectedError(HTTP_STATUS, detail)
@@ -231,15 +231,15 @@ class _Downloader:
             _check_start(start, reference, ended=True)
 
     def _reject_size(self, reference: str, what: str) -> None:
-        raise RejectedError(TOO_MANY_BYTES, f"{_shown(reference)} {what}; the limit is {self.max_bytes}")
+        raise RejectedError(TOO_MANY_BYTES, f"{_short(reference)} {what}; the limit is {self.max_bytes}")
 
 
 def _check_start(start: bytes, reference: str, ended: bool) -> None:
     """Reject what does not begin like a picture, as soon as enough bytes are there to tell."""
     if ended and not start:
-        raise RejectedError(EMPTY_IMAGE, f"{_shown(reference)} gave 0 bytes")
+        raise RejectedError(EMPTY_IMAGE, f"{_short(reference)} gave 0 bytes")
     if (ended or len(start) >= SNIFFED_BYTES) and picture_format(start) is None:
-        raise RejectedError(NOT_AN_IMAGE, f"{_shown(reference)} gave something that is no picture (a web page?)")
+        raise RejectedError(NOT_AN_IMAGE, f"{_short(reference)} gave something that is no picture (a web page?)")
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:
@@ -256,5 +256,5 @@ def _why(error: Exception) -> str:
     return os.strerror(number) if isinstance(number, int) and number > 0 else "the connection was lost"
 
 
-def _shown(reference: str) -> str:
+def _short(reference: str) -> str:
     return reference[:SHOWN_CHARACTERS]

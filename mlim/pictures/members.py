@@ -40,7 +40,7 @@ ZIP_EXTRA, ZIP_UNICODE_PATH_START = struct.Struct("<HH"), struct.Struct("<BL")
 MAC_EXTRAS = "__MACOSX/"  # what macOS keeps of a file beside its content
 # Of systems before Unicode: zips and tars do not tell which one their names are in. The first has a letter for any byte
 CODE_PAGES = ("cp437", "cp850", "cp1252", "cp852", "cp1250", "cp866", "cp1251", "cp932", "cp936", "cp949", "cp950")
-UNTOLD = "\0"  # stands before a name that is no UTF-8, read in the first code page; no safe name has it
+NO_ENCODING = "\0"  # stands before a name that is no UTF-8, read in the first code page; no safe name has it
 UNIX_MODE_SHIFT = 16  # a zip member's Unix mode is the high half of external_attr
 RAW_DEFLATE = -zlib.MAX_WBITS
 
@@ -197,7 +197,7 @@ def _index_zip(path: Path) -> Index:
 def keys_in_code_pages(name: str) -> Sequence[str]:
     """The keys that an index may have for a safe name which the archive holds in a code page that it does not tell."""
     found = dict.fromkeys(safe_name(raw.decode(CODE_PAGES[0])) for raw in _in_code_pages(name))
-    return [f"{UNTOLD}{key}" for key in found if key]
+    return [f"{NO_ENCODING}{key}" for key in found if key]
 
 
 def _in_code_pages(name: str) -> Iterator[bytes]:
@@ -212,7 +212,7 @@ def _key(raw: bytes) -> str | None:
         return safe_name(raw.decode())
     except UnicodeDecodeError:
         name = safe_name(raw.decode(CODE_PAGES[0]))
-        return f"{UNTOLD}{name}" if name else None
+        return f"{NO_ENCODING}{name}" if name else None
 
 
 def _zip_key(info: zipfile.ZipInfo) -> str | None:
@@ -220,8 +220,8 @@ def _zip_key(info: zipfile.ZipInfo) -> str | None:
     if info.flag_bits & ZIP_UTF8_FLAG:
         return safe_name(info.orig_filename)
     raw = info.orig_filename.encode(CODE_PAGES[0])
-    told = _unicode_path(info.extra, zlib.crc32(raw))
-    return safe_name(told) if told else _key(raw)
+    unicode_name = _unicode_path(info.extra, zlib.crc32(raw))
+    return safe_name(unicode_name) if unicode_name else _key(raw)
 
 
 def _unicode_path(extra: bytes, checksum: int) -> str | None:

@@ -96,7 +96,7 @@ class ParquetImages:
         place = self._place(reference)
         if place is None:
             return None
-        with _told(place.path):
+        with _rejecting(place.path):
             layout = self._reader.layout(place.path, self.column)
         group = bisect.bisect_right(layout.starts, place.row) - 1
         if group < 0 or not layout.may_hold_paths[group]:
@@ -104,7 +104,7 @@ class ParquetImages:
         return _path_in(self._value(place, reference))
 
     def _value(self, place: _Place, reference: str) -> Any:
-        with _told(place.path):
+        with _rejecting(place.path):
             if not 0 <= place.row < self._reader.layout(place.path, self.column).rows:
                 raise RejectedError(MISSING_IMAGE, f"{reference}: the file has no such row")
             return _chosen(self._reader.value(place.path, self.column, place.row), place.number)
@@ -140,11 +140,11 @@ class ParquetImages:
             ]
             if sizes:
                 _, path, number = max(sizes)
-                with _told(path):
+                with _rejecting(path):
                     self._reader.prepare(path, self.column, number)
 
     def _layout(self, path: Path) -> Layout:
-        with _told(path):
+        with _rejecting(path):
             return self._reader.layout(path, self.column)
 
 
@@ -163,7 +163,7 @@ def _path_in(value: Any) -> str | None:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _rejecting(path: Path) -> Iterator[None]:
     """What reading a file raises, as a rejection; too little memory is the caller's to tell."""
     try:
         yield

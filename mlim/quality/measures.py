@@ -51,14 +51,14 @@ class Chunk:
 class Measures:
     """One value per item and column, in the order of the manifest (`columns`; all (items,)).
 
-    `categories` are the names behind the codes of the column category, `sources` those behind source; `ledger_items` is
-    how many lines of the row log name an item.
+    `categories` are the names behind the codes of the column category, `sources` those behind source; `row_log_items`
+    is how many lines of the row log name an item.
     """
 
     columns: Mapping[str, Column]
     categories: Sequence[str | None]
     sources: Sequence[str | None]
-    ledger_items: int
+    row_log_items: int
 
     def __len__(self) -> int:
         return len(self.columns["row"])
@@ -94,7 +94,7 @@ def measure_items(folder: Path, chunks: Sequence[Chunk]) -> Measures:
         measured = {
             **_measure(table),
             "category": categories.codes(table["category"]),
-            "in_ledger": _agreement(table, known, chunk),
+            "in_row_log": _agreement(table, known, chunk),
             "source": _padded(sources.codes(known["source"]), len(table)),
             "row": _padded(known["row"].to_numpy(), len(table)),
         }

@@ -105,15 +105,15 @@ def _close(pictures: _Pictures, places: Links, bits: Links) -> Iterator[Links]:
         yield from _neighbours(pictures, places, np.zeros(len(places), dtype=np.uint64))
         return
     hashes, count = pictures.hashes[places], pictures.distance + EQUAL_BANDS
-    telling = _telling(hashes, bits)
-    if len(telling) < count:
+    informative = _informative_bits(hashes, bits)
+    if len(informative) < count:
         yield from _close_in_levels(pictures, places)
         return
-    bands = [telling[band::count] for band in range(count)]
+    bands = [informative[band::count] for band in range(count)]
     for equal in combinations(bands, EQUAL_BANDS):
         fixed = np.concatenate(equal)
         mask = np.bitwise_or.reduce(np.uint64(1) << fixed.astype(np.uint64))
-        yield from _close_in_buckets(pictures, places, hashes & mask, np.setdiff1d(telling, fixed))
+        yield from _close_in_buckets(pictures, places, hashes & mask, np.setdiff1d(informative, fixed))
 
 
 def _close_in_levels(pictures: _Pictures, places: Links) -> Iterator[Links]:
@@ -125,8 +125,8 @@ def _close_in_levels(pictures: _Pictures, places: Links) -> Iterator[Links]:
         yield from _neighbours(pictures, places[order], keys[order])
 
 
-def _telling(hashes: Hashes, bits: Links) -> Links:
-    """The bits in which the hashes differ, those that tell most first: dealt in turn, no band is background alone."""
+def _informative_bits(hashes: Hashes, bits: Links) -> Links:
+    """The bits in which the hashes differ, the most informative first: divided in turn, no band is background alone."""
     shares = np.array([(hashes >> bit & np.uint64(1)).mean() for bit in bits.astype(np.uint64)])
     order = np.argsort(np.abs(shares - EVEN), kind="stable")
     return bits[order][(shares[order] > 0) & (shares[order] < 1)]

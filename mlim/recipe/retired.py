@@ -1,4 +1,4 @@
-"""Keys of recipes that earlier versions had: a file that holds one is read, and the person who wrote it is told."""
+"""Keys of recipes of earlier versions: a file that has one is read, with a warning for its author."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final

@@ -72,7 +72,7 @@ def load_recipe(
 ) -> Recipe:
     """A recipe by name or YAML file with `a.b=c` assignments applied; `InputError` lists every problem.
 
-    `warn` is told about keys of earlier versions.
+    `warn` is called with a sentence about each key of earlier versions.
     """
     resolved = resolve(name_or_file, assignments)
     if warn is not None:

@@ -67,8 +67,8 @@ class ComputeConfig(Config):
 
     processes: PositiveInt | Literal["auto"] = Field(
         default="auto",
-        description="training processes on this machine, one for each device; auto: as many CUDA devices as a batch "
-        "can be dealt evenly to, else one",
+        description="training processes on this machine, one for each device; auto: as many CUDA devices as "
+        "divide a batch evenly, else one",
     )
     side_by_side: PositiveInt = Field(
         default=2,

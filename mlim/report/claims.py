@@ -40,7 +40,7 @@ TABLE_NOTE: Final = (
 
 
 @dataclass(frozen=True)
-class Told:
+class DescribedClaim:
     """A claim as it is shown: JSON-able, so that `mlim results` can write it without the scores."""
 
     key: str
@@ -57,14 +57,14 @@ class Told:
     effects: tuple[Mapping[str, Any], ...]
 
 
-def tell(recipe: ReportedRecipe, gathered: Gathered) -> tuple[Told, ...]:
+def describe_claims(recipe: ReportedRecipe, gathered: Gathered) -> tuple[DescribedClaim, ...]:
     """Every claim with its verdict, in words and numbers."""
-    return tuple(_told(recipe, gathered, judged) for judged in gathered.claims)
+    return tuple(_described(recipe, gathered, judged) for judged in gathered.claims)
 
 
-def _told(recipe: ReportedRecipe, gathered: Gathered, judged: Judged) -> Told:
+def _described(recipe: ReportedRecipe, gathered: Gathered, judged: Judged) -> DescribedClaim:
     claim, weakest = judged.claim, judged.weakest
-    return Told(
+    return DescribedClaim(
         key=claim.key,
         claim=claim.sentence,
         source=claim.source,
@@ -205,18 +205,18 @@ def _effect(judged: Judged, measured: Measured) -> dict[str, Any]:
 def claims_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     """Which of the paper's claims these results support."""
     title = "The paper's claims"
-    told = tell(recipe, gathered)
-    measured = [each for each in told if each.verdict != "not measured"]
+    claims = describe_claims(recipe, gathered)
+    measured = [each for each in claims if each.verdict != "not measured"]
     if not measured:
         missing = "No claim can be judged yet: run `mlim ablate` and `mlim probe`."
         return Section("claims", title, "", missing=missing)
-    found = {verdict: sum(each.verdict == verdict for each in told) for verdict in TONES}
+    found = {verdict: sum(each.verdict == verdict for each in claims) for verdict in TONES}
     tally = ", ".join(f"{number} {verdict}" for verdict, number in found.items() if number)
     lead = (
-        f"Of {len(told)} claims, {tally}. Sentences below name data, size and number of seeds: they speak of these "
+        f"Of {len(claims)} claims, {tally}. Sentences below name data, size and number of seeds: they speak of these "
         "runs only."
     )
-    plots = [*_forest(told, gathered.reference.margin), *variant_curves_plot(recipe, gathered)]
+    plots = [*_forest(claims, gathered.reference.margin), *variant_curves_plot(recipe, gathered)]
     words = Sentences("In words", (*(each.sentence for each in measured), *pooled_words(recipe, gathered)))
     blocks: list[Block] = [*plots, claims_table(measured), words]
     return Section("claims", title, lead, tuple(blocks))
@@ -248,23 +248,23 @@ def _labels(recipe: ReportedRecipe, variants: Iterable[Hashable]) -> str:
     return ", ".join(f"“{variant_label(recipe, str(variant))}”" for variant in variants)
 
 
-def claims_table(told: Sequence[Told]) -> Table:
+def claims_table(claims: Sequence[DescribedClaim]) -> Table:
     """One line for each claim."""
     rows = tuple(
         (each.claim, each.source, each.verdict, each.difference, each.p_value, each.seeds, each.needed, each.paper)
-        for each in told
+        for each in claims
     )
-    tones = tuple(TONES[each.verdict] for each in told)
+    tones = tuple(TONES[each.verdict] for each in claims)
     return Table("Claims and verdicts", HEADER, rows, note=TABLE_NOTE, text_columns=3, tones=tones)
 
 
-def effects_table(told: Sequence[Told]) -> pd.DataFrame:
+def effects_table(claims: Sequence[DescribedClaim]) -> pd.DataFrame:
     """The lines of the forest plot, as `draw_forest` takes them."""
-    return pd.DataFrame([effect for each in told for effect in each.effects])
+    return pd.DataFrame([effect for each in claims for effect in each.effects])
 
 
-def _forest(told: Sequence[Told], margin: float) -> list[Block]:
-    rows = effects_table(told)
+def _forest(claims: Sequence[DescribedClaim], margin: float) -> list[Block]:
+    rows = effects_table(claims)
     if rows.empty:
         return []
     note = (
@@ -281,7 +281,7 @@ def unshown_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
 
 def unshown(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
     """Sentences on what is missing: claims without a measurement, seeds, size, other data."""
-    left = [each.sentence for each in tell(recipe, gathered) if each.verdict == "not measured"]
+    left = [each.sentence for each in describe_claims(recipe, gathered) if each.verdict == "not measured"]
     unused = [f"Left out: {reason}." for reason in gathered.evidence.left_out]
     return [
         *_few_seeds(recipe, gathered),

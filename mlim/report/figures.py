@@ -376,8 +376,8 @@ def _effect_label(row: Mapping[Any, Any]) -> str:
 
 def _lowest(curves: Mapping[str, pd.DataFrame], prevalence: float) -> float:
     """Where the precision axis starts; the first few pairs of a ranking may lie below it."""
-    settled = [curve.loc[curve["recall"] > MARGIN, "precision"].min() for curve in curves.values()]
-    return max(0.0, float(np.nanmin([prevalence, *settled])) - MARGIN)
+    lowest = [curve.loc[curve["recall"] > MARGIN, "precision"].min() for curve in curves.values()]
+    return max(0.0, float(np.nanmin([prevalence, *lowest])) - MARGIN)
 
 
 def _measured(history: pd.DataFrame, loss: str) -> bool:

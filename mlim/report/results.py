@@ -18,7 +18,7 @@ from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, read_json, write_json
 from mlim.recipe.tracking import TrackingConfig
 from mlim.references import load_reference
-from mlim.report.claims import pooled_words, tell, unshown
+from mlim.report.claims import describe_claims, pooled_words, unshown
 from mlim.report.figures import draw_forest, draw_label_curves
 from mlim.report.gather import Gathered
 from mlim.report.kit import formats
@@ -103,7 +103,7 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         "baselines": [_plain(score) for score in baseline_scores(gathered.metrics).values()],
         "registered": (metrics.get("registered") or {}).get("scorer"),
         "scorers": [_plain(score) for score in combined],
-        "claims": [_plain(told) for told in tell(recipe, gathered)],
+        "claims": [_plain(claim) for claim in describe_claims(recipe, gathered)],
         CURVE: [point.plain() for point in gathered.label_curve],
         "pooled": pooled_words(recipe, gathered),
         "unshown": unshown(recipe, gathered),

@@ -79,8 +79,8 @@ class DelimitedFile:
         try:
             yield from reader
         except LostQuoteError as lost:
-            told = f"{self.text.path}: a quote that opens in line {lost.number} is never closed; mend it"
-            raise InputError(told) from None
+            problem = f"{self.text.path}: a quote that opens in line {lost.number} is never closed; mend it"
+            raise InputError(problem) from None
 
     def _header(self, reader: RecordReader) -> "_Header":
         """The first line that is not blank, after which the reader knows how many cells a row has."""

@@ -251,8 +251,8 @@ class RecordReader:
             yield block.first, block.last, cells
         else:
             where = lines_named(block.first, block.last)
-            told = f"{where}: {len(cells)} cells, but a row has {self.width}; check the double quotes"
-            yield block.first, block.last, Rejection(BROKEN_LINE, told)
+            detail = f"{where}: {len(cells)} cells, but a row has {self.width}; check the double quotes"
+            yield block.first, block.last, Rejection(BROKEN_LINE, detail)
 
     def _reads_as_sentences(self, cells: Sequence[str]) -> bool:
         """Whether each delimiter inside the cells of several lines is followed by a blank."""
@@ -261,16 +261,16 @@ class RecordReader:
 
     def _apart(self, block: _Block, opened: str) -> Iterator[tuple[int, int, Record]]:
         """The lines of a block as rows; the two that hold the stray quotes are rejected."""
-        told = (
+        detail = (
             f"a quote opens before {opened[1 : SHOWN_CHARACTERS + 1]!r} in line {block.first} and closes in line "
             f"{block.last}, but these lines look like rows; take stray quotes out, or write cells that hold a quote as "
             '"..." with each quote inside doubled'
         )
-        yield block.first, block.first, Rejection(BROKEN_LINE, f"line {block.first}: {told}")
+        yield block.first, block.first, Rejection(BROKEN_LINE, f"line {block.first}: {detail}")
         for number, line in enumerate(block.lines[1:-1], start=block.first + 1):
             text = line.rstrip(LINE_END)
             yield number, number, self._single(text, number) if text else []
-        yield block.last, block.last, Rejection(BROKEN_LINE, f"line {block.last}: {told}")
+        yield block.last, block.last, Rejection(BROKEN_LINE, f"line {block.last}: {detail}")
 
 
 def lines_named(start: int, end: int) -> str:

@@ -176,13 +176,13 @@ def _checked(path: Path, package: Package) -> dict[str, bytes]:
 
 def _glyphs(contents: Contents) -> list[Glyph]:
     """Every emoji that all vendors draw, in the order of their codes."""
-    told = {_plain(each["hexcode"]): each for each in _json(contents, WORDS_FILE)}
+    words = {_plain(each["hexcode"]): each for each in _json(contents, WORDS_FILE)}
     drawn = [set(_drawings(members, package)) for package, members in contents.items()]
     listed = _json(contents, LIST_FILE)
     glyphs = (
-        _glyph(code, base, told[base])
+        _glyph(code, base, words[base])
         for base, code in chain.from_iterable(map(_codes, listed))
-        if code in told and all(code in codes for codes in drawn)
+        if code in words and all(code in codes for codes in drawn)
     )
     return sorted(glyphs, key=lambda glyph: (glyph.base, glyph.code))
 
@@ -200,10 +200,12 @@ def _codes(emoji: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield base, _plain(variation["unified"])
 
 
-def _glyph(code: str, base: str, told: Mapping[str, Any]) -> Glyph:
+def _glyph(code: str, base: str, words: Mapping[str, Any]) -> Glyph:
     tones = " and ".join(TONES[part] for part in code.split("-") if part in TONES)
-    tags = ", ".join(dict.fromkeys(filter(None, map(str.strip, f"{told['tags']},{told['openmoji_tags']}".split(",")))))
-    return Glyph(code, _family(base), tones, told["annotation"], told["group"], told["subgroups"], tags)
+    tags = ", ".join(
+        dict.fromkeys(filter(None, map(str.strip, f"{words['tags']},{words['openmoji_tags']}".split(","))))
+    )
+    return Glyph(code, _family(base), tones, words["annotation"], words["group"], words["subgroups"], tags)
 
 
 def _family(base: str) -> str:
@@ -241,8 +243,8 @@ def _write(folder: Path, glyphs: Sequence[Glyph], contents: Contents, terminal: 
 
 def _row(glyph: Glyph, vendor: str) -> dict[str, str]:
     name = f"{vendor}-{glyph.code.lower()}"
-    told = {"name": glyph.name, "tags": glyph.tags, "tone": glyph.tone}
-    shown = {column: "" if _left_out(name, column) else value for column, value in told.items()}
+    named = {"name": glyph.name, "tags": glyph.tags, "tone": glyph.tone}
+    shown = {column: "" if _left_out(name, column) else value for column, value in named.items()}
     return {
         "id": name,
         "image": f"images/{vendor}/{glyph.code.lower()}.png",

@@ -283,8 +283,8 @@ def _references(array: Any, place: _Place) -> list[str]:
     data, paths = array.field(names.index(BYTES)), array.field(names.index(PATH))
     there = _valid(array)
     ranges = _range_references(data, there & _valid(data), place)
-    told = [path if own else None for own, path in zip(there, paths.to_pylist(), strict=True)]
-    return [span or path for span, path in zip(ranges, _path_references(told, place), strict=True)]
+    valid_paths = [path if own else None for own, path in zip(there, paths.to_pylist(), strict=True)]
+    return [span or path for span, path in zip(ranges, _path_references(valid_paths, place), strict=True)]
 
 
 def _listed_references(array: Any, place: _Place) -> list[str]:

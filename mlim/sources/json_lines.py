@@ -81,8 +81,8 @@ def _object(line: str, where: str, encoding: str) -> dict[str, Any] | Rejection:
     try:
         found = json.loads(line, parse_int=str, parse_float=str, parse_constant=lambda name: None)
     except json.JSONDecodeError as error:
-        told = f"{where} is not JSON: {error.msg} behind {error.pos} characters; {ONE_OBJECT_PER_LINE}"
-        return Rejection(BROKEN_LINE, told)
+        detail = f"{where} is not JSON: {error.msg} behind {error.pos} characters; {ONE_OBJECT_PER_LINE}"
+        return Rejection(BROKEN_LINE, detail)
     except RecursionError:
         return _too_deep(where)
     if not isinstance(found, dict):

@@ -102,7 +102,7 @@ def text_errors(path: Path, encoding: str) -> Iterator[None]:
     try:
         yield
     except UnicodeError as error:
-        told = f"{path}: cannot be read as {encoding} text ({error}); name another `encoding`"
-        raise InputError(told) from None
+        problem = f"{path}: cannot be read as {encoding} text ({error}); name another `encoding`"
+        raise InputError(problem) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: is a broken gzip file ({error}); make or fetch it again") from None

@@ -403,8 +403,8 @@ def _render(guess: _Guess, sample: _Sample, words: Words, table: Path, folder: P
 
 def _id_note(idless: int, rows: int) -> str:
     if idless:
-        told = f"names an item, but {idless} of {rows} rows are blank here or repeat another: they will be quarantined"
-        return f"{told}, and ingest.max_quarantined_share of the recipe must allow it"
+        note = f"names an item, but {idless} of {rows} rows are blank here or repeat another: they will be quarantined"
+        return f"{note}, and ingest.max_quarantined_share of the recipe must allow it"
     return "names an item: no two rows may have the same value"
 
 

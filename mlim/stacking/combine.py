@@ -65,7 +65,7 @@ def cross_fitted(scores: pd.DataFrame, parts: Sequence[str], labels: Labels, fam
 
 
 def _folds(families: Families, folds: int) -> NDArray[np.int64]:
-    """The fold (n,) of each pair: families in the order of their numbers, dealt in turn."""
+    """The fold (n,) of each pair: families in the order of their numbers, assigned in turn."""
     return np.asarray(np.unique(families[:, 0], return_inverse=True)[1] % folds)
 
 

@@ -10,5 +10,5 @@ SUMMARY_FILE = "summary.json"
 
 def as_trained(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with the longest text as the training that left `folder` read it."""
-    told = read_json(folder / SUMMARY_FILE).get("max_tokens") if recipe.text.max_tokens == AUTO else None
-    return recipe if told is None else recipe.reading(told)
+    max_tokens = read_json(folder / SUMMARY_FILE).get("max_tokens") if recipe.text.max_tokens == AUTO else None
+    return recipe if max_tokens is None else recipe.reading(max_tokens)

@@ -91,7 +91,7 @@ def find_candidates(
             **_known_kept(inputs, found),
         }
         write_json(folder / SUMMARY_FILE, summary)
-    _tell(summary, terminal)
+    _report(summary, terminal)
     return summary
 
 
@@ -242,7 +242,7 @@ def _known_kept(inputs: _Inputs, found: Found) -> dict[str, Any]:
     return {"pair_completeness": pair_completeness(known, found.kept(*sides)), "recall_at": recall}
 
 
-def _tell(summary: Mapping[str, Any], terminal: Terminal) -> None:
+def _report(summary: Mapping[str, Any], terminal: Terminal) -> None:
     terminal.say(
         f"{summary['candidates']:,} candidates of {summary['items']:,} items: {summary['share_of_all_pairs']:.2%} of "
         "all pairs"

@@ -31,7 +31,7 @@ from mlim.workspace import Workspace, run_name
 
 NAME = {"pretrain": "name", "finetune": "row"}  # how summaries call what was trained
 NEEDED = ("seed", "settings", "seconds", "hardware", "final", "skipped_steps")
-NOT_TOLD = Lineage(UNKNOWN, False, UNKNOWN, UNKNOWN)  # of a training that was tracked, but in another store
+UNKNOWN_LINEAGE = Lineage(UNKNOWN, False, UNKNOWN, UNKNOWN)  # of a training that was tracked, but in another store
 MILLISECONDS = 1000
 MEBIBYTE = 2**20
 SMALL, HISTORY_BYTES, PICTURE_BYTES, TRACE_BYTES = MEBIBYTE, 64 * MEBIBYTE, 32 * MEBIBYTE, 256 * MEBIBYTE
@@ -79,7 +79,7 @@ class Training:
     """A training that has ended, in the work folder that it was carried home in.
 
     `recipe` is the work folder's, but for where runs go; `experiment` is the one that it names itself. `summary` is
-    all of its summary.json, `told` what a run is made of.
+    all of its summary.json, `typed` what a run is made of.
     """
 
     recipe: Recipe
@@ -89,24 +89,24 @@ class Training:
     folder: Path
     name: str
     summary: Mapping[str, Any]
-    told: _Summary
+    typed: _Summary
 
     @property
     def title(self) -> str:
         """The name of its run."""
-        return run_name(self.name, self.told.seed, self.told.again)
+        return run_name(self.name, self.typed.seed, self.typed.again)
 
     @property
     def lineage(self) -> Lineage:
         """The code and data of the machine and time of training."""
-        return Lineage(**self.told.lineage.model_dump()) if self.told.lineage else NOT_TOLD
+        return Lineage(**self.typed.lineage.model_dump()) if self.typed.lineage else UNKNOWN_LINEAGE
 
     @property
     def past(self) -> Past:
         """When it began and ended."""
-        ended = self.told.ended
+        ended = self.typed.ended
         end = ended.timestamp() if ended else (self.folder / SUMMARY_FILE).stat().st_mtime
-        return Past(max(0, int((end - self.told.seconds) * MILLISECONDS)), int(end * MILLISECONDS))
+        return Past(max(0, int((end - self.typed.seconds) * MILLISECONDS)), int(end * MILLISECONDS))
 
     def history(self) -> bytes:
         """The bytes of history.csv; `InputError` unless all of it can be read."""
@@ -125,7 +125,7 @@ class Training:
 
         `InputError` for a link or for something of another kind than its name says.
         """
-        root, which = self.workspace.root, (self.stage, self.name, self.told.seed, self.told.again)
+        root, which = self.workspace.root, (self.stage, self.name, self.typed.seed, self.typed.again)
         folder, earlier = self.workspace.samples(*which), self.workspace.earlier_samples(*which)
         if os.path.lexists(earlier) and not os.path.lexists(folder):
             folder = earlier
@@ -218,16 +218,16 @@ def _read(recipe: Recipe, tracking: TrackingConfig, workspace: Workspace, stage:
             "continues it) and carry home its whole folder"
         )
     summary = _summary(workspace, stage, folder / SUMMARY_FILE)
-    told = _told(summary, folder / SUMMARY_FILE)
+    typed = _typed(summary, folder / SUMMARY_FILE)
     name = summary[NAME[stage]]
-    if not _is_of(recipe, stage, name, told):
+    if not _is_of(recipe, stage, name, typed):
         raise InputError(
             f"{folder}: was trained with other settings than {workspace.recipe} has, so it is left; put the recipe "
             "there that it was trained with"
         )
-    _check_place(workspace, folder, run_name(name, told.seed, told.again))
+    _check_place(workspace, folder, run_name(name, typed.seed, typed.again))
     here = recipe.model_copy(update={"tracking": tracking})
-    training = Training(here, recipe.tracking.experiment, workspace, stage, folder, name, summary, told)
+    training = Training(here, recipe.tracking.experiment, workspace, stage, folder, name, summary, typed)
     training.history()  # what cannot be read is known before a run is opened
     for _ in training.samples():
         pass
@@ -255,21 +255,21 @@ def _summary(workspace: Workspace, stage: Stage, path: Path) -> dict[str, Any]:
     return summary
 
 
-def _told(summary: Mapping[str, Any], path: Path) -> _Summary:
+def _typed(summary: Mapping[str, Any], path: Path) -> _Summary:
     """The parts of a summary that a run is made of, with the right types."""
     try:
-        told = parse(_Summary, summary, str(path))
-        if told.ended and told.ended.timestamp() < told.seconds:
-            raise InputError(f"{path}: `ended` {told.ended} is before it can have begun")
+        typed = parse(_Summary, summary, str(path))
+        if typed.ended and typed.ended.timestamp() < typed.seconds:
+            raise InputError(f"{path}: `ended` {typed.ended} is before it can have begun")
     except InputError as error:
         raise InputError(f"{error.problems[0]}; so it is left, carry it home again") from None
-    return told
+    return typed
 
 
-def _is_of(recipe: Recipe, stage: Stage, name: object, told: _Summary) -> bool:
+def _is_of(recipe: Recipe, stage: Stage, name: object, typed: _Summary) -> bool:
     """Whether a training is one of the recipe's, with its settings."""
     known = recipe.pretrainings if stage == "pretrain" else recipe.variants
-    return isinstance(name, str) and name in known and told.settings == recipe.training_key(stage, name)
+    return isinstance(name, str) and name in known and typed.settings == recipe.training_key(stage, name)
 
 
 def read_history(data: bytes) -> list[HistoryRow]:

@@ -30,7 +30,7 @@ class Sources:
         found = (path.relative_to(root) for path in (root / PACKAGE).rglob("*") if path.is_file())
         self._files = sorted(path for path in found if not any(part.startswith((".", "__py")) for part in path.parts))
         self._modules = {_module(path): path for path in self._files if path.suffix == ".py"}
-        self._nodes = {module: _telling_nodes(root / path) for module, path in self._modules.items()}
+        self._nodes = {module: _import_nodes(root / path) for module, path in self._modules.items()}
 
     def closure(self, roots: Iterable[str]) -> list[str]:
         """The files that the modules `roots` are made of, sorted; a folder stands for all that lies in it.
@@ -94,7 +94,7 @@ def _module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _telling_nodes(path: Path) -> list[ast.AST]:
+def _import_nodes(path: Path) -> list[ast.AST]:
     """The imports and the constants in a file, wherever they stand; `InputError` when it is no Python."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -85,7 +85,7 @@ def group_items(
         "test": _judged(recipe, workspace, found, ids),
     }
     _write(workspace.groups, table, found, ids, summary)
-    _tell(summary, terminal)
+    _report(summary, terminal)
     return summary
 
 
@@ -196,7 +196,7 @@ def _write(folder: Path, table: pd.DataFrame, found: Grouping, ids: list[str], s
         write_json(made / SUMMARY_FILE, summary)
 
 
-def _tell(summary: Mapping[str, Any], terminal: Terminal) -> None:
+def _report(summary: Mapping[str, Any], terminal: Terminal) -> None:
     terminal.say(
         f"{summary['grouped_items']:,} of {summary['items']:,} items are in {summary['groups']:,} groups of at least "
         f"two items; the largest has {summary['largest_group']}"
@@ -206,5 +206,5 @@ def _tell(summary: Mapping[str, Any], terminal: Terminal) -> None:
     for reason, count in summary["conflicts"].items():
         terminal.say(f"{count:,} matching pairs are in two groups: {reason}")
     for kind, figures in summary["test"].items():
-        shown = ", ".join(f"{name} {figure['value']:.3f}" for name, figure in figures.items())
-        terminal.say(f"test pairs, {kind.replace('_', '-')}: {shown}")
+        formatted = ", ".join(f"{name} {figure['value']:.3f}" for name, figure in figures.items())
+        terminal.say(f"test pairs, {kind.replace('_', '-')}: {formatted}")

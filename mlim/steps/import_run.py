@@ -78,7 +78,7 @@ def _record_missing(found: Sequence[Training], terminal: Terminal) -> tuple[dict
     known: list[str] = []
     for training in found:
         initialise(training.recipe.tracking)  # before anything is asked: a new store has no tables
-        run_id = training.told.run_id
+        run_id = training.typed.run_id
         if run_id is not None and is_recorded(training.recipe.tracking, run_id):
             known.append(str(training.folder))
         else:
@@ -88,7 +88,7 @@ def _record_missing(found: Sequence[Training], terminal: Terminal) -> tuple[dict
 
 
 def _record(training: Training) -> str:
-    """Open a run for a training, tell it everything, close it, and note its id in the summary."""
+    """Open a run for a training, log everything to it, close it, and note its id in the summary."""
     recipe, workspace, stage = training.recipe, training.workspace, training.stage
     with (
         _copied(training) as files,
@@ -96,7 +96,7 @@ def _record(training: Training) -> str:
     ):
         for step, values in logged(read_history((files / HISTORY_FILE).read_bytes()), training.summary):
             run.log(values, step)
-        run.tag(IMPORTED, training.told.hardware)
+        run.tag(IMPORTED, training.typed.hardware)
         run.tag(EXPERIMENT, training.experiment[:TAG_CHARACTERS])
         run.artifact(files)
     write_json(training.folder / SUMMARY_FILE, {**training.summary, RUN_ID: run.id})
@@ -117,7 +117,7 @@ def _copied(training: Training) -> Iterator[Path]:
 
 
 def logged(history: Sequence[HistoryRow], summary: Mapping[str, Any]) -> list[tuple[int, Averages]]:
-    """What a training told its run, step by step, as far as history and summary know it.
+    """What a training logged to its run, step by step, as far as history and summary know it.
 
     The number of steps that were skipped is not among them, before the last reading; nor, in those of earlier versions,
     the mean over several modes, but for the last validation.
@@ -142,9 +142,9 @@ def _completed(entries: Sequence[tuple[int, Averages]], summary: Mapping[str, An
     """The last validation with its means over all modes; no skipped steps where their number is not known."""
     final = {f"{VALIDATED}{name}": value for name, value in summary["final"].items() if value is not None}
     last = max((step for step, _ in entries), default=0)
-    told: list[tuple[int, Averages]] = []
+    completed: list[tuple[int, Averages]] = []
     for step, values in entries:
         known = {name: value for name, value in values.items() if name != SKIPPED or step == last or not value}
         ends = step == last and any(name.startswith(VALIDATED) for name in values)
-        told.append((step, {**known, **final} if ends else known))
-    return told
+        completed.append((step, {**known, **final} if ends else known))
+    return completed

@@ -100,7 +100,7 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
         _write(_with_deciding(made.items, items, inputs.description), ITEMS_SCHEMA, folder / "items.parquet")
         _write(written, PAIRS_SCHEMA, folder / "pairs.parquet")
         write_json(folder / "summary.json", summary)
-    _tell(summary, findings, terminal)
+    _report(summary, findings, terminal)
     total, largest = sum(summary["items"].values()), summary["largest_component"]
     for warning in _giant(total, largest, ties, workspace.pairs / TYING_PICTURE):
         terminal.warn(warning)
@@ -192,7 +192,7 @@ def _write(frame: pd.DataFrame, schema: Any, path: Path) -> None:
     pq.write_table(table.replace_schema_metadata(None), path)
 
 
-def _tell(summary: Mapping[str, Any], findings: Sequence[Finding], terminal: Terminal) -> None:
+def _report(summary: Mapping[str, Any], findings: Sequence[Finding], terminal: Terminal) -> None:
     counts = "; ".join(f"{split} {n['1']} match, {n['0']} mismatch" for split, n in summary["counts"].items())
     terminal.say(f"{summary['pairs']} pairs: {counts} (left out: {_counted(summary['skipped'])})")
     best = max(summary["leak_audit"], key=lambda entry: float(entry["pr_auc"]))
@@ -200,8 +200,8 @@ def _tell(summary: Mapping[str, Any], findings: Sequence[Finding], terminal: Ter
         f"the bar to beat on the test pairs: PR-AUC {best['pr_auc']:.3f} ({best['rule']}); chance is "
         f"{best['prevalence']:.3f}"
     )
-    told = [finding.complaint() for finding in findings if not finding.success]
-    for warning in (*told, *_learned_leaks(summary), *_missing_mismatches(summary)):
+    complaints = [finding.complaint() for finding in findings if not finding.success]
+    for warning in (*complaints, *_learned_leaks(summary), *_missing_mismatches(summary)):
         terminal.warn(warning)
 
 

@@ -176,7 +176,7 @@ def _draw_all(
             losses[figure.loss] = join_seeds(of_seeds)
             found[figure.name] = _draw(figure, losses[figure.loss], settings, folder)
     if len(losses) == len((FIGURE_2A, FIGURE_2B)):
-        found[HARM_KEY] = _told(compare_harm(losses["recon"], losses["mlm"], settings))
+        found[HARM_KEY] = _difference(compare_harm(losses["recon"], losses["mlm"], settings))
     if FIGURE_2B in figures:
         sheet = probers[0].reconstructions(recipe.probe.reconstruction_masking, recipe.probe.reconstructions)
         draw_reconstructions(sheet, SHEET, folder / "reconstructions.png")
@@ -225,9 +225,9 @@ def conclude(losses: Losses, points: Sequence[Point]) -> dict[str, Any]:
         {
             "probability": point.probability,
             **{partner: losses[point.probability, partner].mean for partner in PARTNERS},
-            "random_minus_own": _told(point.random_minus_own),
-            "empty_minus_own": _told(point.empty_minus_own),
-            "random_minus_empty": _told(point.random_minus_empty),
+            "random_minus_own": _difference(point.random_minus_own),
+            "empty_minus_own": _difference(point.empty_minus_own),
+            "random_minus_empty": _difference(point.random_minus_empty),
             "own_below_random": point.random_minus_own.value > 0,
             "separated": point.random_minus_own.separated,
         }
@@ -244,11 +244,11 @@ def conclude(losses: Losses, points: Sequence[Point]) -> dict[str, Any]:
     }
 
 
-def _told(effect: Effect) -> dict[str, Any]:
+def _difference(effect: Effect) -> dict[str, Any]:
     """A difference as the claims are judged by it; how far seeds differ is None with one."""
     spread = {"by_seed": list(effect.by_seed), "seeds_spread": effect.seeds_spread}
-    told = {**effect.difference._asdict(), **spread, "no_interval": effect.why or None}
-    return told if effect.why else {**told, **{name: getattr(effect, name) for name in ERRORS}}
+    difference = {**effect.difference._asdict(), **spread, "no_interval": effect.why or None}
+    return difference if effect.why else {**difference, **{name: getattr(effect, name) for name in ERRORS}}
 
 
 def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:

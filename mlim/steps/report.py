@@ -9,7 +9,7 @@ from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.files import atomic_folder, sha256_of, write_json
 from mlim.recipe import Recipe
-from mlim.report.claims import effects_table, tell
+from mlim.report.claims import describe_claims, effects_table
 from mlim.report.figures import draw_forest, draw_label_curves
 from mlim.report.gather import Gathered
 from mlim.report.labels import LABELS_AXIS
@@ -61,7 +61,7 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
 
 def _draw(recipe: ReportedRecipe, gathered: Gathered, folder: Path) -> None:
     """The page's plots of variants and effects as pictures, for MLflow; without those that have nothing to show."""
-    effects = effects_table(tell(recipe, gathered))
+    effects = effects_table(describe_claims(recipe, gathered))
     if not effects.empty:
         draw_forest(effects, folder / EFFECTS_FILE, gathered.reference.margin)
     if points := [point.plain() for point in gathered.label_curve]:

@@ -144,8 +144,8 @@ def _start(recipe: Recipe, runs: Sequence[str]) -> str | None:
 def _variant_settings(recipe: Recipe, runs: Sequence[str]) -> list[str]:
     """What decides a variant of one kind; all of it where one of them says what most variants leave out."""
     variants = [recipe.variants[run].model_dump() for run in runs]
-    told = {key for variant in variants for key in variant} & {"task", "system", "read_out"}
-    return [f"variants.{NAME}"] if told else [f"variants.{NAME}.{key}" for key in ("pretraining", "mdo", "modality")]
+    beyond = {key for variant in variants for key in variant} & {"task", "system", "read_out"}
+    return [f"variants.{NAME}"] if beyond else [f"variants.{NAME}.{key}" for key in ("pretraining", "mdo", "modality")]
 
 
 def _systems(recipe: Recipe) -> list[str]:
@@ -155,8 +155,8 @@ def _systems(recipe: Recipe) -> list[str]:
 
 def _start_settings(recipe: Recipe, start: str) -> list[str]:
     """What a fine-tuning's key (`Recipe.training_key`) says of the pre-training that it starts from."""
-    told = [key for key in _section(recipe, "pretrain") if key != "pretrain.max_skipped_steps"]
-    return [*told, f"pretrainings.{start}"]
+    deciding = [key for key in _section(recipe, "pretrain") if key != "pretrain.max_skipped_steps"]
+    return [*deciding, f"pretrainings.{start}"]
 
 
 def _stack(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:

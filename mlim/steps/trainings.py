@@ -64,10 +64,10 @@ class Training:
         """
         if not self.is_done:
             return False
-        told, wanted = read_json(self.folder / SUMMARY_FILE), self.place.recipe.training_key(self.stage, self.name)
+        summary, wanted = read_json(self.folder / SUMMARY_FILE), self.place.recipe.training_key(self.stage, self.name)
         first = replace(self, again=0)
         origin = read_json(first.folder / SUMMARY_FILE).get("made_from") if self.again and first.is_done else None
-        return told.get("settings") != wanted or (origin is not None and told.get("made_from") != origin)
+        return summary.get("settings") != wanted or (origin is not None and summary.get("made_from") != origin)
 
 
 def train_missing(places: Sequence[ExperimentRun], terminal: Terminal, jobs: int | None = None) -> None:

@@ -56,7 +56,7 @@ ROWS, KEYS, IMAGES, TEXTS, FAMILIES, LANGUAGES, DRIFT = (
 )
 # what the suites read of each row; whole numbers and fractions are given in the library's fast types
 ROW_MEASURES = (
-    "in_ledger",
+    "in_row_log",
     "id_characters",
     "id_tidy",
     "id_uses",
@@ -104,7 +104,7 @@ class _Delivery:
         flat = {name: value for name, value in (*self.limits, *self.limits.drift) if isinstance(value, int | float)}
         own = {"image_size": self.recipe.image.size, "folder": str(self.folder)}
         own |= {"max_picture_families": self._max_picture_families()}
-        return flat | own | {"ledger_items": self.measures.ledger_items}
+        return flat | own | {"row_log_items": self.measures.row_log_items}
 
     def _max_picture_families(self) -> int:
         """How many families may have one picture: a share of them, but three in the smallest catalog."""
@@ -150,7 +150,7 @@ def validate(
         _write(folder, delivery, judged, summary, closed)
     if not closed:
         write_history(path, _remembered(history, delivery.version, judged.profile, overruled))
-    _tell(terminal, summary, judged)
+    _report(terminal, summary, judged)
     if closed:
         pages = f"see {workspace.valid / DATA_DOCS / 'index.html'}"
         raise DataError("\n".join([*(complaint.sentence for complaint in judged.complaints), pages]))
@@ -238,7 +238,7 @@ def _frames(delivery: _Delivery, accepted: NDArray[np.bool_]) -> dict[str, pd.Da
 
     copied, varied = left("picture_uses") > 1, left("family_uses") > 1
     return {
-        ROWS: pd.DataFrame({"in_ledger": columns["in_ledger"]}),
+        ROWS: pd.DataFrame({"in_row_log": columns["in_row_log"]}),
         KEYS: pd.DataFrame(),
         TEXTS: pd.DataFrame(),
         IMAGES: pd.DataFrame({"picture_copied": copied.astype(np.int8)}),
@@ -365,7 +365,7 @@ def _write(folder: Path, delivery: _Delivery, judged: _Judgement, summary: dict[
     write_json(folder / "summary.json", summary)
 
 
-def _tell(terminal: Terminal, summary: Mapping[str, Any], judged: _Judgement) -> None:
+def _report(terminal: Terminal, summary: Mapping[str, Any], judged: _Judgement) -> None:
     quarantined = f"; quarantined: {describe_reasons(summary['quarantined'])}" if summary["quarantined"] else ""
     terminal.say(f"{summary['accepted']} of {summary['checked']} items accepted{quarantined}")
     rowwise = [finding for finding in judged.findings if finding.row_level and finding.unexpected]

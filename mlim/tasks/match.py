@@ -91,8 +91,8 @@ class MatchObjective:
         read = self.model.read_pair(batch.first, batch.second, prepared.modality, prepared.packing)
         terms = [Weighted(MATCH, match_loss(read.logits, batch.labels), self.weights[MATCH])]
         if prepared.attributes is not None:
-            told = self.model.attribute_logits(read.items)
-            term = attribute_loss(told, prepared.attributes, prepared.counts[ATTRIBUTE])
+            logits = self.model.attribute_logits(read.items)
+            term = attribute_loss(logits, prepared.attributes, prepared.counts[ATTRIBUTE])
             terms.append(Weighted(ATTRIBUTE, term, self.weights[ATTRIBUTE]))
         return ObjectiveOutput(tuple(terms), prepared.modality)
 

@@ -27,7 +27,7 @@ from mlim.errors import MlimError
 from mlim.files import atomic_folder, read_json, remove_folder, sha256_of, write_json
 from mlim.models.storage import present_name
 from mlim.models.weights import own_part
-from mlim.training.ranks import tell_group
+from mlim.training.ranks import broadcast_in_group
 from mlim.training.shards import Stored, read_shards, stored_in, write_shards
 
 PREFIX = "step-"
@@ -213,16 +213,16 @@ class BackgroundSaver:
 
 @contextlib.contextmanager
 def _folder_of_all(path: Path, group: Any) -> Iterator[Path]:
-    """The temporary folder of `path`: the first rank of `group` makes and renames it, the others are told its name."""
+    """The temporary folder of `path`: the first rank of `group` makes and renames it, the others receive its name."""
     if group is None:
         with atomic_folder(path) as temporary:
             yield temporary
     elif group.rank() == 0:
         with atomic_folder(path) as temporary:
-            tell_group(str(temporary), group)
+            broadcast_in_group(str(temporary), group)
             yield temporary
     else:
-        yield Path(tell_group(None, group))
+        yield Path(broadcast_in_group(None, group))
 
 
 def _write_tensors(folder: Path, tensors: Mapping[str, Tensors], group: Any) -> None:

@@ -20,7 +20,7 @@ def wanted_processes(compute: ComputeConfig, device: DeviceName, batch_size: int
 
 
 def largest_even(batch_size: int, devices: int) -> int:
-    """The most processes, one for each device at most, among which a batch can be dealt evenly."""
+    """The most processes, one for each device at most, among which a batch can be divided evenly."""
     return max((count for count in range(1, devices + 1) if batch_size % count == 0), default=1)
 
 

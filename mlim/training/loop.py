@@ -39,7 +39,7 @@ from mlim.training.device import DeviceContext
 from mlim.training.forward import Forward
 from mlim.training.interrupt import Interrupted, StopRequest, stop_on_signals
 from mlim.training.memory import explain_out_of_memory
-from mlim.training.meter import BadStep, FiniteWatch, LossMeter
+from mlim.training.meter import BadStep, FiniteCheck, LossMeter
 from mlim.training.metric_logger import VALIDATED, MetricLogger, ThroughputMeter
 from mlim.training.optim import (
     MovingAverage,
@@ -56,7 +56,7 @@ from mlim.training.trace import StepTrace
 LOG_EVERY = 10  # optimiser steps between readings of the losses: each one waits for the device
 SECONDS_PER_MINUTE = 60.0
 NOT_FINITE_FILE = "not-finite.json"
-NO_STEP = -1  # what ranks tell each other where there is no checkpoint
+NO_STEP = -1  # what rank 0 broadcasts where there is no checkpoint
 
 Batch = TypeVar("Batch")
 
@@ -94,7 +94,7 @@ class Trainer(Generic[Batch, P]):
         self._meter, self._throughput = LossMeter(), ThroughputMeter()
         self._balance = Balance(config.balance, objective.weights)
         self._trace = StepTrace(context.compute.trace if trace else None, trace or Path())
-        self._watch = FiniteWatch(config.max_skipped_steps, self._keep_bad_steps)
+        self._finite = FiniteCheck(config.max_skipped_steps, self._keep_bad_steps)
         self._norm = torch.zeros(())
         self._note = ""  # the last losses, for the progress bar
         self._saved_at = time.monotonic()
@@ -199,7 +199,7 @@ class Trainer(Generic[Batch, P]):
         step_unless(bad, self._optimizer)
         self._optimizer.zero_grad(set_to_none=True)
         self._average.update(step + 1)
-        self._watch.add(step, bad, items)
+        self._finite.add(step, bad, items)
 
     def _after_step(self, stop: StopRequest, bar: ProgressBar) -> None:
         state, config = self._state, self._config
@@ -234,11 +234,11 @@ class Trainer(Generic[Batch, P]):
         meter = self._meter.gathered(self._ranks)
         self._meter.reset()
         self._metrics.trained(meter.by_mode(), meter.overall(), figures)
-        shown = " ".join(f"{name} {value:.4f}" for name, value in meter.overall().items() if name != "total")
-        return f"{shown}  {figures['samples_per_second']:.0f}/s"
+        losses = " ".join(f"{name} {value:.4f}" for name, value in meter.overall().items() if name != "total")
+        return f"{losses}  {figures['samples_per_second']:.0f}/s"
 
     def _check_finite(self) -> None:
-        self._state.skipped = self._watch.check(self._state.skipped)
+        self._state.skipped = self._finite.check(self._state.skipped)
 
     def _keep_bad_steps(self, steps: Sequence[BadStep]) -> Path:
         """Every rank writes down its own items."""
@@ -265,7 +265,7 @@ class Trainer(Generic[Batch, P]):
         self._check_finite()
         meter = self._meter.gathered(self._ranks)
         # what made the newest step go wrong may be in the weights: wait for a good one
-        self._save_is_postponed = self._watch.newest_is_bad and not done
+        self._save_is_postponed = self._finite.newest_is_bad and not done
         if self._save_is_postponed:
             return
         if self._ranks.is_main or self._forward.shards:
@@ -314,7 +314,7 @@ class Trainer(Generic[Batch, P]):
     def _newest(self) -> Saved | None:
         """The checkpoint to continue from: rank 0 looks and verifies, the others take the same."""
         saved = self._checkpoints.newest() if self._ranks.is_main else None
-        step = self._ranks.tell(NO_STEP if saved is None else saved.step)
+        step = self._ranks.broadcast(NO_STEP if saved is None else saved.step)
         return saved if self._ranks.is_main or step == NO_STEP else self._checkpoints.at(step)
 
     def _read(self, saved: Saved) -> Tensors:

@@ -99,7 +99,7 @@ class BadStep(NamedTuple):
     items: Sequence[str]
 
 
-class FiniteWatch:
+class FiniteCheck:
     """Notices losses and gradients that are not finite without waiting for the device at every step.
 
     More than `limit` bad steps end the training; `keep` writes down those of the last reading for a person.

@@ -18,7 +18,7 @@ from mlim.training.protocols import HistoryRow, MetricSink, TrainState, Validati
 TRAINED, VALIDATED = "train/", "validation/"  # metrics are named `train/mlm`, `train/mlm/light`
 ALL_MODES = "all"  # the mode of a row of the history that is over several
 ROW = ("step", "kind", "mode")  # what a row of the history is about; losses and figures follow
-SKIPPED = "skipped_steps"  # told to the sink alone
+SKIPPED = "skipped_steps"  # goes to the sink alone
 TIMED = ("samples_per_second", "tokens_per_second", "data_wait_share", "memory_gib", "mfu")  # differ from run to run
 
 GIBIBYTE = 2**30

@@ -1,4 +1,4 @@
-"""The processes that train one model together: which of them this one is, and what they have to tell each other.
+"""The processes that train one model together: which of them this one is, and what they exchange.
 
 `torchrun` (or `accelerate launch`, which uses it) starts one process for each device and describes it in the
 environment. The recipe's batch is the batch of all ranks together: their number changes the speed, not the experiment.
@@ -38,7 +38,7 @@ class Ranks:
         return self.rank == 0
 
     def per_rank(self, batch_size: int) -> int:
-        """How many examples of a batch are this rank's; `InputError` when they cannot be dealt evenly."""
+        """How many examples of a batch are this rank's; `InputError` when they cannot be divided evenly."""
         if batch_size % self.size:
             raise InputError(
                 f"batch_size {batch_size} cannot be divided evenly among {self.size} processes; change either"
@@ -54,7 +54,7 @@ class Ranks:
         summed: list[float] = added.tolist()
         return summed
 
-    def tell(self, number: int) -> int:
+    def broadcast(self, number: int) -> int:
         """The number that rank 0 gives, on every rank."""
         return int(self.sum([number if self.is_main else 0])[0])
 
@@ -78,11 +78,11 @@ class Ranks:
             distributed.barrier()
 
 
-def tell_group(value: str | None, group: Any) -> str:
-    """What the first rank of a process group says, on every rank of it; the others give None."""
-    told = [value]
-    distributed.broadcast_object_list(told, src=distributed.get_global_rank(group, 0), group=group)
-    return str(told[0])
+def broadcast_in_group(value: str | None, group: Any) -> str:
+    """The value that the first rank of a process group gives, on every rank of it; the others give None."""
+    values = [value]
+    distributed.broadcast_object_list(values, src=distributed.get_global_rank(group, 0), group=group)
+    return str(values[0])
 
 
 @contextmanager

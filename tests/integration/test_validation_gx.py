@@ -205,7 +205,7 @@ def test_items_that_the_ledger_does_not_know_are_set_aside(recipe, catalog, own_
     ledger = pq.read_table(path).to_pylist()
     ledger[7]["id"] = "another"
     pq.write_table(pa.Table.from_pylist(ledger, schema=ROW_LOG_SCHEMA), path)
-    assert validate(recipe, catalog, own_workspace, quiet)["quarantined"] == {"not-in-ledger": 1}
+    assert validate(recipe, catalog, own_workspace, quiet)["quarantined"] == {"not-in-row-log": 1}
     pq.write_table(pa.Table.from_pylist(ledger[:-1], schema=ROW_LOG_SCHEMA), path)
     with pytest.raises(DataError, match=r"than the row log names .*observed 40; expected value 39"):
         validate(recipe, catalog, own_workspace, quiet, Acceptance("me", "I insist"))

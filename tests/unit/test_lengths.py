@@ -63,6 +63,6 @@ def test_auto_reads_what_the_texts_need_within_its_bounds(tokenizer: TextTokeniz
 
 def test_what_the_summary_of_validate_says() -> None:
     cut = TokenCut(80, 24, 1.0, 0.6, 145)
-    assert TokenCut.told({"tokens": vars(cut)}) == cut
-    assert TokenCut.told({"tokens": {"note": "not measured"}}) is None
-    assert TokenCut.told({}) is None
+    assert TokenCut.of({"tokens": vars(cut)}) == cut
+    assert TokenCut.of({"tokens": {"note": "not measured"}}) is None
+    assert TokenCut.of({}) is None

@@ -14,7 +14,7 @@ from mlim.evaluation.power import power_of
 from mlim.files import write_json
 from mlim.references import load_reference
 from mlim.references.claims import Variants
-from mlim.report.claims import claims_section, claims_table, paper_difference, pooled_words, tell, unshown
+from mlim.report.claims import claims_section, claims_table, describe_claims, paper_difference, pooled_words, unshown
 from mlim.report.kit import formats
 from mlim.report.results import RESULTS_FILE, _across, _part, _unshown_part, collect
 from mlim.report.scores import variant_scores
@@ -47,23 +47,23 @@ def gathered(recipe, workspace):
 
 
 @pytest.fixture(scope="module")
-def told(recipe, gathered):
-    return {each.key: each for each in tell(recipe, gathered)}
+def claims(recipe, gathered):
+    return {each.key: each for each in describe_claims(recipe, gathered)}
 
 
-def test_every_claim_has_a_verdict_and_every_verdict_occurs(told):
-    assert list(told) == [claim.key for claim in load_reference().claims]
-    assert told["pretraining"].verdict == "supported"
-    assert told["recon-mam"].verdict == "supported"
-    assert told["mdo"].verdict == "contradicted"
-    assert told["mam-recon"].verdict == "not separated"
-    assert told["image-for-text"].verdict == "supported"
-    assert told["harm"].verdict == "not separated"
-    assert {each.verdict for each in told.values() if each.in_passing} == {"not measured"}
+def test_every_claim_has_a_verdict_and_every_verdict_occurs(claims):
+    assert list(claims) == [claim.key for claim in load_reference().claims]
+    assert claims["pretraining"].verdict == "supported"
+    assert claims["recon-mam"].verdict == "supported"
+    assert claims["mdo"].verdict == "contradicted"
+    assert claims["mam-recon"].verdict == "not separated"
+    assert claims["image-for-text"].verdict == "supported"
+    assert claims["harm"].verdict == "not separated"
+    assert {each.verdict for each in claims.values() if each.in_passing} == {"not measured"}
 
 
-def test_a_sentence_says_what_how_sure_on_what_and_how_large(told, recipe):
-    sentence = told["pretraining"].sentence
+def test_a_sentence_says_what_how_sure_on_what_and_how_large(claims, recipe):
+    sentence = claims["pretraining"].sentence
     assert sentence.startswith(
         "Pre-training helps: supported. PR-AUC of “RECON + MLM + MAM” minus that of “no pre-training” is +"
     )
@@ -75,19 +75,19 @@ def test_a_sentence_says_what_how_sure_on_what_and_how_large(told, recipe):
         "recipe tiny, 2 layers",
     ):
         assert words in sentence
-    assert "margin ±0.010" in told["itm-added"].sentence
-    assert "at masking probability 0.2" in told["image-for-text"].sentence
-    assert f"{recipe.probe.items} test items" in told["image-for-text"].sentence
-    assert "one seed, so the interval does not include the variance" in told["image-for-text"].sentence
+    assert "margin ±0.010" in claims["itm-added"].sentence
+    assert "at masking probability 0.2" in claims["image-for-text"].sentence
+    assert f"{recipe.probe.items} test items" in claims["image-for-text"].sentence
+    assert "one seed, so the interval does not include the variance" in claims["image-for-text"].sentence
 
 
-def test_what_was_not_separated_says_what_it_takes(told):
-    sentence = told["mam-recon"].sentence
+def test_what_was_not_separated_says_what_it_takes(claims):
+    sentence = claims["mam-recon"].sentence
     assert "with 80 % power needs" in sentence or "alone would not separate it" in sentence
-    assert re.fullmatch(r"[\d,]+|more do not suffice", told["mam-recon"].needed)
-    assert told["mam-recon"].needed in (*sentence.split(), "more do not suffice")
-    assert "power" not in told["pretraining"].sentence
-    assert told["pretraining"].needed == formats.MISSING
+    assert re.fullmatch(r"[\d,]+|more do not suffice", claims["mam-recon"].needed)
+    assert claims["mam-recon"].needed in (*sentence.split(), "more do not suffice")
+    assert "power" not in claims["pretraining"].sentence
+    assert claims["pretraining"].needed == formats.MISSING
 
 
 def effect_power(effect, difference, seeds):
@@ -110,9 +110,9 @@ def test_a_seed_plan_for_a_difference_trains_nothing_and_agrees_with_the_claims(
     assert surer["trainings"] == a_seed * (6 - len(SEEDS))
     assert surer["seconds"] == pytest.approx(93.0 * surer["trainings"] / recipe.compute.side_by_side)
     assert size_seeds(recipe, workspace, difference=0.001)["seeds"] is None  # the pairs alone bring more
-    told = describe_size(plan, "mlim ablate")
-    assert told.endswith(f"mlim ablate --seeds {plan['seeds']}")
-    assert "measured here" in told
+    text = describe_size(plan, "mlim ablate")
+    assert text.endswith(f"mlim ablate --seeds {plan['seeds']}")
+    assert "measured here" in text
 
 
 def test_a_seed_plan_says_what_it_assumes_and_refuses_what_is_none(recipe, own_workspace):
@@ -127,9 +127,9 @@ def test_a_seed_plan_says_what_it_assumes_and_refuses_what_is_none(recipe, own_w
         size_seeds(alone, own_workspace, 0.02)
 
 
-def test_a_claim_that_was_not_measured_says_what_is_missing(told):
-    assert told["shared-mask"].sentence.endswith("not measured, variant `separate-masks` was not run.")
-    assert told["shared-mask"].difference == formats.MISSING
+def test_a_claim_that_was_not_measured_says_what_is_missing(claims):
+    assert claims["shared-mask"].sentence.endswith("not measured, variant `separate-masks` was not run.")
+    assert claims["shared-mask"].difference == formats.MISSING
 
 
 def test_the_papers_difference_comes_from_the_table_that_holds_both(recipe):
@@ -156,8 +156,8 @@ def test_the_page_says_which_variants_share_their_spread_between_seeds(recipe, g
     assert pooled_words(one, gather(one, workspace)) == []
 
 
-def test_the_colour_of_a_verdict_is_that_of_its_claim(told):
-    table = claims_table([told["pretraining"], told["mdo"], told["mam-recon"]])
+def test_the_colour_of_a_verdict_is_that_of_its_claim(claims):
+    table = claims_table([claims["pretraining"], claims["mdo"], claims["mam-recon"]])
     assert table.tones == ("good", "bad", "open")
     assert [row[table.text_columns - 1] for row in table.rows] == ["supported", "contradicted", "not separated"]
 
@@ -241,4 +241,4 @@ def test_further_fine_tunings_count_once_every_seed_has_them(recipe, gathered, w
     assert found.by_seed[variant] == pytest.approx(means)
     (judged,) = [judged for judged in found.claims if judged.claim.key == claim]
     assert judged.weakest.value == pytest.approx(np.mean(means) - np.mean(other))
-    assert "[" in tell(twice, found)[0].sentence
+    assert "[" in describe_claims(twice, found)[0].sentence

@@ -45,7 +45,7 @@ def test_the_measures_do_not_depend_on_the_chunks(tiny_workspace):
     whole, split = measured(tiny_workspace), measured(tiny_workspace, rows=1)
     assert whole.columns.keys() == split.columns.keys()
     assert all(np.array_equal(whole.columns[name], split.columns[name]) for name in whole.columns)
-    assert (whole.categories, whole.sources, whole.ledger_items) == (split.categories, split.sources, 40)
+    assert (whole.categories, whole.sources, whole.row_log_items) == (split.categories, split.sources, 40)
     assert len(whole) == 40
 
 
@@ -56,7 +56,7 @@ def test_values_are_counted_over_all_items(tiny_workspace):
         counted = Counter(item[name] for item in items)
         assert columns[column].tolist() == [counted[item[name]] for item in items]
     assert columns["row"].tolist() == list(range(1, 41))
-    assert columns["in_ledger"].all()
+    assert columns["in_row_log"].all()
 
 
 def _items(workspace, entry):
@@ -80,7 +80,7 @@ def _items(workspace, entry):
         ({"family": None}, "family_uses", 0),
         ({"family": None}, "family_named", True),
         ({"family": ""}, "family_named", False),
-        ({"id": "unknown"}, "in_ledger", False),
+        ({"id": "unknown"}, "in_row_log", False),
     ],
 )
 def test_one_item(own_workspace, change, name, value):
@@ -93,8 +93,8 @@ def test_a_ledger_that_is_too_short_leaves_items_unknown(own_workspace, kept):
     path = own_workspace.items / "ledger.parquet"
     pq.write_table(pq.read_table(path).slice(0, kept), path)
     found = measured(own_workspace, rows=10)
-    assert found.columns["in_ledger"].tolist() == [True] * kept + [False] * (40 - kept)
-    assert found.ledger_items == kept
+    assert found.columns["in_row_log"].tolist() == [True] * kept + [False] * (40 - kept)
+    assert found.row_log_items == kept
 
 
 def test_rows_that_were_set_aside_are_passed_over(own_workspace):
@@ -104,8 +104,8 @@ def test_rows_that_were_set_aside_are_passed_over(own_workspace):
     mixed = [line for pair in zip(lines, [bad] * 40, strict=True) for line in pair]
     pq.write_table(pa.Table.from_pylist([*mixed, lines[0]], schema=ROW_LOG_SCHEMA), path)
     found = measured(own_workspace, rows=10)
-    assert found.columns["in_ledger"].all()
-    assert found.ledger_items == 41
+    assert found.columns["in_row_log"].all()
+    assert found.row_log_items == 41
     assert found.sources == ["tiny.csv"]
 
 

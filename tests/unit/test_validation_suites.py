@@ -42,7 +42,12 @@ def test_the_suites_are_all_known_and_every_id_is_used_once():
 def test_every_limit_of_a_suite_is_a_setting_of_the_recipe():
     recipe = load_recipe("demo")
     limits = recipe.validation
-    given = {name for name, _ in (*limits, *limits.drift)} | {"max_label_share", "ledger_items", "image_size", "folder"}
+    given = {name for name, _ in (*limits, *limits.drift)} | {
+        "max_label_share",
+        "row_log_items",
+        "image_size",
+        "folder",
+    }
     given |= {"leak_limit", "max_picture_families"}  # the latter follows from max_picture_share
     text = " ".join(path.read_text(encoding="utf-8") for path in (PROJECT / "expectations").glob("*.json"))
     assert set(re.findall(r'"\$PARAMETER": "(\w+)"', text)) <= given

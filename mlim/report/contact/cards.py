@@ -121,9 +121,9 @@ class CardMaker:
             uri = self.thumbnails.uri(picture.jpeg, picture.width, picture.height)
         else:
             problem = problem or picture
-        told = "" if problem is None else clip(f"{problem.reason}: {problem.detail}", self._characters)
+        reason = "" if problem is None else clip(f"{problem.reason}: {problem.detail}", self._characters)
         name, where = clip(row.id, self._characters), f"{row.source}, row {formats.count(row.row)}"
-        return Card(uri, name, self._plain(row.text), note=where, problem=told)
+        return Card(uri, name, self._plain(row.text), note=where, problem=reason)
 
     def _facts(self, item: ShownItem, beside: ShownItem | None) -> tuple[Fact, ...]:
         other = item.facts if beside is None else beside.facts

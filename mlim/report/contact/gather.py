@@ -54,8 +54,8 @@ class Look:
     @property
     def other_catalog(self) -> str:
         """The name of the catalog that the work folder's items came from, where it is not the given one; else empty."""
-        told = (self.ingest or {}).get("catalog")
-        name = _name(None, self.ingest) if told else self.catalog
+        catalog = (self.ingest or {}).get("catalog")
+        name = _name(None, self.ingest) if catalog else self.catalog
         return "" if name == self.catalog else name
 
     @property
@@ -77,7 +77,7 @@ def gather(catalog: Path | None, workspace: Workspace, settings: ContactSettings
         raise InputError(f"{workspace.root}: holds no results to look at; name a catalog, or run `mlim ingest` first")
     cache = workspace.downloads.absolute()
     source = None if catalog is None else read_source(catalog, cache, settings, with_pictures=measures is None)
-    items, families = _shown(workspace, measures, settings)
+    items, families = _examples(workspace, measures, settings)
     quarantines = quarantine_files(workspace, with_validation=not outdated)
     row_log, data_docs = workspace.items / ROW_LOG_FILE, workspace.valid / "data_docs" / "index.html"
     return Look(
@@ -99,7 +99,7 @@ def gather(catalog: Path | None, workspace: Workspace, settings: ContactSettings
     )
 
 
-def _shown(
+def _examples(
     workspace: Workspace, measures: Measures | None, settings: ContactSettings
 ) -> tuple[tuple[ShownItem, ...], tuple[ShownFamily, ...]]:
     """The sampled items and the chosen families, read in one go."""

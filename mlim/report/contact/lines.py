@@ -66,13 +66,13 @@ def _results(look: Look) -> Iterator[str]:
         bad = validation["quarantined"]
         reasons = f"; quarantined: {describe_reasons(bad)}" if bad else ""
         yield f"validate: {validation['accepted']} of {validation['checked']} items accepted{reasons}"
-        if cut := TokenCut.told(validation):
+        if cut := TokenCut.of(validation):
             yield f"texts: {cut}"
 
 
 def _pairs(pairs: PairsLook) -> Iterator[str]:
-    told = "; ".join(f"{split} {one} match, {other} mismatch" for split, (other, one) in pairs.counts.items())
-    yield f"pairs: {pairs.total}: {told}"
+    counts = "; ".join(f"{split} {one} match, {other} mismatch" for split, (other, one) in pairs.counts.items())
+    yield f"pairs: {pairs.total}: {counts}"
     for kind in pairs.kinds:
         yield f"  {kind.total:>6} {'match' if kind.match else 'mismatch'}: {kind.name}"
     if pairs.leaks:

@@ -57,7 +57,7 @@ def _row_tiles(look: Look) -> Iterator[Tile]:
 
 
 def _text_tiles(look: Look) -> Iterator[Tile]:
-    cut = TokenCut.told(look.validation or {})
+    cut = TokenCut.of(look.validation or {})
     if cut is not None:
         note = f"{formats.percent(cut.texts_cut)} of the texts are cut at {cut.max_tokens}"
         yield Tile("Tokens left out", formats.percent(cut.tokens_cut), note)

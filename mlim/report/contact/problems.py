@@ -11,13 +11,13 @@ from mlim.report.contact.measures import Measures, copied, sides_ratio
 from mlim.report.kit import formats
 from mlim.report.kit.charts import share_of
 
-BAD, WATCH = "bad", "watch"
+BAD, WARNING = "bad", "warning"
 FEW_MATCHES, MANY_MATCHES = 0.1, 0.9  # prevalence outside of these makes a lopsided task
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One sentence; `tone` is bad (do not train on this) or watch; `count` orders them; `anchor` shows more."""
+    """One sentence; `tone` is bad (do not train on this) or warning; `count` orders them; `anchor` shows more."""
 
     tone: str
     count: int
@@ -63,7 +63,7 @@ def _pictures(look: Look) -> Iterator[Problem]:
     if unusable:
         total, reasons = sum(unusable.values()), describe_reasons(unusable)
         sentence = f"{formats.count(total)} pictures of rows that list several cannot be used: {reasons}."
-        yield Problem(WATCH, total, sentence, "quarantine")
+        yield Problem(WARNING, total, sentence, "quarantine")
 
 
 def _source(look: Look) -> Iterator[Problem]:
@@ -97,11 +97,11 @@ def _validation(look: Look) -> Iterator[Problem]:
         return
     overruled, checked = bool(look.validation.get("acceptance")), look.validation["checked"]
     for complaint in look.validation.get("complaints", ()):
-        told = f"Validation, overruled by a person: {complaint}" if overruled else f"Validation: {complaint}"
-        yield Problem(WATCH if overruled else BAD, checked, told, "validation")
-    cut = TokenCut.told(look.validation)
+        sentence = f"Validation, overruled by a person: {complaint}" if overruled else f"Validation: {complaint}"
+        yield Problem(WARNING if overruled else BAD, checked, sentence, "validation")
+    cut = TokenCut.of(look.validation)
     if cut and cut.warning:
-        yield Problem(WATCH, round(cut.texts_cut * checked), f"{cut.warning}.", "shapes")
+        yield Problem(WARNING, round(cut.texts_cut * checked), f"{cut.warning}.", "shapes")
 
 
 def _items(look: Look) -> Iterator[Problem]:
@@ -136,16 +136,16 @@ def _pairs(look: Look) -> Iterator[Problem]:
     if look.pairs.ties:
         largest, ties = look.pairs.summary["largest_component"], look.pairs.ties
         sentence = f"{formats.count(largest)} items are tied into one split: {ties[0].sentence}."
-        yield Problem(WATCH, largest, sentence, "ties")
+        yield Problem(WARNING, largest, sentence, "ties")
     for split, (mismatches, matches) in look.pairs.counts.items():
         share = matches / (matches + mismatches) if matches + mismatches else None
         if share is None or not FEW_MATCHES <= share <= MANY_MATCHES:
             words = f"{formats.percent(share)} of the {split} pairs match: a lopsided task."
-            yield Problem(WATCH, matches + mismatches, words, "pairs")
+            yield Problem(WARNING, matches + mismatches, words, "pairs")
 
 
 def _tone(look: Look, count: int, total: int) -> str:
-    return BAD if total and count > look.settings.worrying_share * total else WATCH
+    return BAD if total and count > look.settings.worrying_share * total else WARNING
 
 
 def _rows(count: int, total: int, noun: str = "row") -> str:

@@ -94,7 +94,7 @@ class _Tally:
     def read(self, rows: Iterator[RawRow]) -> None:
         """Count every row, and keep some of them."""
         inherited = inherit(rows, self._description)  # a second time changes nothing
-        for row in screen_rows(self._watched(inherited), self._description, self._settings.max_cell_characters):
+        for row in screen_rows(self._observed(inherited), self._description, self._settings.max_cell_characters):
             if row.rejection is not None:
                 self._problems[row.rejection.reason] += 1
             elif row.family is not None:
@@ -103,7 +103,7 @@ class _Tally:
                 self._first.append(row)
             self._keep(row)
 
-    def _watched(self, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+    def _observed(self, rows: Iterator[RawRow]) -> Iterator[RawRow]:
         limit, values = self._settings.distinct_limit, self._description.values
         for raw in rows:
             self._rows += 1

@@ -61,14 +61,16 @@ def _leaks(pairs: PairsLook) -> Table:
 
 def _leak(entry: Mapping[str, Any]) -> tuple[str | Line, ...]:
     score, leaks = entry.get("pr_auc"), bool(entry.get("leaks"))
-    more = [f"{name.replace('_', ' ')} {_told(value)}" for name, value in entry.items() if name not in KNOWN_LEAK_KEYS]
+    more = [
+        f"{name.replace('_', ' ')} {_formatted(value)}" for name, value in entry.items() if name not in KNOWN_LEAK_KEYS
+    ]
     rule = str(entry.get("rule", formats.MISSING))
     line = Line(min(max(float(score or 0), 0.0), 1.0), "bad" if leaks else "")
     named = f"{rule} ({', '.join(more)})" if more else rule
     return (named, "leaks" if leaks else "no leak", formats.score(score), line)
 
 
-def _told(value: Any) -> str:
+def _formatted(value: Any) -> str:
     return formats.score(value) if isinstance(value, float) else str(value)
 
 

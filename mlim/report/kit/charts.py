@@ -44,7 +44,7 @@ def histogram(title: str, values: NDArray[np.generic], unit: str = "", decimals:
         return None
     numbers = values.astype(np.float64)
     if numbers.min() == numbers.max():
-        same = _shown(float(numbers[0]), decimals)
+        same = _formatted(float(numbers[0]), decimals)
         return Chart(title, _bars(np.array([len(numbers)]), [same]), same, same, f"the same for all: {same}{unit}")
     low, tail = float(numbers.min()), float(np.quantile(numbers, TAIL))
     step = _nice((tail - low) / BINS, decimals)
@@ -54,10 +54,10 @@ def histogram(title: str, values: NDArray[np.generic], unit: str = "", decimals:
     counts = np.bincount(places, minlength=bins)
     edges = [start + step * place for place in range(bins + 1)]
     bars = _bars(counts, [_range(edges[k], edges[k + 1], decimals, unit) for k in range(bins)])
-    high, middle = float(numbers.max()), _shown(float(np.median(numbers)), decimals)
+    high, middle = float(numbers.max()), _formatted(float(np.median(numbers)), decimals)
     note = f"median {middle}{unit}, {_range(low, high, decimals, unit)}"
-    last = _shown(high, decimals) if high <= edges[-1] else f"{_shown(edges[-1], decimals)} and more"
-    return Chart(title, bars, _shown(low, decimals), last, note)
+    last = _formatted(high, decimals) if high <= edges[-1] else f"{_formatted(edges[-1], decimals)} and more"
+    return Chart(title, bars, _formatted(low, decimals), last, note)
 
 
 def count_chart(title: str, sizes: NDArray[np.int64], most: int, note: str = "") -> Chart | None:
@@ -106,8 +106,8 @@ def _nice(width: float, decimals: int) -> float:
 
 
 def _range(low: float, high: float, decimals: int, unit: str) -> str:
-    return f"{_shown(low, decimals)} to {_shown(high, decimals)}{unit}"
+    return f"{_formatted(low, decimals)} to {_formatted(high, decimals)}{unit}"
 
 
-def _shown(value: float, decimals: int) -> str:
+def _formatted(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}"

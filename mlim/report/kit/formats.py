@@ -89,5 +89,7 @@ def ceilings(known: Mapping[str, float] | None, sentence: str) -> list[str]:
     """The `sentence` with the PR-AUC that readers without a mistake reach; none where the catalog does not know it."""
     if not known:
         return []
-    told = f"{score(known['text'])} from texts, {score(known['image'])} from pictures, {score(known['both'])} from both"
-    return [sentence.format(told)]
+    formatted = (
+        f"{score(known['text'])} from texts, {score(known['image'])} from pictures, {score(known['both'])} from both"
+    )
+    return [sentence.format(formatted)]

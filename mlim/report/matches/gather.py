@@ -100,8 +100,8 @@ def _doubtful(scores: Path, threshold: float, most: int) -> pd.DataFrame:
     """The pairs whose scores are nearest to the threshold, nearest first."""
     kept = pd.DataFrame(columns=[*PAIR_COLUMNS, "doubt"])
     for frame in _batches(scores):
-        told = frame.assign(doubt=(frame["score"] - threshold).abs())
-        both = pd.concat([kept, told], ignore_index=True) if len(kept) else told
+        with_doubt = frame.assign(doubt=(frame["score"] - threshold).abs())
+        both = pd.concat([kept, with_doubt], ignore_index=True) if len(kept) else with_doubt
         kept = both.sort_values(["doubt", "item_a", "item_b"], kind="stable").head(most)
     return kept
 
