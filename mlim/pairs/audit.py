@@ -1,4 +1,4 @@
-"""The leak audit: how far simple ways get that know nothing of the product. They are the bar a model must beat.
+"""The leak audit: how far simple baselines get that learn no representation. They are the bar a model must beat.
 
 A rule compares two values: the texts, the bytes or the perceptual hashes of the pictures, one attribute. A learned
 classifier weighs words (`bag of words`) or similarities of text, attributes and image hash (`boosted trees`). All read

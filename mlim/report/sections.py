@@ -58,7 +58,10 @@ def data_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     lead = f"{formats.count(ingest['rows_in'])} rows came in, {formats.count(ingest['ingested'])} became items"
     if validation is not None:
         lead += f", {formats.count(validation['accepted'])} of them passed validation"
-    return Section("data", title, f"{lead}.", _data_blocks(recipe, gathered), _data_missing(gathered))
+    steps = {"validate": gathered.validation, "pairs": gathered.pairs}
+    left = " and ".join(f"`mlim {step}`" for step, summary in steps.items() if summary is None)
+    missing = f"The rest is missing: run {left}." if left else ""
+    return Section("data", title, f"{lead}.", _data_blocks(recipe, gathered), missing)
 
 
 def _data_blocks(recipe: ReportedRecipe, gathered: Gathered) -> tuple[Block, ...]:
@@ -72,7 +75,7 @@ def _data_blocks(recipe: ReportedRecipe, gathered: Gathered) -> tuple[Block, ...
 
 
 def _bar(recipe: ReportedRecipe, gathered: Gathered) -> list[Block]:
-    """The model and the best of the simple ways as bars; nothing before the pairs are audited."""
+    """The model and the best of the simple baselines as bars; nothing before the pairs are audited."""
     audit = tables.leak_audit(gathered.pairs)[:SHOWN_WAYS]
     if not audit:
         return []
@@ -82,12 +85,6 @@ def _bar(recipe: ReportedRecipe, gathered: Gathered) -> list[Block]:
     rows = pd.DataFrame([{"label": label, "pr_auc": each.value, **asdict(each)} for label, each in shown])
     draw = partial(figures.draw_table_bars, rows, prevalence=(gathered.pairs or {}).get("prevalence"))
     return [plot("bar", "The bar the model must beat", draw)]
-
-
-def _data_missing(gathered: Gathered) -> str:
-    steps = {"validate": gathered.validation, "pairs": gathered.pairs}
-    left = " and ".join(f"`mlim {step}`" for step, summary in steps.items() if summary is None)
-    return f"The rest is missing: run {left}." if left else ""
 
 
 def _examples(quarantine: pd.DataFrame) -> tuple[Card, ...]:
@@ -109,10 +106,14 @@ def losses_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     title = "Pre-training and fine-tuning"
     if not gathered.trainings:
         return Section("losses", title, "", missing="Nothing has been trained yet: run `mlim pretrain`.")
+    compared = (recipe.main, recipe.unpretrained_variant)
+    both = tuple(
+        replace(each, name=recipe.variants[each.name].label) for each in gathered.finetunings if each.name in compared
+    )
     found = (
         _comparison("pretrainings", "Validation losses of the pre-trainings", gathered.pretrainings),
         _by_mode(recipe, gathered),
-        _comparison("finetunings", "Matching loss with and without pre-training", _two_sides(recipe, gathered)),
+        _comparison("finetunings", "Matching loss with and without pre-training", both),
     )
     costs = [
         *_references(recipe, gathered),
@@ -128,13 +129,13 @@ def losses_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
 
 
 def _references(recipe: ReportedRecipe, gathered: Gathered) -> list[Table]:
-    """The simple ways beside the main variant's pre-training, of the first seed."""
+    """The simple baselines beside the main variant's pre-training, of the first seed."""
     name = recipe.main_variant.pretraining
     return [tables.references_table(each) for each in gathered.pretrainings if each.name == name][:1]
 
 
 def _not_beaten(gathered: Gathered) -> str:
-    """Which pre-trainings restore what is hidden no better than a simple way; what was not compared says nothing."""
+    """Which pre-trainings restore what is hidden no better than a simple baseline; one not compared says nothing."""
     compared = [each for each in gathered.pretrainings if "not_beaten" in each.summary]
     problems = [
         f"{each.name}, seed {each.seed}: {'; '.join(each.summary['not_beaten'])}."
@@ -142,8 +143,8 @@ def _not_beaten(gathered: Gathered) -> str:
         if each.summary["not_beaten"]
     ]
     if problems:
-        return f"Not every pre-training beats the simple ways. {' '.join(problems)}"
-    return "Every pre-training has lower losses than all of the simple ways." if compared else ""
+        return f"Not every pre-training beats the simple baselines. {' '.join(problems)}"
+    return "Every pre-training has lower losses than all of the simple baselines." if compared else ""
 
 
 def _comparison(name: str, title: str, trainings: tuple[Training, ...]) -> Block | None:
@@ -161,13 +162,6 @@ def _by_mode(recipe: ReportedRecipe, gathered: Gathered) -> Block | None:
     title = f"Losses of {name} by masking mode"
     note = "A mode that masks no text has no MLM loss."
     return plot("modes", title, partial(figures.draw_losses, histories), note)
-
-
-def _two_sides(recipe: ReportedRecipe, gathered: Gathered) -> tuple[Training, ...]:
-    names = (recipe.main, recipe.unpretrained_variant)
-    return tuple(
-        replace(each, name=recipe.variants[each.name].label) for each in gathered.finetunings if each.name in names
-    )
 
 
 def _histories(trainings: tuple[Training, ...]) -> dict[str, pd.DataFrame]:

@@ -33,10 +33,10 @@ STACK_NOTE: Final = (
 )
 OVERALL: Final = "overall"  # as mlim.training.reference calls the mean over all modes
 REFERENCES_NOTE: Final = (
-    "All on the same held-out items with the same masks: what is hidden from the model is hidden from the simple ways, "
-    "which learn from the train split. Unigram and bigram: how often words occur, and after which word. The picture "
-    "shrunk shows the mean where a patch is hidden; principal components, as many as the hidden size where there are "
-    "enough pictures, give the most likely picture for the visible patches."
+    "All on the same held-out items with the same masks: what is hidden from the model is hidden from the simple "
+    "baselines, which learn from the train split. Unigram and bigram: how often words occur, and after which word. The "
+    "picture shrunk shows the mean where a patch is hidden; principal components, as many as the hidden size where "
+    "there are enough pictures, give the most likely picture for the visible patches."
 )
 SHORT_HEADER: Final = ("variant", "PR-AUC", "interval", "difference to main")
 SPLITS: Final = ("train", "validation", "test")
@@ -130,7 +130,7 @@ def pairs_table(pairs: Summary) -> Table:
 
 
 def leaks_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
-    """The model, chance, and the simple ways of the leak audit on the same test pairs, the best first."""
+    """The model, chance, and the simple baselines of the leak audit on the same test pairs, the best first."""
     main = judged_score(recipe, gathered.metrics)
     nothing = [formats.MISSING] * 3
     own = [] if main is None else [(main.label, formats.score(main.pr_auc.value), *nothing)]
@@ -173,7 +173,7 @@ def trainings_table(title: str, trainings: tuple[Training, ...]) -> Table:
 
 
 def references_table(training: Training) -> Table:
-    """A pre-training's validation losses beside those of simple ways to restore what is hidden, by masking mode."""
+    """A pre-training's validation losses beside those of simple baselines on the same masks, by masking mode."""
     summary = training.summary
     references, by_mode = summary.get("references", {}), summary.get("final_by_mode", {})
     modes = [mode for mode in MODES if any(f"{loss}/{mode}" in by_mode for loss in references)]
@@ -185,7 +185,7 @@ def references_table(training: Training) -> Table:
             shown = [formats.score(values.get(mode)) for mode in (OVERALL, *modes)]
             rows.append((loss.upper(), way, *shown))
     header = ("loss", "way", "all modes", *(MODES[mode] for mode in modes))
-    title = f"{training.name}, seed {training.seed}: validation losses beside simple ways"
+    title = f"{training.name}, seed {training.seed}: validation losses beside simple baselines"
     return Table(title, header, tuple(rows), note=REFERENCES_NOTE, text_columns=2)
 
 

@@ -150,7 +150,9 @@ def _ways(
     """Each way by nearest neighbours that is asked for, and what it finds, in places of the items."""
     wanted = inputs.settings.neighbours
     if wanted.text:
-        vectors = _text_vectors(inputs)
+        encoder, folder = _encoder(inputs), inputs.workspace.cache / "text-vectors"
+        encoded = encoder.encode(inputs.items["text"].tolist())
+        vectors = save_vectors(folder, inputs.ids, encoded, encoder.dimensions, encoder.origin)
         yield TEXT, _index(inputs, TEXT, vectors).neighbours(vectors, wanted.text)
     if wanted.picture:
         vectors = Vectors(inputs.ids, picture_vectors(inputs.items["image_hash"].tolist()), PICTURE_ORIGIN)
@@ -177,12 +179,6 @@ def _index(inputs: _Inputs, name: str, vectors: Vectors, rebuild: bool = True) -
     index = VectorIndex.build(vectors, settings)
     index.save(folder)
     return index
-
-
-def _text_vectors(inputs: _Inputs) -> Vectors:
-    encoder, texts = _encoder(inputs), inputs.items["text"].tolist()
-    folder = inputs.workspace.cache / "text-vectors"
-    return save_vectors(folder, inputs.ids, encoder.encode(texts), encoder.dimensions, encoder.origin)
 
 
 def _encoder(inputs: _Inputs) -> TextEncoder:

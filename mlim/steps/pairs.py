@@ -1,4 +1,4 @@
-"""`mlim pairs`: make the labelled pairs and the splits, prove them safe, and say what simple ways could solve."""
+"""`mlim pairs`: make the labelled pairs and the splits, prove them safe, and say what simple baselines could solve."""
 
 import shutil
 from collections.abc import Mapping, Sequence

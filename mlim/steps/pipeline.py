@@ -28,8 +28,9 @@ def pipeline_yaml(root: Path) -> str:
     work = Workspace(DVC_BUILD / recipe.name)
     sources = Sources(root)
     stages = {kind: _stage(defined, sources, work) for kind, defined in define_stages(recipe, work).items()}
+    metrics = [(folder / "metrics.json").as_posix() for folder in (work.evaluation, work.ablation)]
     return HEADER + yaml.dump(
-        {"stages": stages, "metrics": _metrics(work), "plots": _plots(work)},
+        {"stages": stages, "metrics": metrics, "plots": _plots(work)},
         Dumper=_Dumper,
         sort_keys=False,
         width=LINE_LENGTH,
@@ -106,10 +107,6 @@ def _command(defined: Definition, work: Workspace) -> str:
     return " ".join(
         ["mlim", defined.command, *run, *catalog, "--recipe", DVC_PARAMETERS, "--work", work.root.as_posix()]
     )
-
-
-def _metrics(work: Workspace) -> list[str]:
-    return [(folder / "metrics.json").as_posix() for folder in (work.evaluation, work.ablation)]
 
 
 def _plots(work: Workspace) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ def pretrain(
 
 
 def _warn_of_useless(summary: Mapping[str, Any], terminal: Terminal) -> None:
-    """Say loudly where a simple way restores what is hidden as well as the model does."""
+    """Warn where a simple baseline restores what is hidden as well as the model does."""
     if summary["not_beaten"]:
         terminal.warn(
             f"{summary['name']}, seed {summary['seed']}: on held-out items {'; '.join(summary['not_beaten'])}; train "
@@ -245,7 +245,7 @@ class _Job:
         )
 
     def _references(self) -> dict[LossName, Losses]:
-        """What simple ways reach on the held-out items, with the same masks: by loss, way and masking mode."""
+        """What simple baselines reach on held-out items with the same masks, by loss, baseline and masking mode."""
         losses, train = self._pretraining.loss_names, self._data.items[TRAIN]
         sample = Sample(
             words=self._words(train) if "mlm" in losses else None,

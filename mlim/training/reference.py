@@ -1,4 +1,4 @@
-"""Simple ways to restore what pre-training hides: what its losses have to be below before they mean anything.
+"""Simple baselines to restore what pre-training hides: what its losses have to be below before they mean anything.
 
 Texts: the frequency of words (unigram), and the same given the word before (bigram). Pictures: the mean picture, a copy
 shrunk to 8 x 8, and principal components, as many as the hidden size. All learn from a sample of the train split and
@@ -122,14 +122,14 @@ def _patches(pictures: Tensor, grid: int) -> Tensor:
 
 
 class Sample(NamedTuple):
-    """What the simple ways have learned from the train split; None where their loss was not trained."""
+    """What the simple baselines have learned from the train split; None where their loss was not trained."""
 
     words: Words | None
     pictures: Pictures | None
 
 
 def reference_losses(held_out: HeldOutLosses, sample: Sample) -> dict[LossName, Losses]:
-    """The losses of the simple ways on the items and masks of `held_out`: by loss, way and masking mode."""
+    """The losses of the simple baselines on the items and masks of `held_out`: by loss, baseline and masking mode."""
     meters: dict[LossName, LossMeter] = {}
     for prepared in held_out.prepared():
         for loss, terms in (("mlm", _mlm(prepared, sample.words)), ("recon", _recon(prepared, sample.pictures))):
@@ -175,7 +175,7 @@ def _recon(prepared: PreparedItems, pictures: Pictures | None) -> Mapping[str, L
 
 
 def not_beaten(final: Mapping[str, float], references: Mapping[LossName, Losses]) -> list[str]:
-    """What a pre-training does no better than simple ways, over all masking modes: a clause for each such loss.
+    """What a pre-training does no better than simple baselines, over all masking modes: a clause for each such loss.
 
     `final` and `references` as in the summary of a pre-training.
     """
