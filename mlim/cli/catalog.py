@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from mlim.cli.options import DEFAULT_CATALOG, QuietOption, RecipeOption, SetOption, WorkOption
+from mlim.cli.session import chosen_recipe
 from mlim.console import Terminal
 from mlim.files import check_replaceable
-from mlim.recipe import load_recipe
 from mlim.workspace import Workspace
-from mlim.writer import claim_work
 
 app = typer.Typer(no_args_is_help=True, help="Create, download or inspect a catalog.")
 
@@ -63,7 +62,7 @@ def show_catalog(
     from mlim.report.contact.page import SIGN, write_page
     from mlim.report.contact.settings import settings_for
 
-    chosen, terminal = load_recipe(recipe, set_ or []), Terminal(quiet)
+    chosen, terminal = chosen_recipe(recipe, set_), Terminal(quiet)
     workspace = Workspace(work or Path("build") / chosen.name)
     source = catalog or (DEFAULT_CATALOG if DEFAULT_CATALOG.is_file() else None)
     if out is not None:
@@ -73,6 +72,8 @@ def show_catalog(
     for line in describe(look):
         typer.echo(line)
     if out is None:
+        from mlim.writer import claim_work
+
         claim_work(workspace)
     summary = write_page(look, out or workspace.root / "contact.html")
     terminal.say(f"wrote {summary['page']}")

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from mlim.cli.options import JsonOption, QuietOption, RecipeOption, SetOption
+from mlim.cli.session import chosen_recipe
 from mlim.console import Terminal
 from mlim.errors import MlimError
-from mlim.recipe import load_recipe
 
 app = typer.Typer()
 
@@ -77,7 +77,7 @@ def ui(
     """
     from mlim.tracking import serve_pages
 
-    serve_pages(load_recipe(recipe, set_ or []).tracking, port)
+    serve_pages(chosen_recipe(recipe, set_).tracking, port)
 
 
 @app.command(epilog="Example: `mlim results --out docs/results.md`")
@@ -93,7 +93,7 @@ def results(
     from mlim.report.results import write_results
 
     Terminal().say("reading the tracked runs ...")
-    write_results(load_recipe(recipe, set_ or []).tracking, out)
+    write_results(chosen_recipe(recipe, set_).tracking, out)
     Terminal().say(f"wrote {out}")
 
 
@@ -108,7 +108,7 @@ def doctor(
     """Check the installation: packages, devices, servers, and whether everything that a run starts works."""
     from mlim.doctor import examine, mend
 
-    chosen = load_recipe(recipe, set_ or [])
+    chosen = chosen_recipe(recipe, set_)
     if fix:
         Terminal(quiet=as_json).say(mend(chosen))
     trying = "" if quick or fix else ", and trying what a run starts (a minute or two)"

@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from mlim.cli.options import JsonOption, QuietOption, RecipeOption, SeedsOption, SetOption, WorkOption
-from mlim.cli.session import Session
+from mlim.cli.session import Session, chosen_recipe
 from mlim.console import Terminal
-from mlim.recipe import load_recipe
 
 app = typer.Typer()
 
@@ -91,4 +90,4 @@ def serve(
 
     hosts = (*ServerLimits.model_fields["hosts"].default, *(allow_host or []))
     limits = ServerLimits(port=port, body_mb=max_body_mb, seconds=max_seconds, hosts=hosts)
-    run_step(load_recipe(recipe, set_ or []), model, limits, terminal)
+    run_step(chosen_recipe(recipe, set_), model, limits, terminal)

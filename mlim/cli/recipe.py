@@ -9,8 +9,6 @@ from mlim.cli.options import SetOption
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.files import atomic_file
-from mlim.recipe import recipe_names, recipe_purpose, resolve
-from mlim.recipe.shown import show_recipe
 
 app = typer.Typer(no_args_is_help=True, help="List recipes, and show every value of one.")
 
@@ -22,6 +20,8 @@ def list_recipes() -> None:
     A recipe determines everything about a result. Your own is a YAML file that extends one of these and contains what
     differs: `extends: small`, then for example `image: {size: 96, grid: 6}`. Use it with `--recipe FILE`.
     """
+    from mlim.recipe import recipe_names, recipe_purpose
+
     width = max(map(len, recipe_names()))
     for name in recipe_names():
         typer.echo(f"{name:<{width}}  {recipe_purpose(name)}")
@@ -42,6 +42,9 @@ def show(
     """
     if out is not None and out.exists() and not force:
         raise InputError(f"{out} exists already; choose another --out or add --force")
+    from mlim.recipe import resolve
+    from mlim.recipe.shown import show_recipe
+
     resolved, terminal = resolve(recipe, set_ or []), Terminal()
     for note in resolved.notes:
         terminal.warn(note)

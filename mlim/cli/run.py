@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,10 @@ from mlim.cli.options import (
 from mlim.cli.session import Session
 from mlim.errors import InputError
 from mlim.files import read_json
-from mlim.recipe import Recipe
 from mlim.workspace import Workspace
-from mlim.writer import fix_recipe
+
+if TYPE_CHECKING:
+    from mlim.recipe import Recipe
 
 app = typer.Typer()
 
@@ -55,7 +56,7 @@ def run(
         session.show(outcome, _closing_words(session, catalog))
 
 
-def _check_before_work(recipe: Recipe, catalog: Path, workspace: Workspace, start: str) -> None:
+def _check_before_work(recipe: "Recipe", catalog: Path, workspace: Workspace, start: str) -> None:
     """Everything that can be known to be wrong before work starts, listed at once."""
     from mlim.steps.ingest import check_catalog
     from mlim.steps.plan import stages_from
@@ -78,7 +79,7 @@ def _check_before_work(recipe: Recipe, catalog: Path, workspace: Workspace, star
         raise InputError(*problems)
 
 
-def _check_stages(recipe: Recipe, catalog: Path, workspace: Workspace) -> None:
+def _check_stages(recipe: "Recipe", catalog: Path, workspace: Workspace) -> None:
     """Where DVC owns these results it must know the stages as they are now."""
     from mlim.steps.pipeline import workspace_is_dvc
 
@@ -88,7 +89,7 @@ def _check_stages(recipe: Recipe, catalog: Path, workspace: Workspace) -> None:
         check_pipeline(Path())
 
 
-def _check_start(recipe: Recipe) -> None:
+def _check_start(recipe: "Recipe") -> None:
     if recipe.model.pretrained:  # torch takes seconds to load: not for a start that needs nothing
         from mlim.models.hub import find_start
 
@@ -98,6 +99,7 @@ def _check_start(recipe: Recipe) -> None:
 def _run_pipeline(session: Session, catalog: Path, start: str) -> None:
     from flows.engine import engine
     from flows.job import QUIET_VARIABLE
+    from mlim.writer import fix_recipe
 
     if session.terminal.quiet:
         os.environ[QUIET_VARIABLE] = "1"

@@ -15,13 +15,12 @@ from mlim.cli.options import (
     SetOption,
     WorkOption,
 )
-from mlim.cli.session import Session
+from mlim.cli.session import Session, chosen_recipe
 from mlim.console import Terminal
-from mlim.recipe import load_recipe
-from mlim.recipe.base import Modality
 
 if TYPE_CHECKING:  # torch takes seconds to load
     from mlim.loading import CatalogModel
+    from mlim.recipe.base import Modality
 
 app = typer.Typer()
 
@@ -73,7 +72,7 @@ def score(
             session.recipe,
             session.workspace,
             session.terminal,
-            modality=cast(Modality | None, modality),
+            modality=cast("Modality | None", modality),
             workers=workers,
             force=force,
         )
@@ -82,7 +81,7 @@ def score(
 
 def open_model(where: str, recipe: str, set_: Sequence[str] | None, terminal: Terminal) -> "CatalogModel":
     """The model at `where`, in the registry that the recipe names."""
-    tracking = load_recipe(recipe, set_ or []).tracking
+    tracking = chosen_recipe(recipe, set_).tracking
     terminal.say(f"loading the model {where} ...")
     from mlim.loading import load
 

@@ -1,18 +1,29 @@
 """What every command of a step has in common: recipe, work folder, terminal, and how to show a summary."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mlim.console import Terminal
 from mlim.processes import is_follower
-from mlim.recipe import load_recipe
 from mlim.workspace import Workspace
-from mlim.writer import only_writer, recording
+
+if TYPE_CHECKING:
+    from mlim.recipe import Recipe
+
+
+def chosen_recipe(recipe: str, set_: Sequence[str] | None, warn: Callable[[str], None] | None = None) -> "Recipe":
+    """The recipe that the options name; `InputError` when it is not valid.
+
+    Its tree is imported here and not at the top: that takes a third of the start, and `--help` does without it.
+    """
+    from mlim.recipe import load_recipe
+
+    return load_recipe(recipe, set_ or [], warn)
 
 
 class Session:
@@ -29,7 +40,7 @@ class Session:
     ) -> None:
         """`seeds`: that many, from 0, instead of the recipe's. `InputError` when the recipe is not valid."""
         self.terminal = Terminal(quiet or is_follower())
-        given = load_recipe(recipe, set_ or [], self.terminal.warn)
+        given = chosen_recipe(recipe, set_, self.terminal.warn)
         self.recipe = given if seeds is None else given.model_copy(update={"seeds": tuple(range(seeds))})
         self.workspace = Workspace(work or Path("build") / self.recipe.name)
         self._as_json = as_json
@@ -50,6 +61,8 @@ class Session:
             from mlim.tracking import check_server
 
             check_server(self.recipe.tracking)
+        from mlim.writer import only_writer, recording
+
         name = f"mlim {command}"
         kept = recording(self.workspace, self.recipe.record) if recorded else nullcontext()
         with only_writer(self.workspace, self.recipe.record, name), kept:

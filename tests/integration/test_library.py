@@ -35,6 +35,13 @@ def test_importing_loads_nothing_else_and_is_silent():
     assert (found.stdout, found.stderr) == ("[]\n", "")
 
 
+def test_the_help_loads_no_recipe_and_no_library_of_a_step():
+    later = {"mlim.recipe", "torch", "mlflow", "prefect", "numpy", "pandas", "pyarrow"}
+    program = f"import sys, mlim.cli.main; print(sorted({later} & sys.modules.keys()))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
 def test_every_place_gives_the_model_that_is_served(registered, tmp_path):
     frame, pairs = sent_items(registered)
     answer = Registry(registered.recipe.tracking).answer("1", [frame])
