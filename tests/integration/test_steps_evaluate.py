@@ -1,6 +1,7 @@
 """Steps `evaluate`, `ablate` and `probe` on scores and models as the trainings leave them, with real tracking."""
 
 import filecmp
+import shutil
 
 import mlflow
 import numpy as np
@@ -20,6 +21,7 @@ from mlim.steps.ablate import COLUMNS, ablate
 from mlim.steps.evaluate import evaluate, hardest_pairs
 from mlim.steps.probe import probe
 from mlim.steps.stack import stack
+from mlim.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 
@@ -50,31 +52,62 @@ def write_scores(workspace, variant, modality, seed, skill):
     pd.concat(parts).sample(frac=1, random_state=seed).to_parquet(folder / "scores.parquet", index=False)
 
 
-@pytest.fixture
-def trained(recipe, own_workspace):
-    """A work folder with the scores of every cell and a pre-trained (random) model for every seed."""
+def copied(workspace, folder):
+    return Workspace(shutil.copytree(workspace.root, folder / "work", symlinks=True))
+
+
+@pytest.fixture(scope="module")
+def trained_once(recipe, tiny_workspace, tmp_path_factory):
+    """A work folder with the scores of every cell; read-only, as the next two are."""
+    workspace = copied(tiny_workspace, tmp_path_factory.mktemp("trained"))
     skills = {MAIN: 2.0, "no-pretraining": 0.2, "text-only": 1.0}
     for name, variant in recipe.variants.items():
         for seed in SEEDS:
-            write_scores(own_workspace, name, variant.modality, seed, skills[name])
+            write_scores(workspace, name, variant.modality, seed, skills[name])
             summary = {"row": name, "seed": seed, "pairs_seen": PAIRS_SEEN, "run_id": f"{name}{seed}"}
-            write_json(own_workspace.finetuned(name, seed) / "summary.json", summary)
+            write_json(workspace.finetuned(name, seed) / "summary.json", summary)
     for seed in SEEDS:
-        start = own_workspace.pretrained(PRETRAINING, seed)
+        start = workspace.pretrained(PRETRAINING, seed)
         write_json(start / "summary.json", {"samples_seen": SAMPLES_SEEN, "losses": ["mlm", "recon"]})
-    return own_workspace
+    return workspace
 
 
-@pytest.fixture
-def pretrained(recipe, trained):
-    store = ItemStore.open(trained.items, trained.valid / "index.parquet")
+@pytest.fixture(scope="module")
+def pretrained_once(recipe, trained_once, tmp_path_factory):
+    """The same with a pre-trained (random) model for every seed."""
+    workspace = copied(trained_once, tmp_path_factory.mktemp("pretrained"))
+    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
     tokenizer = TextTokenizer.learn([store.text(item) for item in store.ids], recipe.text.vocabulary_size)
     for seed in recipe.seeds:
-        folder = trained.pretrained(PRETRAINING, seed) / "model"
+        folder = workspace.pretrained(PRETRAINING, seed) / "model"
         folder.mkdir(parents=True)
         build_mlim(recipe, tokenizer, seed=seed).save_pretrained(folder)
         tokenizer.save(folder)
-    return trained
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def stacked_once(recipe, trained_once, tmp_path_factory):
+    """The same as the first with the stack of the main variant's first seed."""
+    workspace = copied(trained_once, tmp_path_factory.mktemp("stacked"))
+    stack(recipe, workspace, Terminal(quiet=True))
+    return workspace
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path):
+    """A copy of `trained_once` that one test may write to; the next two likewise."""
+    return copied(trained_once, tmp_path)
+
+
+@pytest.fixture
+def pretrained(pretrained_once, tmp_path):
+    return copied(pretrained_once, tmp_path)
+
+
+@pytest.fixture
+def stacked(stacked_once, tmp_path):
+    return copied(stacked_once, tmp_path)
 
 
 def run_of(recipe, run_id):
@@ -83,13 +116,6 @@ def run_of(recipe, run_id):
 
 def artifacts_of(recipe, run_id):
     return {entry.path for entry in mlflow.MlflowClient(recipe.tracking.uri).list_artifacts(run_id)}
-
-
-@pytest.fixture
-def stacked(recipe, trained, quiet):
-    """The same with the stack of the main variant's first seed."""
-    stack(recipe, trained, quiet)
-    return trained
 
 
 @pytest.mark.parametrize(
