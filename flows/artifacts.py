@@ -1,4 +1,4 @@
-"""What the Prefect page shows of a run: the validation, the tables, how far it is."""
+"""What the Prefect page shows of a run: the validation, the tables, the progress."""
 
 from typing import Any
 

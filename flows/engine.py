@@ -1,4 +1,4 @@
-"""The pipeline's flow in this process: what Prefect is told before, and what it raises, in one sentence.
+"""The pipeline's flow in this process: Prefect's settings before it, and its errors in one sentence.
 
 Without a server of its own Prefect starts one for as long as the flow runs. It keeps this user's data, deployments
 among them, so it has a login too: a secret that this process and its children alone know.

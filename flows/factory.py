@@ -9,7 +9,7 @@ from flows.job import Job, prepare
 
 
 def make_flow(name: str, description: str, run: Callable[[Job], None]) -> Flow[..., Any]:
-    """A flow that resolves what it is asked to do and then calls `run` with it, while nobody else writes there."""
+    """A flow that resolves what it is asked to do and then calls `run` with it, while no other command writes there."""
 
     def part(
         recipe: str = "demo",

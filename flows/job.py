@@ -50,7 +50,7 @@ class Job:
 
 @contextmanager
 def prepare(recipe: str, catalog: str, work: str | None, overrides: list[str] | None, start: str) -> Iterator[Job]:
-    """Resolve what was asked for, fix the resolved recipe, and have the work folder to the job.
+    """Resolve what was asked for, fix the resolved recipe, and lock the work folder for the job.
 
     `InputError` or `MlimError` before any work when something is wrong or another command has the folder.
     """

@@ -21,7 +21,7 @@ def login_file() -> Path:
 
 
 def login(path: Path) -> str:
-    """The secret `USER:PASSWORD` in a file, which is made when there is none; `MlimError` when others can read it."""
+    """The secret `USER:PASSWORD` in a file, created if it is missing; `MlimError` when others can read it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         created = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

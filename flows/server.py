@@ -39,7 +39,7 @@ Process = subprocess.Popen[bytes]
 
 
 def main() -> int:
-    """Serve until a signal comes; 0, or the exit code of an error that is told in one sentence."""
+    """Serve until a signal comes; 0, or the exit code of an error that is reported in one sentence."""
     signal.signal(signal.SIGTERM, _stop)
     with suppress(KeyboardInterrupt):
         return exit_code_of(_serve_here)
@@ -100,7 +100,7 @@ def _only_one(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def _listening(port: int) -> Iterator[socket.socket]:
-    """The server's socket; from now on nobody else can answer at this port."""
+    """The server's socket; from now on no other process can answer at this port."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -33,7 +33,7 @@ def run_stages(job: Job, stages: Iterable[Stage]) -> None:
 
 
 def _run_wave(job: Job, wave: Sequence[Stage]) -> None:
-    """Threads wait for the processes: this one is free to be told that the flow is cancelled, and ends them then."""
+    """Threads wait for the processes: this one stays free to receive a cancellation, and ends them then."""
     at_once = min(job.recipe.compute.side_by_side, len(wave))
     threads: ThreadPoolTaskRunner[None] = ThreadPoolTaskRunner(at_once)
     with _slot(wave), threads, Children() as children:

@@ -117,7 +117,7 @@ def _location(details: Any) -> tuple[str, ...]:
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    """The field names of the node at `location`; empty where it cannot be told."""
+    """The field names of the node at `location`; empty where it is unknown."""
     nodes = [model]
     for part in location:
         nodes = [inner for node in nodes for inner in _step_into(node, part)]

@@ -71,7 +71,7 @@ def examine(recipe: Recipe, quick: bool = False) -> list[Finding]:
 
 
 def _try_all(recipe: Recipe, trials: Sequence[Trial]) -> dict[str, Finding]:
-    """What came of the trials by subject; as many at a time as there are cores."""
+    """The results of the trials by subject; as many at a time as there are cores."""
     given = recipe.to_yaml()
     with ThreadPoolExecutor(cores()) as threads:
         return {finding.subject: finding for finding in threads.map(lambda trial: _try(trial, given), trials)}

@@ -1,4 +1,4 @@
-"""What a person is told when something is wrong: one sentence that says what, where and what to do."""
+"""The messages when something is wrong: one sentence that says what, where and what to do."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ class MlimError(Exception):
 class InputError(MlimError):
     """Something the person gave is wrong: a file, a recipe, a flag; exit code 2, before any work starts.
 
-    `problems` holds every problem that was found, so that all of them can be mended in one go.
+    `problems` holds every problem that was found, so that all of them can be corrected at once.
     """
 
     exit_code = 2

@@ -16,7 +16,7 @@ DEBUG_VARIABLE = "MLIM_DEBUG"
 SHOWN_CHARACTERS = 200
 OURS = ("mlim", "flows", "__main__")
 DISK_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# A place that cannot be used as it is, whoever wrote the code that asked for it
+# A place that cannot be used as it is, whatever code asked for it
 PLACE = (
     errno.EACCES,
     errno.EEXIST,
@@ -45,7 +45,7 @@ SYSTEMS = {
 
 
 def exit_code_of(program: Callable[[], object]) -> int:
-    """Run a program: 0, or the exit code of an error, which is told on standard error; a fault of our own is raised."""
+    """Run a program: 0, or the exit code of an error, printed on standard error; a fault of our own is raised."""
     try:
         program()
     except Exception as error:

@@ -254,7 +254,7 @@ def read_plain(root: Path, path: Path, most: int) -> bytes:
     """The bytes of a file in a folder that came from elsewhere.
 
     `InputError` unless it is a regular file of at most `most` bytes inside `root` that no link leads to. A hard link is
-    a regular file and cannot be told from one: what is read must still be of the kind that the caller expects.
+    a regular file and cannot be distinguished from one: what is read must still be of the kind that the caller expects.
     """
     check_unlinked(root, path)
     try:

@@ -52,7 +52,7 @@ def match_loss(logits: Tensor, labels: Tensor) -> LossTerm:
 def attribute_loss(logits: Sequence[Tensor], targets: Tensor, count: int) -> LossTerm:
     """Which value has an item? Cross-entropy over items and attributes.
 
-    `logits` (N, classes) for each of A attributes, `targets` (N, A) with UNKNOWN where nothing is to be told, `count`
+    `logits` (N, classes) for each of A attributes, `targets` (N, A) with UNKNOWN where there is no target, `count`
     the targets that are known.
     """
     parts = [

@@ -1,7 +1,7 @@
 """The manifest of a model's files, with the SHA-256 of each, and the manifest's own SHA-256 for the registry.
 
-A manifest beside the files tells what was damaged. Who changes files on purpose writes a new manifest too: that one is
-told by its own SHA-256, which the registry keeps apart from the files.
+A manifest beside the files shows what was damaged. Who changes files on purpose writes a new manifest too: that one is
+detected by its own SHA-256, which the registry keeps apart from the files.
 """
 
 import shutil

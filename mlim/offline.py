@@ -59,7 +59,7 @@ def sign(workspace: Workspace, stage: str, name: str, origin: Lineage) -> None:
 
 
 def _declared(origin: Lineage) -> Lineage:
-    """A copy of the code without its repository knows no commit; whoever made the copy says it in MLIM_COMMIT."""
+    """A copy of the code without its repository knows no commit; MLIM_COMMIT gives it."""
     declared = os.environ.get(COMMIT_VARIABLE, "")
     if not declared or origin.commit != UNKNOWN:
         return origin

@@ -28,7 +28,7 @@ SET_ASIDE = "MLIM_PROXIES"  # the proxies that `without_proxies` took out, as JS
 
 
 def is_follower() -> bool:
-    """Whether a launcher started this process beside another one that does the talking."""
+    """Whether a launcher started this process beside another one that prints."""
     return os.environ.get(RANK, "0") != "0"
 
 
@@ -78,7 +78,7 @@ def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
 
 
 def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a program that speaks to loopback alone; `with_proxies` gives back what is missing in it.
+    """The environment of a program that connects to loopback alone; `with_proxies` gives back what is missing in it.
 
     Loopback among the hosts without a proxy is not enough there: httpx refuses to start when it cannot use a proxy
     (`socks5://` without a further package, `socks://` always), whatever it is asked to reach.

@@ -72,7 +72,7 @@ class Door:
             self._places.release()
 
     async def _read(self, receive: Receive) -> bytes:
-        """The body; what is too large is read to its end and thrown away, so that the client hears the answer."""
+        """The body; one that is too large is read to its end and discarded, so that the client receives the answer."""
         most, size, more = int(self._limits.body_mb * MEBIBYTE), 0, True
         parts: list[bytes] = []
         while more:
@@ -116,7 +116,7 @@ async def answer(send: Send, status: HTTPStatus, sentence: str) -> None:
 
 
 async def unreadable(request: object, error: Exception) -> Any:
-    """400 for a request that MLflow's parsing stumbles over."""
+    """400 for a request that MLflow cannot parse."""
     from starlette.responses import JSONResponse
 
     reason = (

@@ -67,5 +67,5 @@ def mfu(
 
 
 def device_name(device: torch.device) -> str:
-    """What the driver calls `device`; for a CPU, whose peak nobody knows, its type."""
+    """What the driver calls `device`; for a CPU, whose peak is unknown, its type."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -158,7 +158,7 @@ def silence() -> None:
 
 @contextmanager
 def as_mlim_error(uri: str) -> Iterator[None]:
-    """Turn what mlflow raises while talking to `uri` into one sentence."""
+    """Turn an exception of MLflow with the store `uri` into one sentence."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -193,7 +193,7 @@ def client(tracking: TrackingConfig) -> "MlflowClient":
 
 
 def serve_pages(tracking: TrackingConfig, port: int) -> NoReturn:
-    """Become `mlflow ui` on a sqlite store; `InputError` names the address where a server has the pages already.
+    """Become `mlflow ui` on a sqlite store; `InputError` names the address where a server already shows the pages.
 
     MLflow's own rules let in every Host that begins like a private address, `10.example.com` too, and it runs jobs
     for whoever asks: here only loopback's two names with this port are let in, and no jobs are run.
@@ -224,7 +224,7 @@ def is_recorded(tracking: TrackingConfig, run_id: str) -> bool:
 
 
 def run_tags(tracking: TrackingConfig, run_id: str) -> dict[str, str]:
-    """The tags of a run; empty when this store does not know it."""
+    """The tags of a run; empty when it is not in this store."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -260,7 +260,7 @@ def _create_experiment(store: "MlflowClient", name: str, location: str | None) -
 
 
 class StageRun(Protocol):
-    """What a step tells about itself while its run is open."""
+    """What a step records while its run is open."""
 
     @property
     def id(self) -> Any:

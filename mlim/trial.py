@@ -58,7 +58,7 @@ def track(recipe: Recipe) -> str:
 
 
 def _copy(database: Path, copy: Path) -> None:
-    """The database as it is now, whoever writes into it."""
+    """The database as it is now, also while it is written."""
     with (
         closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as source,
         closing(sqlite3.connect(copy)) as target,

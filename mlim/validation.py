@@ -93,7 +93,7 @@ class Finding:
     """What one expectation found. `unexpected` counts rows; it is 0 or 1 for an expectation of the whole table.
 
     `code` is a stable short name; `shows` names the column whose value explains a rejected row; `acceptable` says
-    whether a person may overrule the expectation; one that is not `critical` is told and stops nothing.
+    whether a person may overrule the expectation; one that is not `critical` is reported and stops nothing.
     """
 
     suite: str

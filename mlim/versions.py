@@ -64,7 +64,7 @@ def git_state(root: Path) -> tuple[str, bool]:
 
 
 def person() -> str:
-    """Who sits here: the name that git knows, else the login name."""
+    """The user: the name in git's settings, else the login name."""
     try:
         return _git(Path.cwd(), "config", "user.name") or getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name

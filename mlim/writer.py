@@ -1,6 +1,6 @@
 """One writer for each work folder: one command, together with the stages that it starts itself.
 
-The lock is the kernel's, so that it goes with whoever holds it, by kill -9 too. A command takes it alone, writes down
+The lock is the kernel's, so that it is released with its holder, also by kill -9. A command takes it alone, writes down
 who it is, and from then on shares it; the stages that it starts know its token from the environment and share the lock
 as well, so that the folder is free only when the last of them has ended. On a network file system `flock` must reach
 the other machines, as it does on NFS since Linux 2.6.12.
@@ -106,7 +106,7 @@ def recording(workspace: Workspace, recipe: RecipeRecord) -> Iterator[None]:
     except InputError:
         raise
     except BaseException:
-        with suppress(OSError):  # a full disk is what is being told
+        with suppress(OSError):  # a full disk is already being reported
             record_recipe(workspace, recipe)
         raise
     record_recipe(workspace, recipe)
@@ -127,9 +127,9 @@ def _open(workspace: Workspace) -> int:
 
 
 def _take(descriptor: int, sha256: str, command: str) -> Holder | None:
-    """The lock for ourselves, with our name in it; None when somebody has it.
+    """The lock for ourselves, with our name in it; None when it is held.
 
-    To share a lock that was exclusive the kernel lets go of it for a moment: whoever is in it afterwards has it.
+    The kernel releases an exclusive lock for a moment before it shares it: the name in it afterwards is the holder's.
     """
     if not _flock(descriptor, fcntl.LOCK_EX):
         return None
@@ -173,7 +173,7 @@ def _flock(descriptor: int, kind: int) -> bool:
 
 
 def _read(descriptor: int) -> Holder | None:
-    """Who is written in the lock: whoever holds it, or held it last."""
+    """The name in the lock: of its holder, or of the last one."""
     try:
         return Holder.model_validate_json(os.pread(descriptor, READ_BYTES, 0))
     except ValidationError:

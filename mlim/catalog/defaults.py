@@ -27,7 +27,7 @@ EMBEDDED_PAIRS: Final[Mapping[Task, Mapping[str, Any]]] = {
 }
 
 ABO_KEY, ABO_IMAGE, ABO_FAMILY = "key", "image", "family"  # columns that no field of a listing says as it is
-# Labels of the text columns, most telling first. Left out: what names the colour, which decides the pairs (color,
+# Labels of the text columns, most informative first. Left out: what names the colour, which decides the pairs (color,
 # item_name, item_keywords, product_description).
 ABO_LABELS: Final[Mapping[str, str | None]] = {
     "brand": "brand",

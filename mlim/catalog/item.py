@@ -15,8 +15,8 @@ LABEL_SEPARATOR = ": "
 ITEM_SCHEMA: Any = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("family", pa.string()),  # the product that an item is a variation of; null where none is told
-        pa.field("category", pa.string()),  # the shop's own grouping, for drift and sampling; null where none is told
+        pa.field("family", pa.string()),  # the product that an item is a variation of; null where none is given
+        pa.field("category", pa.string()),  # the shop's own grouping, for drift and sampling; null where none is given
         pa.field("text", pa.string(), nullable=False),  # what the model reads (`join_text`)
         pa.field("attributes", pa.string(), nullable=False),  # JSON object: text column -> value, in order
         pa.field("facts", pa.string(), nullable=False),  # JSON object: column that decides pairs -> value

@@ -15,7 +15,7 @@ MOST_COMPARED = 100_000  # items of one split that are all compared with each ot
 
 
 class Negatives(Config):
-    """Where mismatches come from. The shares add up to 1; `family` takes what the others leave unless it is told."""
+    """Where mismatches come from. The shares add up to 1; `family` takes what the others leave unless it is given."""
 
     family: float | None = Field(
         default=None, ge=0, le=1, description="share from the rule itself: one family, but differing in what decides"

@@ -1,4 +1,4 @@
-"""The row log: one line for every source row, and what became of it."""
+"""The row log: one line for every source row, and its item or the reason of its rejection."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

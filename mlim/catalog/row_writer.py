@@ -39,7 +39,7 @@ class RowWriter:
         self._writer.close()
 
     def abandon(self) -> None:
-        """Let go of the file after an error, without what is pending; the error under way is the one that matters."""
+        """Close the file after an error, without what is pending; the error under way is the one that matters."""
         with contextlib.suppress(OSError, pa.ArrowException):
             self._writer.close()
 

@@ -1,4 +1,4 @@
-"""A model at work on a catalog: `mlim score`, `match`."""
+"""Applying a model to a catalog: `mlim score`, `match`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -47,7 +47,7 @@ class Session:
 
     @contextmanager
     def step(self, command: str, tracked: bool = True, recorded: bool = True) -> Iterator[None]:
-        """Say what starts, and have the work folder to the block; the complete recipe is kept beside its results.
+        """Announce the command, and lock the work folder for the block; the complete recipe is kept beside its results.
 
         A step whose results do not depend on the recipe is not `recorded`: what is kept there stays.
         A `tracked` step records in MLflow, unless the recipe says `tracking.uri: none`: whether the server answers is

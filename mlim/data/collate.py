@@ -15,7 +15,7 @@ from mlim.data.tokens import TokenSource
 
 
 class ItemSource(Protocol):
-    """Where texts and pictures come from: an `ItemStore`, or what somebody sends to a served model."""
+    """Where texts and pictures come from: an `ItemStore`, or a request to a served model."""
 
     def text(self, item: str, /) -> str:
         """What the model reads of an item."""

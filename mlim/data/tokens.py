@@ -17,7 +17,7 @@ from mlim.files import atomic_file
 from mlim.shards.items import ItemStore
 from mlim.shards.mapped import MappedTable
 
-FORMAT = 1  # of the file; another one makes every file anew
+FORMAT = 1  # of the file; another one makes every file again
 LARGEST_SHORT = np.iinfo(np.uint16).max  # vocabularies up to here take two bytes a token
 COLUMN = "tokens"
 

@@ -71,7 +71,7 @@ def fetch_in_workers(
     shared = Path(tempfile.mkdtemp(prefix="mlim-loader-", dir=SHARED_FOLDER if SHARED_FOLDER.is_dir() else None))
     team: list[_Worker[Example, Batch]] = []
     close = functools.partial(_close, team, shared)
-    atexit.register(close)  # for whoever leaves the batches without closing them
+    atexit.register(close)  # for a caller that does not close the batches
     try:
         team.extend(_Worker(collate, shared, ahead) for _ in range(workers))
         yield from _in_turn(team, iter(parts), ahead)

@@ -1,4 +1,4 @@
-"""The rows that every real catalog has: a few broken ones, so that quarantine is seen at work."""
+"""The rows that every real catalog has: a few broken ones, so that quarantine can be seen."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

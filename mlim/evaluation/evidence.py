@@ -120,7 +120,7 @@ def _read_variant(variant: TrainedVariant, split: Split, pairs: pd.DataFrame, le
             found[seed] = [one for one in scores if one is not None]
             for budget, of_seed in zip(spent, _budgets(variant, seed), strict=True):
                 budget |= of_seed
-    common = min(map(len, found.values()), default=1)  # as many of each seed: their means are then equally sure
+    common = min(map(len, found.values()), default=1)  # as many of each seed: their means then have equal variances
     by_seed = {seed: scores[0] if common == 1 else np.stack(scores[:common]) for seed, scores in found.items()}
     return VariantScores(by_seed, (frozenset(spent[0]), frozenset(spent[1])))
 
@@ -128,7 +128,7 @@ def _read_variant(variant: TrainedVariant, split: Split, pairs: pd.DataFrame, le
 def _read_seed(
     variant: TrainedVariant, seed: int, split: Split, pairs: pd.DataFrame, left_out: list[str]
 ) -> Iterator[Scores | None]:
-    """The scores of each fine-tuning of a seed; None for one that is not there or cannot be used, told why."""
+    """The scores of each fine-tuning of a seed; None for one that cannot be used, with the reason in `left_out`."""
     for again in range(variant.finetunings):
         path = variant.workspace.finetuned(variant.name, seed, again) / SCORES_FILE
         name = f"variant `{variant.name}`, seed {seed}{f', again {again}' if again else ''}"

@@ -1,4 +1,4 @@
-"""What stands against making a model champion: figures that a useless model has, each against a limit of the recipe.
+"""Objections to making a model champion: figures that a useless model has, each against a limit of the recipe.
 
 Pure functions of what `evaluate` and the tests at registration found about the scorer that is registered, whichever it
 is.
@@ -40,7 +40,7 @@ def kinds_of(figures: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def objections(metrics: Mapping[str, Any], kinds: Sequence[Kind], limits: GateConfig) -> list[Objection]:
-    """Everything in an evaluation that stands against the model; empty for one that may be used.
+    """Every objection to the model in an evaluation; empty for one that may be used.
 
     `metrics` are those of `evaluate` (registered, prevalence, no_interval, called_matches); `kinds`
     are the test pairs by kind of variation with their share decided right.
@@ -108,7 +108,7 @@ def _wrong_kinds(kinds: Sequence[Kind], limits: GateConfig) -> Iterator[Objectio
 
 
 def behaviour_objections(behaviour: Mapping[str, Any], limits: GateConfig) -> list[Objection]:
-    """Everything in the figures of `mlim.evaluation.behaviour.behaviour_of` that stands against the model."""
+    """Everything in the figures of `mlim.evaluation.behaviour.behaviour_of` that is an objection to the model."""
     return [*_swap(behaviour, limits), *_identical(behaviour, limits), *_unrelated(behaviour, limits)]
 
 

@@ -30,7 +30,7 @@ ERRORS: Final = ("standard_error", "freedom", "pairs_error", "seeds_freedom", "c
 
 
 class Settings(NamedTuple):
-    """How sure is sure, and below which difference two models count as equal (`margin`)."""
+    """The confidence level, and the difference below which two models count as equal (`margin`)."""
 
     samples: int
     confidence: float
@@ -39,7 +39,7 @@ class Settings(NamedTuple):
 
     @property
     def alpha(self) -> float:
-        """The share of wrong conclusions that is put up with, over all claims together."""
+        """The accepted error rate over all claims together."""
         return 1 - self.confidence
 
 
@@ -47,7 +47,7 @@ class Settings(NamedTuple):
 class Measured:
     """One part of a claim: the difference with its interval, and the p-values for and against the claim.
 
-    `effect` is there unless an older probe does not tell it; `size` is the number of pairs (for curves: of items) that
+    `effect` is None for a probe of an earlier version; `size` is the number of pairs (for curves: of items) that
     it was measured on; `where` is for curves: the masking probability at which the claim is weakest. `by_seed` is the
     difference for each seed, `seeds_spread` the standard deviation between seeds, None with one.
     """
@@ -87,7 +87,7 @@ class Judged:
 
     @property
     def weakest(self) -> Measured | None:
-        """The measured part that speaks for the claim the least."""
+        """The measured part with the weakest support for the claim."""
         return max(self.measured, key=lambda each: (each.p_for, -each.p_against), default=None)
 
 
@@ -150,9 +150,9 @@ def _needed(claim: Claim, effect: Effect, settings: Settings, size: int, alpha: 
 def _resampled(
     evidence: Evidence, settings: Settings, claims: Sequence[Claim]
 ) -> tuple[dict[tuple[str, int], Resampled], Evidence]:
-    """Every training that a claim speaks of, on the same resamples of the pairs, by variant and seed.
+    """Every training that a claim refers to, on the same resamples of the pairs, by variant and seed.
 
-    Where the pairs are too few for that, the evidence comes back without them and says so.
+    Where the pairs are too few, the evidence is returned without them, with the reason.
     """
     parts = [part for claim in claims for part in claim.parts if isinstance(part, Variants)]
     wanted = {variant for part in parts for variant in (part.first, part.second)} & evidence.variants.keys()
@@ -271,7 +271,7 @@ def _measure_harm(part: Harm, probe: Mapping[str, Any]) -> Measured | Missing:
 
 
 def _probed(part: Part, found: Mapping[str, Any], p_for: float, p_against: float, size: int) -> Measured:
-    """One difference of the probe's summary; an older one speaks of one seed, or of no errors, and does not say so."""
+    """One difference of the probe's summary; an older one is of one seed or has no errors."""
     value, low, high = found["value"], found["low"], found["high"]
     by_seed, spread = tuple(found.get("by_seed", (value,))), found.get("seeds_spread")
     effect = None

@@ -9,7 +9,7 @@ from mlim.evaluation.resampling import Effect
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values (n,) corrected by Holm's step-down rule (1979): those below alpha hold together, sure by 1 - alpha."""
+    """P-values (n,) corrected by Holm's step-down rule (1979), which bounds the familywise error rate."""
     found = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(found, kind="stable")
     stepped = np.maximum.accumulate(found[order] * np.arange(found.size, 0, -1))

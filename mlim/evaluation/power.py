@@ -47,7 +47,7 @@ def power_of(found: Effect, effect: float, alpha: float, seeds: int, times: floa
 
 
 def _other_side(limit: float, freedom: float, shift: float) -> float:
-    """The chance to separate the difference with the wrong sign; nothing to speak of unless the effect is tiny."""
+    """The chance to separate the difference with the wrong sign; negligible unless the effect is tiny."""
     return float(np.nan_to_num(stats.nct.cdf(-limit, freedom, shift), nan=0.0))
 
 
@@ -74,7 +74,7 @@ def needed(found: Effect, pairs: int, alpha: float, effect: float | None = None,
 
 
 def fewest_seeds(found: Effect, wanted: float, alpha: float, power: float = POWER) -> int | None:
-    """Seeds that separate a true difference of `wanted` with `power` at these pairs; None: no number to speak of."""
+    """Seeds that separate a true difference of `wanted` with `power` at these pairs; None: no practical number."""
 
     def enough(seeds: int) -> bool:
         return power_of(found, wanted, alpha, seeds) >= power

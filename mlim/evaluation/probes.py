@@ -241,7 +241,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Resampling:
-    """How other items, and other trainings, are told: intervals of `confidence` from `samples` resamples.
+    """The uncertainty from other items and other trainings: intervals of `confidence` from `samples` resamples.
 
     Items of one family are not independent and are drawn together: `families` (items,), None where none are known.
     """

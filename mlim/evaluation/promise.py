@@ -37,7 +37,7 @@ class Promise(NamedTuple):
 
 
 class Promised(NamedTuple):
-    """The threshold that keeps a promise (None: none can be told to), its figure on the pairs and its lower bound.
+    """The threshold that keeps a promise (None: none is known to), its figure on the pairs and its lower bound.
 
     `counted` pairs are what the figure is a share of: those called a match (precision) or the matches (recall). Without
     a threshold, `needed` more such pairs, from families of the same size, would do if they were as these are, and `at`

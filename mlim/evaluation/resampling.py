@@ -1,4 +1,4 @@
-"""How sure a PR-AUC is when pairs come in families and models come from seeds (docs/statistics.md).
+"""The uncertainty of a PR-AUC when pairs come in families and models from seeds (docs/statistics.md).
 
 Average precision is computed on weighted pairs: the scores are sorted once, a resample is a column of weights. Two ways
 to draw them: pairs by label (every pair for itself), and families, whose pairs come and go together. What the seeds add

@@ -1,4 +1,4 @@
-"""Scores of pairs: how sure a matcher is that two items match, from both modalities or from one."""
+"""Scores of pairs: the probability that a matcher gives to a match, from both modalities or from one."""
 
 from collections.abc import Callable, Sequence
 
@@ -52,5 +52,5 @@ def score_pairs(
     modality: Modality,
     batch_size: int,
 ) -> NDArray[np.float64]:
-    """Scores (pairs,) in (0, 1): how sure the matcher is from what `modality` shows of each pair."""
+    """Scores (pairs,) in (0, 1) by the matcher, from what `modality` shows of each pair."""
     return scores_of(pair_logits(matcher, pairs, collate, modality, batch_size))

@@ -1,6 +1,6 @@
 """How far trainings differ from seed to seed, pooled over the variants that are alike in it (docs/statistics.md).
 
-A variant that is unsteady must not lend its spread to steady ones, nor borrow theirs. A test on the figures of all
+A variant of large spread must not change that of the others, nor have theirs. A test on the figures of all
 variants decides: Bartlett's statistic (1937), whose distribution over variants of equal spread is drawn, as the seeds
 are few and their common part is taken out first. Variants that differ are parted at the largest step between
 neighbouring spreads, until no test tells the rest of a group apart.

@@ -84,7 +84,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What became of a chunk: the shard's size and hash, and for every row in order its reason, None for an item.
+    """The result of a chunk: the shard's size and hash, and for every row in order its reason, None for an item.
 
     `unusable` are pictures that cost no item, as {position: of the row in the chunk, reason, detail}.
     """
@@ -98,9 +98,9 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class Opened:
-    """What became of a row's pictures: the first good one, or why there is none, and the good ones after it.
+    """The result of a row's pictures: the first good one, or why there is none, and the good ones after it.
 
-    `unusable` are the others that the row listed, beside the one that `result` may already tell of.
+    `unusable` are the others that the row listed, beside the one that `result` may already name.
     """
 
     result: Picture | Rejection

@@ -43,7 +43,7 @@ class SourceRow:
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """Every picture to open, in order; of a rejected row only the first, for the person who mends it."""
+        """Every picture to open, in order; of a rejected row only the first, shown to the person who corrects it."""
         return (self.image, *self.further) if self.rejection is None else (self.image,)
 
     def content(self) -> tuple[str | None, ...]:

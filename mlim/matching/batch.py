@@ -42,7 +42,7 @@ from mlim.processes import die_with_parent
 from mlim.recipe.base import Modality
 from mlim.shards.items import ItemStore
 
-FORMAT: Final = 1  # of finished pieces; another one computes them anew
+FORMAT: Final = 1  # of finished pieces; another one computes them again
 PAIRS_PER_CHUNK: Final = 4096
 ITEMS_PER_BLOCK: Final = 1024
 ADDED: Final[Any] = pa.schema(

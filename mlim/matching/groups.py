@@ -181,7 +181,7 @@ def _divided(items: int, pairs: ScoredPairs) -> Iterator[Places]:
 
 
 def _within(part: Places, pairs: ScoredPairs, items: int) -> ScoredPairs:
-    """The pairs inside `part` (places in order), told by places in it."""
+    """The pairs inside `part` (places in order), as places in it."""
     place = np.full(items, -1, dtype=np.int64)
     place[part] = np.arange(len(part))
     inside = pairs.at((place[pairs.first] >= 0) & (place[pairs.second] >= 0))
@@ -189,7 +189,7 @@ def _within(part: Places, pairs: ScoredPairs, items: int) -> ScoredPairs:
 
 
 def _distances(part: Places, pairs: ScoredPairs, never: HardRules | None) -> Scores:
-    """Distances (n, n): 1 - score, 1 where nobody scored, FORBIDDEN where a hard rule holds."""
+    """Distances (n, n): 1 - score, 1 where there is no score, FORBIDDEN where a hard rule holds."""
     distance = np.ones((len(part), len(part)))
     distance[pairs.first, pairs.second] = distance[pairs.second, pairs.first] = 1 - pairs.score
     if never is not None and never.any:

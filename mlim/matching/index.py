@@ -27,7 +27,7 @@ FORMAT: Final = 1
 CELLS_PER_ITEM: Final = 8  # sqrt(8 n) cells: finding the cells and looking into them then cost about the same
 POINTS_PER_CELL: Final = 39  # training vectors; faiss warns of fewer
 ROUNDS: Final = 8  # of k-means
-GROWTH: Final = 4  # times what the cells were made for; then they are made anew
+GROWTH: Final = 4  # times what the cells were made for; then they are computed again
 QUERIES_AT_ONCE: Final = 1 << 17
 SPARE: Final = 8  # neighbours beyond k that are looked at, so that equal similarities are cut by number
 DECIMALS: Final = 5  # of a similarity; beyond them the order of additions shows
@@ -108,7 +108,7 @@ class VectorIndex:
 
     @property
     def outgrown(self) -> bool:
-        """Whether the catalog is now so much larger that an index made anew would be searched faster."""
+        """Whether the catalog has grown so much that a new index would be searched faster."""
         return self._index.nlist > 1 and len(self._ids) > GROWTH * self._made_for
 
     def save(self, folder: Path) -> None:
@@ -149,7 +149,7 @@ class VectorIndex:
     def neighbours(self, vectors: Vectors, k: int) -> Iterator[Neighbours]:
         """The `k` nearest other items of every item of `vectors`, block by block.
 
-        Items are told by their places in `vectors.ids`, which must hold every item of the index. Only similarities
+        Items are given by their places in `vectors.ids`, which must hold every item of the index. Only similarities
         above 0 count: an empty text is near to nothing.
         """
         place = np.full(self._issued, -1, dtype=np.int64)

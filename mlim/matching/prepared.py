@@ -27,7 +27,7 @@ from mlim.shards.items import ItemStore
 from mlim.stacking.items import Items
 from mlim.stacking.pictures import from_row, picture_of, to_row
 
-FORMAT: Final = 1  # of what is kept; another one computes everything anew
+FORMAT: Final = 1  # of what is kept; another one computes everything again
 VECTORS, PIXELS, MEASURES = "vectors", "pictures", "measures"
 
 

@@ -1,4 +1,4 @@
-"""Vectors of texts without a network: words weighted by what they tell about a match, projected to few dimensions.
+"""Vectors of texts without a network: words weighted by how well they predict a match, projected to few dimensions.
 
 A word's weight is that of record linkage (Fellegi and Sunter 1969): m * log(m / u), where u is the share of the items
 that have the word and m the probability that both items of a known match have it when one has. Words that matching

@@ -1,4 +1,4 @@
-"""Vectors of items on disk, as whoever computes them hands them over: values.npy, ids.parquet, origin.json.
+"""Vectors of items on disk, as their producer writes them: values.npy, ids.parquet, origin.json.
 
 `origin` names what made the vectors (the hash of a model, of an encoder): vectors of two origins are never compared.
 """

@@ -1,6 +1,6 @@
 """What a step costs at least, counted: operations and bytes of every part of a network.
 
-A multiply-add is two operations. Only products of matrices and convolutions count, as wherever MFU is told: not what
+A multiply-add is two operations. Only products of matrices and convolutions count, as usual for MFU: not what
 lies between them (norms, activations, dropout, softmax, residuals, losses), nor the heads of ITM and of matching, which
 read one vector per item. Bytes are those that layers read and write when everything between two of them is fused.
 """
@@ -21,7 +21,7 @@ RGB = 3
 
 
 class Layer(NamedTuple):
-    """One layer at work on one sample: operations forward, its weights, and the numbers that it reads and writes."""
+    """One layer on one sample: operations forward, its weights, and the numbers that it reads and writes."""
 
     operations: float
     weights: int
@@ -65,7 +65,7 @@ def part_costs(config: MlimConfig, sample: Sample) -> dict[CostedPart, Cost]:
 def training_operations(config: MlimConfig, sample: Sample) -> float:
     """Operations of one sample in training, forward and backward.
 
-    Slightly too many: nobody computes gradients for the pixels and, so, for the inputs of the embedder's first layer.
+    Slightly too many: no gradients are computed for the pixels and, so, for the inputs of the embedder's first layer.
     """
     return TRAINING * sum(cost.operations for cost in part_costs(config, sample).values())
 

@@ -14,7 +14,7 @@ RELU_GAIN = 2.0  # He et al. 2015: keeps the variance through layers with a rect
 
 
 def drawn(module: nn.Module, hidden_size: int, generator: torch.Generator) -> NamedTensors:
-    """Every weight inside `module` anew, in a fixed order: BERT's rule for the transformer, He's for (de)convolutions.
+    """Initialise the weights of `module`, in a fixed order: BERT's rule for the transformer, He's for convolutions.
 
     BERT's standard deviation grows as the width shrinks, so that attention scores start as large as in BERT-base: with
     0.02 at a width of 128 all tokens attend to all others alike for hundreds of steps.

@@ -47,7 +47,7 @@ class Matcher(PairNetwork):
     [CLS] at 0. Nothing but order and [SEP] tells the items of one sequence apart, unless `pair_segments` adds a learned
     vector per item. With `joint` and `separate` the logit does not depend on the order of the items.
 
-    `classes` are those of attributes that the items' vectors are also to tell while the matcher is trained; the heads
+    `classes` are those of attributes that are also predicted from the items' vectors in training; the heads
     for them are left out of what is saved (`forget_attributes`).
     """
 

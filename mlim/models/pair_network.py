@@ -18,7 +18,7 @@ class ReadPair(NamedTuple):
     """A batch of pairs as a network reads them.
 
     `logits` (B,) that the items match; `items` (2 * B, width): one vector for each item, all first items, then all
-    second ones, from which their attributes are told.
+    second ones, from which their attributes are predicted.
     """
 
     logits: Tensor

@@ -36,7 +36,7 @@ class SeparateMatcherConfig(Config):
 class SeparateMatcher(PairNetwork):
     """One logit from the vectors of two items; it does not depend on their order.
 
-    `classes` are those of attributes that the items' vectors are also to tell while the matcher is trained.
+    `classes` are those of attributes that are also predicted from the items' vectors in training.
     """
 
     def __init__(self, system: System, head_dropout: float, classes: Sequence[int] = ()) -> None:

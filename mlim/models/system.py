@@ -101,7 +101,7 @@ class Fuses(Protocol):
 
 @runtime_checkable
 class PredictsTokens(Fuses, Protocol):
-    """A system that tells hidden tokens."""
+    """A system that predicts hidden tokens."""
 
     mlm_head: nn.Module
 
@@ -127,7 +127,7 @@ class Reconstructs(Fuses, Protocol):
 
 @runtime_checkable
 class JudgesAgreement(Fuses, Protocol):
-    """A system that tells whether text and picture belong together."""
+    """A system that decides whether text and picture belong together."""
 
     itm_head: nn.Module
 

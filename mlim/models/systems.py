@@ -64,7 +64,7 @@ def plan_matcher(
 ) -> Planned[PairNetwork]:
     """What compares two items, to be built on `start`; what it adds is random from `seed`.
 
-    `classes` are those of the attributes that items' vectors are also to tell.
+    `classes` are those of attributes that are also predicted from the items' vectors.
     """
     match start.model:
         case Mlim():

@@ -50,7 +50,7 @@ def pack(attention: Tensor) -> Packing:
 
 
 def without_padding(batch: int, length: int) -> Packing:
-    """The packing of `batch` sequences that are all `length` long; on the CPU, where nobody waits for it."""
+    """The packing of `batch` sequences that are all `length` long; on the CPU, without a synchronisation."""
     return pack(torch.ones(batch, length, dtype=torch.bool))
 
 

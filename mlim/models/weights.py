@@ -1,4 +1,4 @@
-"""The weights of a network, one tensor at a time: nothing here holds a whole network that nobody asked for.
+"""The weights of a network, one tensor at a time: no whole network is held without need.
 
 A network is described on torch's `meta` device, which takes no memory. Where it will live, and whether in one piece or
 in shards over several processes, may be decided after that; then its weights come one after the other, drawn from a

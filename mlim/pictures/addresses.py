@@ -1,4 +1,4 @@
-"""Which addresses pictures may be fetched from. Addresses come out of catalogs and redirects: none is trusted."""
+"""Which addresses pictures may be fetched from. Addresses come out of catalogs and redirects: all are checked."""
 
 import ipaddress
 import re

@@ -13,10 +13,10 @@ class PictureStore(Protocol):
     """Gives the bytes behind the references of the image column; picklable, used by many processes at once."""
 
     def read(self, reference: str) -> bytes:
-        """The picture's bytes; `RejectedError` when there are none to be had, with a reason and a sentence."""
+        """The picture's bytes; `RejectedError` when it cannot be read, with a reason and a sentence."""
 
     def fingerprint(self, reference: str) -> str:
-        """Cheap text that changes when the bytes may have changed (size and time); "" where nothing can be told."""
+        """Cheap text that changes when the bytes may have changed (size and time); "" where they are unknown."""
 
     def prefetch(self, references: Sequence[str]) -> None:
         """Do what is slow, so that `read` is quick: download, or index an archive (also for no references at all)."""

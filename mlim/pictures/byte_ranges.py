@@ -56,7 +56,7 @@ class ByteRangePictures:
         return data
 
     def fingerprint(self, reference: str) -> str:
-        """Size and time of the file that holds the picture; "" where it cannot be told."""
+        """Size and time of the file that holds the picture; "" where it is unknown."""
         if found := PATH.fullmatch(reference):
             marks = (FolderPictures(folder, self.max_bytes).fingerprint(found[1]) for folder in self.folders)
             return next(filter(None, marks), "")

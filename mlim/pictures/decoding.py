@@ -72,7 +72,7 @@ class Picture:
 def prepare_picture(data: bytes, name: str, rules: ImageRules) -> Picture | Rejection:
     """The picture in `data`, squashed to a square of rules.size as the paper does (section 4.1).
 
-    `name` is how a rejection speaks of it.
+    `name` is its name in a rejection.
     """
     try:
         with warnings.catch_warnings():
@@ -146,7 +146,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 def turned_upright(picture: Image.Image) -> Image.Image:
     """The picture turned by its EXIF orientation; itself where it is upright, or its EXIF cannot be read.
 
-    Pillow's `exif_transpose` writes the EXIF anew, which fails on values that only a reader forgives.
+    Pillow's `exif_transpose` writes the EXIF again, which fails on values that readers accept.
     """
     turn = _turn(picture)
     return picture if turn is None else picture.transpose(turn)

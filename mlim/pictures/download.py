@@ -235,7 +235,7 @@ class _Downloader:
 
 
 def _check_start(start: bytes, reference: str, ended: bool) -> None:
-    """Reject what does not begin like a picture, as soon as enough bytes are there to tell."""
+    """Reject what does not begin like a picture, as soon as enough bytes are there."""
     if ended and not start:
         raise RejectedError(EMPTY_IMAGE, f"{_short(reference)} gave 0 bytes")
     if (ended or len(start) >= SNIFFED_BYTES) and picture_format(start) is None:

@@ -1,4 +1,4 @@
-"""What lies in one .tar or .zip archive, and how a member's bytes are read; nothing in an archive is trusted.
+"""What lies in one .tar or .zip archive, and how a member's bytes are read; an archive is untrusted input.
 
 An index holds only names and numbers, and a member is read by its place in the file (`pread`): no handle stays open,
 so threads and forked processes never share a file position. Links, devices and encrypted members get a `Rejection`
@@ -38,7 +38,7 @@ ZIP_ENCRYPTED_FLAG, ZIP_UTF8_FLAG = 0x1, 0x800
 ZIP_UNICODE_PATH = 0x7075  # PKZIP APPNOTE 4.6.9: version 1, CRC-32 of the name in the header, the name in UTF-8
 ZIP_EXTRA, ZIP_UNICODE_PATH_START = struct.Struct("<HH"), struct.Struct("<BL")
 MAC_EXTRAS = "__MACOSX/"  # what macOS keeps of a file beside its content
-# Of systems before Unicode: zips and tars do not tell which one their names are in. The first has a letter for any byte
+# Of systems before Unicode: zips and tars do not state the encoding of their names. The first has a letter for any byte
 CODE_PAGES = ("cp437", "cp850", "cp1252", "cp852", "cp1250", "cp866", "cp1251", "cp932", "cp936", "cp949", "cp950")
 NO_ENCODING = "\0"  # stands before a name that is no UTF-8, read in the first code page; no safe name has it
 UNIX_MODE_SHIFT = 16  # a zip member's Unix mode is the high half of external_attr
@@ -195,7 +195,7 @@ def _index_zip(path: Path) -> Index:
 
 
 def keys_in_code_pages(name: str) -> Sequence[str]:
-    """The keys that an index may have for a safe name which the archive holds in a code page that it does not tell."""
+    """The keys that an index may have for a safe name which the archive holds in a code page that it does not state."""
     found = dict.fromkeys(safe_name(raw.decode(CODE_PAGES[0])) for raw in _in_code_pages(name))
     return [f"{NO_ENCODING}{key}" for key in found if key]
 

@@ -164,7 +164,7 @@ def _path_in(value: Any) -> str | None:
 
 @contextlib.contextmanager
 def _rejecting(path: Path) -> Iterator[None]:
-    """What reading a file raises, as a rejection; too little memory is the caller's to tell."""
+    """What reading a file raises, as a rejection; too little memory is left to the caller."""
     try:
         yield
     except MemoryError:

@@ -44,5 +44,5 @@ class PictureRouter:
 
 
 def is_address(reference: str) -> bool:
-    """Whether a reference is an http(s) address; whether it is a usable one is for the web to tell."""
+    """Whether a reference is an http(s) address; whether it is a usable one shows when it is fetched."""
     return reference.lower().startswith(ADDRESSES)

@@ -63,7 +63,7 @@ class _Cursor:
         return self._values[row - self.start].as_py()
 
     def close(self) -> None:
-        """Let go of the file and of what was read."""
+        """Close the file and drop what was read."""
         self._batches, self._values = iter(()), pa.nulls(0)
         self._file.close()
 

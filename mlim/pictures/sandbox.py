@@ -54,7 +54,7 @@ class DecodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture to open. A row that is rejected already only gets a thumbnail, for the person who mends it."""
+    """A picture to open. A row that is rejected already only gets a thumbnail, shown to the person who corrects it."""
 
     reference: str
     rejection: Rejection | None
@@ -78,7 +78,7 @@ class Sandbox:
     running: set["Future[list[Outcome]]"] = field(default_factory=set)
 
     def close(self) -> None:
-        """End the processes, and with `MlimError` whoever waits for them: Pebble would let them wait for ever."""
+        """End the processes, and raise `MlimError` in waiting threads: Pebble would leave them waiting."""
         self.pool.close()
         for future in list(self.running):
             future.cancel()

@@ -2,7 +2,7 @@
 
 The same are names that differ in Unicode's form (macOS decomposes accents), in leading slashes, or in the kind of slash
 (Windows). They are taken. Alike are names that differ in letter case, percent-encoding, suffix or leading folders:
-another picture could be meant, so a person is told which one is there.
+another picture could be meant, so the message names the one that is there.
 """
 
 import html
@@ -30,7 +30,7 @@ def safe_name(name: str) -> str | None:
 
 
 def alike(name: str) -> Iterator[str]:
-    """Other names that somebody may have meant by a safe one, the likeliest first."""
+    """Other names that a safe one may stand for, the likeliest first."""
     yield from (name, unquote(name), html.unescape(name), unquote_plus(name), quote(name, errors="replace"))
     yield from (f"{name}{suffix}" for suffix in SUFFIXES)
     _, slash, inner = name.partition("/")

@@ -106,7 +106,7 @@ def history_file(work: Path, catalog: Path) -> Path:
 
 
 def read_history(path: Path) -> History:
-    """The history in a file, an empty one where there is none; `InputError` when the file is not a history."""
+    """The history in a file, empty if it is missing; `InputError` when the file is not a history."""
     if not path.is_file():
         return History()
     try:

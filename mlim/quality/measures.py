@@ -256,7 +256,7 @@ class _Lines:
         return taken
 
     def count_rest(self) -> int:
-        """How many lines of items nobody took."""
+        """How many lines of items were not taken."""
         return len(self._waiting) + sum(len(_item_lines(batch)) for batch in self._batches)
 
 

@@ -26,8 +26,8 @@ class FinetuneConfig(Config):
     )
     attribute_weight: NonNegativeFloat = Field(
         default=0.0,
-        description="weight of a further loss: each item's outputs tell the values by which the catalog's rule decides "
-        "(pairs.decided_by), of training items alone; its head is not kept; 0: off, as the paper",
+        description="weight of a further loss: each item's outputs predict the values by which the catalog's rule "
+        "decides (pairs.decided_by), of training items alone; its head is not kept; 0: off, as the paper",
     )
     max_pairs: int | None = Field(
         default=None,

@@ -70,7 +70,7 @@ class ModelConfig(Config):
 
     @property
     def pretrained(self) -> bool:
-        """Whether training starts from weights that somebody else trained."""
+        """Whether training starts from weights of another project."""
         return self.start != RANDOM_START
 
     @model_validator(mode="after")

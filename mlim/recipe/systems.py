@@ -1,4 +1,4 @@
-"""Systems: the network families that a recipe can name, a closed set told apart by the field `kind`.
+"""Systems: the network families that a recipe can name, a closed set discriminated by the field `kind`.
 
 A class is the shape of a system and what it offers; the network itself lies in mlim/models. A new system is a class in
 a file of its own here, its name in the union, and a file there.

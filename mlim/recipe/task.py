@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat
 from mlim.config import Config
 
 Reading = Literal["tokens", "pictures", "agreement", "vectors"]
-"""What a system may offer: to tell hidden tokens, to draw its picture, to tell whether text and picture agree."""
+"""What a system may offer: to predict hidden tokens, to reconstruct its picture, to match text and picture."""
 
 
 class TaskConfig(Config):

@@ -1,4 +1,4 @@
-"""What a network is trained on: closed sets of tasks, told apart by the field `task`.
+"""What a network is trained on: closed sets of tasks, discriminated by the field `task`.
 
 A class says what a task asks of a system and how its loss is called for people; what it computes lies in mlim/tasks. A
 new task is a class in a file of its own here, its name in the union, and a file there.

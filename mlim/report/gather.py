@@ -84,7 +84,7 @@ def gather_results(
 ) -> Gathered:
     """Read every result that the report shows; a file that exists but cannot be read is an `InputError`.
 
-    The claims are judged here, from the scores, so that all that speaks of them says the same.
+    The claims are judged here, from the scores, so that all parts of the report agree.
     """
     compared = _without_fewer_pairs(recipe, evidence, trained)
     evaluation, ablation, probe = workspace.evaluation, workspace.ablation, workspace.probe

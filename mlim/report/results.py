@@ -217,7 +217,7 @@ def _unshown_part(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """A dataclass as JSON: NaN, which JSON does not know, becomes null."""
+    """A dataclass as JSON: NaN, which JSON lacks, becomes null."""
     return {key: _without_nan(inner) for key, inner in asdict(value).items()}
 
 

@@ -1,4 +1,4 @@
-"""The scores that tables and verdicts speak of, from `ablate` where it has run, else from `evaluate`."""
+"""The scores in tables and verdicts, from `ablate` where it has run, else from `evaluate`."""
 
 import math
 from collections.abc import Mapping

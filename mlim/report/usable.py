@@ -22,7 +22,7 @@ KIND_NOTE: Final = (
 
 
 def sentences_against(recipe: ReportedRecipe, metrics: Summary, registration: Summary | None) -> list[str]:
-    """What stands against using the model: by its evaluation, and by the tests at registration where there were any."""
+    """Objections to using the model: by its evaluation, and by the tests at registration where there were any."""
     judged = objections(metrics, metrics["kinds"], recipe.gate)
     tested = [] if registration is None else behaviour_objections(registration["behaviour"], recipe.gate)
     return [objection.sentence for objection in (*judged, *tested)]

@@ -20,7 +20,7 @@ from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, sha256_of, sha256_of_bytes
 from mlim.shards.shard import FURTHER_PICTURE, ShardEntry, Shards, further_pictures, picture_ranges
 
-FORMAT = 1  # of the file; another one makes every file anew
+FORMAT = 1  # of the file; another one makes every file again
 FILES_KEY = b"files"  # in the schema's metadata: the shards' names as JSON
 ROWS_AT_ONCE = 1 << 16
 FURTHER = "further"  # the column of the pictures after the first, where any item has one

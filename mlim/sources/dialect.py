@@ -49,7 +49,7 @@ def separator_of(first: str) -> str | None:
 
 
 def find_delimiter(lines: Iterable[str], usual: str) -> str:
-    """The delimiter that most of the first lines repeat as often as the header; `usual` where nothing tells.
+    """The delimiter that most of the first lines repeat as often as the header; `usual` where that does not decide.
 
     Quoted cells are left out of the count, and a delimiter that the header lacks is none.
     """

@@ -251,7 +251,7 @@ def _batches(path: Path) -> Iterator[tuple[Any, int]]:
             base = source.read_buffer().address
             source.seek(0)
             for batch in pa.ipc.open_stream(source):
-                batch.validate(full=True)  # a file from elsewhere: lengths and offsets are not trusted
+                batch.validate(full=True)  # untrusted input: lengths and offsets are checked
                 for start in range(0, batch.num_rows, ROWS_PER_BATCH):
                     yield batch.slice(start, ROWS_PER_BATCH), base
     except (pa.ArrowException, OSError) as error:

@@ -41,7 +41,7 @@ class Remote(BaseModel):
 
 
 class _InterruptedError(Exception):
-    """A failure that may be gone at the next try."""
+    """A failure that may not occur at the next try."""
 
 
 class Mebibytes:
@@ -58,14 +58,14 @@ class Mebibytes:
 
 
 def ask_size(client: httpx.Client, address: str, patience: Patience) -> Remote:
-    """What the server says of a file; `InputError` when it has none or does not tell its size."""
+    """What the server says of a file; `InputError` when it has none or does not state its size."""
 
     def ask() -> Remote:
         response = client.head(address, headers=AS_IT_IS)
         _check_status(response, address)
         size = response.headers.get("Content-Length", "")
         if not size.isdecimal():
-            raise InputError(f"{address}: the server does not tell the size; use the address of another copy")
+            raise InputError(f"{address}: the server does not state the size; use the address of another copy")
         return Remote(address=address, size=int(size), version=response.headers.get("ETag", ""))
 
     return _patiently(ask, lambda: 0, address, patience)
@@ -105,7 +105,7 @@ def download(client: httpx.Client, remote: Remote, target: Path, patience: Patie
 
 
 def set_aside(part: Path, target: Path) -> Path:
-    """Move a file whose bytes are wrong out of the way, so that the next try starts anew; returns its new place."""
+    """Move a file whose bytes are wrong out of the way, so that the next try starts over; returns its new place."""
     bad = _beside(target, BAD)
     part.replace(bad)
     _beside(target, PART_OF).unlink(missing_ok=True)

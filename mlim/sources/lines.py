@@ -20,7 +20,7 @@ WIDE_ENCODINGS: Final = ("utf-16", "utf-32")
 WIDE_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 LONGEST_LINE: Final = 1 << 27  # characters: a gzip file of a megabyte can hold a line that fills the memory
 BYTES_COUNTED: Final = 1 << 20  # at a time, when the lines are counted
-KEEP_BYTES: Final = "surrogateescape"  # bytes that the encoding does not know come as lone surrogates
+KEEP_BYTES: Final = "surrogateescape"  # bytes that the encoding lacks become lone surrogates
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TextFile:
 
     @contextmanager
     def open_lines(self) -> Iterator[Iterator[str]]:
-        """The lines with their ends; bytes that the encoding does not know come as lone surrogates."""
+        """The lines with their ends; bytes that the encoding lacks become lone surrogates."""
         with self.open_bytes() as source:
             buffered = io.BufferedReader(source)
             with self._as_text(buffered, self._codec(buffered.peek(2)[:2])) as text:

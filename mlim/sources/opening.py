@@ -29,7 +29,7 @@ def open_source(description: CatalogDescription, where: str, cache: Path, max_pi
         return HuggingFaceRows(description.huggingface, description.columns.image.column, max_picture_bytes)
     if description.table is None:
         raise InputError(f"{where}: names no table to read")
-    filled_headers(description.download.headers)  # a variable that is not set is told before any work
+    filled_headers(description.download.headers)  # a variable that is not set is reported before any work
     pictures = PictureRouter(
         WebPictures(description.download, cache, max_picture_bytes),
         _local(description, where, max_picture_bytes),

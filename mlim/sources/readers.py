@@ -31,7 +31,7 @@ KINDS: Final = (*DELIMITERS, *JSON_LINES, PARQUET)
 
 @dataclass(frozen=True)
 class TableFile:
-    """One file of a table; `name` is what a person is told of it."""
+    """One file of a table; `name` is its name in messages."""
 
     path: Path
     name: str
@@ -59,7 +59,7 @@ class TableFile:
         return names
 
     def repeated_columns(self) -> list[str]:
-        """The names that stand more than once in the header, so that nobody knows which column is meant."""
+        """The names that stand more than once in the header, so that they are ambiguous."""
         return [name for name, count in Counter(self._header).items() if count > 1]
 
     def column_problems(self, columns: Sequence[str]) -> list[str]:

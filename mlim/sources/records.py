@@ -25,7 +25,7 @@ def unusable(cells: Sequence[str], where: str, encoding: str | None) -> Rejectio
 
 
 def not_in_encoding(where: str, encoding: str | None) -> Rejection:
-    """A row, or a header, with bytes that its encoding does not know; None: the format leaves no choice but UTF-8."""
+    """A row, or a header, with bytes that its encoding lacks; None: the format leaves no choice but UTF-8."""
     if encoding is None:
         return Rejection(NOT_IN_ENCODING, f"{where} has bytes that are not UTF-8; write the table again")
     return Rejection(

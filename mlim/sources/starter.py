@@ -1,4 +1,4 @@
-"""A first catalog.yaml for a table nobody has described yet: best guesses, each with the reason beside it."""
+"""A first catalog.yaml for a table without a description: best guesses, each with the reason beside it."""
 
 import json
 import os

@@ -114,7 +114,7 @@ def table_files(place: Path, encoding: str = UTF8, delimiter: str | None = None)
 
 
 def fixed_parent(place: Path) -> Path:
-    """The folder of a file, or the deepest folder that a pattern names in full: file names are told from there.
+    """The folder of a file, or the deepest folder that a pattern names in full: file names are relative to it.
 
     A folder that exists is no wildcard, whatever its name looks like (`shoes [2024]`).
     """

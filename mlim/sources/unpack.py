@@ -1,4 +1,4 @@
-"""A tar archive onto the disk, with nothing in it trusted: only plain files and folders, none outside."""
+"""A tar archive onto the disk, as untrusted input: only plain files and folders, none outside."""
 
 import os
 import tarfile
@@ -37,7 +37,7 @@ def check_archive(path: Path) -> Contents:
 
 
 def unpack(path: Path, folder: Path, bar: Mebibytes) -> None:
-    """Write all members below the empty `folder`; `DataError` for an archive that is broken or not to be trusted."""
+    """Write all members below the empty `folder`; `DataError` for an archive that is broken or unsafe."""
     with _opened(path) as tar:
         for member in _members(tar, path):
             tar.extract(member, folder, filter="data")

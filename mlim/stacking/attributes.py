@@ -118,7 +118,7 @@ def chosen_attributes(
 
 
 def agreements(probabilities: Probabilities, first: Places, second: Places) -> dict[str, Vector]:
-    """For each attribute: the probability that two items have the same value, and how sure that is."""
+    """For each attribute: the probability that two items have the same value, and the confidence of that."""
     columns: dict[str, Vector] = {}
     for name, values in probabilities.items():
         one, other = values[first], values[second]

@@ -1,8 +1,8 @@
 """One score from many: a logistic regression over the parts' logits, fitted on validation pairs.
 
-The matcher and the other parts were fitted on the training pairs, so what they say of those is too sure. The validation
-pairs are new to them; scores of validation pairs that thresholds, calibration and the choice of what is registered rest
-on come from regressions that saw no pair of the same families (cross-fitting).
+The matcher and the other parts were fitted on the training pairs, so their scores of those are overconfident. The
+validation pairs are new to them; scores of validation pairs that thresholds, calibration and the choice of what is
+registered rest on come from regressions that saw no pair of the same families (cross-fitting).
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Trainings in a folder that came from another machine: found, read and checked, before anything is recorded of them.
 
-The folder is data and decides nothing: it may have been made by somebody else. Its files are read once, as plain files
+The folder is data and decides nothing: it may come from anyone. Its files are read once, as plain files
 of bounded size inside the folder, and what they say has to have the right types; links are not followed.
 """
 
@@ -76,7 +76,7 @@ class _Summary(Config):
 
 @dataclass(frozen=True)
 class Training:
-    """A training that has ended, in the work folder that it was carried home in.
+    """A training that has ended, in the work folder in which it was copied.
 
     `recipe` is the work folder's, but for where runs go; `experiment` is the one that it names itself. `summary` is
     all of its summary.json, `typed` what a run is made of.
@@ -209,7 +209,7 @@ def _recipe(workspace: Workspace) -> Recipe:
 
 
 def _read(recipe: Recipe, tracking: TrackingConfig, workspace: Workspace, stage: Stage, folder: Path) -> Training:
-    """One training; `InputError` when it has not ended, was not carried home whole, or is not what the recipe says."""
+    """One training; `InputError` when it has not ended, was copied in part, or is not what the recipe says."""
     check_unlinked(workspace.root, folder)
     missing = [name for name in (SUMMARY_FILE, HISTORY_FILE) if not os.path.lexists(folder / name)]
     if missing:

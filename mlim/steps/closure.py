@@ -54,7 +54,7 @@ class Sources:
         return {known for name in (module, *named) for known in _with_packages(name) if known in self._modules}
 
     def _data(self, module: str) -> set[Path]:
-        """The package's other files that a module reads: those it names; a package has those that nobody names."""
+        """The package's other files that a module reads: those it names; a package has those that no module names."""
         names, path = self._texts[module], self._modules[module]
         own = self._unnamed if path.name == "__init__.py" else frozenset()
         return {file for file in self._others if file.name in names or (file in own and file.parent == path.parent)}

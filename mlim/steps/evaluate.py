@@ -190,7 +190,7 @@ def _registered(name: str, against: Mapping[str, Compared], baselines: Sequence[
 def _decision(recipe: Recipe, validation: pd.DataFrame, test: pd.DataFrame, pairs: JudgedPairs) -> dict[str, Any]:
     """Threshold and calibration from validation pairs, and what they are worth on the test pairs.
 
-    Where the recipe asks for a promise, the threshold keeps it on the test `pairs`, if these are enough to tell.
+    Where the recipe asks for a promise, the threshold keeps it on the test `pairs`, if these are enough.
     """
     labels, scores = labels_of(validation), scores_of(validation)
     threshold = choose_threshold(labels, scores, recipe.evaluate.target_precision, recipe.evaluate.min_recall)
@@ -235,7 +235,7 @@ def _matcher_decision(recipe: Recipe, scored: Scored) -> dict[str, float]:
 
 
 def _gate(recipe: Recipe, test: pd.DataFrame, pairs: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The answers of the scorer that is registered on the `test` pairs, and what in them stands against using it."""
+    """The answers of the scorer that is registered on the `test` pairs, and the objections that follow from them."""
     kinds = kinds_of(group_figures(describe_pairs(test, pairs, {}), "kind", metrics["threshold"]))
     answered = {"called_matches": float((scores_of(test) >= metrics["threshold"]).mean()), "kinds": kinds}
     return {**answered, "objections": plain(objections({**metrics, **answered}, kinds, recipe.gate))}

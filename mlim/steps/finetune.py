@@ -65,9 +65,10 @@ def finetune(
     """Fine-tune one variant, score the validation and test pairs, write workspace.finetuned(variant, seed).
 
     `again` above 0 is a further fine-tuning from the same pre-training, with draws of its own, in a folder of its own.
-    `resume="auto"` continues an interrupted training of the same recipe, data and start; `never` starts anew.
-    `InputError` for missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails. Of several
-    processes that train together (`torchrun`) the first one writes and returns the summary; the others return nothing.
+    `resume="auto"` continues an interrupted training of the same recipe, data and start; `never` starts from the
+    beginning. `InputError` for missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails.
+    Of several processes that train together (`torchrun`) the first one writes and returns the summary; the others
+    return nothing.
     """
     folder, out = workspace.checkpoints(STAGE, variant, seed, again), workspace.finetuned(variant, seed, again)
     samples, title = workspace.samples(STAGE, variant, seed, again), run_name(variant, seed, again)
@@ -199,7 +200,7 @@ def _open_data(recipe: Recipe, workspace: Workspace, variant: Variant) -> Traini
 
 
 def _open_tuning(given: TuningInputs) -> Tuning:
-    """The variant's task at work."""
+    """The fine-tuning task of the variant."""
     match given.variant.task:
         case "match":
             return MatchTuning(given)

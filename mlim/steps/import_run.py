@@ -1,4 +1,4 @@
-"""`mlim import-run`: trainings that were carried home from a machine that did not track them, recorded in MLflow.
+"""`mlim import-run`: trainings that were copied from a machine that did not track them, recorded in MLflow.
 
 The run of each is opened as `stage_run` opens it for a training under way, and the metric logger that names the
 figures of a training names them here.

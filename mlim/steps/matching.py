@@ -1,4 +1,4 @@
-"""Fine-tuning to tell matching pairs from others (paper sections 3.3 and 4.2.1)."""
+"""Fine-tuning to classify pairs as match or mismatch (paper sections 3.3 and 4.2.1)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,7 +47,7 @@ class MatchTuning:
         return MatchObjective(self._model, given.config, given.variant, given.seed, self._values)
 
     def finish(self) -> None:
-        """Drop the heads that tell attributes."""
+        """Drop the heads that predict attributes."""
         self._model.forget_attributes()
 
     def validate(self, step: int) -> Validation:

@@ -27,7 +27,7 @@ def check_pairs(
 ) -> list[Finding]:
     """What the suites find; their pages go to `data_docs`.
 
-    `items` are all accepted ones, `near_links` (n, 2) positions of near copies among them (None: nobody looked),
+    `items` are all accepted ones, `near_links` (n, 2) positions of near copies among them (None: not searched),
     `paired` what the leak audit reads of those in pairs, `values` which values are equal there.
     """
     validation, rules = Validation(data_docs), best_rules(made.pairs, paired, values)

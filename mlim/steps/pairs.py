@@ -148,7 +148,7 @@ def _links_within(items: pd.DataFrame, bits: int) -> Any:
 
 
 def _require(findings: Sequence[Finding], data_docs: Path, workspace: Workspace) -> None:
-    """`DataError` when an expectation failed; the pages that tell why are kept in pairs.refused."""
+    """`DataError` when an expectation failed; the pages with the reasons are kept in pairs.refused."""
     refused = workspace.pairs.with_name(f"{workspace.pairs.name}.refused")
     remove_folder(refused)
     try:
@@ -206,7 +206,7 @@ def _report(summary: Mapping[str, Any], findings: Sequence[Finding], terminal: T
 
 
 def _learned_leaks(summary: Mapping[str, Any]) -> list[str]:
-    """What a rule leaks, expectations say; they do not know the classifiers."""
+    """The expectations cover what a rule leaks, not what classifiers do."""
     return [
         f"the pairs leak: {entry['rule']}, which sees no picture, is right in {entry['accuracy']:.1%} of the test "
         "pairs; choose other pairs"

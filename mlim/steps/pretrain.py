@@ -74,9 +74,9 @@ def pretrain(
 ) -> dict[str, Any]:
     """Pre-train as `recipe.pretrainings[name]` says and write workspace.pretrained(name, seed).
 
-    `resume="auto"` continues an interrupted training of the same recipe and data; `never` starts anew. `InputError` for
-    missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails. Of several processes that
-    train together (`torchrun`) the first one writes and returns the summary; the others return nothing.
+    `resume="auto"` continues an interrupted training of the same recipe and data; `never` starts from the beginning.
+    `InputError` for missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails. Of several
+    processes that train together (`torchrun`) the first one writes and returns the summary; the others return nothing.
     """
     pretraining: Pretraining = named("pretrainings", recipe.pretrainings, name)
     folder, out = workspace.checkpoints(STAGE, name, seed), workspace.pretrained(name, seed)

@@ -204,7 +204,7 @@ def _decide(
     found: Sequence[Objection],
     force: str | None,
 ) -> Verdict:
-    """Champion when nothing stands against it, or a person insists, and it beats the present champion."""
+    """Champion when there is no objection, or a person overrules them, and it beats the present champion."""
     champion = registry.holder(CHAMPION)
     if champion == version:  # its files were opened: `_version` gives no other
         return _stays(registry, version, found, force)
@@ -246,7 +246,7 @@ def _against_champion(
     size = recipe.evaluate.batch_size
     try:
         theirs = registry.score(champion, _requests(recipe, workspace, pairs, size))
-    except ChangedFilesError as error:  # nobody can use it, so it must not stay in the way of one that works
+    except ChangedFilesError as error:  # it is unusable and must not block one that works
         return Verdict(True, f"champion without a comparison: version {champion}, champion until now, is lost: {error}")
     except Exception as error:  # an old version may fail in any way; a person has to look at it
         reason = str(error).splitlines()[0]

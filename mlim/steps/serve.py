@@ -68,7 +68,7 @@ def _run(folder: Path, limits: ServerLimits) -> None:
         server = subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=die_with_parent)  # noqa: S603
         try:
             status = server.wait()
-        finally:  # Ctrl-C, SIGTERM: the files are removed only when nobody reads them any more
+        finally:  # Ctrl-C, SIGTERM: the files are removed only when they are no longer read
             server.terminate()
             server.wait(STOP_SECONDS)
     if status:

@@ -36,7 +36,7 @@ def size_seeds(
     """The seeds that separate `difference` from 0 with `power` (default 0.8), with their trainings and seconds.
 
     The comparison is the main variant's with the variant without pre-training (else the first other variant).
-    `InputError` for a recipe of one variant, a difference of 0 or less, or a power that is none.
+    `InputError` for a recipe of one variant, a difference of 0 or less, or a power outside (0, 1).
     """
     wanted = POWER if power is None else power
     if difference <= 0 or not 0 < wanted < 1:
@@ -132,7 +132,7 @@ def _like(training: Training) -> float | None:
 
 
 def _recorded(folder: Path) -> Iterator[tuple[str, float]]:
-    """The trainings in a folder with the seconds that their summaries tell."""
+    """The trainings in a folder with the seconds in their summaries."""
     for path in sorted(folder.glob(f"*/{SUMMARY_FILE}")):
         summary = read_json(path)
         if "seconds" in summary:

@@ -33,7 +33,7 @@ class TuningInputs:
 
 
 class Tuning(Protocol):
-    """A fine-tuning task at work on one variant."""
+    """The fine-tuning of one variant for its task."""
 
     @property
     def planned(self) -> Planned[Network]:

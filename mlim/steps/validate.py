@@ -132,7 +132,7 @@ def validate(
 
     Returns the summary. `DataError` when an expectation of the whole table fails or too many items are rejected, unless
     `accept` overrules it now or a person did so before for this very data version; then everything but the index is
-    written, so that the pages tell why and no later step takes the items. What single items fail is never overruled.
+    written, so that the pages show why and no later step takes the items. What single items fail is never overruled.
     """
     description = load_description(catalog)
     check_languages(recipe.validation.languages)
@@ -263,7 +263,7 @@ def _languages(delivery: _Delivery, accepted: NDArray[np.bool_]) -> pd.DataFrame
 
 
 def _tokens(delivery: _Delivery, accepted: NDArray[np.bool_]) -> TokenCut | str:
-    """How much of a sample of the accepted texts the model will read; in words why that cannot be told."""
+    """How much of a sample of the accepted texts the model will read; in words why that is unknown."""
     candidates, recipe = np.flatnonzero(accepted), delivery.recipe
     if not len(candidates):
         return "not measured, no item was accepted"

@@ -26,7 +26,7 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; getrusage(2) counts
 
 
 class MetricLogger:
-    """Fills `state.history` and `state.logged`, and tells the sink."""
+    """Fills `state.history` and `state.logged`, and passes metrics to the sink."""
 
     def __init__(self, state: TrainState, sink: MetricSink) -> None:
         self._state, self._sink = state, sink

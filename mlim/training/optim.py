@@ -82,7 +82,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> torch.Te
 
 
 def step_unless(bad: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Move the weights, or leave weights and moments alone where `bad` (scalar, on the device) is 1; nobody waits.
+    """Move the weights, or leave weights and moments alone where `bad` (scalar, on the device) is 1; never waits.
 
     The fused kernels read the flag themselves, as they do for torch's gradient scaler.
     """

@@ -1,4 +1,4 @@
-"""What the training loop asks of the rest, and what it gives back."""
+"""The protocols between the training loop and its callers."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager

@@ -37,7 +37,7 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], group: Any) 
 
 
 def stored_in(folder: Path) -> Mapping[str, Stored]:
-    """What the files of `folder` hold, by name, whoever wrote them."""
+    """The contents of the files of `folder`, by name."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata

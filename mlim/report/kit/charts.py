@@ -82,7 +82,7 @@ def share_bars(counts: Mapping[str, int], most: int, rest: str) -> tuple[Bar, ..
 
 
 def share_of(count: int, total: int) -> str:
-    """The share as per cent; a small one that would be rounded to nothing is told as such."""
+    """The share as per cent; a small one that would be rounded to nothing is marked."""
     share = count / total if total else None
     return f"< {formats.percent(SMALLEST_SHARE)}" if share and share < SMALLEST_SHARE else formats.percent(share)
 

@@ -31,7 +31,7 @@ def interval(value: Number, low: Number, high: Number) -> str:
 
 
 def ends(low: Number, high: Number) -> str:
-    """The ends of an interval: `0.803 to 0.841`; one dash where there is none."""
+    """The ends of an interval: `0.803 to 0.841`; a dash where there is none."""
     return MISSING if is_missing(low) or is_missing(high) else f"{score(low)} to {score(high)}"
 
 
@@ -86,7 +86,7 @@ def rate(per_second: Number) -> str:
 
 
 def ceilings(known: Mapping[str, float] | None, sentence: str) -> list[str]:
-    """The `sentence` with the PR-AUC that readers without a mistake reach; none where the catalog does not know it."""
+    """The `sentence` with the highest PR-AUC that can be reached; empty where the catalog does not state it."""
     if not known:
         return []
     formatted = (

@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class Targets(NamedTuple):
-    """What a task wants to be told of a batch, as tensors made on the CPU, and how many targets these are."""
+    """The targets of a task in a batch, as tensors made on the CPU, and how many targets these are."""
 
     wanted: Any
     number: int
