@@ -43,12 +43,9 @@ def power_of(found: Effect, effect: float, alpha: float, seeds: int, times: floa
         return float(effect != 0)
     shift = abs(effect) / error
     limit = float(stats.t.ppf(1 - alpha / 2, freedom))
-    return float(np.nan_to_num(stats.nct.sf(limit, freedom, shift), nan=1.0) + _other_side(limit, freedom, shift))
-
-
-def _other_side(limit: float, freedom: float, shift: float) -> float:
-    """The chance to separate the difference with the wrong sign; negligible unless the effect is tiny."""
-    return float(np.nan_to_num(stats.nct.cdf(-limit, freedom, shift), nan=0.0))
+    right_sign = np.nan_to_num(stats.nct.sf(limit, freedom, shift), nan=1.0)
+    wrong_sign = np.nan_to_num(stats.nct.cdf(-limit, freedom, shift), nan=0.0)  # near 0 unless the effect is tiny
+    return float(right_sign + wrong_sign)
 
 
 def _planned(found: Effect, seeds: int, times: float) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """A recipe written out whole, each value with a comment that says where it comes from."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 import yaml
@@ -22,7 +22,8 @@ def show_recipe(resolved: Resolved, explain: bool = False) -> str:
 
 def _lines(node: Any, resolved: Resolved, above: Location, explain: bool) -> Iterator[str]:
     """The lines of a section: of its settings, or of its entries by name."""
-    margin, written = INDENT * len(above), _written(node)
+    margin = INDENT * len(above)
+    written = node.model_dump(mode="json") if isinstance(node, Config) else node  # as it is stored
     for key, value in dict(node).items():
         if key not in written:  # what is not in use is not stored either
             continue
@@ -48,11 +49,6 @@ def _meaning(node: Any, key: str) -> str:
 def _comment(text: str, margin: str) -> list[str]:
     words = " ".join(text.split())
     return [f"{margin}# {line}" for line in textwrap.wrap(words, LINE_LENGTH - len(margin))]
-
-
-def _written(node: Any) -> Mapping[str, Any]:
-    """The values of a section as they are stored."""
-    return node.model_dump(mode="json") if isinstance(node, Config) else node
 
 
 def _flow(value: Any) -> str:

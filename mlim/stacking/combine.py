@@ -54,7 +54,8 @@ def cross_fitted(scores: pd.DataFrame, parts: Sequence[str], labels: Labels, fam
     """
     found = np.empty(len(labels))
     everything = combine(scores, parts, labels)
-    fold = _folds(families, folds)
+    _, numbers = np.unique(families[:, 0], return_inverse=True)
+    fold = numbers % folds  # of each pair: families in the order of their numbers, assigned in turn
     for number in np.unique(fold):
         judged = fold == number
         rest = np.flatnonzero(~np.isin(families, np.unique(families[judged])).any(axis=1))
@@ -62,11 +63,6 @@ def cross_fitted(scores: pd.DataFrame, parts: Sequence[str], labels: Labels, fam
         fitted = combine(scores.iloc[rest], parts, labels[rest]) if enough else everything
         found[judged] = fitted.score(scores.iloc[np.flatnonzero(judged)])
     return found
-
-
-def _folds(families: Families, folds: int) -> NDArray[np.int64]:
-    """The fold (n,) of each pair: families in the order of their numbers, assigned in turn."""
-    return np.asarray(np.unique(families[:, 0], return_inverse=True)[1] % folds)
 
 
 def _logits(scores: pd.DataFrame, parts: Sequence[str]) -> Any:
