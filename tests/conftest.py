@@ -10,7 +10,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from PIL import Image
 from mlim.catalog.item import ITEM_SCHEMA, QUARANTINE_SCHEMA, ROW_LOG_SCHEMA
 from mlim.console import Terminal
 from mlim.files import sha256_of, write_json
+from mlim.local_store import address
 from mlim.recipe import Recipe, load_recipe
+from mlim.recipe.tracking import TrackingConfig
 from mlim.shards.shard import ShardEntry, shard_name, write_manifest, write_shard
 from mlim.workspace import Workspace
 from mlim.writer import claim_work
@@ -86,6 +88,21 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A complete recipe (16-pixel pictures, 4 x 4 cells, hidden 32, 6 steps) that tracks into a folder of its own."""
     database = tmp_path_factory.mktemp("tracking") / "mlflow.db"
     return load_recipe("demo", [*TINY_SETTINGS, f"tracking.uri=sqlite:///{database}"])
+
+
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Puts a store without runs at a path and gives its address: a copy, for making its tables takes over a second."""
+    from mlim.tracking import client
+
+    empty = tmp_path_factory.mktemp("store") / "mlflow.db"
+    client(TrackingConfig(uri=address(empty))).search_experiments()
+
+    def copy(path: Path) -> str:
+        shutil.copy(empty, path)
+        return address(path)
+
+    return copy
 
 
 @pytest.fixture(scope="session")

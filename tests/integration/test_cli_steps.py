@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ LARGEST_FILE = 8_000  # bytes: more than a recipe, less than the shard of a smal
 
 
 @pytest.fixture
-def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCatalog:
+def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_store: Callable[[Path], str]) -> SmallCatalog:
+    """A small catalog in the current folder, with a store of runs where a command looks for one."""
     monkeypatch.chdir(tmp_path)
+    new_store(tmp_path / "mlflow.db")
     return small_catalog(tmp_path / "shop", rows=12)
 
 

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import sys
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -40,9 +41,11 @@ def text_of(run_id: str, name: str, folder: Path) -> str:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_store: Callable[[Path], str]) -> Path:
+    """The current folder, with a store of runs without any."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "old").mkdir()
+    new_store(tmp_path / "old" / "mlflow.db")
     monkeypatch.chdir(tmp_path / "old")
     return tmp_path / "old"
 

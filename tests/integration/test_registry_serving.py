@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from mlim.errors import InputError
 from mlim.evaluation.scoring import score_pairs
 from mlim.evaluation.threshold import Calibration
 from mlim.files import read_json, sha256_of, write_json
+from mlim.local_store import address, mend
 from mlim.manifest import remove_derived, write_manifest
 from mlim.models.config import MlimConfig
 from mlim.models.matcher import Matcher
@@ -57,8 +58,8 @@ PICKLE_PROTOCOL_MARKS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6
 
 
 @pytest.fixture
-def recipe(tiny_recipe: Recipe, tmp_path: Path) -> Recipe:
-    return tracked_at(tiny_recipe, f"sqlite:///{tmp_path / 'own.db'}")
+def recipe(tiny_recipe: Recipe, tmp_path: Path, new_store: Callable[[Path], str]) -> Recipe:
+    return tracked_at(tiny_recipe, new_store(tmp_path / "own.db"))
 
 
 @pytest.fixture
@@ -78,9 +79,14 @@ class Registered(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def registered(tiny_recipe: Recipe, tiny_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Registered:
+def registered(
+    tiny_recipe: Recipe,
+    tiny_workspace: Workspace,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_store: Callable[[Path], str],
+) -> Registered:
     place = tmp_path_factory.mktemp("registered")
-    recipe = tracked_at(tiny_recipe, f"sqlite:///{place / 'own.db'}")
+    recipe = tracked_at(tiny_recipe, new_store(place / "own.db"))
     workspace = Workspace(place / "work")
     shutil.copytree(tiny_workspace.root, workspace.root)
     put_model(recipe, workspace, seed=0)
@@ -88,6 +94,14 @@ def registered(tiny_recipe: Recipe, tiny_workspace: Workspace, tmp_path_factory:
         patch.setattr(sys, "dont_write_bytecode", False)  # as on most machines; a version must hold none all the same
         summary = register(recipe, workspace, Terminal(quiet=True))
     return Registered(recipe, workspace, summary, artifacts_of(recipe, "1"))
+
+
+@pytest.fixture
+def promoted(registered: Registered, tmp_path: Path) -> tuple[Recipe, Workspace]:
+    """A copy of a first version's recipe, store and work folder that one test may write to."""
+    place = shutil.copytree(registered.workspace.root.parent, tmp_path / "promoted")
+    mend(place / "own.db")
+    return tracked_at(registered.recipe, address(place / "own.db")), Workspace(place / "work")
 
 
 def tracked_at(recipe: Recipe, uri: str) -> Recipe:
@@ -252,8 +266,8 @@ def test_a_model_of_shuffled_labels_is_refused_and_the_run_ends_well(recipe, own
     assert "Nothing shows that it is better than chance" in page
 
 
-def test_an_unchanged_model_makes_no_new_version(recipe, trained, quiet):
-    register(recipe, trained, quiet)
+def test_an_unchanged_model_makes_no_new_version(promoted, quiet):
+    recipe, trained = promoted
     again = register(recipe, trained, quiet)
     assert (again["version"], again["promoted"]) == ("1", False)
     assert again["aliases"] == ["challenger", "champion"]
@@ -261,11 +275,11 @@ def test_an_unchanged_model_makes_no_new_version(recipe, trained, quiet):
 
 
 @pytest.mark.parametrize("better", [True, False])
-def test_promotion_follows_the_same_test_pairs(recipe, trained, quiet, better, monkeypatch):
+def test_promotion_follows_the_same_test_pairs(promoted, quiet, better, monkeypatch):
+    recipe, trained = promoted
     monkeypatch.setattr(
         "mlim.evaluation.resampling.FEWEST_UNITS", 2
     )  # the toy catalog has two families in its test split
-    register(recipe, trained, quiet)
     relabel(trained, recipe, "1", better=not better)  # the champion is now wrong (or right) on every pair
     put_model(recipe, trained, seed=0, head_scale=-1.0)  # the ranking turned over
     summary = register(recipe, trained, quiet)
@@ -279,9 +293,9 @@ def test_promotion_follows_the_same_test_pairs(recipe, trained, quiet, better, m
     assert "champion version 1 on the same" in summary["why"]
 
 
-def test_too_few_families_promote_nothing(recipe, trained, quiet):
+def test_too_few_families_promote_nothing(promoted, quiet):
     """Point 6: without an interval a better figure is no reason to replace the champion, and one sentence says so."""
-    register(recipe, trained, quiet)
+    recipe, trained = promoted
     relabel(trained, recipe, "1", better=False)
     put_model(recipe, trained, seed=0, head_scale=-1.0)
     summary = register(recipe, trained, quiet)
@@ -298,8 +312,8 @@ def test_no_file_of_a_version_is_a_pickle(registered):
         assert not path.read_bytes().startswith((*PICKLE_PROTOCOL_MARKS, b"PK\x03\x04")), path
 
 
-def test_tampered_weights_are_refused(recipe, trained, quiet):
-    register(recipe, trained, quiet)
+def test_tampered_weights_are_refused(promoted):
+    recipe, trained = promoted
     folder = artifacts_of(recipe, "1")
     weights = next(folder.rglob("model.safetensors"))
     changed = bytearray(weights.read_bytes())
@@ -309,8 +323,8 @@ def test_tampered_weights_are_refused(recipe, trained, quiet):
         Registry(recipe.tracking).score("1", [some_pairs(trained)])
 
 
-def test_a_champion_that_cannot_be_scored_stays_and_says_so(recipe, trained, quiet):
-    register(recipe, trained, quiet)
+def test_a_champion_that_cannot_be_scored_stays_and_says_so(promoted, quiet):
+    recipe, trained = promoted
     folder = artifacts_of(recipe, "1")
     settings = folder / "artifacts" / "matcher" / "serving.json"
     write_json(settings, {**read_json(settings), "setting_of_old": 1})  # as registered by another version of mlim
@@ -401,15 +415,15 @@ def test_a_served_stack_scores_as_the_batch_did(recipe, trained, quiet):
 
 
 def test_a_server_far_away_holds_versions_too(tiny_recipe, own_workspace, quiet, tmp_path):
-    """Everything through `mlflow server`: files go over HTTP, the champion is fetched to be scored."""
+    """Everything through `mlflow server`: files go over HTTP, and the champion is fetched to be scored."""
     with MlflowServer(tmp_path) as server:
         recipe = tracked_at(tiny_recipe, server.address)
         put_model(recipe, own_workspace, seed=0)
-        register(recipe, own_workspace, quiet)
-        put_model(recipe, own_workspace, seed=1)
         summary = register(recipe, own_workspace, quiet)
-    assert (summary["version"], summary["uri"]) == ("2", server.address)
-    assert "against champion version 1" in summary["why"]
+        pairs = some_pairs(own_workspace)
+        scores = Registry(recipe.tracking).score(Registry(recipe.tracking).version_of("champion"), [pairs])
+    assert (summary["version"], summary["uri"], summary["promoted"]) == ("1", server.address, True)
+    assert len(scores) == len(pairs)
 
 
 def test_modality_chooses_what_is_looked_at(registered, loaded):
@@ -533,17 +547,17 @@ def test_registering_says_nothing_on_the_terminal(recipe, trained, quiet, capfd)
     assert captured.err == ""
 
 
-def test_registering_leaves_the_environment_and_the_search_path_alone(recipe, trained, quiet, monkeypatch):
+def test_registering_leaves_the_environment_and_the_search_path_alone(promoted, quiet, monkeypatch):
+    recipe, trained = promoted
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    register(recipe, trained, quiet)
     put_model(recipe, trained, seed=1)
     before = {name: value for name, value in os.environ.items() if name.endswith("_URI")}, list(sys.path)
     register(recipe, trained, quiet)
     assert ({name: value for name, value in os.environ.items() if name.endswith("_URI")}, sys.path) == before
 
 
-def test_the_recipe_of_another_model_name_is_another_model(recipe, trained, quiet):
-    register(recipe, trained, quiet)
+def test_the_recipe_of_another_model_name_is_another_model(promoted, quiet):
+    recipe, trained = promoted
     other = load_recipe("demo").tracking.model_copy(update={"uri": recipe.tracking.uri, "model_name": "shoes"})
     summary = register(recipe.model_copy(update={"tracking": other}), trained, quiet)
     assert (summary["model"], summary["version"], summary["promoted"]) == ("shoes", "1", True)
