@@ -3,43 +3,68 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from training_room import balanced, changed, for_the_room
 
 from mlim.files import read_json
 from mlim.recipe import Recipe
+from tests.integration.conftest import free_port
 
 TESTS = Path(__file__).parents[1]
 FLOAT_BYTES = 4
 MOST = 0.6  # of what one process needs, for each of two ranks
 SLACK = 20e6  # bytes of the allocator and of the batches
+PAUSE = 0.05  # seconds between two looks at the ranks
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def room(tiny_recipe, tiny_workspace, tmp_path):
-    """Runs shard_room.py on one or two processes in a named folder; gives that folder and what torchrun said."""
+class Run(NamedTuple):
+    """A training that has ended."""
 
-    def run(recipe: Recipe, name: str, processes: int, *how: object) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
-        folder = tmp_path / name
+    folder: Path
+    code: int
+    said: str
+
+
+@pytest.fixture(scope="module")
+def room(tiny_workspace):
+    """Runs shard_room.py on one or two ranks in a folder; gives that folder, the exit code and what they said.
+
+    Without torchrun, which takes as long to start as a rank; test_training_ranks.py has it.
+    """
+
+    def run(recipe: Recipe, folder: Path, size: int, *how: object) -> Run:
         folder.mkdir(exist_ok=True)
-        given = tmp_path / "recipe.yaml"
+        given = folder / "recipe.yaml"
         given.write_text(recipe.to_yaml(), encoding="utf-8")
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *launcher, TESTS / "shard_room.py", tiny_workspace.root, given, folder, *how]
+        command = [*map(str, [sys.executable, TESTS / "shard_room.py", tiny_workspace.root, given, folder, *how])]
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
         quickly_returned = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}  # freed memory is not kept
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(
-            [*map(str, command)], env=environment | quickly_returned, capture_output=True, text=True, check=False
-        )
-        return folder, done
+        environment |= meeting | quickly_returned
+        with (folder / "said.txt").open("w") as said:
+            places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+            code = end_of([subprocess.Popen(command, env=environment | place, stderr=said) for place in places])
+        return Run(folder, code, (folder / "said.txt").read_text())
 
     return run
 
 
-@pytest.fixture
+def end_of(ranks: "list[subprocess.Popen[bytes]]") -> int:
+    """The exit code of the first that fails, when the others are ended; 0 when all end well."""
+    while not any(codes := [rank.poll() for rank in ranks]) and None in codes:
+        time.sleep(PAUSE)
+    for rank in ranks:
+        rank.kill()
+        rank.wait()
+    return next(filter(None, codes), 0)
+
+
+@pytest.fixture(scope="module")
 def recipe(tiny_recipe) -> Recipe:
     """In shards, balanced, without dropout, which every rank draws for itself."""
     model = tiny_recipe.model.model_copy(update={"dropout": 0.0})
@@ -51,10 +76,15 @@ def seen(folder: Path, rank: int = 0) -> dict:
     return read_json(folder / f"rank-{rank}.json")
 
 
-def finished(done: tuple[Path, "subprocess.CompletedProcess[str]"]) -> Path:
-    folder, process = done
-    assert process.returncode == 0, process.stderr
-    return folder
+def finished(run: Run) -> Path:
+    assert run.code == 0, run.said
+    return run.folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(room, recipe, tmp_path_factory) -> Path:
+    """The folder of a training on one process."""
+    return finished(room(recipe, tmp_path_factory.mktemp("undisturbed"), 1))
 
 
 def assert_same_losses(one: Path, other: Path) -> None:
@@ -66,13 +96,13 @@ def assert_same_losses(one: Path, other: Path) -> None:
 
 def test_no_rank_ever_holds_more_than_its_share(room, recipe, tmp_path):
     """Point 16: building, training and saving a model whose weights dominate, on one process and on two ranks."""
-    shape = {"hidden_size": 512, "intermediate_size": 2048, "layers": 8, "heads": 8}
+    shape = {"hidden_size": 512, "intermediate_size": 2048, "layers": 6, "heads": 8}
     large = recipe.model_copy(update={"model": recipe.model.model_copy(update=shape)})
     large = changed(large, steps=2, batch_size=2, accumulate=1, validate_every=2)
     warm = tmp_path / "warm.yaml"
     warm.write_text(recipe.to_yaml(), encoding="utf-8")
-    alone = seen(finished(room(large, "alone", 1, "measure", warm)))
-    folder = finished(room(large, "together", 2, "measure", warm))
+    alone = seen(finished(room(large, tmp_path / "alone", 1, "measure", warm)))
+    folder = finished(room(large, tmp_path / "together", 2, "measure", warm))
     largest = shape["hidden_size"] * shape["intermediate_size"] * FLOAT_BYTES
     for rank in (0, 1):
         found = seen(folder, rank)
@@ -86,19 +116,18 @@ def test_no_rank_ever_holds_more_than_its_share(room, recipe, tmp_path):
 
 
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
-def test_a_sharded_training_goes_on_with_another_number_of_ranks(room, recipe, first, then):
+def test_a_sharded_training_goes_on_with_another_number_of_ranks(room, recipe, undisturbed, tmp_path, first, then):
     """Point 16: parts written by two ranks are read by one, and the other way round."""
-    undisturbed = finished(room(recipe, "undisturbed", 1))
-    folder, done = room(recipe, "moved", first, "crash", 13)
-    assert "pulled the plug" in done.stderr
+    folder, _, said = room(recipe, tmp_path / "moved", first, "crash", 13)
+    assert "pulled the plug" in said
     assert read_json(folder / "checkpoints" / "step-00000010" / "state.json")["ranks"] == first
-    assert_same_losses(finished(room(recipe, "moved", then)), undisturbed)
+    assert_same_losses(finished(room(recipe, folder, then)), undisturbed)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_kill_while_parts_are_written_leaves_the_checkpoint_before(room, recipe, rank):
+def test_a_kill_while_parts_are_written_leaves_the_checkpoint_before(room, recipe, undisturbed, tmp_path, rank):
     """Point 16: a checkpoint is there when all ranks have written theirs, or not at all."""
-    folder, done = room(recipe, "killed", 2, "kill", rank, 1)
-    assert done.returncode != 0
+    folder, code, _ = room(recipe, tmp_path / "killed", 2, "kill", rank, 1)
+    assert code != 0
     assert [path.name for path in folder.glob("checkpoints/step-*")] == ["step-00000005"]
-    assert_same_losses(finished(room(recipe, "killed", 2)), finished(room(recipe, "undisturbed", 1)))
+    assert_same_losses(finished(room(recipe, folder, 2)), undisturbed)
