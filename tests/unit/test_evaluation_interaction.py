@@ -1,5 +1,6 @@
 """Neighbours and attention: from the model's own weights, of real places only, the same whenever they are asked for."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,13 +192,20 @@ def test_an_item_without_a_text_has_no_word_to_hide(probed, items):
     assert item_attention(mute, items[0], guess=True, seed=0) is None
 
 
-def test_sheets_are_drawn_the_same_twice(probed, items, tmp_path: Path):
+def test_neighbours_are_drawn_the_same_twice(probed, items, tmp_path: Path):
     families = np.arange(ITEMS) // 4
     cosines = similarities(embed(probed, items), queries=2)
     rows = neighbourhoods(probed, items, families, cosines, 3)
     assert [len(row.nearest) for row in rows] == [3, 3]
+    assert drawn(draw_neighbours, rows, tmp_path) == drawn(draw_neighbours, rows, tmp_path)
+
+
+def test_attention_is_drawn_the_same_twice(probed, items, tmp_path: Path):
     looks = [item_attention(probed, item, guess, seed=0) for item, guess in zip(items, (True, False), strict=False)]
-    for name, draw, shown in (("near", draw_neighbours, rows), ("look", draw_attention, looks)):
-        for number in range(2):
-            draw(shown, tmp_path / f"{name}{number}.png")
-        assert (tmp_path / f"{name}0.png").read_bytes() == (tmp_path / f"{name}1.png").read_bytes()
+    assert drawn(draw_attention, looks, tmp_path) == drawn(draw_attention, looks, tmp_path)
+
+
+def drawn(draw: Callable[..., None], shown: list, folder: Path) -> bytes:
+    path = folder / "sheet.png"
+    draw(shown, path)
+    return path.read_bytes()

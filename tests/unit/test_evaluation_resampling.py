@@ -155,15 +155,14 @@ def test_coverage_is_near_nominal_without_families():
     assert coverage(1, alone=True) >= LOWEST_COVERAGE
 
 
-def test_coverage_is_near_nominal_with_families_where_the_naive_one_is_not():
-    assert coverage(1, by_family=1.0) >= LOWEST_COVERAGE
-    assert coverage(1, alone=True, by_family=1.0) < LOWEST_COVERAGE
+@pytest.mark.parametrize(("alone", "near"), [(False, True), (True, False)])
+def test_coverage_is_near_nominal_with_families_where_the_naive_one_is_not(alone, near):
+    assert (coverage(1, alone=alone, by_family=1.0) >= LOWEST_COVERAGE) is near
 
 
-def test_coverage_is_near_nominal_over_seeds_where_pairs_alone_are_not():
-    luck = {"by_seed": 0.5, "by_family": 0.5}
-    assert coverage(3, **luck) >= LOWEST_COVERAGE
-    assert coverage(1, **luck) < LOWEST_COVERAGE  # one seed cannot know
+@pytest.mark.parametrize(("seeds", "near"), [(3, True), (1, False)])  # one seed cannot know
+def test_coverage_is_near_nominal_over_seeds_where_pairs_alone_are_not(seeds, near):
+    assert (coverage(seeds, by_seed=0.5, by_family=0.5) >= LOWEST_COVERAGE) is near
 
 
 def test_the_spread_between_seeds_widens_the_interval():

@@ -63,7 +63,7 @@ def test_one_hash_with_many_grey_levels_is_searched_completely(monkeypatch, dist
 def test_large_buckets_are_split_without_losing_a_pair(monkeypatch, distance):
     monkeypatch.setattr(near_duplicates, "PENDING_LINKS", 500)
     monkeypatch.setattr(near_duplicates, "SMALL_BUCKET", 64)
-    plain = np.random.default_rng(0).integers(0, 2**18, 3000, dtype=np.uint64) << np.uint64(20)
+    plain = np.random.default_rng(0).integers(0, 2**18, 2000, dtype=np.uint64) << np.uint64(20)
     links = near_duplicate_links(plain, distance)
     assert components(links, len(plain)) == components(all_pairs(plain, distance), len(plain))
 
@@ -85,8 +85,8 @@ def test_a_distance_that_cannot_be_searched_is_refused(distance):
 
 
 def test_a_blank_catalog_does_not_go_quadratic():
-    blank = np.zeros(300_000, dtype=np.uint64)
-    blank[::3] = np.random.default_rng(1).integers(0, 2**16, 100_000, dtype=np.uint64)
+    blank = np.zeros(120_000, dtype=np.uint64)
+    blank[::3] = np.random.default_rng(1).integers(0, 2**16, 40_000, dtype=np.uint64)
     links = near_duplicate_links(blank, 2)
     assert len(links) == len(blank) - 1
 

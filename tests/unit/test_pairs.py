@@ -77,7 +77,7 @@ catalogs = st.lists(
 
 
 @given(catalogs)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_every_pair_follows_the_rule_and_none_is_missing(items):
     pairs, skipped = variation_pairs(items, RULE)
     known = {item["id"]: item for item in items.to_dict("records")}
@@ -128,7 +128,7 @@ def test_a_column_of_the_users_may_have_any_name():
 
 
 @given(catalogs, st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_components_join_families_pictures_and_pairs(items, seed):
     generator = np.random.default_rng(seed)
     extra = pd.DataFrame({"item_a": generator.choice(items["id"], 3), "item_b": generator.choice(items["id"], 3)})
@@ -160,7 +160,7 @@ def test_every_split_gets_both_labels_when_it_can_and_its_share_of_the_component
 
 
 @given(catalogs, st.integers(0, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_nothing_is_on_both_sides_of_a_split(items, seed):
     items = pd.concat([items, many_families(8).assign(family=lambda frame: "x" + frame["family"])], ignore_index=True)
     pairs, _ = variation_pairs(items, RULE)
@@ -226,7 +226,7 @@ def test_caps_keep_the_share_of_matches(cap, seed):
 
 
 @given(catalogs, st.integers(1, 5), st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_family_has_at_most_so_many_pairs_and_what_goes_is_counted(items, cap, seed):
     everything, _ = variation_pairs(items, RULE)
     capped = VariationRule(("pattern", "size"), ("kind",), 4, max_pairs=cap)
@@ -249,7 +249,7 @@ def test_a_family_cap_keeps_both_labels():
 
 
 @given(catalogs)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_only_what_may_vary_differs_and_two_empty_values_agree(items):
     known = {item["id"]: json.loads(item["attributes"]) for item in items.to_dict("records")}
     strict, skipped = variation_pairs(items, VariationRule(("size",), (), 40, agree=("pattern",)))

@@ -31,7 +31,7 @@ RULES = {"decided_by": ["pattern"], "same": ["product_type"]}
 
 @pytest.fixture(scope="module")
 def catalog():
-    description, items = embedded(RULES, 900)
+    description, items = embedded(RULES, 600)
     pairs, _ = variation_pairs(items, rule_of(description.pairs, description.text_columns))
     return items, split_pairs(items, pairs, CONFIG, 0).pairs
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from mlim.errors import InputError
 from mlim.training.launch import largest_even, wanted_processes
+from mlim.training.ranks import Ranks
 
 
 @pytest.mark.parametrize(
@@ -17,3 +19,9 @@ def test_the_recipe_has_the_last_word(tiny_recipe):
     assert wanted_processes(tiny_recipe.compute, "cpu", 8) == 1
     three = tiny_recipe.compute.model_copy(update={"processes": 3})
     assert wanted_processes(three, "cpu", 8) == 3  # refused later, with a sentence
+
+
+def test_a_batch_that_cannot_be_dealt_is_refused():
+    assert Ranks(1, 2).per_rank(6) == 3
+    with pytest.raises(InputError, match="batch_size 5 cannot be divided evenly among 2 processes"):
+        Ranks(1, 2).per_rank(5)
