@@ -9,6 +9,7 @@ import pytest
 
 from flows.children import Children
 from mlim.errors import MlimError
+from tests.reaper import of_this_run
 
 pytestmark = pytest.mark.integration
 
@@ -29,8 +30,9 @@ def listen(children: Children, command: list[str]) -> bytes:
 
 
 def sleepers(count: int) -> list[psutil.Process]:
+    """Of this test run: another one, or another test, may have the same command sleep."""
     deadline = time.monotonic() + SECONDS
-    while len(found := [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == SLEEP]) < count:
+    while len(found := [p for p in of_this_run("cmdline") if p.info["cmdline"] == SLEEP]) < count:
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
     return found

@@ -27,6 +27,10 @@ def test_threads_and_forked_processes_read_at_once(kind, tmp_path):
 
     child = os.fork()
     if child == 0:
-        os._exit(0 if read_all() == [data for _, data in wanted] else 1)
+        status = 1
+        try:
+            status = int(read_all() != [data for _, data in wanted])
+        finally:  # an error must not leave this function: two processes would go on with the tests
+            os._exit(status)
     assert read_all() == [data for _, data in wanted]
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
