@@ -1,5 +1,6 @@
-"""Applying a model to a catalog: `mlim score`, `match`."""
+"""Applying a model to a catalog: `mlim score`, `match`, `explain`."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -17,6 +18,7 @@ from mlim.cli.options import (
 )
 from mlim.cli.session import Session, chosen_recipe
 from mlim.console import Terminal
+from mlim.files import check_replaceable
 
 if TYPE_CHECKING:  # torch takes seconds to load
     from mlim.loading import CatalogModel
@@ -128,3 +130,36 @@ def match(
             workers=workers,
         )
         session.show(summary, f"open {out / 'matches.html'}")
+
+
+@app.command(epilog="Example: `mlim explain ITEM_A ITEM_B --work build/demo --out explanation.html`")
+def explain(
+    first: Annotated[str, typer.Argument(metavar="A", help="The id of an item of the work folder.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The id of another one.")],
+    model: ModelOption = "models:/mlim-matcher@champion",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page (HTML) as well.")] = None,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    work: WorkOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Why two items match or not: what texts, columns and pictures contribute, and what would have to change.
+
+    The nearest labelled pairs are named where the work folder has labelled pairs.
+    """
+    session = Session(recipe, set_, work, quiet, as_json)
+    from mlim.report.explanation.page import SIGN
+
+    if out is not None:
+        check_replaceable(out, SIGN)
+    loaded = open_model(model, recipe, set_, session.terminal)
+    from mlim.report.explanation.page import write_page
+    from mlim.report.explanation.sentences import describe
+    from mlim.steps.explain import explain_pair
+
+    found = explain_pair(loaded, model, first, second, session.recipe, session.workspace)
+    typer.echo(json.dumps(found.summary, indent=2) if as_json else "\n".join(describe(found)))
+    if out is not None:
+        write_page(found, out)
+        session.terminal.say(f"wrote {out}")

@@ -97,14 +97,20 @@ def blank(settings: ServingSettings) -> Pixels:
     return np.zeros((settings.image_size, settings.image_size, 3), dtype=np.uint8)
 
 
+def fields_of(item: Item, where: str) -> dict[str, str]:
+    """The fields of an item as they are read, in the order given; `InputError` for one that is no value of a table."""
+    named = {name: value for name, value in item.items() if name not in (TEXT, IMAGE)}
+    return {name: _field(value, f"{where}: the field `{name}`") for name, value in named.items()}
+
+
 def _text_of(item: Item, where: str) -> str:
-    fields = {name: value for name, value in item.items() if name not in (TEXT, IMAGE)}
+    names = [name for name in item if name not in (TEXT, IMAGE)]
     if TEXT not in item:
-        if not fields:
+        if not names:
             raise InputError(f'{where} has no text: give `text` or fields, or choose modality="image"')
-        return join_text([(None, _field(value, f"{where}: the field `{name}`")) for name, value in fields.items()])
-    if fields:
-        raise InputError(f"{where} has `text` and also {', '.join(map(repr, fields))}: give one text, or fields alone")
+        return join_text([(None, value) for value in fields_of(item, where).values()])
+    if names:
+        raise InputError(f"{where} has `text` and also {', '.join(map(repr, names))}: give one text, or fields alone")
     if not isinstance(item[TEXT], str):
         raise InputError(f"{where}: `text` is not a string but {type(item[TEXT]).__name__}")
     return str(item[TEXT])

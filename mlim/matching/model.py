@@ -21,14 +21,18 @@ from mlim.errors import InputError
 from mlim.evaluation.threshold import Calibration
 from mlim.files import read_json, sha256_of, write_json
 from mlim.manifest import MANIFEST, check_manifest, write_manifest
+from mlim.matching.explain import Explanation, Question, explain
+from mlim.matching.item_parts import ItemParts, read_parts
 from mlim.matching.items import Item, read_items
+from mlim.matching.model_scorer import ModelScorer
 from mlim.matching.settings import MODALITIES, SETTINGS, ServingSettings
 from mlim.models.pair_network import PairNetwork
 from mlim.models.systems import load_matcher
 from mlim.recipe.base import Modality
 from mlim.stacking.combine import Combination
-from mlim.stacking.items import Items, describe
+from mlim.stacking.items import Items, Measure, describe
 from mlim.stacking.parts import Parts
+from mlim.stacking.pictures import picture_of
 from mlim.stacking.stack import MATCHER
 from mlim.stacking.storage import STACK_FILE, load_stack, save_stack
 
@@ -125,6 +129,38 @@ class MatchingModel:
             parts.append(self.item_vectors(self._collator(source).side(names), shown))
         return np.concatenate(parts) if parts else np.empty((0, self._matcher.item_width), dtype=np.float32)
 
+    def explain(
+        self,
+        pair: tuple[Item, Item],
+        references: Sequence[tuple[Item, Item]] = (),
+        modality: Modality | None = None,
+    ) -> Explanation:
+        """Why a pair has its score: contributions of texts, fields and pictures, regions, and what would change it.
+
+        `references` are other pairs of the catalog, ten or so, matches and mismatches: what the pair is compared with.
+        Without any, parts are left out instead, which few models have seen. `InputError` names the item that cannot be
+        read.
+        """
+        shown = self.check_modality(modality)
+        names = ["item 1", "item 2", *(f"reference {n + 1}, item {i}" for n in range(len(references)) for i in (1, 2))]
+        given = [item for each in (pair, *references) for item in each]
+        first, second, *others = read_parts(given, names, shown, self.settings)
+        return self.explain_parts((first, second), [*zip(others[::2], others[1::2], strict=True)], shown)
+
+    def explain_parts(
+        self,
+        pair: tuple[ItemParts, ItemParts],
+        references: Sequence[tuple[ItemParts, ItemParts]],
+        modality: Modality,
+        *,
+        regions: bool = True,
+        threshold: float | None = None,
+    ) -> Explanation:
+        """The same for items that are in parts already; a pair matches from `threshold` on, None: the model's."""
+        question = Question.about(*pair, modality, self._matcher.grid)
+        lowest = self.threshold_of(modality) if threshold is None else threshold
+        return explain(ModelScorer(self, modality), question, lowest, references, regions=regions)
+
     @contextmanager
     def in_folder(self) -> Iterator[Path]:
         """A folder that holds the model during the block, for other processes to load it from."""
@@ -181,12 +217,15 @@ class MatchingModel:
         alone = not self.uses_stack(modality) and settings.matcher_threshold is not None
         return float(settings.matcher_threshold if alone else settings.threshold)  # type: ignore[arg-type]
 
-    def score_source(self, source: ItemSource, pairs: Sequence[Pair], modality: Modality) -> Scores:
-        """The score (n,) of one batch of pairs of the items in `source`."""
+    def score_source(
+        self, source: ItemSource, pairs: Sequence[Pair], modality: Modality, measure: Measure = picture_of
+    ) -> Scores:
+        """The score (n,) of one batch of pairs of the items in `source`; `measure` is for a stack's pictures."""
         first = np.arange(len(pairs))
         items = None
         if self.uses_stack(modality):
-            items = describe(source, [*(pair.item_a for pair in pairs), *(pair.item_b for pair in pairs)], SilentBar())
+            ids = [*(pair.item_a for pair in pairs), *(pair.item_b for pair in pairs)]
+            items = describe(source, ids, SilentBar(), measure)
         return self.stacked(items, first, first + len(pairs), lambda: self._matcher_scores(source, pairs, modality))
 
     def uses_stack(self, modality: Modality) -> bool:

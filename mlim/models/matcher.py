@@ -97,6 +97,11 @@ class Matcher(PairNetwork):
         """Numbers in an item's vector (`ReadPair.items`)."""
         return _item_width(self.config)
 
+    @property
+    def grid(self) -> int:
+        """Patches per side of a picture."""
+        return self.config.backbone.grid
+
     def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
         """Its modules by the part of the network that they belong to."""
         added = (self.head, self.segments, self.attributes)

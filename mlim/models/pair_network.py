@@ -38,6 +38,11 @@ class PairNetwork(Network):
     def item_width(self) -> int:
         """Numbers in an item's vector (`ReadPair.items`)."""
 
+    @property
+    @abstractmethod
+    def grid(self) -> int:
+        """Patches per side of a picture."""
+
     @abstractmethod
     def item_vectors(self, side: PairSide, modality: Modality, packing: Packing | None = None) -> Tensor:
         """Vectors (B, width) of items that are read each by itself, where `read_out` is `separate`."""

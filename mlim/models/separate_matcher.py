@@ -1,6 +1,7 @@
 """Matching for any system that makes a vector of an item: both items are encoded by themselves and compared."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isqrt
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -78,6 +79,11 @@ class SeparateMatcher(PairNetwork):
     def item_width(self) -> int:
         """Numbers in an item's vector."""
         return self._items.item_part_width * self._items.item_parts
+
+    @property
+    def grid(self) -> int:
+        """Patches per side of a picture."""
+        return isqrt(self.system.patches)
 
     def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
         """Those of the system, and the heads."""

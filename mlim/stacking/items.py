@@ -1,6 +1,6 @@
 """Items as everything but the matcher reads them: their texts, and what is measured on their pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,8 @@ from mlim.console import ProgressBar
 from mlim.data.collate import ItemSource
 from mlim.pairs.similarities import Vector
 from mlim.stacking.pictures import Picture, picture_of
+
+Measure = Callable[[NDArray[np.uint8]], Picture]
 
 
 class Items(NamedTuple):
@@ -24,11 +26,11 @@ class Items(NamedTuple):
         return np.stack([picture.measures for picture in self.pictures])
 
 
-def describe(source: ItemSource, ids: Sequence[str], bar: ProgressBar) -> Items:
-    """Read the items `ids`; `bar` advances by one for each."""
+def describe(source: ItemSource, ids: Sequence[str], bar: ProgressBar, measure: Measure = picture_of) -> Items:
+    """Read the items `ids`; `bar` advances by one for each. `measure` may remember pictures that come back."""
     pictures = []
     for item in ids:
-        pictures.append(picture_of(source.image(item)))
+        pictures.append(measure(source.image(item)))
         bar.advance()
     return Items([source.text(item) for item in ids], pictures)
 

@@ -25,6 +25,7 @@ from mlim.report.matches.gather import MatchesSettings, gather
 from mlim.report.matches.page import write_page
 from mlim.steps.candidates import CANDIDATES_FILE, find_candidates
 from mlim.steps.evaluate import read_scored
+from mlim.steps.explain import explain_pairs
 from mlim.steps.group import CONFLICTS_FILE, GROUPS_FILE, group_items
 from mlim.steps.score import prepare_items, score_pairs
 from mlim.workspace import Workspace
@@ -96,9 +97,15 @@ def match(
         **{key: groups[key] for key in ("groups", "grouped_items", "largest_group", "conflicts")},
         "groups_on_test_pairs": groups["test"],
     }
+    settings = MatchesSettings()
     with atomic_folder(out) as folder:
         mark(folder)
-        _write(folder, workspace, scores, summary)
+        _write_tables(folder, workspace, scores, summary)
+        shown = gather(summary, workspace, scores, settings)
+        doubtful = [(pair.first.id, pair.second.id) for pair in shown.pairs[: recipe.match.explained]]
+        reasons = explain_pairs(model, doubtful, recipe, workspace, scored["threshold"], terminal)
+        left_out = write_page(shown, reasons, folder / PAGE_FILE, settings)
+        write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
     terminal.say(f"wrote {out}: open {out / PAGE_FILE}")
     return summary
 
@@ -148,7 +155,7 @@ def _completeness(candidates: Mapping[str, Any]) -> str:
     return f"{share['share']:.1%} of {share['matches']:,} known matches ({split}) are among the candidates."
 
 
-def _write(folder: Path, workspace: Workspace, scores: Path, summary: dict[str, Any]) -> None:
+def _write_tables(folder: Path, workspace: Workspace, scores: Path, summary: dict[str, Any]) -> None:
     file = pq.ParquetFile(scores)
     for suffix in ("parquet", "csv"):
         tables = (pa.Table.from_batches([batch]) for batch in file.iter_batches())
@@ -159,9 +166,6 @@ def _write(folder: Path, workspace: Workspace, scores: Path, summary: dict[str, 
     for suffix in ("parquet", "csv"):
         write_table(folder / f"rejected.{suffix}", REJECTED, [rejected])
     summary["rejected"] = dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
-    settings = MatchesSettings()
-    left_out = write_page(gather(summary, workspace, scores, settings), folder / PAGE_FILE, settings)
-    write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
 
 
 def _rejected(workspace: Workspace) -> Any:

@@ -57,6 +57,8 @@ def test_a_catalog_becomes_pairs_groups_rejected_rows_and_a_page(model, tmp_path
     page = (out / "matches.html").read_text()
     assert "<script>alert(1)" not in page
     assert page.count("<script>") == 1
+    assert page.count("<summary>Why</summary>") == min(20, summary["scored"])
+    assert "mlim explain 00" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     again = run(model, shop, tmp_path, quiet, write=False)
     assert again["groups"] == summary["groups"]

@@ -5,6 +5,8 @@ Its one script filters what is shown by id; the page is whole without it, and it
 
 import base64
 import hashlib
+import shlex
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,7 +14,9 @@ from typing import Any, Final, NamedTuple
 from markupsafe import Markup
 
 from mlim.files import atomic_file
+from mlim.matching.explain import Explanation
 from mlim.report.contact.items import ShownItem
+from mlim.report.explanation import sentences
 from mlim.report.kit import formats
 from mlim.report.kit.images import Thumbnails
 from mlim.report.kit.page import render_page
@@ -22,6 +26,8 @@ from mlim.report.matches.gather import Matches, MatchesSettings, ShownGroup, Sho
 PACKAGE: Final = "mlim.report.matches"
 TEMPLATE, STYLE, SCRIPT = "matches.html", "matches.css", "matches.js"
 MATCH, NO_MATCH = "match", "mismatch"
+
+Reasons = Mapping[tuple[str, str], Explanation]
 
 
 class Tile(NamedTuple):
@@ -53,8 +59,16 @@ class GroupCards(NamedTuple):
     ids: str
 
 
+class Why(NamedTuple):
+    """Why a pair has its score: parts with what they contribute, what would change it, the command that tells more."""
+
+    parts: tuple[tuple[str, str], ...]
+    change: str
+    command: str
+
+
 class PairCards(NamedTuple):
-    """Two items side by side."""
+    """Two items side by side, and why they have their score where that was asked."""
 
     first: Card
     second: Card
@@ -62,24 +76,25 @@ class PairCards(NamedTuple):
     label: str
     head: str
     ids: str
+    why: Why | None
 
 
-def write_page(matches: Matches, out: Path, settings: MatchesSettings) -> int:
-    """Write the page; returns how many images were left out to keep it small."""
+def write_page(matches: Matches, reasons: Reasons, out: Path, settings: MatchesSettings) -> int:
+    """Write the page; returns how many images were left out to keep it small. `reasons` are for some of the pairs."""
     thumbnails = Thumbnails(settings.side, settings.quality, settings.max_megabytes)
-    page = render(matches, thumbnails, settings)
+    page = render(matches, reasons, thumbnails, settings)
     with atomic_file(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return thumbnails.left_out
 
 
-def render(matches: Matches, thumbnails: Thumbnails, settings: MatchesSettings) -> str:
+def render(matches: Matches, reasons: Reasons, thumbnails: Thumbnails, settings: MatchesSettings) -> str:
     """The page; equal matches give equal text."""
     script = (resources.files(PACKAGE) / SCRIPT).read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     cards = _Cards(thumbnails, settings)
     groups = tuple(map(cards.group, matches.groups))
-    pairs = tuple(map(cards.pair, matches.pairs))
+    pairs = tuple(cards.pair(pair, reasons.get((pair.first.id, pair.second.id))) for pair in matches.pairs)
     values = {
         "summary": matches.summary,
         "headline": headline(matches.summary),
@@ -118,6 +133,14 @@ def tiles(summary: dict[str, Any]) -> tuple[Tile, ...]:
     )
 
 
+def why(pair: ShownPair, found: Explanation) -> Why:
+    """Why a pair has its score, as the page tells it."""
+    parts = [("baseline", formats.score(found.baseline))]
+    parts += [(one.name, formats.signed(one.value)) for one in sentences.in_order(found)]
+    command = shlex.join(["mlim", "explain", pair.first.id, pair.second.id])
+    return Why((*parts, ("score", formats.score(found.score))), sentences.change(found), command)
+
+
 class _Cards:
     def __init__(self, thumbnails: Thumbnails, settings: MatchesSettings) -> None:
         self._thumbnails, self._characters = thumbnails, settings.characters
@@ -132,14 +155,17 @@ class _Cards:
         title = f"{formats.count(group.size)} items{lowest}"
         return GroupCards(group.name, title, tuple(cards), group.size - len(cards), ids)
 
-    def pair(self, pair: ShownPair) -> PairCards:
+    def pair(self, pair: ShownPair, found: Explanation | None) -> PairCards:
         """A pair; words that the other item does not have are marked."""
         left, right = self._compared(pair.first, pair.second)
         head = f"probability {pair.probability:.2f} · score {pair.score:.3f}"
         truth, label = (MATCH, "match") if pair.match else (NO_MATCH, "no match")
-        found = f"found by {', '.join(pair.found_by)}"
+        by = f"found by {', '.join(pair.found_by)}"
         first, second = self._card(pair.first, left), self._card(pair.second, right)
-        return PairCards(first, second, truth, label, f"{head} · {found}", f"{pair.first.id} {pair.second.id}")
+        ids = f"{pair.first.id} {pair.second.id}"
+        return PairCards(
+            first, second, truth, label, f"{head} · {by}", ids, None if found is None else why(pair, found)
+        )
 
     def _compared(self, first: ShownItem, second: ShownItem) -> tuple[tuple[Words, ...], tuple[Words, ...]]:
         left, right = compare(first.text, second.text)

@@ -1,0 +1,352 @@
+"""Why a pair of items has its score: what each part of it contributes, where in the pictures, and what would change it.
+
+The parts of a pair are the columns of its text and its picture; a part stands for both items. A part is taken away by
+putting in its place that of reference pairs: other pairs of the catalog, one after the other, whose scores are
+averaged (Lundberg and Lee, NeurIPS 2017). Without any part the mean score of the reference pairs is left, the baseline;
+the contributions, Shapley values, add up to the score less the baseline. Columns are added to the picture one after the
+other, never with the picture between them (Owen 1977), so that the contributions of the columns add up to that of the
+text, and those of text and picture are the Shapley values of these two alone.
+
+Nothing here knows a model: a `Scorer` gives scores to pairs of items as they are shown.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+from math import factorial
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlim.catalog.item import join_text
+from mlim.data.seeds import numpy_generator
+from mlim.matching.item_parts import ItemParts
+from mlim.matching.items import TEXT, Pixels
+from mlim.recipe.base import Modality
+
+MOST_EXACT: Final = 6  # columns whose every order is looked at
+SAMPLED_ORDERS: Final = 16  # of more columns, and as many reversed
+MOST_CHANGED: Final = 3  # parts that are changed together in search of another decision
+TOP_SHARE: Final = 0.1  # of the regions: those that are outlined, and that the deletion test hides
+
+Floats = NDArray[np.float64]
+Coalition = frozenset[int]  # numbers of the parts that are shown as they are
+Kind = Literal["text", "picture"]
+How = Literal["same", "other"]
+
+
+class Shown(NamedTuple):
+    """An item as the scorer sees it: a text and a picture (size, size, 3)."""
+
+    text: str
+    picture: Pixels
+
+
+Scorer = Callable[[Sequence[tuple[Shown, Shown]]], Floats]
+"""Scores (n,) of pairs of items; higher means more likely a match."""
+
+
+class Contribution(NamedTuple):
+    """What one part adds to the score; `name` is a column or `picture`, `first` and `second` what the items say."""
+
+    name: str
+    kind: Kind
+    first: str
+    second: str
+    value: float
+
+
+class Region(NamedTuple):
+    """A cell of a picture's grid: its row and column from 0, and the score less the score without it."""
+
+    item: int  # 0 or 1
+    row: int
+    column: int
+    effect: float
+
+
+class Change(NamedTuple):
+    """The smallest change of parts that leads to another decision, and the score then.
+
+    `how`: `same`, both items had what one of them has (mean of both ways); `other`, they had those of other pairs.
+    """
+
+    parts: tuple[str, ...]
+    how: How
+    score: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a pair has its score.
+
+    `baseline` plus the `contributions` is the `score`. `effects` (2, grid, grid) is what hiding each region of the two
+    pictures with the picture's mean colour takes from the score; None where no picture is read. `change` is None where
+    none of up to three parts changes the decision. `exact`: contributions are those of all orders, not of a sample.
+    `references` is how many pairs stood in for a part; 0: it was left out, or a picture made of one colour.
+    """
+
+    score: float
+    threshold: float
+    baseline: float
+    contributions: tuple[Contribution, ...]
+    effects: Floats | None
+    change: Change | None
+    exact: bool
+    references: int
+
+    @property
+    def match(self) -> bool:
+        """Whether the pair matches."""
+        return self.score >= self.threshold
+
+    def of(self, kind: Kind) -> float:
+        """What all texts, or the pictures, contribute together."""
+        return float(sum(one.value for one in self.contributions if one.kind == kind))
+
+    def reads(self, kind: Kind) -> bool:
+        """Whether texts, or pictures, are among the parts."""
+        return any(one.kind == kind for one in self.contributions)
+
+    def top_regions(self, share: float = TOP_SHARE) -> list[Region]:
+        """The regions of both pictures that support the decision most, strongest first; none that does not."""
+        found = [] if self.effects is None else top_regions(self.effects, self.match, share)
+        return [one for one in found if (one.effect if self.match else -one.effect) > 0]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A pair of items and how it is read: the columns of their texts in order, and a grid on their pictures."""
+
+    first: ItemParts
+    second: ItemParts
+    columns: tuple[str, ...]
+    picture: bool
+    grid: int
+
+    @classmethod
+    def about(cls, first: ItemParts, second: ItemParts, modality: Modality, grid: int) -> "Question":
+        """The question why these two items have their score; a column that neither has is no part.
+
+        Where the text of one item is known as a whole only, the text is one part.
+        """
+        one, other = sorted((first, second), key=_sortable)
+        named = [*one.stretches, *other.stretches] if one.is_whole == other.is_whole else [TEXT]
+        columns = [name for name in dict.fromkeys(named) if first.stretch(name) or second.stretch(name)]
+        return cls(first, second, () if modality == "image" else tuple(columns), modality != "text", grid)
+
+    @property
+    def parts(self) -> int:
+        """How many there are; the picture comes after the columns."""
+        return len(self.columns) + self.picture
+
+    @property
+    def everything(self) -> Coalition:
+        """All parts."""
+        return frozenset(range(self.parts))
+
+    @property
+    def shown(self) -> tuple[Shown, Shown]:
+        """The pair as it is."""
+        return self.mixed(self.first, self.second, self.everything)
+
+    def name(self, part: int) -> str:
+        """A column, or `picture`."""
+        return self.columns[part] if part < len(self.columns) else "picture"
+
+    def mixed(self, first: ItemParts, second: ItemParts, own: Coalition) -> tuple[Shown, Shown]:
+        """The pair with its own parts in `own`, and those of two other items for the rest."""
+        return self.mix(self.first, first, own), self.mix(self.second, second, own)
+
+    def mix(self, item: ItemParts, other: ItemParts, own: Coalition) -> Shown:
+        """One item, likewise."""
+        chosen = [item if part in own else other for part in range(self.parts)]
+        said = {name: one.stretch(name) for name, one in zip(self.columns, chosen, strict=False)}
+        in_order = dict.fromkeys(name for name in (*item.stretches, *said) if name in said)
+        text = join_text([(None, said[name]) for name in in_order])
+        return Shown(text, (chosen[-1] if self.picture else item).picture)
+
+
+def explain(
+    scorer: Scorer,
+    question: Question,
+    threshold: float,
+    references: Sequence[tuple[ItemParts, ItemParts]] = (),
+    *,
+    regions: bool = True,
+    seed: int = 0,
+) -> Explanation:
+    """Why the pair of `question` has the score that `scorer` gives it; a pair matches from `threshold` on.
+
+    `references` are other pairs whose parts stand in for those of the pair; without any, texts are left out, and a
+    picture becomes one of its mean colour. The explanation does not depend on the order of the two items if the score
+    does not. Without `regions` the pictures are not searched. Deterministic in `seed`.
+    """
+    game = _Game(scorer, question, _turned(question, references))
+    orders, exact = _orders(len(question.columns), question.picture, seed)
+    values = game.contributions(orders)
+    score = game.value(question.everything)
+    searched = regions and question.picture
+    effects = region_effects(scorer, question.shown, question.grid)[0] if searched else None
+    return Explanation(
+        score=score,
+        threshold=threshold,
+        baseline=game.value(frozenset()),
+        contributions=tuple(_contribution(question, part, value) for part, value in enumerate(values)),
+        effects=effects,
+        change=_change(game, question, score >= threshold, threshold),
+        exact=exact,
+        references=len(references),
+    )
+
+
+class _Game:
+    """The score of the pair with the parts of a coalition as they are, mean over the reference pairs."""
+
+    def __init__(self, scorer: Scorer, question: Question, references: Sequence[tuple[ItemParts, ItemParts]]) -> None:
+        self.scorer, self._question, self._references = scorer, question, references
+        self._values: dict[Coalition, float] = {}
+
+    def value(self, coalition: Coalition) -> float:
+        """Of one coalition."""
+        return self.values([coalition])[coalition]
+
+    def values(self, coalitions: Iterable[Coalition]) -> Mapping[Coalition, float]:
+        """Of these and all earlier coalitions; each is scored once."""
+        new = {one: self._pairs(one) for one in dict.fromkeys(coalitions) if one not in self._values}
+        scores = iter(self.scorer([pair for pairs in new.values() for pair in pairs]))
+        for one, pairs in new.items():
+            self._values[one] = float(np.mean([next(scores) for _ in pairs]))
+        return self._values
+
+    def contributions(self, orders: Sequence[Sequence[int]]) -> Floats:
+        """The mean over the orders of what each part (n,) adds to those before it."""
+        prefixes = [[frozenset(order[:length]) for length in range(len(order) + 1)] for order in orders]
+        values = self.values(prefix for of_order in prefixes for prefix in of_order)
+        added = np.zeros((len(orders), self._question.parts))
+        for number, (order, of_order) in enumerate(zip(orders, prefixes, strict=True)):
+            added[number, list(order)] = np.diff([values[prefix] for prefix in of_order])
+        return np.asarray(added.mean(axis=0))
+
+    def _pairs(self, coalition: Coalition) -> list[tuple[Shown, Shown]]:
+        """The pair beside every reference; once where nothing is taken from them."""
+        references = self._references[:1] if coalition == self._question.everything else self._references
+        return [self._question.mixed(*reference, coalition) for reference in references]
+
+
+def _turned(
+    question: Question, references: Sequence[tuple[ItemParts, ItemParts]]
+) -> Sequence[tuple[ItemParts, ItemParts]]:
+    """The references with their first item for the item that sorts first, whichever was named first."""
+    if not references:
+        return [(_empty(question.first), _empty(question.second))]
+    ordered = _sortable(question.first) <= _sortable(question.second)
+    return [pair if ordered else pair[::-1] for pair in references]
+
+
+def _sortable(item: ItemParts) -> tuple[str, bytes]:
+    return item.text, item.picture.tobytes()
+
+
+def _empty(item: ItemParts) -> ItemParts:
+    """No text, and a picture of one colour."""
+    return ItemParts({}, {}, np.broadcast_to(mean_colour(item.picture), item.picture.shape))
+
+
+def _orders(columns: int, picture: bool, seed: int) -> tuple[list[tuple[int, ...]], bool]:
+    """Orders of the parts, the picture before or after all columns; and whether they are all there are.
+
+    A sample is drawn with the reverse of every order (antithetic: Mitchell et al., JMLR 2022).
+    """
+    exact = factorial(columns) <= factorial(MOST_EXACT)
+    if exact:
+        of_columns: list[tuple[int, ...]] = [*permutations(range(columns))]
+    else:
+        generator = numpy_generator("explanation", seed)
+        drawn = [tuple(map(int, generator.permutation(columns))) for _ in range(SAMPLED_ORDERS)]
+        of_columns = [*drawn, *(order[::-1] for order in drawn)]
+    if not picture:
+        return of_columns, exact
+    return [one for order in of_columns for one in ((*order, columns), (columns, *order))], exact
+
+
+def _contribution(question: Question, part: int, value: float) -> Contribution:
+    name = question.name(part)
+    if part < len(question.columns):
+        return Contribution(name, "text", question.first.value(name), question.second.value(name), float(value))
+    return Contribution(name, "picture", "", "", float(value))
+
+
+def _change(game: _Game, question: Question, match: bool, threshold: float) -> Change | None:
+    """The smallest set of parts that changes the decision; of several, the one that changes the score most."""
+    how: How = "other" if match else "same"
+    for sets in _by_size(question):
+        scores = _with_others(game, question, sets) if match else _with_same(game, question, sets)
+        best = int(np.argmin(scores) if match else np.argmax(scores))
+        if (scores[best] >= threshold) != match:
+            return Change(tuple(question.name(part) for part in sorted(sets[best])), how, float(scores[best]))
+    return None
+
+
+def _by_size(question: Question) -> Iterator[list[Coalition]]:
+    for size in range(1, min(MOST_CHANGED, question.parts) + 1):
+        yield [frozenset(chosen) for chosen in combinations(range(question.parts), size)]
+
+
+def _with_others(game: _Game, question: Question, sets: Sequence[Coalition]) -> Floats:
+    """Scores with those parts of the reference pairs."""
+    values = game.values(question.everything - chosen for chosen in sets)
+    return np.array([values[question.everything - chosen] for chosen in sets])
+
+
+def _with_same(game: _Game, question: Question, sets: Sequence[Coalition]) -> Floats:
+    """Scores with those parts of one item in both, mean over the two items."""
+    first, second, everything = question.first, question.second, question.everything
+    shown = []
+    for chosen in sets:
+        kept = everything - chosen
+        shown.append((question.mix(first, first, everything), question.mix(second, first, kept)))
+        shown.append((question.mix(first, second, kept), question.mix(second, second, everything)))
+    return np.asarray(game.scorer(shown).reshape(-1, 2).mean(axis=1))
+
+
+def region_effects(scorer: Scorer, pair: tuple[Shown, Shown], grid: int) -> tuple[Floats, float]:
+    """What hiding each region of the pictures takes from the score (2, grid, grid), and the score (occlusion).
+
+    Zeiler and Fergus, ECCV 2014, with regions that do not overlap. Attention rollout names regions with fewer
+    computations, but hiding those moves scores less (`benchmarks/explanations.py`).
+    """
+    first, second = pair
+    hidden = [(one, second) for one in _without_each(first, grid)] + [
+        (first, one) for one in _without_each(second, grid)
+    ]
+    score, *others = scorer([pair, *hidden])
+    return float(score) - np.array(others).reshape(2, grid, grid), float(score)
+
+
+def _without_each(item: Shown, grid: int) -> list[Shown]:
+    """The item without each of its regions in turn, row by row."""
+    return [item._replace(picture=hide(item.picture, [cell], grid)) for cell in np.ndindex(grid, grid)]
+
+
+def hide(picture: Pixels, cells: Iterable[tuple[int, ...]], grid: int) -> Pixels:
+    """A picture with its mean colour in the cells (row, column) of a grid."""
+    hidden = picture.copy()
+    edges = np.linspace(0, len(picture), grid + 1).round().astype(int)
+    for row, column in cells:
+        hidden[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = mean_colour(picture)
+    return hidden
+
+
+def mean_colour(picture: Pixels) -> Pixels:
+    """Of all pixels, (3,)."""
+    return np.asarray(picture.reshape(-1, picture.shape[-1]).mean(axis=0).round(), dtype=np.uint8)
+
+
+def top_regions(effects: Floats, match: bool, share: float) -> list[Region]:
+    """The share of the regions, at least one, whose hiding moves a score most against the decision, strongest first."""
+    support = effects if match else -effects
+    strongest = np.argsort(-support, axis=None, kind="stable")[: max(1, round(share * effects.size))]
+    places = zip(*np.unravel_index(strongest, effects.shape), strict=True)
+    return [Region(int(item), int(row), int(column), float(effects[item, row, column])) for item, row, column in places]
