@@ -98,19 +98,19 @@ def run_step(folder: Path, rows: int) -> Timing:
 
 
 def make_items(folder: Path, rows: int, bad: float) -> None:
-    """Write shards, manifest and ledger of `rows` items."""
+    """Write shards, manifest and row log of `rows` items."""
     (folder / "catalog.yaml").write_text(CATALOG, encoding="utf-8")
     items = Workspace(folder).items
     items.mkdir()
     entries = []
-    with pq.ParquetWriter(items / "ledger.parquet", ROW_LOG_SCHEMA) as ledger:
+    with pq.ParquetWriter(items / "ledger.parquet", ROW_LOG_SCHEMA) as row_log:
         for number, start in enumerate(range(0, rows, SHARD_ROWS)):
             table = _shard(start, min(SHARD_ROWS, rows - start), bad)
             path = items / shard_name(number)
             with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, ITEM_SCHEMA) as writer:
                 writer.write_table(table)
             entries.append(ShardEntry(path.name, len(table), path.stat().st_size, sha256_of(path)))
-            ledger.write_table(_lines(table["id"], start, path.name))
+            row_log.write_table(_lines(table["id"], start, path.name))
     write_manifest(items, entries)
 
 

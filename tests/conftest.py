@@ -196,11 +196,11 @@ def _write_items(workspace: Workspace, items: list[dict[str, Any]]) -> None:
         manifest.append(ShardEntry(name, len(shard), path.stat().st_size, sha256_of(path)))
     version = write_manifest(workspace.items, manifest)
     pq.write_table(pa.Table.from_pylist([], schema=QUARANTINE_SCHEMA), workspace.items / "quarantine.parquet")
-    ledger = [
+    row_log = [
         {"source": "tiny.csv", "row": row, **{key: item[key] for key in ("id", "shard", "position")}, "reason": None}
         for row, item in enumerate(_placed(items), start=1)
     ]
-    pq.write_table(pa.Table.from_pylist(ledger, schema=ROW_LOG_SCHEMA), workspace.items / "ledger.parquet")
+    pq.write_table(pa.Table.from_pylist(row_log, schema=ROW_LOG_SCHEMA), workspace.items / "ledger.parquet")
     summary = {
         "rows_in": len(items),
         "ingested": len(items),

@@ -267,8 +267,8 @@ def _scores(workspace: Workspace, recipe: Recipe, figures: Mapping[str, float]) 
 
     Variants with a figure in `figures` are as much better or worse than the main variant as the figure says, roughly.
     """
-    told = {name: OTHER_SKILL + SKILL_PER_SCORE * (figure - MAIN_SCORE) for name, figure in figures.items()}
-    skills = {name: max(LOWEST_SKILL, skill) for name, skill in {**SKILLS, **told}.items()}
+    raised = {name: OTHER_SKILL + SKILL_PER_SCORE * (figure - MAIN_SCORE) for name, figure in figures.items()}
+    skills = {name: max(LOWEST_SKILL, skill) for name, skill in {**SKILLS, **raised}.items()}
     test = _more_pairs(workspace)
     labels = test["label"].to_numpy()
     common = np.random.default_rng(0).normal(size=len(test))

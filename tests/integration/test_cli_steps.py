@@ -87,9 +87,9 @@ def test_a_work_folder_that_is_not_ours_is_refused_and_left_as_it_is(
         *(["--catalog", str(catalog.description)] if command not in ("pretrain", "report") else []),
     ]
     assert mlim(monkeypatch, *words, "--work", "mine", "--quiet") == 2
-    [told] = [line for line in capsys.readouterr().err.splitlines() if line]
-    assert told.startswith("error: --work mine: holds something that mlim did not make (" + name.partition("/")[0])
-    assert "touch mine/.mlim-folder" in told
+    [message] = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert message.startswith("error: --work mine: holds something that mlim did not make (" + name.partition("/")[0])
+    assert "touch mine/.mlim-folder" in message
     assert everything_in(Path()) == before
 
 
@@ -118,8 +118,8 @@ def test_a_second_command_is_refused_and_changes_nothing(
         monkeypatch.delenv(TOKENS)  # as in another terminal
         before = everything_in(Path())
         assert mlim(monkeypatch, command, *words, "--set", "pairs.test_share=0.4", "--work", "w", "--quiet") == 1
-        [told] = capsys.readouterr().err.splitlines()
-        assert told.startswith("error: --work w: `mlim run` (process ")
+        [message] = capsys.readouterr().err.splitlines()
+        assert message.startswith("error: --work w: `mlim run` (process ")
         assert everything_in(Path()) == before
 
 
@@ -141,8 +141,8 @@ def test_every_row_quarantined_is_bad_input_and_leaves_no_items(
     for path in catalog.images.iterdir():
         path.unlink()
     assert mlim(monkeypatch, "ingest", "--catalog", str(catalog.write()), "--quiet") == 2
-    [told, *_] = capsys.readouterr().err.splitlines()
-    assert "12 of 12 rows (100.0%) were quarantined" in told
+    [message, *_] = capsys.readouterr().err.splitlines()
+    assert "12 of 12 rows (100.0%) were quarantined" in message
     assert not Path("build/demo/items").exists()
 
 
@@ -156,9 +156,9 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_exit_1(catalog: SmallCata
         check=False,
     )
     assert done.returncode == 1
-    [told] = done.stderr.splitlines()
-    assert told.startswith("error: ")
-    assert "make room on the disk" in told
+    [message] = done.stderr.splitlines()
+    assert message.startswith("error: ")
+    assert "make room on the disk" in message
     assert sorted(path.name for path in Path("build/demo").iterdir()) == [
         ".mlim-folder",
         ".writer.lock",

@@ -81,7 +81,7 @@ def test_a_run_whose_engine_does_not_start_is_one_sentence(tmp_path: Path) -> No
     catalog = small_catalog(tmp_path / "shop", rows=12).write()
     done = run_in(tmp_path, ["mlim", "run", "--catalog", str(catalog)], check=False, **settings)
     assert done.returncode == 1
-    [told] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert told.startswith("error: Prefect failed (RuntimeError: Timed out")
-    assert "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS" in told
+    [message] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message.startswith("error: Prefect failed (RuntimeError: Timed out")
+    assert "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS" in message
     assert "Traceback" not in done.stderr

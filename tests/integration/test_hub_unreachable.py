@@ -20,9 +20,9 @@ except InputError as error:
 @pytest.mark.parametrize("settings", [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}])
 def test_a_hub_out_of_reach_names_the_alternatives(settings, tmp_path):
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", **settings}
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", WITHOUT_NETWORK], env=environment, capture_output=True, text=True, check=True
     ).stdout
-    assert "google-bert/bert-large-uncased" in told
+    assert "google-bert/bert-large-uncased" in output
     for alternative in ("local folder", "minilm", "random"):
-        assert alternative in told
+        assert alternative in output

@@ -46,13 +46,13 @@ def test_a_source_is_shown_before_it_is_ingested(tmp_path):
     (catalog.images / "5.png").write_bytes(b"no picture")
     path, workspace = catalog.write(), catalog.work()
     look = gather(path, workspace, ContactSettings(items=30, distinct_limit=3))
-    told = list(describe(look))
-    assert told[0].endswith(": 30 rows")
-    assert told[1] == "families: 15 in column `product`, 14 with more than one item"
-    assert "  title    96 % filled, over 3 values" in told
-    assert "  pattern 100 % filled, 1 values" in told
-    assert "a pair matches when equal: pattern" in told
-    assert any(line.startswith("  000: thing 0") for line in told)
+    lines = list(describe(look))
+    assert lines[0].endswith(": 30 rows")
+    assert lines[1] == "families: 15 in column `product`, 14 with more than one item"
+    assert "  title    96 % filled, over 3 values" in lines
+    assert "  pattern 100 % filled, 1 values" in lines
+    assert "a pair matches when equal: pattern" in lines
+    assert any(line.startswith("  000: thing 0") for line in lines)
     write_page(look, tmp_path / "sheet.html")
     outline = Outline((tmp_path / "sheet.html").read_text())
     assert sum(address.startswith("data:image/jpeg") for address in outline.addresses) == 29

@@ -212,13 +212,13 @@ def test_a_worker_that_dies_loses_its_shards_to_another(catalog, tmp_path):
     assert contents(workspace.items) == contents(catalog.work("reference").items)
 
 
-def test_items_keep_their_place_in_the_ledger(catalog):
+def test_items_keep_their_place_in_the_row_log(catalog):
     import pyarrow.parquet as pq
 
     folder = catalog.work("reference").items
-    ledger = pq.read_table(folder / "ledger.parquet").to_pylist()
-    assert [line["row"] for line in ledger] == list(range(1, ROWS + 1))
-    assert {line["row"]: line["reason"] for line in ledger if line["reason"]} == {
+    row_log = pq.read_table(folder / "ledger.parquet").to_pylist()
+    assert [line["row"] for line in row_log] == list(range(1, ROWS + 1))
+    assert {line["row"]: line["reason"] for line in row_log if line["reason"]} == {
         8: "missing-image",
         151: "empty-id",
         301: "not-an-image",
@@ -228,4 +228,4 @@ def test_items_keep_their_place_in_the_ledger(catalog):
         for entry in read_manifest(folder)
         for position, identity in enumerate(read_shard(folder / entry.file, ["id"])["id"].to_pylist())
     }
-    assert {(line["shard"], line["position"]): line["id"] for line in ledger if not line["reason"]} == stored
+    assert {(line["shard"], line["position"]): line["id"] for line in row_log if not line["reason"]} == stored

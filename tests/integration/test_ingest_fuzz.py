@@ -70,10 +70,10 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
 
 
 def assert_every_row_is_accounted_for(workspace: Workspace, summary: dict, rows: int | None = None) -> None:
-    ledger = pq.read_table(workspace.items / "ledger.parquet").to_pandas()
-    assert summary["rows_in"] == len(ledger) == summary["ingested"] + sum(summary["quarantined"].values())
-    assert rows is None or len(ledger) == rows
-    assert int(ledger["reason"].isna().sum()) == summary["ingested"]
+    row_log = pq.read_table(workspace.items / "ledger.parquet").to_pandas()
+    assert summary["rows_in"] == len(row_log) == summary["ingested"] + sum(summary["quarantined"].values())
+    assert rows is None or len(row_log) == rows
+    assert int(row_log["reason"].isna().sum()) == summary["ingested"]
 
 
 def test_ten_thousand_mutated_pictures(tmp_path):
@@ -133,9 +133,9 @@ def run_or_refuse(step, *arguments) -> dict | None:
     try:
         return step(*arguments)
     except MlimError as error:
-        told = str(error)
-    assert told.strip()
-    assert "Traceback" not in told
+        message = str(error)
+    assert message.strip()
+    assert "Traceback" not in message
     return None
 
 

@@ -225,7 +225,7 @@ SECRET = "s3cr3t-of-the-shop"
 
 
 def test_a_secret_header_is_sent_and_written_nowhere(tmp_path, shop, monkeypatch):
-    """Point 10: neither results, ledger, quarantine, caches and tracking nor what is said hold the secret."""
+    """Point 10: neither results, row log, quarantine, caches and tracking nor what is said hold the secret."""
     monkeypatch.setenv("SHOP_KEY", SECRET)
     table = f"{HEADER}\n" + lines(("locked", "gone"), {name: f"{shop}/{name}" for name in ("locked", "gone")})
     (tmp_path / "catalog.csv").write_text(table, encoding="utf-8")

@@ -135,10 +135,10 @@ def test_every_bad_row_is_set_aside_with_its_reason_place_and_thumbnail(tmp_path
     }
     assert found == {name: (reason, shown) for name, (_, reason, shown) in BAD_ROWS.items()}
     assert all(aside.detail)
-    ledger = read_row_log(catalog.work().items).to_pandas()
-    assert list(ledger.columns) == ROW_LOG_SCHEMA.names
-    assert list(ledger.row) == list(range(1, 3 + len(BAD_ROWS)))
-    assert list(ledger.reason[1:-1]) == list(aside.reason)
+    row_log = read_row_log(catalog.work().items).to_pandas()
+    assert list(row_log.columns) == ROW_LOG_SCHEMA.names
+    assert list(row_log.row) == list(range(1, 3 + len(BAD_ROWS)))
+    assert list(row_log.reason[1:-1]) == list(aside.reason)
 
 
 def test_more_decoding_processes_than_the_cores_can_use_are_refused_before_work(catalog):
@@ -159,10 +159,10 @@ def test_too_many_bad_rows_stop_the_run_and_keep_the_last_good_items(catalog):
     catalog.rows[4]["sku"] = ""
     with pytest.raises(DataError) as caught:
         catalog.ingest()
-    told = str(caught.value)
+    message = str(caught.value)
     kept = catalog.work().root / "items.refused" / "quarantine.parquet"
     for part in ("2 of 6 rows (33.3%)", "(20.0%)", "empty-id 1, not-an-image 1", str(kept)):
-        assert part in told
+        assert part in message
     assert list(read_quarantine(kept).reason) == ["not-an-image", "empty-id"]
     assert contents(catalog.work().items) == before
     catalog.ingest(TOLERANT)
@@ -186,15 +186,15 @@ def test_missing_columns_are_all_told_with_the_nearest_name(catalog):
     assert "no column `titel` (did you mean `title`?)" in second
 
 
-@pytest.mark.parametrize(("family", "told"), [("p", "holds only one family"), ("", "empty in every row")])
-def test_one_family_is_no_catalog_to_split(catalog, family, told):
+@pytest.mark.parametrize(("family", "message"), [("p", "holds only one family"), ("", "empty in every row")])
+def test_one_family_is_no_catalog_to_split(catalog, family, message):
     for row in catalog.rows:
         row["product"] = family
     for check in (
         lambda: catalog.ingest(),
         lambda: check_catalog(recipe(), catalog.description, catalog.work()),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             check()
     assert not catalog.work().items.exists()
 
@@ -318,10 +318,10 @@ def test_the_first_refused_rows_are_quoted_when_all_went_well(catalog, capsys):
     catalog.rows[3]["title"] = "two\nlines"
     path = catalog.write()
     ingest(recipe(), path, catalog.work(), Terminal())
-    told = capsys.readouterr().err
-    assert "missing-image: catalog.csv row 5 (004): " in told
-    assert "\x1b[31mred" not in told
-    assert "rows over several lines: 1" in told
+    message = capsys.readouterr().err
+    assert "missing-image: catalog.csv row 5 (004): " in message
+    assert "\x1b[31mred" not in message
+    assert "rows over several lines: 1" in message
 
 
 def test_rows_that_are_lost_on_the_way_are_found_out(catalog, monkeypatch):

@@ -121,5 +121,5 @@ def test_a_model_that_saw_no_pair_across_families_compares_none_unless_asked(
     assert ("Warning:" in (tmp_path / "out" / "matches.html").read_text()) is bool(warning)
     family = {row["sku"]: row["product"] for row in shop.rows}
     found = pd.read_parquet(tmp_path / "out" / "pairs.parquet")
-    crossing = [family[one] != family[other] for one, other in zip(found["item_a"], found["item_b"], strict=True)]
-    assert any(crossing) is (families == "any")
+    across = [family[one] != family[other] for one, other in zip(found["item_a"], found["item_b"], strict=True)]
+    assert any(across) is (families == "any")

@@ -55,8 +55,8 @@ def test_a_picture_that_ties_everything_is_named_where_no_split_can_be_made(shop
     """Point 3: not "give more families", but the picture, its count and the setting that unties them."""
     asked = recipe(*LIMITS, "validation.max_picture_share=1")
     validate(asked, shop.description, shop.work(), Terminal(quiet=True))
-    told = r"96 of 96 items are tied.*one picture is on 24 items \(such as 00\d+\); with validation.max_picture_us"
-    with pytest.raises(DataError, match=told):
+    message = r"96 of 96 items are tied.*one picture is on 24 items \(such as 00\d+\); with validation.max_picture_us"
+    with pytest.raises(DataError, match=message):
         make_pairs(asked, shop.description, shop.work(), Terminal(quiet=True))
 
 

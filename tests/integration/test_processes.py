@@ -22,7 +22,7 @@ main()
 
 
 def test_the_command_line_says_how_to_wait_before_torch_is_loaded() -> None:
-    told = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    done = subprocess.run([sys.executable, "-c", AT_TORCH], env=told, capture_output=True, text=True, check=False)
+    variables = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", AT_TORCH], env=variables, capture_output=True, text=True, check=False)
     assert "SPINS 3000" in done.stdout.splitlines(), done.stdout + done.stderr
     assert "SPINS None" not in done.stdout

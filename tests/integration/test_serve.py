@@ -155,12 +155,12 @@ BODIES: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "told"), BODIES, ids=range(len(BODIES)))
-def test_what_is_no_request_is_a_400_with_its_reason(served, body, told):
+@pytest.mark.parametrize(("body", "message"), BODIES, ids=range(len(BODIES)))
+def test_what_is_no_request_is_a_400_with_its_reason(served, body, message):
     """Point 24: `[{}]`, deep JSON, no rows and other things that nobody can score are a 400, never a 500."""
     status, answer = served.post(body)
     assert status == 400, answer
-    assert told in answer
+    assert message in answer
     assert json.loads(answer)["message"]
 
 

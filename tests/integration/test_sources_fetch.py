@@ -252,10 +252,10 @@ def test_a_busy_server_is_asked_again(site, photos, tmp_path, quiet):
     assert (tmp_path / "out" / "images" / "b.txt").exists()
 
 
-@pytest.mark.parametrize(("code", "told"), [(404, "404"), (403, "403"), (301, "it points to http://127.0.0.1:1")])
-def test_a_wrong_address_is_one_clear_error_at_once(site, photos, tmp_path, quiet, code, told):
+@pytest.mark.parametrize(("code", "message"), [(404, "404"), (403, "403"), (301, "it points to http://127.0.0.1:1")])
+def test_a_wrong_address_is_one_clear_error_at_once(site, photos, tmp_path, quiet, code, message):
     site.refuse = [code]
-    with pytest.raises(InputError, match=re.escape(told)):
+    with pytest.raises(InputError, match=re.escape(message)):
         fetch(site, tmp_path / "out", quiet)
     assert len(site.asked) == 1
 
@@ -329,7 +329,7 @@ def test_many_small_files_are_counted_as_the_disk_does(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (tar_of({"fine/a.txt": b"a", "../x.txt": b"x"}), "leads out of the folder"),
         (tar_of({"fine/a.txt": b"a", "images/../../x.txt": b"x"}), "leads out of the folder"),
@@ -350,9 +350,9 @@ def test_many_small_files_are_counted_as_the_disk_does(tmp_path):
         (b"", "broken tar"),
     ],
 )
-def test_an_unsafe_or_broken_archive_is_refused_whole(site, tmp_path, quiet, data, told):
+def test_an_unsafe_or_broken_archive_is_refused_whole(site, tmp_path, quiet, data, message):
     site.files[NAME] = data
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         fetch(site, tmp_path / "out", quiet)
     assert not (tmp_path / "out" / "fine").exists()
     assert not (tmp_path / "out" / "fetched.json").exists()

@@ -69,11 +69,11 @@ UNREACHABLE = pytest.param(
 
 @pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, UNREACHABLE])
 def test_a_hub_that_cannot_be_reached_is_one_error_with_the_alternatives(tmp_path, environment):
-    told = said("nobody/nothing", HF_HOME=str(tmp_path), **environment)
-    assert "nobody/nothing: cannot be opened as a data set" in told
-    assert "HF_HUB_OFFLINE" in told
-    assert "save_to_disk" in told
-    assert len(told.splitlines()) == 1
+    message = said("nobody/nothing", HF_HOME=str(tmp_path), **environment)
+    assert "nobody/nothing: cannot be opened as a data set" in message
+    assert "HF_HUB_OFFLINE" in message
+    assert "save_to_disk" in message
+    assert len(message.splitlines()) == 1
 
 
 def test_without_the_library_the_extra_is_named():

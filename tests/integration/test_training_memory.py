@@ -36,8 +36,8 @@ def test_other_errors_are_not_mistaken_for_it():
 
 
 def test_a_person_is_told_what_saves_memory():
-    told = r"micro-batches of 8\..*batch_size=4.*compute.checkpoint_blocks=true"
-    with pytest.raises(MlimError, match=told), explain_out_of_memory(8):
+    message = r"micro-batches of 8\..*batch_size=4.*compute.checkpoint_blocks=true"
+    with pytest.raises(MlimError, match=message), explain_out_of_memory(8):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 

@@ -123,8 +123,8 @@ def test_further_fine_tunings_start_from_the_same_pre_training_and_leave_the_fir
     for variant, sha256 in first.items():
         folder, again = workspace.finetuned(variant, 0), workspace.finetuned(variant, 0, 1)
         assert sha256_of(folder / "scores.parquet") == sha256 != sha256_of(again / "scores.parquet")
-        told, of_first = (read_json(place / "summary.json") for place in (again, folder))
-        assert (told["seed"], told["again"], told["made_from"]) == (0, 1, of_first["made_from"])
+        further, of_first = (read_json(place / "summary.json") for place in (again, folder))
+        assert (further["seed"], further["again"], further["made_from"]) == (0, 1, of_first["made_from"])
         scores = [part(read_scores(place, ""), split="test") for place in (folder, again)]
         shown = [part(one, modality=recipe.variants[variant].modality) for one in scores]
         figures = [average_precision(labels_of(one), scores_of(one)) for one in shown]

@@ -63,7 +63,7 @@ def catalog(tmp_path: Path) -> Path:
 
 
 def change_items(workspace: Workspace, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
-    """Rewrite shards, manifest and ledger with changed items; None drops one."""
+    """Rewrite shards, manifest and row log with changed items; None drops one."""
     entries, lines = [], []
     for entry in read_manifest(workspace.items):
         path = workspace.items / entry.file
@@ -200,13 +200,13 @@ def test_a_sample_of_pictures_is_decoded(recipe, catalog, own_workspace, quiet):
     assert summary["quarantined"] == {"broken-picture": 5}
 
 
-def test_items_that_the_ledger_does_not_know_are_set_aside(recipe, catalog, own_workspace, quiet):
+def test_items_that_the_row_log_does_not_know_are_set_aside(recipe, catalog, own_workspace, quiet):
     path = own_workspace.items / "ledger.parquet"
-    ledger = pq.read_table(path).to_pylist()
-    ledger[7]["id"] = "another"
-    pq.write_table(pa.Table.from_pylist(ledger, schema=ROW_LOG_SCHEMA), path)
+    row_log = pq.read_table(path).to_pylist()
+    row_log[7]["id"] = "another"
+    pq.write_table(pa.Table.from_pylist(row_log, schema=ROW_LOG_SCHEMA), path)
     assert validate(recipe, catalog, own_workspace, quiet)["quarantined"] == {"not-in-row-log": 1}
-    pq.write_table(pa.Table.from_pylist(ledger[:-1], schema=ROW_LOG_SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist(row_log[:-1], schema=ROW_LOG_SCHEMA), path)
     with pytest.raises(DataError, match=r"than the row log names .*observed 40; expected value 39"):
         validate(recipe, catalog, own_workspace, quiet, Acceptance("me", "I insist"))
 
@@ -246,13 +246,13 @@ def test_what_max_tokens_leaves_out_is_measured_and_told(recipe, catalog, own_wo
     tokenizer = TextTokenizer.learn(texts, short.text.vocabulary_size)
     lengths = [len(tokenizer.encode(text, 1000)) for text in texts]
     cut = sum(max(length - 5, 0) for length in lengths) / sum(lengths)
-    told = summary["tokens"]
-    assert (told["texts"], told["max_tokens"]) == (len(texts), 5)
-    assert told["texts_cut"] == pytest.approx(sum(length > 5 for length in lengths) / len(lengths), abs=1e-4)
-    assert told["tokens_cut"] == pytest.approx(cut, abs=1e-4)
+    tokens = summary["tokens"]
+    assert (tokens["texts"], tokens["max_tokens"]) == (len(texts), 5)
+    assert tokens["texts_cut"] == pytest.approx(sum(length > 5 for length in lengths) / len(lengths), abs=1e-4)
+    assert tokens["tokens_cut"] == pytest.approx(cut, abs=1e-4)
     said = capfd.readouterr().err
-    assert f"warning: text.max_tokens 5 cuts {told['texts_cut']:.1%} of the texts" in said
-    assert f"text.max_tokens={told['max_tokens_for_95_percent']} keeps 95 %" in said
+    assert f"warning: text.max_tokens 5 cuts {tokens['texts_cut']:.1%} of the texts" in said
+    assert f"text.max_tokens={tokens['max_tokens_for_95_percent']} keeps 95 %" in said
 
 
 def test_a_start_that_is_not_there_is_told_and_stops_nothing(recipe, catalog, own_workspace, quiet, tmp_path):
@@ -483,10 +483,10 @@ def test_a_leak_is_told_on_the_terminal_and_the_run_goes_on(recipe, catalog, own
     assert [rule["rule"] for rule in summary["leak_audit"] if rule["leaks"]] == ["`tell` is equal"]
     failed = [entry["column"] for entry in summary["expectations"] if not entry["success"]]
     assert failed == [f"rule_solves where split == {split}" for split in SPLITS]
-    told = capfd.readouterr().err
+    said = capfd.readouterr().err
     for split in SPLITS:
-        assert f'the rule "`tell` is equal" alone solves more of the {split} pairs than pairs.leak_limit allows' in told
-    assert told.count("observed 1; expected less than 0.9") == len(SPLITS)
+        assert f'the rule "`tell` is equal" alone solves more of the {split} pairs than pairs.leak_limit allows' in said
+    assert said.count("observed 1; expected less than 0.9") == len(SPLITS)
 
 
 def test_the_rule_gives_the_known_counts_on_a_real_catalog(monkeypatch):

@@ -57,11 +57,11 @@ def test_an_unset_variable_is_named_with_the_other_problems(tmp_path, monkeypatc
 def test_every_mistake_is_told_at_once(tmp_path):
     columns = {"idd": "sku", "image": "picture", "text": []}
     problems = problems_of(tmp_path, described(columns=columns, pairs={"max_family_size": 1}))
-    told = "\n".join(problems)
-    assert "missing key `columns.id`" in told
-    assert "unknown key `columns.idd` (did you mean `id`?)" in told
-    assert "`columns.text`" in told
-    assert "`pairs.max_family_size`" in told
+    message = "\n".join(problems)
+    assert "missing key `columns.id`" in message
+    assert "unknown key `columns.idd` (did you mean `id`?)" in message
+    assert "`columns.text`" in message
+    assert "`pairs.max_family_size`" in message
 
 
 def test_the_deciding_column_must_be_hidden_from_the_text(tmp_path):
@@ -96,7 +96,7 @@ def test_each_source_says_what_it_needs(tmp_path, source):
 
 
 @pytest.mark.parametrize(
-    ("headers", "told"),
+    ("headers", "message"),
     [
         ({"Authorization": "Bearer abc"}, "`Authorization` looks like a secret; write ${VARIABLE}"),
         ({"X-Api-Key": "abc"}, "`X-Api-Key` looks like a secret"),
@@ -106,10 +106,10 @@ def test_each_source_says_what_it_needs(tmp_path, source):
         ({"Referer": "x", "referer": "y"}, "`Referer` stands there twice"),
     ],
 )
-def test_headers_that_cannot_be_sent_are_told_without_their_values(tmp_path, headers, told):
+def test_headers_that_cannot_be_sent_are_told_without_their_values(tmp_path, headers, message):
     """Point 10: what looks like a secret is taken from the environment only."""
     problems = "\n".join(problems_of(tmp_path, described(download={"headers": headers})))
-    assert told in problems
+    assert message in problems
     assert "abc" not in problems
 
 

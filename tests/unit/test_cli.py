@@ -181,9 +181,9 @@ def test_a_bad_catalog_ends_a_run_before_any_work(
     capsys: pytest.CaptureFixture,
 ) -> None:
     assert mlim(monkeypatch, "run", "--catalog", str(spoil(catalog)), "--quiet") == 2
-    [told] = capsys.readouterr().err.splitlines()
-    assert told.startswith("error: ")
-    assert sentence in told
+    [message] = capsys.readouterr().err.splitlines()
+    assert message.startswith("error: ")
+    assert sentence in message
     assert {path.name for path in Path("build/demo").iterdir()} == {".mlim-folder", ".writer.lock"}
 
 

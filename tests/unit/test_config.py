@@ -35,12 +35,12 @@ def test_all_problems_are_told_at_once_each_with_its_file():
     problems = problems_of({"lamp": {"wats": 5, "colour": 3}, "door": 1})
     assert len(problems) == 4
     assert all(problem.startswith("room.yaml: ") for problem in problems)
-    told = "\n".join(problems)
-    assert "missing key `lamp.watts`" in told
-    assert "unknown key `lamp.wats` (did you mean `watts`?)" in told
-    assert "`lamp.colour`" in told
-    assert "got 3" in told
-    assert "unknown key `door`" in told
+    message = "\n".join(problems)
+    assert "missing key `lamp.watts`" in message
+    assert "unknown key `lamp.wats` (did you mean `watts`?)" in message
+    assert "`lamp.colour`" in message
+    assert "got 3" in message
+    assert "unknown key `door`" in message
 
 
 def test_the_nearest_name_is_found_inside_mappings():
@@ -72,7 +72,7 @@ def test_override_tells_every_bad_assignment():
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"a: [1", "not valid YAML"),
         (b"a: 1\nb: c: d\n", "line 2"),
@@ -81,13 +81,13 @@ def test_override_tells_every_bad_assignment():
         (b"a: \xff\n", "UTF-8"),
     ],
 )
-def test_an_unreadable_file_is_one_sentence(tmp_path, content, told):
+def test_an_unreadable_file_is_one_sentence(tmp_path, content, message):
     path = tmp_path / "x.yaml"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
         read_yaml(path)
     assert str(path) in str(caught.value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):

@@ -67,10 +67,10 @@ def set_aside(workspace, rows, folder="items"):
     counts = {reason: sum(row["reason"] == reason for row in rows) for reason in {row["reason"] for row in rows}}
     summary |= {"rows_in": summary["ingested"] + len(rows), "quarantined": counts}
     write_json(path / "summary.json", summary)
-    ledger = workspace.items / "ledger.parquet"
-    lines = pq.read_table(ledger)
+    row_log = workspace.items / "ledger.parquet"
+    lines = pq.read_table(row_log)
     added = [{key: row[key] for key in ("source", "row", "id", "reason")} for row in rows]
-    pq.write_table(pa.concat_tables([lines, pa.Table.from_pylist(added, schema=lines.schema)]), ledger)
+    pq.write_table(pa.concat_tables([lines, pa.Table.from_pylist(added, schema=lines.schema)]), row_log)
 
 
 def aside(reason, number, thumbnail=None, **changes):
@@ -276,9 +276,9 @@ def test_pictures_that_cost_no_item_are_counted(own_workspace):
     summary = read_json(own_workspace.items / "summary.json")
     pictures = {"rows_with_several": 9, "beyond_most": 0, "unusable": {"not-an-image": 2, "missing-image": 3}}
     write_json(own_workspace.items / "summary.json", {**summary, "pictures": pictures})
-    told = [problem.sentence for problem in find_problems(gather(None, own_workspace, SETTINGS))]
+    lines = [problem.sentence for problem in find_problems(gather(None, own_workspace, SETTINGS))]
     sentence = "5 pictures of rows that list several cannot be used: missing-image 3, not-an-image 2."
-    assert sentence in told
+    assert sentence in lines
 
 
 def test_items_that_are_out_of_the_ordinary_are_counted(own_workspace):
@@ -288,8 +288,8 @@ def test_items_that_are_out_of_the_ordinary_are_counted(own_workspace):
         return {**item, **strange, "image_sha256": "f" * 64} if odd else item
 
     change_items(own_workspace, change)
-    told = {problem.sentence for problem in find_problems(gather(None, own_workspace, SETTINGS))}
-    assert told == {
+    lines = {problem.sentence for problem in find_problems(gather(None, own_workspace, SETTINGS))}
+    assert lines == {
         "3 items (7.5 %) with a picture that another item has too, byte for byte.",
         "3 items (7.5 %) with a picture that looks blank.",
         "3 items (7.5 %) with a picture more than 3 times as long as wide.",
@@ -325,12 +325,12 @@ def test_before_validation_the_ingested_items_are_shown(own_workspace, tmp_path)
 
 def test_the_terminal_tells_the_same_numbers(own_workspace):
     set_aside(own_workspace, [aside("missing-image", 1), aside("no-text\x1b[2J", 2)])
-    told = list(describe(gather(None, own_workspace, SETTINGS)))
-    assert told[0].startswith("ingest: 42 rows in = 40 ingested + 2 quarantined (missing-image 1, no-text")
-    assert told[1] == "validate: 40 of 40 items accepted"
-    assert told[2].startswith("pairs: 60: train 12 match, 24 mismatch; ")
-    assert "      40 mismatch: pattern differs" in told
-    assert not [line for line in told if "\x1b" in line]
+    lines = list(describe(gather(None, own_workspace, SETTINGS)))
+    assert lines[0].startswith("ingest: 42 rows in = 40 ingested + 2 quarantined (missing-image 1, no-text")
+    assert lines[1] == "validate: 40 of 40 items accepted"
+    assert lines[2].startswith("pairs: 60: train 12 match, 24 mismatch; ")
+    assert "      40 mismatch: pattern differs" in lines
+    assert not [line for line in lines if "\x1b" in line]
 
 
 def test_texts_that_are_cut_stand_among_the_numbers_and_the_problems(own_workspace, tmp_path):

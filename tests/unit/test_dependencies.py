@@ -46,6 +46,6 @@ def test_the_tested_version_is_allowed(package: str) -> None:
 
 
 def test_the_reason_for_every_package_is_written_down() -> None:
-    told = canonicalize_name((ROOT / "docs/dependencies.md").read_text())
+    documented = canonicalize_name((ROOT / "docs/dependencies.md").read_text())
     needed = [canonicalize_name(Requirement(word).name) for word in PROJECT["dependencies"]]
-    assert [name for name in needed if name not in told] == []
+    assert [name for name in needed if name not in documented] == []

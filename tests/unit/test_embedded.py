@@ -255,9 +255,9 @@ def test_a_share_of_the_titles_names_the_pattern_and_nothing_else_changes(rows):
     plain = [read_pattern([row[column] for column in Texts._fields]) for row in rows]
     assert set(plain) == {None}
     named = [item.row for item in plan_items(MANY, SEED, named_pattern=0.3)]
-    told = [(row, read_pattern([row["title"]])) for row in named]
-    assert {(row["pattern"], found) for row, found in told if found} == {(name, name) for name in PATTERNS}
-    assert sum(found is not None for _, found in told) / MANY == pytest.approx(0.3, abs=0.05)
+    readings = [(row, read_pattern([row["title"]])) for row in named]
+    assert {(row["pattern"], found) for row, found in readings if found} == {(name, name) for name in PATTERNS}
+    assert sum(found is not None for _, found in readings) / MANY == pytest.approx(0.3, abs=0.05)
     assert [{**row, "title": ""} for row in named] == [{**row, "title": ""} for row in rows]
     assert measure_ceilings(named).text > measure_ceilings(rows).text + 0.05
     assert measure_ceilings(named).both == measure_ceilings(rows).both

@@ -46,9 +46,9 @@ def test_what_an_outside_system_raises_is_one_sentence(
 ) -> None:
     """Point 18: whatever its type, and also when it comes out of Python's library below."""
     assert report_error(raised(partial(OF_US.run, call))) == 1
-    [told] = capsys.readouterr().err.splitlines()
-    assert told.startswith("error: Prefect failed (")
-    assert "mlim doctor" in told
+    [message] = capsys.readouterr().err.splitlines()
+    assert message.startswith("error: Prefect failed (")
+    assert "mlim doctor" in message
 
 
 def test_a_place_that_cannot_be_used_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,9 +57,9 @@ def test_a_place_that_cannot_be_used_is_one_sentence(tmp_path: Path, capsys: pyt
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for place in (tmp_path / ("x" * 300), tmp_path / "loop", tmp_path / "file" / "x", tmp_path):
         assert report_error(raised(place.read_bytes)) == 1
-        [told] = capsys.readouterr().err.splitlines()
-        assert "cannot be used (" in told
-        assert str(place)[:150] in told
+        [message] = capsys.readouterr().err.splitlines()
+        assert "cannot be used (" in message
+        assert str(place)[:150] in message
     (tmp_path / "folder").mkdir()
     assert report_error(raised(partial((tmp_path / "file").replace, tmp_path / "folder"))) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'folder'}: cannot be used (")

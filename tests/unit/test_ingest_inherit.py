@@ -76,18 +76,18 @@ def test_a_row_without_text_says_that_its_family_has_some():
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"family": None}, "columns.inherit needs columns.family"),
         ({"inherit": ["titel"]}, "columns.inherit: no column `titel` is read (did you mean `title`?)"),
         ({"inherit": ["sku", "handle"]}, "columns.inherit names `sku`, which each row must say itself"),
     ],
 )
-def test_what_cannot_be_inherited_is_told(columns, told):
+def test_what_cannot_be_inherited_is_told(columns, message):
     """Point 8: a mistake in the list is one sentence."""
     with pytest.raises(InputError) as caught:
         described(columns=columns)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_first_description_of_variant_rows(export):

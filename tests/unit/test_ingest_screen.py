@@ -112,11 +112,11 @@ def test_a_row_that_brings_a_further_picture_only_is_told_as_such():
     _, *refused, stranger = screened(
         GOOD, further, {**further, "title": "", "colour": ""}, other, {**further, "product": "q"}
     )
-    told = "the row has no id: the column sku is empty"
+    message = "the row has no id: the column sku is empty"
     more = "; if it only brings a further picture of p: list an item's pictures in one cell"
     assert [(row.rejection.reason, row.rejection.detail) for row in refused] == [
-        ("empty-id", told + more),
-        ("empty-id", told + more),
-        ("empty-id", told),
+        ("empty-id", message + more),
+        ("empty-id", message + more),
+        ("empty-id", message),
     ]
-    assert stranger.rejection == Rejection("empty-id", told)
+    assert stranger.rejection == Rejection("empty-id", message)

@@ -95,8 +95,8 @@ def test_each_candidate_is_once_there_and_knows_what_found_it(tmp_path: Path) ->
     rules = MatchRules.model_validate({"blocks": [["brand"], ["brand", "kind"]]})
     near = Neighbours(np.array([0, 1, 2]), np.array([1, 0, 0]), np.array([3, 2, 1]), np.ones(3, np.float32))
     found = candidates(items, rules, tmp_path, near=[("text", [near])])
-    told = [(row.item_a, row.item_b, list(row.found_by)) for row in found.itertuples()]
-    assert told == [
+    written = [(row.item_a, row.item_b, list(row.found_by)) for row in found.itertuples()]
+    assert written == [
         ("item-00", "item-01", ["block:brand", "block:brand + kind", "text"]),
         ("item-00", "item-02", ["text"]),
     ]

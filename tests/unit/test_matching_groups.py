@@ -50,10 +50,10 @@ def graphs(draw: st.DrawFn) -> tuple[int, ScoredPairs, list[int]]:
     pairs = draw(st.lists(st.sampled_from([*itertools.combinations(range(items), 2), (0, 0)]), unique=True))
     pairs = [pair for pair in pairs if pair != (0, 0)]
     ranks = draw(st.permutations(range(len(pairs))))
-    told = [(*pair, 0.05 + 0.9 * (rank + 0.013 * rank**2) / 30) for pair, rank in zip(pairs, ranks, strict=True)]
+    scores = [(*pair, 0.05 + 0.9 * (rank + 0.013 * rank**2) / 30) for pair, rank in zip(pairs, ranks, strict=True)]
     return (
         items,
-        scored(*told) if told else scored(),
+        scored(*scores) if scores else scored(),
         draw(st.lists(st.integers(-1, 3), min_size=items, max_size=items)),
     )
 

@@ -93,8 +93,8 @@ def test_an_updated_index_finds_what_a_new_one_finds(removed: set[int], changed:
     more = vectors(added, seed=2)
     ids = [*(before.ids[number] for number in kept), *(f"new-{number}" for number in range(added))]
     after = Vectors(ids, np.concatenate([values[kept], more.values]), ORIGIN)
-    told = index.update(after)
-    assert told == (added, len(removed), len(changed - removed))
+    counts = index.update(after)
+    assert counts == (added, len(removed), len(changed - removed))
     assert found(index, after, 4) == found(VectorIndex.build(after, EXACT), after, 4)
 
 

@@ -36,18 +36,20 @@ def test_a_mask_of_its_own_hides_patches_and_leaves_the_word_alone():
 
 
 def test_segments_tell_text_from_patches():
-    plain, told = changed(), changed(modality_segments=True)
-    told.load_state_dict(plain.state_dict(), strict=False)
+    plain, segmented = changed(), changed(modality_segments=True)
+    segmented.load_state_dict(plain.state_dict(), strict=False)
     ids, places = torch.tensor([[2, 7, 3]]), torch.arange(3)
     for modality, part in enumerate(("text", "image")):
         embed = {
             "text": lambda m: m.backbone.embed_text(ids, places),
             "image": lambda m: m.backbone.embed_image(pixels()),
         }
-        difference = embed[part](told) - embed[part](plain)
-        assert torch.allclose(difference, told.backbone.modalities.weight[modality].expand_as(difference), atol=1e-6)
-    matcher = Matcher.from_mlim(told, 0.0, seed=0)
-    assert torch.equal(matcher.backbone.modalities.weight, told.backbone.modalities.weight)
+        difference = embed[part](segmented) - embed[part](plain)
+        assert torch.allclose(
+            difference, segmented.backbone.modalities.weight[modality].expand_as(difference), atol=1e-6
+        )
+    matcher = Matcher.from_mlim(segmented, 0.0, seed=0)
+    assert torch.equal(matcher.backbone.modalities.weight, segmented.backbone.modalities.weight)
 
 
 @pytest.mark.parametrize("overlap", [0, 1])

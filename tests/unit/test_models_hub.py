@@ -95,9 +95,9 @@ def test_a_shape_that_differs_says_which_values_to_set(tokenizer, folder):
     recipe = load_recipe("demo", [f"model.start={folder}", "model.layers=5"])
     with pytest.raises(InputError) as caught:
         build_mlim(recipe, tokenizer, seed=0)
-    told = str(caught.value)
+    message = str(caught.value)
     for name, value in {"hidden_size": 32, "layers": 2, "intermediate_size": 64}.items():
-        assert f"set model.{name}={value}" in told
+        assert f"set model.{name}={value}" in message
 
 
 def test_too_long_texts_and_foreign_tokenizers_are_refused(folder):

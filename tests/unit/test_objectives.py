@@ -224,7 +224,8 @@ def test_items_also_tell_what_decides(tiny_recipe, model, pairs, read_out):
     known = [name in pairs.item_a for name in prepared.ids]
     assert prepared.counts == {"match": len(pairs.labels), "attribute": sum(known)}
     assert prepared.attributes.squeeze(1).tolist() == [
-        int(name == pairs.item_a[0]) if told else UNKNOWN for name, told in zip(prepared.ids, known, strict=True)
+        int(name == pairs.item_a[0]) if is_known else UNKNOWN
+        for name, is_known in zip(prepared.ids, known, strict=True)
     ]
     match, attribute = objective.losses(prepared).terms
     assert (match.weight, attribute.weight) == (1.0, 0.5)

@@ -117,8 +117,8 @@ def test_what_is_skipped_is_counted():
     )
     pairs, skipped = variation_pairs(items, RULE)
     assert pairs.empty
-    told = {reason: count for reason, count in skipped.items() if count}
-    assert told == {"no family": 1, "family too large": 5, "empty value": 1}
+    counts = {reason: count for reason, count in skipped.items() if count}
+    assert counts == {"no family": 1, "family too large": 5, "empty value": 1}
 
 
 def test_a_column_of_the_users_may_have_any_name():

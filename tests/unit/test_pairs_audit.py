@@ -57,13 +57,15 @@ def test_an_honest_task_does_not_leak_and_every_way_tells_chance(catalog):
 
 def test_a_rule_that_solves_the_task_is_found_and_so_is_its_negation(catalog):
     items, pairs = catalog
-    told = items.assign(attributes=[json.dumps({"tell": pattern}) for pattern in patterns(items)], text="all the same")
-    audit = audit_of(pairs, told)
+    leaking = items.assign(
+        attributes=[json.dumps({"tell": pattern}) for pattern in patterns(items)], text="all the same"
+    )
+    audit = audit_of(pairs, leaking)
     assert audit["`tell` is equal"]["leaks"]
     assert audit["`tell` is equal"]["pr_auc"] == audit["`tell` is equal"]["accuracy"] == 1
     assert audit[BOOSTED_TREES]["leaks"]
     assert not audit[BAG_OF_WORDS]["leaks"]
-    assert audit_of(pairs.assign(label=1 - pairs["label"]), told)["`tell` differs"]["leaks"]
+    assert audit_of(pairs.assign(label=1 - pairs["label"]), leaking)["`tell` differs"]["leaks"]
 
 
 def test_the_best_rule_is_found_in_each_split_by_the_measure_that_the_audit_limits(catalog):
@@ -71,11 +73,11 @@ def test_the_best_rule_is_found_in_each_split_by_the_measure_that_the_audit_limi
     assert all(0 <= rule.solved < CONFIG.leak_limit for rule in best_rules(pairs, items).values())
     seen = set(pairs.loc[pairs["split"] == "test", ["item_a", "item_b"]].to_numpy().ravel())
     tells = zip(items["id"], patterns(items), strict=True)
-    told = items.assign(attributes=[json.dumps({"tell": tell if item in seen else "-"}) for item, tell in tells])
-    found = best_rules(pairs, told)
+    leaking = items.assign(attributes=[json.dumps({"tell": tell if item in seen else "-"}) for item, tell in tells])
+    found = best_rules(pairs, leaking)
     assert found["test"] == BestRule("`tell` is equal", 1.0)
     assert all(found[split].solved < CONFIG.leak_limit for split in ("train", "validation"))
-    assert not audit_of(pairs, told)["`tell` is equal"]["leaks"]  # of all pairs it solves too few
+    assert not audit_of(pairs, leaking)["`tell` is equal"]["leaks"]  # of all pairs it solves too few
 
 
 def test_what_a_way_solves_is_counted_from_the_majority_on():
@@ -87,11 +89,11 @@ def test_what_a_way_solves_is_counted_from_the_majority_on():
 
 def test_a_word_in_a_long_text_is_found_by_the_bag_of_words_alone(catalog):
     items, pairs = catalog
-    told = items.assign(
+    leaking = items.assign(
         text=[f"{item} seen {pattern}" for item, pattern in zip(items["id"], patterns(items), strict=True)],
         attributes="{}",
     )
-    audit = audit_of(pairs, told)
+    audit = audit_of(pairs, leaking)
     assert audit[BAG_OF_WORDS]["leaks"]
     assert audit[BAG_OF_WORDS]["pr_auc"] > 0.99
     assert not any(entry["leaks"] for rule, entry in audit.items() if rule.startswith("text"))

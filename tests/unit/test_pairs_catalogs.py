@@ -210,8 +210,8 @@ def test_the_step_writes_both_directions_the_audit_and_what_was_left_out(tiny_re
     assert summary["pairs"] == len(pairs) == sum(sum(split.values()) for split in summary["counts"].values())
     assert summary["mismatches"]["test"]["random"]["made"] > 0
     assert summary["skipped"]["pair beyond mismatches_per_match"] > 0
-    told = capfd.readouterr().err
-    assert "the bar to beat on the test pairs: PR-AUC" in told
+    message = capfd.readouterr().err
+    assert "the bar to beat on the test pairs: PR-AUC" in message
     assert {entry["rule"] for entry in summary["leak_audit"]} >= {"bag of words", "boosted trees"}
 
 

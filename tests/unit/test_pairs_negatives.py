@@ -154,12 +154,12 @@ def test_too_few_mismatches_are_all_taken_and_told():
     items = make_catalog(3, families=9)
     made = made_of(items, mismatches_per_match=100, negatives={"random": 0.5})
     for split in SPLITS:
-        told = made.mismatches[split]
-        assert told["random"]["made"] < told["random"]["wanted"]
+        counts = made.mismatches[split]
+        assert counts["random"]["made"] < counts["random"]["wanted"]
         families = made.items[made.items["split"] == split].merge(items, on="id").groupby("family").size().tolist()
         across = sum(families) * (sum(families) - 4) // 2
-        assert told["random"]["made"] == across  # every pair of items of two families: all items are in matches
-        assert told["family"]["made"] == 4 * len(families) < told["family"]["wanted"]
+        assert counts["random"]["made"] == across  # every pair of items of two families: all items are in matches
+        assert counts["family"]["made"] == 4 * len(families) < counts["family"]["wanted"]
 
 
 def test_a_split_without_matches_is_still_refused_and_one_without_family_mismatches_is_not():

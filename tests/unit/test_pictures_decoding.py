@@ -203,8 +203,8 @@ def test_texts_that_unpack_to_more_than_all_may_have_are_still_refused():
 def test_a_format_that_is_not_allowed_has_a_reason_of_its_own(kind, name):
     """Point 12: the sentence names the format and the setting that allows formats."""
     refusal = prepare_picture(saved(Image.new("RGB", (8, 8)), kind), "x.jpg", RULES)
-    told = f"x.jpg is {name}; ingest.formats allows JPEG, PNG, WEBP"
-    assert refusal == Rejection(FORMAT_NOT_ALLOWED, told)
+    message = f"x.jpg is {name}; ingest.formats allows JPEG, PNG, WEBP"
+    assert refusal == Rejection(FORMAT_NOT_ALLOWED, message)
 
 
 def test_broken_exif_does_not_cost_the_picture():

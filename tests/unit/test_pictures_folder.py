@@ -89,8 +89,8 @@ def test_a_name_that_is_only_alike_is_refused_with_the_one_that_is_there(folder,
         (folder / name).write_bytes(b"three")
     with pytest.raises(RejectedError) as caught:
         store.read(reference)
-    told = f"{reference!r} is not in the images folder, but {ALIKE[reference]!r} is"
-    assert caught.value.rejection == Rejection("missing-image", told)
+    message = f"{reference!r} is not in the images folder, but {ALIKE[reference]!r} is"
+    assert caught.value.rejection == Rejection("missing-image", message)
     assert store.fingerprint(reference) == ""
 
 

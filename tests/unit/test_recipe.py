@@ -55,10 +55,10 @@ def test_a_mistyped_key_is_answered_with_the_nearest():
 
 def test_many_mistakes_are_told_at_once():
     problems = problems_of("image.size=-1", "ingest.formats=[]", "finetune.head_dropout=2", "device=tpu", "extra=1")
-    told = "\n".join(problems)
+    message = "\n".join(problems)
     assert len(problems) == 5
     for name in ("image.size", "ingest.formats", "finetune.head_dropout", "device", "extra"):
-        assert f"`{name}`" in told
+        assert f"`{name}`" in message
 
 
 def test_sizes_must_multiply_to_the_grid():
@@ -79,16 +79,16 @@ def test_variants_must_name_a_pretraining_and_the_main_variant_must_exist():
 
 
 @pytest.mark.parametrize(
-    ("assignments", "told"),
+    ("assignments", "message"),
     [
         (["pairs.validation_share=0.5", "pairs.test_share=0.5"], "nothing is left to train on"),
         (["finetune.mdo_text_only=0.6", "finetune.mdo_image_only=0.6"], "at most 1"),
         (["model.heads=5"], "not a multiple of heads"),
     ],
 )
-def test_values_that_contradict_each_other(assignments, told):
+def test_values_that_contradict_each_other(assignments, message):
     [problem] = problems_of(*assignments)
-    assert told in problem
+    assert message in problem
 
 
 @settings(max_examples=40, deadline=None)
@@ -121,9 +121,9 @@ def test_a_name_that_could_lead_elsewhere_is_refused_in_one_sentence(name, where
         values[where][name] = next(iter(values[where].values()))
     with pytest.raises(InputError, match="names a folder or an address, so it must be made of letters") as refused:
         parse(Recipe, values, "recipe")
-    [told] = refused.value.problems
-    assert told.startswith(f"recipe: `{where}")
-    assert "[key]" not in told
+    [message] = refused.value.problems
+    assert message.startswith(f"recipe: `{where}")
+    assert "[key]" not in message
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/../../b", "", " ", " a", "a\nb", "a\x00b", "x" * 201, "\u00e4" * 101])

@@ -38,8 +38,8 @@ def test_a_recipe_is_what_its_complete_file_of_earlier_was(name):
     notes: list[str] = []
     old = load_recipe(str(PINNED / f"{name}.yaml"), warn=notes.append)
     assert load_recipe(name) == old
-    told = {note.split("`")[1] for note in notes}
-    assert told == {"rows", "loader.kept_mb", "variants.*.paper_table1", "variants.*.paper_table2"}
+    keys = {note.split("`")[1] for note in notes}
+    assert keys == {"rows", "loader.kept_mb", "variants.*.paper_table1", "variants.*.paper_table2"}
 
 
 def test_a_renamed_key_is_read_wherever_it_stands(write, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_recipe_under_both_names_is_rejected(write):
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_results_of_an_earlier_recipe_are_those_of_the_new_one(name):
-    old, new = load_recipe(str(PINNED / f"{name}.yaml")), load_recipe(name)
+    old, new = stored_recipe(PINNED / f"{name}.yaml"), load_recipe(name)
     assert {one: old.training_key("finetune", one) for one in old.variants} == {
         one: new.training_key("finetune", one) for one in new.variants
     }
@@ -179,7 +179,7 @@ def test_a_variant_is_removed_on_the_command_line_too():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("extends: smal\n", "unknown recipe `smal` (did you mean `small`?)"),
         ("extends: [small, demo]\n", "`extends` takes one name or one .yaml file"),
@@ -195,10 +195,10 @@ def test_a_variant_is_removed_on_the_command_line_too():
         ("extends: small\npretrain:\n", "`pretrain`: input should be a valid dictionary"),
     ],
 )
-def test_a_mistake_is_one_sentence(write, text, told):
+def test_a_mistake_is_one_sentence(write, text, message):
     path = write(text)
     [problem] = problems_of(path)
-    assert told in problem
+    assert message in problem
     assert "shoes.yaml" in problem
 
 
@@ -247,7 +247,7 @@ def test_what_is_shown_says_where_each_value_comes_from(write):
 
 def test_every_setting_is_explained():
     explained = show_recipe(resolve("demo"), explain=True).splitlines()
-    told = {line.strip().split(":")[0] for above, line in pairwise(explained) if above.strip().startswith("#")}
+    described = {line.strip().split(":")[0] for above, line in pairwise(explained) if above.strip().startswith("#")}
     keys = {key for location in resolve("demo").origins for key in location}
     entries = {name for section in ("variants", "pretrainings") for name in getattr(load_recipe("demo"), section)}
-    assert keys - told - entries == set()
+    assert keys - described - entries == set()

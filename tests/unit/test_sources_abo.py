@@ -387,8 +387,8 @@ def test_a_broken_gzip_names_its_file(tmp_path, damage):
 def test_all_that_the_folder_lacks_is_told_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
         table(tmp_path).columns()
-    told = str(caught.value)
-    assert all(part in told for part in ("listings_*.json.gz", "images.csv.gz", "small", "mlim catalog fetch abo"))
+    message = str(caught.value)
+    assert all(part in message for part in ("listings_*.json.gz", "images.csv.gz", "small", "mlim catalog fetch abo"))
 
 
 def test_a_table_of_pictures_without_its_columns_is_told(tmp_path):

@@ -102,7 +102,7 @@ def test_what_is_larger_than_the_limit_is_not_read(opened, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"images": "nowhere"}, "images folder .*nowhere does not exist"),
         ({"images": "nowhere.tar"}, "no archive is found at .*nowhere.tar"),
@@ -112,8 +112,8 @@ def test_what_is_larger_than_the_limit_is_not_read(opened, tmp_path):
         ({"table": "t.xlsx"}, "must end in"),
     ],
 )
-def test_what_is_not_there_is_told_before_any_work(opened, changes, told):
-    with pytest.raises(InputError, match=told):
+def test_what_is_not_there_is_told_before_any_work(opened, changes, message):
+    with pytest.raises(InputError, match=message):
         opened(**changes)
 
 

@@ -82,8 +82,8 @@ def test_a_folder_that_spells_its_pictures_otherwise_is_proposed_with_both_spell
     (tmp_path / "photos" / "my photo.JPG").write_bytes(b"one")
     pd.DataFrame({"id": ["1"], "image": ["my%20photo.jpg"]}).to_csv(tmp_path / "t.csv", index=False)
     text = starter_yaml(tmp_path / "t.csv")
-    told = "the table writes 'my%20photo.jpg', but the folder 'my photo.JPG'"
-    assert f"images: photos  # 0 of the first 1 pictures were found here: {told}" in text
+    message = "the table writes 'my%20photo.jpg', but the folder 'my photo.JPG'"
+    assert f"images: photos  # 0 of the first 1 pictures were found here: {message}" in text
     assert yaml.safe_load(text)["images"] == "photos"
 
 
@@ -147,7 +147,7 @@ def test_the_usual_delimiter_is_not_written(table):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("t.csv", "sku~title~photo\n1~a~1.jpg\n", "has one column (`sku~title~photo`).*--delimiter"),
         ("t.tsv", "sku\n1\n", "has one column (`sku`)"),
@@ -155,10 +155,10 @@ def test_the_usual_delimiter_is_not_written(table):
         ("t.csv", "a,a\n1,2\n", "has one column (none that has a name of its own)"),
     ],
 )
-def test_a_table_of_one_column_is_no_catalog(tmp_path, name, content, told):
+def test_a_table_of_one_column_is_no_catalog(tmp_path, name, content, message):
     """Point 7: no catalog.yaml has the whole line for its only column."""
     (tmp_path / name).write_text(content)
-    with pytest.raises(InputError, match=told.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(InputError, match=message.replace("(", r"\(").replace(")", r"\)")):
         starter_yaml(tmp_path / name)
 
 

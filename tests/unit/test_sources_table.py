@@ -61,7 +61,7 @@ def test_only_the_wanted_columns_and_rows_in_the_wanted_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("t.csv", "", "is empty"),
         ("t.csv", "a,b\n", "no rows"),
@@ -81,12 +81,12 @@ def test_only_the_wanted_columns_and_rows_in_the_wanted_order(tmp_path):
         ("t.xlsx", "x", "must end in .csv"),
     ],
 )
-def test_an_unusable_table_is_one_sentence(tmp_path, name, content, told):
+def test_an_unusable_table_is_one_sentence(tmp_path, name, content, message):
     path = written(tmp_path, name, content)
     with pytest.raises(InputError) as caught:
         cells(path)
     assert str(caught.value).startswith(str(path))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_missing_table(tmp_path):
@@ -147,12 +147,12 @@ def test_a_windows_1252_table_is_read_when_the_description_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "told"),
+    ("encoding", "message"),
     [("klingon", "there is no encoding `klingon`"), ("hex", "`hex` is no encoding of text"), ("a\0b", "no encoding")],
 )
-def test_an_encoding_that_is_none(tmp_path, encoding, told):
+def test_an_encoding_that_is_none(tmp_path, encoding, message):
     path = written(tmp_path, "t.csv", "a,b\n1,2\n")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read(source(path, encoding), ["b"])
 
 

@@ -51,8 +51,8 @@ def test_a_training_without_tracking_says_where_it_came_from(recipe, workspace):
 
 def test_a_copy_of_the_code_is_told_its_commit(recipe, workspace, monkeypatch):
     assert train(recipe, workspace, NOT_FROM_GIT)["lineage"]["commit"] == UNKNOWN
-    for told, dirty in (("beef", False), ("beef-dirty", True)):
-        monkeypatch.setenv("MLIM_COMMIT", told)
+    for commit, dirty in (("beef", False), ("beef-dirty", True)):
+        monkeypatch.setenv("MLIM_COMMIT", commit)
         found = train(recipe, workspace, NOT_FROM_GIT)["lineage"]
         assert (found["commit"], found["dirty"]) == ("beef", dirty)
     assert train(recipe, workspace)["lineage"]["commit"] == "c0ffee"  # the repository knows better

@@ -76,6 +76,6 @@ def test_what_is_hidden_changes_nothing(drawn, way):
 def test_what_is_not_beaten_is_said():
     references = {"mlm": {"unigram": {"overall": 4.0}, "bigram": {"overall": 3.0}}}
     assert not_beaten({"mlm": 2.9, "recon": 0.1}, references) == []
-    [told] = not_beaten({"mlm": 4.5, "recon": 0.1}, references)
-    assert told == "MLM 4.5000 is no better than unigram (4.0000), bigram (3.0000)"
+    [message] = not_beaten({"mlm": 4.5, "recon": 0.1}, references)
+    assert message == "MLM 4.5000 is no better than unigram (4.0000), bigram (3.0000)"
     assert not_beaten({"mlm": 3.0}, references) == ["MLM 3.0000 is no better than bigram (3.0000)"]

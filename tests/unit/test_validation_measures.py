@@ -89,7 +89,7 @@ def test_one_item(own_workspace, change, name, value):
 
 
 @pytest.mark.parametrize("kept", [0, 12, 39])
-def test_a_ledger_that_is_too_short_leaves_items_unknown(own_workspace, kept):
+def test_a_row_log_that_is_too_short_leaves_items_unknown(own_workspace, kept):
     path = own_workspace.items / "ledger.parquet"
     pq.write_table(pq.read_table(path).slice(0, kept), path)
     found = measured(own_workspace, rows=10)

@@ -59,8 +59,8 @@ def test_every_limit_of_a_suite_is_a_setting_of_the_recipe():
 
 def test_only_a_leak_is_told_and_stops_nothing():
     entries = [entry for suite in SUITES for entry in committed(suite)]
-    told = [entry["meta"]["code"] for entry in entries if entry["severity"] != "critical"]
-    assert told == ["train-leak", "validation-leak", "test-leak"]
+    codes = [entry["meta"]["code"] for entry in entries if entry["severity"] != "critical"]
+    assert codes == ["train-leak", "validation-leak", "test-leak"]
 
 
 def row_frame(rows: int) -> pd.DataFrame:
