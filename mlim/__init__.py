@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlim.errors import DataError, InputError, MlimError
     from mlim.loading import load, load_pretrained
+    from mlim.matching.explain import Explanation
     from mlim.matching.items import Item
     from mlim.matching.model import MatchingModel, Predictions
 
 __version__ = "0.1.0"
 __all__ = [
     "DataError",
+    "Explanation",
     "InputError",
     "Item",
     "MatchingModel",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 _HOMES = {
     "DataError": "errors",
+    "Explanation": "matching.explain",
     "InputError": "errors",
     "Item": "matching.items",
     "MatchingModel": "matching.model",

@@ -17,7 +17,7 @@ from mlim.cli.options import (
     WorkOption,
 )
 from mlim.cli.session import Session, chosen_recipe
-from mlim.console import Terminal
+from mlim.console import Terminal, printable
 from mlim.files import check_replaceable
 
 if TYPE_CHECKING:  # torch takes seconds to load
@@ -159,7 +159,7 @@ def explain(
     from mlim.steps.explain import explain_pair
 
     found = explain_pair(loaded, model, first, second, session.recipe, session.workspace)
-    typer.echo(json.dumps(found.summary, indent=2) if as_json else "\n".join(describe(found)))
+    typer.echo(json.dumps(found.summary, indent=2) if as_json else "\n".join(map(printable, describe(found))))
     if out is not None:
         write_page(found, out)
         session.terminal.say(f"wrote {out}")

@@ -96,6 +96,7 @@ def test_a_saved_encoder_and_a_saved_matcher_give_the_same_again(model, tmp_path
     with torch.no_grad():
         assert torch.equal(again.vectors(shown()).image, model.vectors(shown()).image)
     matcher = SeparateMatcher.planned(Dual.planned(CONFIG, 0), 0.1, 1, classes=(3,)).build().eval()
+    assert matcher.grid**2 == model.patches
     matcher.forget_attributes()
     matcher.save_pretrained(tmp_path / "matcher")
     loaded = load_matcher(tmp_path / "matcher")
