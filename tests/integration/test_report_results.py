@@ -7,15 +7,15 @@ from mlim.cli.main import main
 from mlim.errors import InputError
 from mlim.files import read_json, sha256_of, write_json
 from mlim.report.results import BEGIN, END, RESULTS_FILE, write_results
-from mlim.steps.report import CLAIM_TAG, EFFECTS_FILE, ROWS_FILE, report
+from mlim.steps.report import CLAIM_TAG, EFFECTS_FILE, VARIANTS_FILE, report
 from mlim.tracking import client
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def recipe(tiny_recipe, tmp_path):
-    tracking = tiny_recipe.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})
+def recipe(tiny_recipe, tmp_path, new_store):
+    tracking = tiny_recipe.tracking.model_copy(update={"uri": new_store(tmp_path / "mlflow.db")})
     return tiny_recipe.model_copy(update={"tracking": tracking})
 
 
@@ -31,7 +31,7 @@ def test_results_are_written_from_the_latest_report(recipe, own_workspace, quiet
     assert first["sha256"] == second["sha256"] == sha256_of(own_workspace.report / "index.html")
     assert read_json(own_workspace.report / "summary.json") == second
     stored = {entry.path for entry in client(recipe.tracking).list_artifacts(second["run_id"])}
-    assert {"index.html", RESULTS_FILE, EFFECTS_FILE, ROWS_FILE} <= stored
+    assert {"index.html", RESULTS_FILE, EFFECTS_FILE, VARIANTS_FILE} <= stored
     tags = client(recipe.tracking).get_run(second["run_id"]).data.tags
     assert tags[f"{CLAIM_TAG}pretraining"] in ("supported", "not separated")
     assert tags[f"{CLAIM_TAG}shared-mask"] == "not measured"

@@ -72,7 +72,7 @@ def made_of(items, seed=0, config=CONFIG, near_links=None, **rules):
 
 
 @given(mixes, st.sampled_from([None, 0.5, 1, 3]), st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_every_mismatch_is_of_its_kind_and_inside_one_split(negatives, ratio, seed):
     items = make_catalog(seed)
     made = made_of(items, seed, negatives=negatives, mismatches_per_match=ratio)
@@ -99,7 +99,7 @@ def test_every_mismatch_is_of_its_kind_and_inside_one_split(negatives, ratio, se
 
 
 @given(mixes, st.sampled_from([None, 0.25, 0.5]), st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_the_ratio_and_the_shares_hold_when_there_is_enough(negatives, ratio, seed):
     made = made_of(make_catalog(seed), seed, negatives=negatives, mismatches_per_match=ratio)
     shares = PairRules(negatives=negatives).negatives.shares
@@ -116,7 +116,7 @@ def test_the_ratio_and_the_shares_hold_when_there_is_enough(negatives, ratio, se
 
 
 @given(mixes, st.integers(0, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_the_same_seed_gives_the_same_pairs_whatever_the_order_of_the_rows(negatives, seed):
     items = make_catalog(0)
     one = made_of(items, seed, negatives=negatives)

@@ -430,7 +430,7 @@ def test_memory_does_not_grow_with_the_number_of_listings(tmp_path):
         tracemalloc.stop()
         return size
 
-    assert peak(4000) < 1.5 * peak(500)
+    assert peak(1600) < 1.5 * peak(200)
 
 
 def test_a_line_of_nonsense_never_raises():
