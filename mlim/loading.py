@@ -22,6 +22,8 @@ from mlim.writer import only_writer
 if TYPE_CHECKING:
     import torch
 
+    from mlim.matching.explained import ExplainedPair
+
 SCHEME: Final = "models:/"
 DESCRIPTION: Final = "MLmodel"  # in the folder of a version
 
@@ -74,6 +76,24 @@ class CatalogModel(MatchingModel):
                 precision=precision,
                 workers=workers,
             )
+
+    def explain_items(
+        self, first: str, second: str, work: str | PathLike[str], *, recipe: str = "demo"
+    ) -> "ExplainedPair":
+        """Why two items of a work folder match or not, as `mlim explain` says it.
+
+        Args:
+            first: the id of an item.
+            second: the id of another one.
+            work: the work folder, which also names the reference pairs and the nearest labelled pairs.
+            recipe: where shards are read from, and the seed of what is drawn.
+
+        Raises:
+            InputError: an item is not there or was rejected, both are one, or images were prepared for another model.
+        """
+        from mlim.steps.explain import explain_pair
+
+        return explain_pair(self, self.name, first, second, load_recipe(recipe), Workspace(Path(work)))
 
 
 def load(

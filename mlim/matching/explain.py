@@ -10,10 +10,9 @@ text, and those of text and picture are the Shapley values of these two alone.
 Nothing here knows a model: a `Scorer` gives scores to pairs of items as they are shown.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from math import factorial
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from mlim.matching.items import TEXT, Pixels
 from mlim.recipe.base import Modality
 
 MOST_EXACT: Final = 6  # columns whose every order is looked at
-SAMPLED_ORDERS: Final = 16  # of more columns, and as many reversed
+SAMPLED_ORDERS: Final = 16  # of more columns, at least, and as many reversed
 MOST_CHANGED: Final = 3  # parts that are changed together in search of another decision
 TOP_SHARE: Final = 0.1  # of the regions: those that are outlined, and that the deletion test hides
 
@@ -184,7 +183,7 @@ def explain(
     does not. Without `regions` the pictures are not searched. Deterministic in `seed`.
     """
     game = _Game(scorer, question, _turned(question, references))
-    orders, exact = _orders(len(question.columns), question.picture, seed)
+    orders, exact = _orders(question, game.references, seed)
     values = game.contributions(orders)
     score = game.value(question.everything)
     searched = regions and question.picture
@@ -201,38 +200,63 @@ def explain(
     )
 
 
+class _Order(NamedTuple):
+    """An order in which parts are shown, and the numbers of the references that stand in for the rest meanwhile."""
+
+    parts: tuple[int, ...]
+    references: tuple[int, ...]
+
+    @property
+    def prefixes(self) -> list[Coalition]:
+        """What is shown before the first part, after it, and so on."""
+        return [frozenset(self.parts[:length]) for length in range(len(self.parts) + 1)]
+
+
 class _Game:
-    """The score of the pair with the parts of a coalition as they are, mean over the reference pairs."""
+    """The score of the pair with the parts of a coalition as they are, and those of references for the rest."""
 
     def __init__(self, scorer: Scorer, question: Question, references: Sequence[tuple[ItemParts, ItemParts]]) -> None:
         self.scorer, self._question, self._references = scorer, question, references
-        self._values: dict[Coalition, float] = {}
+        self._scores: dict[tuple[Coalition, int], float] = {}
+
+    @property
+    def references(self) -> tuple[int, ...]:
+        """Their numbers."""
+        return tuple(range(len(self._references)))
 
     def value(self, coalition: Coalition) -> float:
-        """Of one coalition."""
-        return self.values([coalition])[coalition]
+        """Of one coalition, mean over the references."""
+        return float(self.values([coalition])[0])
 
-    def values(self, coalitions: Iterable[Coalition]) -> Mapping[Coalition, float]:
-        """Of these and all earlier coalitions; each is scored once."""
-        new = {one: self._pairs(one) for one in dict.fromkeys(coalitions) if one not in self._values}
-        scores = iter(self.scorer([pair for pairs in new.values() for pair in pairs]))
-        for one, pairs in new.items():
-            self._values[one] = float(np.mean([next(scores) for _ in pairs]))
-        return self._values
+    def values(self, coalitions: Sequence[Coalition]) -> Floats:
+        """Of these coalitions (n,), likewise."""
+        self._score((coalition, number) for coalition in coalitions for number in self.references)
+        return np.array([self._mean(coalition, self.references) for coalition in coalitions])
 
-    def contributions(self, orders: Sequence[Sequence[int]]) -> Floats:
+    def contributions(self, orders: Sequence[_Order]) -> Floats:
         """The mean over the orders of what each part (n,) adds to those before it."""
-        prefixes = [[frozenset(order[:length]) for length in range(len(order) + 1)] for order in orders]
-        values = self.values(prefix for of_order in prefixes for prefix in of_order)
+        stages = [[(prefix, order.references) for prefix in order.prefixes] for order in orders]
+        asked = dict.fromkeys(stage for of_order in stages for stage in of_order)
+        self._score((coalition, number) for coalition, references in asked for number in references)
+        means = {stage: self._mean(*stage) for stage in asked}
         added = np.zeros((len(orders), self._question.parts))
-        for number, (order, of_order) in enumerate(zip(orders, prefixes, strict=True)):
-            added[number, list(order)] = np.diff([values[prefix] for prefix in of_order])
+        for row, (order, of_order) in enumerate(zip(orders, stages, strict=True)):
+            added[row, list(order.parts)] = np.diff([means[stage] for stage in of_order])
         return np.asarray(added.mean(axis=0))
 
-    def _pairs(self, coalition: Coalition) -> list[tuple[Shown, Shown]]:
-        """The pair beside every reference; once where nothing is taken from them."""
-        references = self._references[:1] if coalition == self._question.everything else self._references
-        return [self._question.mixed(*reference, coalition) for reference in references]
+    def _mean(self, coalition: Coalition, references: Sequence[int]) -> float:
+        return float(np.mean([self._scores[self._key(coalition, number)] for number in references]))
+
+    def _score(self, wanted: Iterable[tuple[Coalition, int]]) -> None:
+        """Ask for the scores that are not known yet."""
+        keys = dict.fromkeys(self._key(*one) for one in wanted)
+        new = [key for key in keys if key not in self._scores]
+        pairs = [self._question.mixed(*self._references[number], coalition) for coalition, number in new]
+        self._scores |= dict(zip(new, map(float, self.scorer(pairs)), strict=True))
+
+    def _key(self, coalition: Coalition, number: int) -> tuple[Coalition, int]:
+        """The same for all references where nothing is taken from them."""
+        return coalition, 0 if coalition == self._question.everything else number
 
 
 def _turned(
@@ -254,21 +278,31 @@ def _empty(item: ItemParts) -> ItemParts:
     return ItemParts({}, {}, np.broadcast_to(mean_colour(item.picture), item.picture.shape))
 
 
-def _orders(columns: int, picture: bool, seed: int) -> tuple[list[tuple[int, ...]], bool]:
+def _orders(question: Question, references: Sequence[int], seed: int) -> tuple[list[_Order], bool]:
     """Orders of the parts, the picture before or after all columns; and whether they are all there are.
 
-    A sample is drawn with the reverse of every order (antithetic: Mitchell et al., JMLR 2022).
+    Of a sample, each order is beside one reference (Strumbelj and Kononenko, KAIS 2014), all references equally often,
+    and comes with its reverse (antithetic: Mitchell et al., JMLR 2022).
     """
-    exact = factorial(columns) <= factorial(MOST_EXACT)
-    if exact:
-        of_columns: list[tuple[int, ...]] = [*permutations(range(columns))]
-    else:
-        generator = numpy_generator("explanation", seed)
-        drawn = [tuple(map(int, generator.permutation(columns))) for _ in range(SAMPLED_ORDERS)]
-        of_columns = [*drawn, *(order[::-1] for order in drawn)]
-    if not picture:
-        return of_columns, exact
-    return [one for order in of_columns for one in ((*order, columns), (columns, *order))], exact
+    columns = len(question.columns)
+    if columns <= MOST_EXACT:
+        every = [_Order(parts, tuple(references)) for parts in permutations(range(columns))]
+        return _beside_picture(every, question), True
+    generator, rounds = numpy_generator("explanation", seed), -(-SAMPLED_ORDERS // len(references))
+    sample = []
+    for reference in (*references,) * rounds:
+        drawn = tuple(map(int, generator.permutation(columns)))
+        sample += [_Order(drawn, (reference,)), _Order(drawn[::-1], (reference,))]
+    return _beside_picture(sample, question), False
+
+
+def _beside_picture(orders: list[_Order], question: Question) -> list[_Order]:
+    """Each order of the columns twice, with the picture before and after them, if it is read."""
+    if not question.picture:
+        return orders
+    last = len(question.columns)
+    both = (((*order.parts, last), (last, *order.parts)) for order in orders)
+    return [order._replace(parts=parts) for order, pair in zip(orders, both, strict=True) for parts in pair]
 
 
 def _contribution(question: Question, part: int, value: float) -> Contribution:
@@ -296,8 +330,7 @@ def _by_size(question: Question) -> Iterator[list[Coalition]]:
 
 def _with_others(game: _Game, question: Question, sets: Sequence[Coalition]) -> Floats:
     """Scores with those parts of the reference pairs."""
-    values = game.values(question.everything - chosen for chosen in sets)
-    return np.array([values[question.everything - chosen] for chosen in sets])
+    return game.values([question.everything - chosen for chosen in sets])
 
 
 def _with_same(game: _Game, question: Question, sets: Sequence[Coalition]) -> Floats:
@@ -318,10 +351,9 @@ def region_effects(scorer: Scorer, pair: tuple[Shown, Shown], grid: int) -> tupl
     computations, but hiding those moves scores less (`benchmarks/explanations.py`).
     """
     first, second = pair
-    hidden = [(one, second) for one in _without_each(first, grid)] + [
-        (first, one) for one in _without_each(second, grid)
-    ]
-    score, *others = scorer([pair, *hidden])
+    without_first = [(one, second) for one in _without_each(first, grid)]
+    without_second = [(first, one) for one in _without_each(second, grid)]
+    score, *others = scorer([pair, *without_first, *without_second])
     return float(score) - np.array(others).reshape(2, grid, grid), float(score)
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlim.matching import explain as explain_module
 from mlim.matching.explain import Question, Shown, explain, hide, top_regions
 from mlim.matching.item_parts import ItemParts, parts_of, split_text
 
@@ -126,7 +127,21 @@ def test_many_columns_are_sampled_and_still_add_up():
     assert found.baseline + sum(one.value for one in found.contributions) == pytest.approx(found.score)
     assert sum(calls) < 2 ** len(names)
     assert asked(first, second, references=[]).contributions == found.contributions
+    beside = asked(first, second, references=OTHERS)
+    assert beside.baseline + sum(one.value for one in beside.contributions) == pytest.approx(beside.score)
     assert asked().exact
+
+
+def test_a_sample_of_orders_is_close_to_all_of_them(monkeypatch):
+    names = [f"column {number}" for number in range(7)]
+    first, second = (item(150, **{name: f"w{number % step}" for number, name in enumerate(names)}) for step in (5, 3))
+    sampled = asked(first, second)
+    monkeypatch.setattr(explain_module, "MOST_EXACT", 7)
+    exact = asked(first, second)
+    assert (sampled.exact, exact.exact) == (False, True)
+    apart = [one.value - other.value for one, other in zip(sampled.contributions, exact.contributions, strict=True)]
+    assert np.abs(apart).max() < 0.1 * sum(abs(one.value) for one in exact.contributions)
+    assert sampled.baseline == pytest.approx(exact.baseline)
 
 
 def test_the_region_that_decides_is_found_and_hiding_it_moves_the_score_most():

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import mlim
 from mlim.catalog.item import QUARANTINE_SCHEMA
 from mlim.errors import InputError
 from mlim.matching.nearest_pairs import nearest_pairs
@@ -146,7 +147,9 @@ def test_the_command_prints_words_or_json_and_writes_the_page(model, tiny_worksp
     assert "What would have to change" in capsys.readouterr().out
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
     assert call(monkeypatch, *words, "--json", "--out", "page.html") == 0
-    assert json.loads(capsys.readouterr().out)["items"] == [*PAIR]
+    printed = json.loads(capsys.readouterr().out)
+    loaded = mlim.load("saved", device="cpu")
+    assert printed == json.loads(json.dumps(loaded.explain_items(*PAIR, work=tiny_workspace.root).summary))
     (tmp_path / "mine.html").write_text("mine")
     assert call(monkeypatch, *words, "--out", "mine.html") == 2
     assert "mine.html: is there already and mlim did not make it" in capsys.readouterr().err
