@@ -4,7 +4,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     monkeypatch.chdir(tmp_path / "home")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return load_recipe("demo")
+
+
+@pytest.fixture
+def store(home: Recipe, new_store: Callable[[Path], str]) -> None:
+    """The store is there already, without runs."""
+    new_store(Path("mlflow.db"))
 
 
 def recorded(home: Recipe, run_id: str) -> set[str]:
@@ -188,6 +194,7 @@ def test_links_are_not_followed(workspace, home, tmp_path, which):
     assert not elsewhere.is_file() or elsewhere.read_bytes() == before
 
 
+@pytest.mark.usefixtures("store")
 def test_a_linked_run_of_an_experiment_is_left_and_the_rest_recorded(workspace, recipe, home, tmp_path):
     """Point 22: what cannot be recorded is named; what can be is recorded."""
     put_training(Workspace(tmp_path / "elsewhere"), recipe)
@@ -198,6 +205,7 @@ def test_a_linked_run_of_an_experiment_is_left_and_the_rest_recorded(workspace, 
     assert ["is a link" in why for why in done["left"]] == [True]
 
 
+@pytest.mark.usefixtures("store")
 def test_only_known_files_of_their_kind_are_kept(workspace, home, monkeypatch):
     """Point 22: other names stay behind; a file that is not what its name says, or too large, is one sentence."""
     strip(workspace).with_name("notes.txt").write_text(SECRET)
@@ -307,6 +315,7 @@ def test_a_recipe_that_is_none_is_one_sentence_each(workspace, home, text, why):
         import_run(workspace.root, chosen_tracking([]), QUIET)
 
 
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("text", ["{", "[1]", '{"fingerprint": 5}', '{"run_id": {}}', "[" * 100_000])
 def test_a_broken_pipeline_file_names_no_parent(workspace, home, text):
     """Point 22: the file that names the parent run may say anything; then there is a new parent."""

@@ -38,7 +38,12 @@ class Moved(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def moved(tiny_recipe: Recipe, tiny_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Moved:
+def moved(
+    tiny_recipe: Recipe,
+    tiny_workspace: Workspace,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_store: Callable[[Path], str],
+) -> Moved:
     place = tmp_path_factory.mktemp("moved")
     workspace, elsewhere, quiet = Workspace(place / "work"), place / "elsewhere", Terminal(quiet=True)
     shutil.copytree(tiny_workspace.root, workspace.root)
@@ -46,7 +51,7 @@ def moved(tiny_recipe: Recipe, tiny_workspace: Workspace, tmp_path_factory: pyte
     shutil.copy(workspace.items / "manifest.json", elsewhere)
     for shard in workspace.items.glob("*.arrow"):
         shard.rename(elsewhere / shard.name)
-    tracking = tiny_recipe.tracking.model_copy(update={"uri": f"sqlite:///{place / 'own.db'}"})
+    tracking = tiny_recipe.tracking.model_copy(update={"uri": new_store(place / "own.db")})
     at_home = tiny_recipe.model_copy(update={"tracking": tracking})
     loader = at_home.loader.model_copy(update={"items": str(elsewhere)})
     recipe = at_home.model_copy(update={"loader": loader})

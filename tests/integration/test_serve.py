@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.integration.test_registry_serving import (
     Registered,
     artifacts_of,
     free_port,
+    promoted,
     put_model,
     some_pairs,
     tracked_at,
@@ -38,15 +39,22 @@ from tests.integration.test_registry_serving import (
 
 pytestmark = pytest.mark.integration
 
+__all__ = ["promoted"]  # a fixture
+
 REQUEST_SECONDS = 60
 LIMITS = ("--max-body-mb", "2", "--max-seconds", "20")
 MARKER = "import pathlib, os; pathlib.Path(os.environ['MARKER']).write_text('executed')\n"
 
 
 @pytest.fixture(scope="module")
-def registered(tiny_recipe: Recipe, tiny_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Registered:
+def registered(
+    tiny_recipe: Recipe,
+    tiny_workspace: Workspace,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_store: Callable[[Path], str],
+) -> Registered:
     place = tmp_path_factory.mktemp("served")
-    recipe = tracked_at(tiny_recipe, f"sqlite:///{place / 'own.db'}")
+    recipe = tracked_at(tiny_recipe, new_store(place / "own.db"))
     workspace = Workspace(place / "work")
     shutil.copytree(tiny_workspace.root, workspace.root)
     put_model(recipe, workspace, seed=0)
@@ -330,20 +338,18 @@ def test_a_taken_port_is_one_sentence(registered, served):
 
 
 @pytest.mark.parametrize("harm", ["changed", "gone"])
-def test_a_lost_champion_is_no_opponent(tiny_recipe, own_workspace, quiet, tmp_path, harm):
+def test_a_lost_champion_is_no_opponent(promoted, quiet, harm):
     """Points 15 and 23: `register` opens the champion's files; one that is lost does not win by default."""
-    recipe = tracked_at(tiny_recipe, f"sqlite:///{tmp_path / 'own.db'}")
-    put_model(recipe, own_workspace, seed=0)
-    register(recipe, own_workspace, quiet)
+    recipe, workspace = promoted
     if harm == "changed":
         change_weights(artifacts_of(recipe, "1"))
     else:
         shutil.rmtree(artifacts_of(recipe, "1"))
-    summary = register(recipe, own_workspace, quiet)  # the very same model: it is no champion already
+    summary = register(recipe, workspace, quiet)  # the very same model: it is no champion already
     assert (summary["version"], summary["promoted"]) == ("2", True)
     assert "version 1, champion until now, is lost" in summary["why"]
     registry = Registry(recipe.tracking)
     assert registry.holder(CHAMPION) == "2"
-    assert registry.score("2", [some_pairs(own_workspace)]).size
-    again = register(recipe, own_workspace, quiet)
+    assert registry.score("2", [some_pairs(workspace)]).size
+    again = register(recipe, workspace, quiet)
     assert (again["version"], again["why"]) == ("2", "is the champion already; nothing in it has changed")

@@ -5,6 +5,7 @@ import shutil
 import socket
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -37,9 +38,9 @@ LINEAGE = Lineage("c0ffee", True, "5eed.dir", "passed", "1234", "data/catalog.ya
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    database = tmp_path_factory.mktemp("store") / "runs.db"
-    return load_recipe("demo", [f"tracking.uri=sqlite:///{database}", "tracking.timeout_seconds=0.5"])
+def recipe(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> Recipe:
+    uri = new_store(tmp_path_factory.mktemp("runs") / "runs.db")
+    return load_recipe("demo", [f"tracking.uri={uri}", "tracking.timeout_seconds=0.5"])
 
 
 @pytest.fixture
@@ -124,13 +125,14 @@ def test_another_recipe_or_other_data_start_a_new_parent(recipe, workspace):
     assert len(set(parents)) == len(others)
 
 
-def test_deleted_and_foreign_parents_are_replaced(recipe, workspace, tmp_path):
+def test_deleted_and_foreign_parents_are_replaced(recipe, workspace, tmp_path, new_store):
     with stage_run(recipe.record, workspace, "probe", "probe", LINEAGE):
         first = parent_of(workspace)
     client(recipe.tracking).delete_run(first)
     with stage_run(recipe.record, workspace, "probe", "probe", LINEAGE):
         second = parent_of(workspace)
-    with stage_run(with_uri(recipe, f"sqlite:///{tmp_path / 'other.db'}").record, workspace, "probe", "probe", LINEAGE):
+    other = with_uri(recipe, new_store(tmp_path / "other.db"))
+    with stage_run(other.record, workspace, "probe", "probe", LINEAGE):
         third = parent_of(workspace)
     assert len({first, second, third}) == 3
 
