@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
-from commands import PATIENCE, finish, run, start
+from commands import PATIENCE, call, start
 
 from mlim.cli.main import main
 from mlim.config import parse
@@ -121,7 +121,14 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "when its processes start",
+        pytest.param("when its trainings start", marks=pytest.mark.slow),
+        "when its trainings have saved",
+    ],
+)
 def test_a_grid_that_is_stopped_leaves_no_process_that_trains_on(moment, tiny_recipe, own_workspace):
     checkpoint = tiny_recipe.pretrain.checkpoint.model_copy(update={"keep": 100_000})
     pretrain = tiny_recipe.pretrain.model_copy(update={"steps": 100_000, "checkpoint": checkpoint})
@@ -212,14 +219,19 @@ def test_unequal_budgets_are_never_compared(two_seeds, own_folder):
         compare(two_seeds, read_evidence(own_folder, trained_variants(two_seeds, own_folder)))
 
 
-def test_one_command_from_the_work_folder(tiny_recipe, own_workspace):
-    (own_workspace.root / "given.yaml").write_text(tiny_recipe.to_yaml(), encoding="utf-8")
-    assert "What does each modality gain" in run(own_workspace, "ablate", "--experiment", "figure2", "--seeds", "1")
+def ablate(monkeypatch, recipe, workspace, *words):
+    """The exit code of `mlim ablate` with that recipe in that work folder."""
+    given = workspace.root / "given.yaml"
+    given.write_text(recipe.to_yaml(), encoding="utf-8")
+    return call(monkeypatch, "ablate", "--recipe", str(given), "--work", str(workspace.root), *words)
+
+
+def test_one_command_from_the_work_folder(tiny_recipe, own_workspace, monkeypatch, capsys):
+    assert ablate(monkeypatch, tiny_recipe, own_workspace, "--experiment", "figure2", "--seeds", "1") == 0
+    assert "What does each modality gain" in capsys.readouterr().err
     assert (own_workspace.probe / "summary.json").is_file()
 
 
-def test_the_pairs_of_another_catalog_are_never_compared(tiny_recipe, own_workspace):
-    (own_workspace.root / "given.yaml").write_text(tiny_recipe.to_yaml(), encoding="utf-8")
-    code, said = finish(start(own_workspace, "ablate", "--experiment", "table1", "--catalog", "other.yaml"))
-    assert code == 2
-    assert "holds the pairs of tiny, not of other.yaml; choose another folder" in said
+def test_the_pairs_of_another_catalog_are_never_compared(tiny_recipe, own_workspace, monkeypatch, capsys):
+    assert ablate(monkeypatch, tiny_recipe, own_workspace, "--experiment", "table1", "--catalog", "other.yaml") == 2
+    assert "holds the pairs of tiny, not of other.yaml; choose another folder" in capsys.readouterr().err

@@ -55,14 +55,20 @@ def assert_same_training(one: Path, other: Path, drift: float = 1e-4) -> None:
 
 
 def test_two_processes_give_the_losses_of_one(work):
+    """Whether torchrun starts them or, where the recipe wants several, mlim does."""
     alone, together = work("alone"), work("together")
-    for words in (("pretrain", NAME), ("finetune", ROW)):
-        run(alone, *words)
-        said = run(together, *words, processes=2)
-        assert said.count("parameters,") == 1  # one of them talks
-        assert "Warning" not in said  # of torch; that a short training beats nothing is said in a warning of ours
+    said = [
+        run(together, "pretrain", NAME, processes=2),
+        run(together, "finetune", ROW, "--set", "compute.processes=2"),  # mlim starts the processes itself
+    ]
+    for words in said:
+        assert words.count("parameters,") == 1  # one of them talks
+        assert "Warning" not in words  # of torch; that a short training beats nothing is said in a warning of ours
+    run(alone, "pretrain", NAME)
+    run(alone, "finetune", ROW)
     assert_same_training(alone.pretrained(NAME, 0), together.pretrained(NAME, 0))
     assert_same_training(alone.finetuned(ROW, 0), together.finetuned(ROW, 0))
+    assert read_json(together.finetuned(ROW, 0) / "summary.json")["processes"] == 2
 
 
 @pytest.mark.slow
@@ -104,15 +110,9 @@ def test_a_process_that_is_killed_restarts_the_training_where_it_was(work):
     assert_same_training(alone.pretrained(NAME, 0), killed.pretrained(NAME, 0), LONG_DRIFT)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_dealt_is_refused(work):
     workspace = work("odd", batch_size=5)
     code, said = finish(start(workspace, "pretrain", NAME, processes=2))
     assert code != 0
     assert "batch_size 5 cannot be divided evenly among 2 processes" in said
-
-
-def test_mlim_starts_as_many_processes_as_the_recipe_wants(work):
-    workspace = work("launched")
-    said = run(workspace, "pretrain", NAME, "--set", "compute.processes=2")
-    assert said.count("parameters,") == 1
-    assert read_json(workspace.pretrained(NAME, 0) / "summary.json")["processes"] == 2
