@@ -1,5 +1,6 @@
 """What the Prefect page shows of a run: the validation, the tables, the progress."""
 
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import (
@@ -38,6 +39,19 @@ def show_tables(job: Job) -> None:
     table = read_csv(job.workspace.ablation / "table.csv")
     rows: list[dict[str, Any]] = [{key: row[key] for key in shown} for row in table]
     create_table_artifact(key="ablation", table=rows, description="Tables 1 and 2 on this catalog")
+
+
+def show_matches(out: Path) -> None:
+    """A Markdown artifact: counts of `mlim match`, its warning, and where the page is."""
+    summary = read_json(out / "summary.json")
+    lines = [
+        f"# Matches of `{summary['catalog']}`",
+        f"{summary['matches']:,} of {summary['scored']:,} scored pairs match; {summary['grouped_items']:,} of "
+        f"{summary['items']:,} items are in {summary['groups']:,} groups.",
+        *([f"**Warning:** {summary['warning']}"] if summary["warning"] else []),
+        f"[Page]({(out / 'matches.html').resolve().as_uri()})",
+    ]
+    create_markdown_artifact(key="matches", markdown="\n\n".join(lines), description="Matches of a catalog")
 
 
 class Progress:

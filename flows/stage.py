@@ -45,20 +45,30 @@ def _run_wave(job: Job, wave: Sequence[Stage]) -> None:
 @task(task_run_name="{stage.target}", persist_result=False)
 def run_stage(job: Job, stage: Stage, children: Children, at_once: int) -> None:
     """Run one stage, `at_once` of which share this machine's cores; a failure says where its log is."""
-    log = job.workspace.logs / f"{stage.target}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if not job.quiet:
-        print(f"[{stage.target}]", file=sys.stderr, flush=True)
-    interactive = at_once == 1 and not job.quiet and sys.stderr.isatty()  # the child draws its progress bars itself
+    run_command(stage.target, job.command(stage), job.workspace.logs, children, quiet=job.quiet, at_once=at_once)
+
+
+def run_command(
+    target: str, command: Sequence[str], logs: Path, children: Children, *, quiet: bool, at_once: int = 1
+) -> None:
+    """Run a command whose output goes to TARGET.log in `logs` and, unless `quiet`, to standard error too.
+
+    `at_once` of them share this machine's cores. `InputError` or `MlimError` that names the log when it fails.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{target}.log"
+    if not quiet:
+        print(f"[{target}]", file=sys.stderr, flush=True)
+    interactive = at_once == 1 and not quiet and sys.stderr.isatty()  # the child draws its progress bars itself
     share = {} if at_once == 1 else threads_of_each(at_once)
-    with log.open("wb") as target, children.start(job.command(stage), share, interactive) as child:
-        _copy_output(child, target, echo=not job.quiet)
+    with log.open("wb") as file, children.start(command, share, interactive) as child:
+        _copy_output(child, file, echo=not quiet)
         code = child.wait()
     if _has_server():
-        create_link_artifact(key="log-file", link=log.resolve().as_uri(), link_text=f"log of {stage.target}")
+        create_link_artifact(key="log-file", link=log.resolve().as_uri(), link_text=f"log of {target}")
     if code != 0:
         kind = InputError if code == InputError.exit_code else MlimError
-        raise kind(f"stage {stage.target} failed (exit {code}); what it said is in {_account(log)}")
+        raise kind(f"stage {target} failed (exit {code}); what it said is in {_account(log)}")
 
 
 def _account(log: Path) -> str:

@@ -1,0 +1,43 @@
+"""Flow: a catalog in, matches out, with a registered model; prefect.yaml has a deployment that runs every night."""
+
+import os
+import sys
+from pathlib import Path
+
+from prefect import flow
+
+from flows.artifacts import show_matches
+from flows.children import Children
+from flows.job import QUIET_VARIABLE
+from flows.stage import run_command
+from mlim.recipe import load_recipe
+from mlim.workspace import Workspace
+
+
+@flow(name="match", description="Find the matches of a catalog with a registered model.")
+def match(
+    catalog: str = "data/catalog.yaml",
+    model: str = "models:/mlim-matcher@champion",
+    out: str = "matches",
+    recipe: str = "demo",
+    work: str | None = None,
+    overrides: list[str] | None = None,
+    precision: float | None = None,
+) -> None:
+    """Run `mlim match`, which holds the work folder meanwhile; the parameters are its options.
+
+    `InputError` or `MlimError` that names the log file when it fails.
+    """
+    workspace = Workspace(Path(work or f"build/{load_recipe(recipe, overrides or []).name}"))
+    options = ["--catalog", catalog, "--model", model, "--out", out, "--recipe", recipe, "--work", str(workspace.root)]
+    options += [part for override in overrides or [] for part in ("--set", override)]
+    options += [] if precision is None else ["--precision", str(precision)]
+    with Children() as children:
+        run_command(
+            "match",
+            [sys.executable, "-m", "mlim", "match", *options],
+            workspace.logs,
+            children,
+            quiet=bool(os.environ.get(QUIET_VARIABLE)),
+        )
+    show_matches(Path(out))
