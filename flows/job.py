@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlim.recipe import Recipe, load_recipe
 from mlim.steps.pipeline import workspace_is_dvc
-from mlim.steps.plan import READ_THE_CATALOG, Stage, everything, stages_from
+from mlim.steps.plan import READ_THE_CATALOG, Stage, everything, own_options, stages_from
 from mlim.versions import everything_reproduced, repro_command
 from mlim.workspace import Workspace
 from mlim.writer import fix_recipe, only_writer, record_recipe
@@ -45,6 +45,7 @@ class Job:
         options = ["--recipe", str(self.recipe_file), "--work", str(self.workspace.root)]
         if stage.command in READ_THE_CATALOG:
             options += ["--catalog", str(self.catalog)]
+        options += own_options(stage.command, self.workspace)
         return [sys.executable, "-m", "mlim", *stage.arguments, *options]
 
 

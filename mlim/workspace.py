@@ -123,6 +123,11 @@ class Workspace:
         return self.root / "report"
 
     @property
+    def matches(self) -> Path:
+        """`match` as a stage of the pipeline: groups, pairs and rejected rows, matches.html, summary.json."""
+        return self.root / "matches"
+
+    @property
     def registration(self) -> Path:
         """`register`: summary.json (model version, aliases, why)."""
         return self.root / "registration"

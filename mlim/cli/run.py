@@ -124,6 +124,7 @@ def _closing_words(session: Session, catalog: Path) -> str:
             "",
             *_registered(session.workspace),
             f"report:  {(session.workspace.report / 'index.html').resolve()}",
+            f"matches: {(session.workspace.matches / 'matches.html').resolve()}",
             *activate,
             f"runs:    mlim ui --recipe {shlex.quote(str(session.workspace.recipe))}",
             f"again:   {again}",

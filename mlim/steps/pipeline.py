@@ -9,7 +9,7 @@ from mlim.errors import InputError
 from mlim.files import atomic_file
 from mlim.recipe import Recipe, complete_recipe
 from mlim.steps.closure import Sources
-from mlim.steps.plan import READ_THE_CATALOG
+from mlim.steps.plan import READ_THE_CATALOG, own_options
 from mlim.steps.stages import NAME, SEED, WHOLE_RECIPE, Definition, define_stages
 from mlim.versions import DVC_BUILD, DVC_CATALOG, DVC_PARAMETERS, DVC_PIPELINE, DVC_SUFFIX, dvc_pipeline
 from mlim.workspace import Workspace
@@ -104,8 +104,9 @@ def _stage(defined: Definition, sources: Sources, work: Workspace) -> dict[str, 
 def _command(defined: Definition, work: Workspace) -> str:
     run = [NAME, "--seed", SEED] if defined.runs else []
     catalog = ["--catalog", DVC_CATALOG.as_posix()] if defined.command in READ_THE_CATALOG else []
+    own = own_options(defined.command, work)
     return " ".join(
-        ["mlim", defined.command, *run, *catalog, "--recipe", DVC_PARAMETERS, "--work", work.root.as_posix()]
+        ["mlim", defined.command, *run, *catalog, "--recipe", DVC_PARAMETERS, "--work", work.root.as_posix(), *own]
     )
 
 

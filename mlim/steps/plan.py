@@ -11,9 +11,11 @@ from itertools import groupby
 from mlim.config import nearest
 from mlim.errors import InputError
 from mlim.recipe import Recipe
+from mlim.workspace import Workspace
 
 PREPARATION = ("ingest", "validate", "pairs")
-READ_THE_CATALOG = frozenset(PREPARATION)
+MATCH = "match"
+READ_THE_CATALOG = frozenset((*PREPARATION, MATCH))
 INDEPENDENT = (("ablate", "probe"),)  # neighbours, other than trainings of one kind
 
 
@@ -88,8 +90,14 @@ def sweep(recipe: Recipe) -> list[Stage]:
 
 
 def conclusion() -> list[Stage]:
-    """The registry for machines, and the page for people, which says what registration found."""
-    return [Stage("register"), Stage("report")]
+    """The registry for machines, the page for people, which says what registration found, and the catalog's matches."""
+    return [Stage("register"), Stage("report"), Stage(MATCH)]
+
+
+def own_options(command: str, workspace: Workspace) -> list[str]:
+    """What the pipeline tells a command besides recipe, work folder and catalog: `match` uses the run's own model."""
+    model, out = workspace.root.as_posix(), workspace.matches.as_posix()
+    return ["--model", model, "--out", out] if command == MATCH else []
 
 
 def everything(recipe: Recipe) -> Iterator[Stage]:

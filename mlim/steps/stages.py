@@ -251,6 +251,20 @@ def _register(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
     )
 
 
+def _match(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "match",
+        "candidates, scores and groups of the whole catalog, and a page",
+        reads=[
+            *(DVC_CATALOG, *_everything_prepared(work)),
+            *(work.stack, work.evaluation, work.finetuned(recipe.main, MAIN_SEED)),
+        ],
+        writes=[work.matches],
+        settings=["name", "seed", "match", "loader.items", *RESAMPLING],
+        also_modules=["mlim.steps.packaged"],  # the model is the run's own
+    )
+
+
 def _training_data(work: Workspace) -> list[Path]:
     return [work.items, work.valid / INDEX, work.pairs / PAIRS, work.pairs / MEMBERS]
 
@@ -283,4 +297,5 @@ _DEFINITIONS: Mapping[str, Callable[[Recipe, Workspace, Sequence[str]], Definiti
     "probe": _probe,
     "report": _report,
     "register": _register,
+    "match": _match,
 }

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import chdir
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -11,29 +12,41 @@ import yaml
 
 from mlim.console import Terminal
 from mlim.embedded.generate import synthesize
+from mlim.loading import load
 from mlim.recipe import Recipe, load_recipe
 from mlim.steps.ablate import ablate
 from mlim.steps.evaluate import evaluate
 from mlim.steps.finetune import finetune
 from mlim.steps.ingest import ingest
+from mlim.steps.match import match
 from mlim.steps.pairs import make_pairs
 from mlim.steps.plan import READ_THE_CATALOG, Stage, everything
 from mlim.steps.pretrain import pretrain
 from mlim.steps.probe import probe
 from mlim.steps.register import register
 from mlim.steps.report import report
+from mlim.steps.score import prepared_for
 from mlim.steps.stack import stack
 from mlim.steps.stages import MAIN_SEED, NAME, SAME_RESULT, SEED, WHOLE_RECIPE, Definition, define_stages
 from mlim.steps.validate import validate
 from mlim.versions import DVC_CATALOG
 from mlim.workspace import Workspace
-from mlim.writer import claim_work
+from mlim.writer import claim_work, record_recipe
 from tests.integration.conftest import ITEMS, tiny_values
 from tests.watched_recipe import watched
 
 pytestmark = pytest.mark.integration
 
 WORK = Path("build/demo")
+
+
+def match_with_its_model(recipe: Recipe, catalog: Path, work: Workspace, quiet: Terminal) -> None:
+    """As the stage's command: the model is the work folder's own."""
+    record_recipe(work, recipe.record)
+    model = load(work.root)
+    match(model, "model", catalog, work.matches, prepared_for(recipe, model.settings), work, quiet, workers=1)
+
+
 STEPS = {
     "ingest": ingest,
     "validate": validate,
@@ -46,6 +59,7 @@ STEPS = {
     "probe": probe,
     "report": report,
     "register": register,
+    "match": match_with_its_model,
 }
 TO_LOOK_AT = {("pretrain", "probe.reconstruction_masking")}  # of pictures that a running training leaves
 
@@ -85,10 +99,10 @@ class Project:
             copy(elsewhere / path, self.folder / path)
 
     def call(self, stage: Stage, folder: Path, recipe: Recipe) -> None:
-        work, quiet = Workspace(folder / WORK), Terminal(quiet=True)
-        catalog = [folder / DVC_CATALOG] if stage.command in READ_THE_CATALOG else []
-        cell = [] if stage.name is None else [stage.name, stage.seed]
-        STEPS[stage.command](recipe, *catalog, work, quiet, *cell)
+        catalog = [DVC_CATALOG] if stage.command in READ_THE_CATALOG else []
+        run = [] if stage.name is None else [stage.name, stage.seed]
+        with chdir(folder):  # where the command is called, so that no result names a folder of the test
+            STEPS[stage.command](recipe, *catalog, Workspace(WORK), Terminal(quiet=True), *run)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -141,5 +155,5 @@ def test_the_page_shows_nothing_that_the_report_is_not_said_to_read(project: Pro
     """Point 14: the report leaves out what is not there, so that an input which is not named would go unnoticed."""
     page = project.folder / WORK / "report" / "index.html"
     before = page.read_bytes()
-    project.call(project.stages[-1], project.folder, project.recipe)
+    project.call(Stage("report"), project.folder, project.recipe)
     assert page.read_bytes() == before

@@ -12,7 +12,7 @@ from mlim.steps.closure import Sources
 ROOT = Path(__file__).parents[2]
 STEPS = (
     *("ingest", "validate", "pairs", "pretrain", "finetune", "stack"),
-    *("evaluate", "ablate", "probe", "report", "register"),
+    *("evaluate", "ablate", "probe", "report", "register", "match"),
 )
 
 

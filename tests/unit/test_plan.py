@@ -52,7 +52,7 @@ def test_a_pretraining_that_no_variant_uses_is_not_run(recipe: Recipe) -> None:
 
 def test_starting_late_leaves_out_what_came_before(recipe: Recipe) -> None:
     commands = {stage.command for stage in stages_from(recipe, "ablate")}
-    assert commands == {"ablate", "probe", "report", "register"}
+    assert commands == {"ablate", "probe", "report", "register", "match"}
 
 
 def test_an_unknown_start_names_the_nearest_stage(recipe: Recipe) -> None:
