@@ -12,6 +12,8 @@ from typing import Self
 
 import pytest
 
+from mlim.tracking import QUIET_PAGES
+
 SERVER_SECONDS = 180
 STOP_SECONDS = 30
 
@@ -38,7 +40,7 @@ class MlflowServer:
         command += ["--backend-store-uri", f"sqlite:///{self._folder / 'server.db'}", "--workers", "1"]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": tools, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = {**os.environ, "PATH": tools, **QUIET_PAGES}
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self._folder, env=environment, stdout=log, stderr=log, start_new_session=True

@@ -116,6 +116,23 @@ def test_a_deployment_run_does_the_whole_job(checkout: Path, server: dict[str, s
     assert (checkout / "build/tiny/logs/pretrain@recon-mlm-mam-0.log").read_text()
 
 
+def test_a_deployment_run_matches_a_catalog_with_a_model_of_before(checkout: Path, server: dict[str, str]) -> None:
+    asked = ["model=build/tiny", "work=build/tiny", "recipe=tiny.yaml", "out=tonight"]
+    parameters = [word for one in asked for word in ("--param", one)]
+    run_in(checkout, ["prefect", "deployment", "run", "match/local", "--watch", *parameters], **server)
+    matched = json.loads((checkout / "tonight/summary.json").read_text())
+    by_the_pipeline = json.loads((checkout / "build/tiny/matches/summary.json").read_text())
+    counts = ("items", "candidates", "scored", "matches", "groups")
+    assert {key: matched[key] for key in counts} == {key: by_the_pipeline[key] for key in counts}
+    artifacts = {artifact["key"]: artifact for artifact in ask(server, "artifacts/filter")}
+    assert f"{matched['matches']:,} of {matched['scored']:,} scored pairs match" in str(artifacts["matches"]["data"])
+
+
+def test_the_nightly_deployment_waits_to_be_switched_on(server: dict[str, str]) -> None:
+    nightly = next(one for one in deployments(server) if one["name"] == "nightly")
+    assert [(one["schedule"]["cron"], one["active"]) for one in nightly["schedules"]] == [("0 3 * * *", False)]
+
+
 def test_its_artifacts_are_on_the_server(server: dict[str, str]) -> None:
     artifacts = {artifact["key"]: artifact for artifact in ask(server, "artifacts/filter")}
     assert "rows in" in str(artifacts["validation"]["data"])
