@@ -31,7 +31,7 @@ STACK_NOTE: Final = (
     "and pictures and over agreements; words: those in both texts, and in one; agree: the probability that both items "
     "have the same value of an attribute, as classifiers tell it from text and picture."
 )
-OVERALL: Final = "overall"  # as mlim.training.reference calls the mean over all modes
+OVERALL: Final = "overall"  # as mlim.training.baselines calls the mean over all modes
 REFERENCES_NOTE: Final = (
     "All on the same held-out items with the same masks: what is hidden from the model is hidden from the simple "
     "baselines, which learn from the train split. Unigram and bigram: how often words occur, and after which word. The "

@@ -1,8 +1,10 @@
 """`mlim pretrain`: MLM, RECON and ITM on the items of the train split (paper section 3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any, Final
+
+from torch import Tensor
 
 from mlim.console import Terminal
 from mlim.data.batches import ItemBatch
@@ -12,7 +14,7 @@ from mlim.data.loader import BatchLoader
 from mlim.data.looks import Rotation
 from mlim.errors import InputError
 from mlim.models.systems import plan_system
-from mlim.recipe import LossName, Pretraining, Recipe
+from mlim.recipe import Pretraining, Recipe
 from mlim.steps.looks import visible_pictures
 from mlim.steps.trained import (
     HISTORY_FILE,
@@ -40,9 +42,11 @@ from mlim.steps.trained import (
     write_training,
 )
 from mlim.tasks.build import pretrain_objective
+from mlim.tasks.pretrain.baselines import CHANNELS, TrainSample
 from mlim.tasks.pretrain.objective import PretrainObjective
 from mlim.tasks.pretrain.samples import Sampler
 from mlim.tracking import stage_run
+from mlim.training.baselines import Losses, baseline_losses, not_beaten
 from mlim.training.checkpoint import Checkpoints
 from mlim.training.device import DeviceContext, choose_device
 from mlim.training.held_out import VALIDATION_SEED, HeldOutLosses, choose_items
@@ -50,23 +54,12 @@ from mlim.training.loop import Trainer, one_step
 from mlim.training.memory import find_batch_size, limited_to_free_memory
 from mlim.training.protocols import MetricSink, NullLogger, TrainResult, Validation
 from mlim.training.ranks import Ranks
-from mlim.training.reference import (
-    CHANNELS,
-    NUMBERS,
-    PICTURES,
-    TEXTS,
-    Losses,
-    Pictures,
-    Sample,
-    Words,
-    not_beaten,
-    reference_losses,
-)
 from mlim.versions import lineage
 from mlim.workspace import Workspace, run_name
 
 STAGE: Final = "pretrain"
 SAMPLED_ITEMS = 8
+MOST_NUMBERS: Final = 2**27  # of the pictures that baselines learn from, together: half a gigabyte
 
 
 def pretrain(
@@ -244,28 +237,25 @@ class _Job:
             self._context.device,
         )
 
-    def _references(self) -> dict[LossName, Losses]:
-        """What simple baselines reach on held-out items with the same masks, by loss, baseline and masking mode."""
-        losses, train = self._pretraining.loss_names, self._data.items[TRAIN]
-        sample = Sample(
-            words=self._words(train) if "mlm" in losses else None,
-            pictures=self._pictures(train) if "recon" in losses else None,
+    def _baselines(self) -> dict[str, Losses]:
+        """What simple baselines reach on the held-out items, with the same masks: by task, baseline and masking mode."""
+        sample = TrainSample(
+            self._texts, self._pictures, self.model.inputs.vocabulary_size, self._recipe.model.hidden_size
         )
-        return reference_losses(self._held_out(), sample)
+        found = {task.name: task.baselines(sample) for task in self._objective(VALIDATION_SEED).tasks}
+        return baseline_losses(self._held_out(), {name: each for name, each in found.items() if each is not None})
 
-    def _words(self, train: Sequence[str]) -> Words:
-        _, tokenizer, most, tokens = self._collating
-        texts = ([tokenizer.cls, *tokens.ids(item, most)] for item in choose_items(train, TEXTS))
-        return Words(texts, self.model.inputs.vocabulary_size)
+    def _texts(self, most: int) -> Iterator[Sequence[int]]:
+        _, tokenizer, longest, tokens = self._collating
+        return ([tokenizer.cls, *tokens.ids(item, longest)] for item in choose_items(self._data.items[TRAIN], most))
 
-    def _pictures(self, train: Sequence[str]) -> Pictures:
-        source = self._collating[0]
-        chosen = choose_items(train, min(PICTURES, NUMBERS // (CHANNELS * self._recipe.image.size**2)))
-        pixels = as_floats(to_pixels(map(source.image, chosen), len(chosen)))
-        return Pictures(pixels, self._recipe.image.grid, self._recipe.model.hidden_size)
+    def _pictures(self, most: int) -> Tensor:
+        source, numbers = self._collating[0], CHANNELS * self._recipe.image.size**2
+        chosen = choose_items(self._data.items[TRAIN], min(most, MOST_NUMBERS // numbers))
+        return as_floats(to_pixels(map(source.image, chosen), len(chosen)))
 
     def summary(self, result: TrainResult) -> dict[str, Any]:
-        final, references = result.validation, self._references()
+        final, baselines = result.validation, self._baselines()
         return {
             "name": self._name,
             "seed": self._seed,
@@ -276,7 +266,7 @@ class _Job:
             "samples_seen": result.samples,
             "final": {loss: final[loss] for loss in self._pretraining.loss_names if loss in final},
             "final_by_mode": {key: value for key, value in final.items() if "/" in key},
-            "references": references,
-            "not_beaten": not_beaten(final, references),
+            "references": baselines,
+            "not_beaten": not_beaten(final, baselines),
             **training_summary(result, self.model, self._context),
         }

@@ -103,7 +103,7 @@ def test_the_same_recipe_data_and_seed_give_the_same_bytes(trained, tiny_recipe,
 
 
 def test_a_new_training_leaves_nothing_of_an_earlier_one_to_look_at(tiny_recipe, own_workspace, quiet):
-    folder = own_workspace.samples("pretrain", NAME, 0)
+    folder = own_workspace.samples("pretrain", NAME, 0) / "reconstructions"
     folder.mkdir(parents=True)
     (folder / "step-99999999.png").touch()
     pretrain(tiny_recipe, own_workspace, quiet, NAME, 0)

@@ -20,7 +20,7 @@ from mlim.report.tables import OVERALL, leaks_table, references_table, short_tab
 from mlim.report.usable import usable_verdict
 from mlim.report.verdicts import verdicts
 from mlim.steps.gathered import gather, reported
-from mlim.training import reference
+from mlim.training import baselines
 from mlim.workspace import Workspace
 from tests.outline import Outline
 
@@ -252,7 +252,7 @@ def test_a_pre_training_stands_beside_simple_ways(filled, tiny_recipe):
         ("RECON", "mean picture", "0.900"),
         ("RECON", "shrunk to 8 x 8", "0.100"),
     ]
-    assert OVERALL == reference.OVERALL  # the key that a summary has it under
+    assert OVERALL == baselines.OVERALL  # the key that a summary has it under
 
 
 def test_every_baseline_has_a_label():

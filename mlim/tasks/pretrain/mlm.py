@@ -1,12 +1,17 @@
 """MLM: the hidden tokens of a text (paper section 3.2)."""
 
+from typing import Final
+
 from torch import nn
 
 from mlim.data.batches import ItemBatch
 from mlim.losses import LossTerm, mlm_loss
 from mlim.models.system import Fused, PredictsTokens, Shown, System
+from mlim.tasks.pretrain.baselines import TrainSample, Words, masked_places
 from mlim.tasks.pretrain.passes import PassPlan
 from mlim.tasks.pretrain.task import Targets, Task, not_offered
+
+TEXTS: Final = 50_000  # that the baselines count words in, at most
 
 
 class Mlm(Task[Fused]):
@@ -30,7 +35,7 @@ class Mlm(Task[Fused]):
 
     def targets(self, plan: PassPlan) -> Targets:
         """The masked tokens of items with their own picture."""
-        places = (plan.masks.text & plan.own[:, None]).flatten().nonzero().squeeze(1)
+        places = masked_places(plan)
         return Targets(places, places.numel())
 
     def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
@@ -41,3 +46,7 @@ class Mlm(Task[Fused]):
     def operations(self, targets: Targets, items: int) -> float:
         """Operations of the head at the masked tokens."""
         return self._system.mlm_operations(targets.number)
+
+    def baselines(self, sample: TrainSample) -> Words:
+        """Words by frequency, and by the word before."""
+        return Words(sample.texts(TEXTS), sample.vocabulary)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import isqrt
+from typing import Final
 
 import torch
 from torch import nn
@@ -9,9 +10,12 @@ from torch import nn
 from mlim.data.batches import ItemBatch
 from mlim.losses import LossTerm, recon_loss
 from mlim.models.system import Fused, Reconstructs, Shown, System
+from mlim.tasks.pretrain.baselines import Pictures, TrainSample
 from mlim.tasks.pretrain.passes import PassPlan
 from mlim.tasks.pretrain.samples import ReconstructionSamples
 from mlim.tasks.pretrain.task import Targets, Task, not_offered
+
+PICTURES: Final = 1_000  # that the baselines learn from, at most
 
 
 class Recon(Task[Fused]):
@@ -54,3 +58,7 @@ class Recon(Task[Fused]):
     ) -> ReconstructionSamples:
         """Draws the pictures of these items, a `share` of whose patches is hidden."""
         return ReconstructionSamples(self._system, isqrt(self._system.patches), collate, ids, share, device)
+
+    def baselines(self, sample: TrainSample) -> Pictures:
+        """The mean picture, a shrunk copy, and principal components."""
+        return Pictures(sample.pictures(PICTURES), isqrt(self._system.patches), sample.components)

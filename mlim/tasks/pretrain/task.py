@@ -11,6 +11,7 @@ from mlim.data.batches import ItemBatch
 from mlim.errors import InputError
 from mlim.losses import LossTerm
 from mlim.models.system import Shown, System
+from mlim.tasks.pretrain.baselines import Baselines, TrainSample
 from mlim.tasks.pretrain.passes import PassPlan
 from mlim.tasks.pretrain.samples import Sampler
 
@@ -60,6 +61,10 @@ class Task(ABC, Generic[R]):
         self, collate: Callable[[Sequence[str]], ItemBatch], ids: Sequence[str], share: float, device: torch.device
     ) -> Sampler | None:
         """Draws what the task makes of the items `ids` with a `share` of each hidden; None: nothing to look at."""
+        return None
+
+    def baselines(self, sample: TrainSample) -> Baselines | None:
+        """Simple baselines to do the same, learned from `sample`; None: there are none."""
         return None
 
 

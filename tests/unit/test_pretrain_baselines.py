@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from mlim.training.reference import NOTHING, Pictures, Words, not_beaten
+from mlim.tasks.pretrain.baselines import NOTHING, Pictures, Words
+from mlim.training.baselines import not_beaten
 
 CLS, ONE, TWO, NEVER = 0, 1, 2, 3
 

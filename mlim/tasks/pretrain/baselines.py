@@ -6,29 +6,41 @@ are judged on the same held-out items with the same masks as the losses; what is
 them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mlim.losses import LossTerm
-from mlim.recipe.base import LossName
-from mlim.tasks.pretrain.objective import PreparedItems
-from mlim.tasks.protocols import ObjectiveOutput, Weighted
-from mlim.training.held_out import HeldOutLosses
-from mlim.training.meter import LossMeter
+from mlim.tasks.pretrain.passes import PassPlan
 
-TEXTS: Final = 50_000  # that words are counted in, at most
-PICTURES: Final = 1_000  # that the mean and the components are learned from, at most
-NUMBERS: Final = 2**27  # of these pictures together, at most: half a gigabyte
 CHANNELS: Final = 3
 COARSE: Final = 8  # a picture shrunk to so many blocks per side
-OVERALL: Final = "overall"  # over all masking modes together
 NOTHING: Final = -1  # in the place of a token id: hidden, or not there
 
-Losses = dict[str, dict[str, float]]  # by way and by masking mode, with `OVERALL`
+
+@dataclass(frozen=True)
+class TrainSample:
+    """What baselines learn from: items of the train split, read when a task asks for them.
+
+    texts: at most so many of them as token ids that begin with [CLS]; pictures: at most so many, (N, 3, S, S) in
+    [0, 1]. `components` is how many numbers a baseline may keep of a picture.
+    """
+
+    texts: Callable[[int], Iterable[Sequence[int]]]
+    pictures: Callable[[int], Tensor]
+    vocabulary: int
+    components: int
+
+
+class Baselines(Protocol):
+    """Simple baselines to do what a pre-training task does."""
+
+    def losses(self, plan: PassPlan) -> Mapping[str, LossTerm]:
+        """The task's loss by the name of the baseline, on the targets of a pass; sums and counts on the CPU."""
 
 
 class Words:
@@ -45,6 +57,14 @@ class Words:
         self._kinds = torch.bincount(known // vocabulary, minlength=vocabulary).float()
         last = torch.tensor([torch.iinfo(torch.long).max])  # so that every search ends at a pair
         self._pairs, self._times = torch.cat([known, last]), torch.cat([times, torch.zeros(1, dtype=torch.long)])
+
+    def losses(self, plan: PassPlan) -> Mapping[str, LossTerm]:
+        """Negative log-likelihood of the masked tokens of items with their own picture."""
+        places = masked_places(plan)
+        visible = torch.where(plan.masks.text, NOTHING, plan.batch.input_ids).flatten()
+        targets = plan.batch.input_ids.flatten()[places]
+        found = {"unigram": self.unigram(targets), "bigram": self.bigram(targets, visible[places - 1])}
+        return {way: LossTerm(value.sum(), torch.tensor(len(value))) for way, value in found.items()}
 
     def unigram(self, words: Tensor) -> Tensor:
         """Negative log-likelihood (N,) of token ids (N,) by frequency, with one added to each count."""
@@ -88,6 +108,17 @@ class Pictures:
         self._basis = basis.view(*self._mean.shape, keep)  # (C, D, K)
         self._products = torch.einsum("cdk,cdl->ckl", self._basis, self._basis)
 
+    def losses(self, plan: PassPlan) -> Mapping[str, LossTerm]:
+        """Squared error of the pictures of items with their own, counted by pixels."""
+        pixels, hidden = plan.batch.with_floats().pixels[plan.kept], plan.masks.image[plan.kept]
+        restored = {
+            "mean picture": self.mean(pixels),
+            f"shrunk to {COARSE} x {COARSE}": self.coarse(pixels, hidden),
+            f"{self.components} principal components": self.principal(pixels, hidden),
+        }
+        count = torch.tensor(len(pixels) * self._size**2)
+        return {way: LossTerm((value - pixels).square().sum(), count) for way, value in restored.items()}
+
     def mean(self, pixels: Tensor) -> Tensor:
         """The mean picture for each of (B, 3, S, S)."""
         return self._pictures(self._mean.expand(len(pixels), *self._mean.shape))
@@ -121,67 +152,6 @@ def _patches(pictures: Tensor, grid: int) -> Tensor:
     return tiles.permute(0, 2, 3, 1, 4, 5).reshape(len(pictures), grid * grid, -1)
 
 
-class Sample(NamedTuple):
-    """What the simple baselines have learned from the train split; None where their loss was not trained."""
-
-    words: Words | None
-    pictures: Pictures | None
-
-
-def reference_losses(held_out: HeldOutLosses, sample: Sample) -> dict[LossName, Losses]:
-    """The losses of the simple baselines on the items and masks of `held_out`: by loss, baseline and masking mode."""
-    meters: dict[LossName, LossMeter] = {}
-    for prepared in held_out.prepared():
-        for loss, terms in (("mlm", _mlm(prepared, sample.words)), ("recon", _recon(prepared, sample.pictures))):
-            if terms:
-                counts = dict.fromkeys(terms, prepared.counts[loss])
-                weighted = tuple(Weighted(name, term, 1.0) for name, term in terms.items())
-                output = ObjectiveOutput(weighted, prepared.masks.mode.value)
-                meters.setdefault(loss, LossMeter()).add(output, counts)  # type: ignore[arg-type]
-    return {loss: _by_way(meter) for loss, meter in meters.items()}
-
-
-def _by_way(meter: LossMeter) -> Losses:
-    found: Losses = {}
-    for mode, means in ((OVERALL, meter.overall()), *meter.by_mode().items()):
-        for way, value in means.items():
-            if way != "total":
-                found.setdefault(way, {})[mode] = value
-    return found
-
-
-def _mlm(prepared: PreparedItems, words: Words | None) -> Mapping[str, LossTerm]:
-    if words is None:
-        return {}
-    ids, hidden, places = prepared.batch.input_ids, prepared.masks.text, prepared.targets["mlm"].wanted
-    visible = torch.where(hidden, NOTHING, ids).flatten()
-    targets = ids.flatten()[places]
-    losses = {"unigram": words.unigram(targets), "bigram": words.bigram(targets, visible[places - 1])}
-    return {name: LossTerm(value.sum(), torch.tensor(len(value))) for name, value in losses.items()}
-
-
-def _recon(prepared: PreparedItems, pictures: Pictures | None) -> Mapping[str, LossTerm]:
-    if pictures is None:
-        return {}
-    kept = prepared.plan.kept
-    pixels, hidden = prepared.batch.with_floats().pixels[kept], prepared.masks.image[kept]
-    restored = {
-        "mean picture": pictures.mean(pixels),
-        f"shrunk to {COARSE} x {COARSE}": pictures.coarse(pixels, hidden),
-        f"{pictures.components} principal components": pictures.principal(pixels, hidden),
-    }
-    count = torch.tensor(prepared.counts["recon"])
-    return {name: LossTerm((value - pixels).square().sum(), count) for name, value in restored.items()}
-
-
-def not_beaten(final: Mapping[str, float], references: Mapping[LossName, Losses]) -> list[str]:
-    """What a pre-training does no better than simple baselines, over all masking modes: a clause for each such loss.
-
-    `final` and `references` as in the summary of a pre-training.
-    """
-    found = []
-    for loss, ways in references.items():
-        better = [f"{way} ({values[OVERALL]:.4f})" for way, values in ways.items() if values[OVERALL] <= final[loss]]
-        if better:
-            found.append(f"{loss.upper()} {final[loss]:.4f} is no better than {', '.join(better)}")
-    return found
+def masked_places(plan: PassPlan) -> Tensor:
+    """Places (M,) in the flattened (B * T) texts of the masked tokens of items with their own picture."""
+    return (plan.masks.text & plan.own[:, None]).flatten().nonzero().squeeze(1)
