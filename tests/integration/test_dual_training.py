@@ -6,18 +6,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import distributed, multiprocessing
 
 from mlim.config import override, parse
 from mlim.console import Terminal
+from mlim.loading import load
 from mlim.models.vectors import Vectors
 from mlim.recipe import Recipe
 from mlim.steps.ablate import ablate
+from mlim.steps.evaluate import evaluate
 from mlim.steps.finetune import finetune
 from mlim.steps.pretrain import pretrain
+from mlim.steps.register import register
+from mlim.steps.stack import stack
 from mlim.tasks.pretrain.itc import itc_loss
 from mlim.training import loop
 from mlim.workspace import Workspace
+from mlim.writer import record_recipe
 from tests.dual_recipe import SETTINGS
 
 pytestmark = pytest.mark.integration
@@ -28,10 +34,11 @@ RANKS, ITEMS = 2, 3  # of each rank
 
 @pytest.fixture
 def recipe(tiny_recipe) -> Recipe:
-    return parse(Recipe, override(tiny_recipe.model_dump(mode="json"), SETTINGS), "recipe tiny")
+    dual = parse(Recipe, override(tiny_recipe.model_dump(mode="json"), SETTINGS), "recipe tiny")
+    return dual.model_copy(update={"tracking": tiny_recipe.tracking})
 
 
-def test_it_is_trained_killed_continued_and_judged_as_a_variant(recipe, own_workspace, tmp_path, monkeypatch):
+def test_it_is_trained_killed_continued_judged_registered_and_loaded(recipe, own_workspace, tmp_path, monkeypatch):
     quiet = Terminal(quiet=True)
     killed = Workspace(shutil.copytree(own_workspace.root, tmp_path / "killed"))
     pretrain(recipe, own_workspace, quiet, "dual", 0)
@@ -57,8 +64,23 @@ def test_it_is_trained_killed_continued_and_judged_as_a_variant(recipe, own_work
         assert summary["validation_pr_auc"] > 0
     kept = {variant: recipe.variants[variant] for variant in ("dual", "dual-scratch", "no-pretraining")}
     finetune(recipe, own_workspace, quiet, "no-pretraining", 0)
-    table = ablate(recipe.model_copy(update={"variants": kept, "main": "dual"}), own_workspace, quiet)
+    main = recipe.model_copy(update={"variants": kept, "main": "dual"})
+    table = ablate(main, own_workspace, quiet)
     assert table["rows"].keys() == kept.keys()
+    stack(main, own_workspace, quiet)
+    evaluate(main, own_workspace, quiet)
+    registered = register(main, own_workspace, quiet)
+    pair = [{"title": "shirt", "image": Image.new("RGB", (16, 16), colour)} for colour in ("red", "navy")]
+    scores = [model.score([pair]) for model in _loaded(main, own_workspace, registered)]
+    assert scores[0] == scores[1]
+
+
+def _loaded(main, workspace, registered):
+    """The model of the work folder, and the registered version."""
+    record_recipe(workspace, main.record)
+    yield load(workspace.root)
+    reference = f"models:/{registered['model']}/{registered['version']}"
+    yield load(reference, tracking_uri=main.tracking.uri)
 
 
 def _bytes(workspace: Workspace) -> bytes:
