@@ -23,6 +23,7 @@ def match(
     work: str | None = None,
     overrides: list[str] | None = None,
     precision: float | None = None,
+    recall: float | None = None,
 ) -> None:
     """Run `mlim match`, which holds the work folder meanwhile; the parameters are its options.
 
@@ -32,6 +33,7 @@ def match(
     options = ["--catalog", catalog, "--model", model, "--out", out, "--recipe", recipe, "--work", str(workspace.root)]
     options += [part for override in overrides or [] for part in ("--set", override)]
     options += [] if precision is None else ["--precision", str(precision)]
+    options += [] if recall is None else ["--recall", str(recall)]
     with Children() as children:
         run_command(
             "match",

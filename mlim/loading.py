@@ -41,6 +41,7 @@ class CatalogModel(MatchingModel):
         work: str | PathLike[str] | None = None,
         recipe: str = "demo",
         precision: float | None = None,
+        recall: float | None = None,
         workers: int | None = None,
         quiet: bool = True,
     ) -> dict[str, Any]:
@@ -52,6 +53,7 @@ class CatalogModel(MatchingModel):
             work: the work folder, which keeps items and what is computed of them; None: `build/RECIPE`.
             recipe: the settings of ingest, validation, candidates and groups.
             precision: what is promised with 95 % confidence; None: the model's threshold.
+            recall: promised instead of a precision.
             workers: processes that compute; None: one for each core, or one where the model is on a GPU.
             quiet: print nothing but warnings.
 
@@ -59,6 +61,7 @@ class CatalogModel(MatchingModel):
             InputError: catalog, model or folders are wrong, or there are too few labels for the promise.
             MlimError: the catalog's data cannot be used, or another command is writing into the work folder.
         """
+        from mlim.evaluation.promise import asked_promise
         from mlim.steps.match import match  # with its libraries, which only scoring pairs does not need
         from mlim.steps.score import prepared_for
 
@@ -73,7 +76,7 @@ class CatalogModel(MatchingModel):
                 settings,
                 workspace,
                 Terminal(quiet),
-                precision=precision,
+                promise=asked_promise(precision, recall),
                 workers=workers,
             )
 

@@ -99,6 +99,9 @@ def match(
         float | None,
         typer.Option(min=0, max=1, help="Promise this precision with 95 % confidence. Default: the model's threshold."),
     ] = None,
+    recall: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Promise this recall of the known matches instead.")
+    ] = None,
     workers: WorkersOption = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
@@ -111,6 +114,9 @@ def match(
     A catalog that the work folder does not have yet is ingested and validated first. A run that was stopped goes on
     where it was.
     """
+    from mlim.evaluation.promise import asked_promise
+
+    promise = asked_promise(precision, recall)
     loaded = open_model(model, recipe, set_, Terminal(quiet))
     from mlim.steps.match import match as run_step
     from mlim.steps.score import prepared_for
@@ -126,7 +132,7 @@ def match(
             session.recipe,
             session.workspace,
             session.terminal,
-            precision=precision,
+            promise=promise,
             workers=workers,
         )
         session.show(summary, f"open {out / 'matches.html'}")

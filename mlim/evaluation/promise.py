@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from mlim.errors import InputError
 from mlim.evaluation.pr_auc import Scores, check_scores
 from mlim.evaluation.resampling import Families, JudgedPairs
 
@@ -34,6 +35,15 @@ class Promise(NamedTuple):
     figure: Figure
     target: float
     confidence: float = 0.95
+
+
+def asked_promise(precision: float | None, recall: float | None) -> Promise | None:
+    """The promise that a person asks for with one of two numbers; `InputError` when both are given."""
+    if precision is not None and recall is not None:
+        raise InputError("--precision and --recall: one threshold keeps one promise; leave one of them out")
+    if precision is not None:
+        return Promise("precision", precision)
+    return None if recall is None else Promise("recall", recall)
 
 
 class Promised(NamedTuple):

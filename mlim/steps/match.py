@@ -52,17 +52,17 @@ def match(
     workspace: Workspace,
     terminal: Terminal,
     *,
-    precision: float | None = None,
+    promise: Promise | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Write pairs, groups and rejected rows (Parquet and CSV), matches.html and summary.json into the folder `out`.
 
     Returns the summary. The catalog is ingested and validated first where `workspace` has no items yet. A pair matches
-    from the model's threshold on, or from the one that promises `precision`. `name` is what the model is called.
+    from the model's threshold on, or from the one that keeps `promise`. `name` is what the model is called.
     `InputError` when catalog, model or target are wrong, or when there are too few labels for the promise.
     """
     check_claim(out, f"--out {out}")
-    promised = None if precision is None else _promised(model, recipe, workspace, precision)
+    promised = None if promise is None else _promised(model, recipe, workspace, promise)
     threshold = model.threshold if promised is None else promised.threshold
     prepare_items(recipe, catalog, workspace, terminal)
     across = model.settings.trained_across_families
@@ -110,23 +110,24 @@ def match(
     return summary
 
 
-def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, precision: float) -> Promised:
-    """The threshold that promises a precision, from the test pairs that the model was not fitted on."""
+def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, promise: Promise) -> Promised:
+    """The threshold that keeps a promise, from the test pairs that the model was not fitted on."""
+    option = f"--{promise.figure} {promise.target:g}"
     if not (workspace.evaluation / "metrics.json").is_file():
         raise InputError(
-            f"--precision {precision:g}: {workspace.root} has no test pairs of this model; name the work folder in "
+            f"{option}: {workspace.root} has no test pairs of this model; name the work folder in "
             "which it was evaluated with --work"
         )
     if read_json(workspace.evaluation / "metrics.json")["threshold"] != model.threshold:
         raise InputError(
-            f"--precision {precision:g}: the test pairs in {workspace.root} were scored by another model; name the "
+            f"{option}: the test pairs in {workspace.root} were scored by another model; name the "
             "work folder in which this one was evaluated with --work"
         )
     test = part(read_scored(recipe, workspace).of_registered, split=TEST)
     pairs = JudgedPairs(labels_of(test), families_of(test, workspace))
-    promised = promised_threshold(pairs, scores_of(test), Promise("precision", precision))
+    promised = promised_threshold(pairs, scores_of(test), promise)
     if promised.threshold is None:
-        raise InputError(f"--precision {precision:g}: {promised.sentence}")
+        raise InputError(f"{option}: {promised.sentence}")
     return promised
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mlim.errors import InputError
+from mlim.evaluation.promise import Promise
 from mlim.files import read_csv, read_json, write_json
 from mlim.recipe import load_recipe
 from mlim.steps import match as step
@@ -80,7 +81,7 @@ def test_items_that_are_all_alike_are_matched(model, tmp_path, quiet):
 
 def test_a_promise_needs_test_pairs(model, tmp_path, quiet):
     with pytest.raises(InputError, match=r"--precision 0\.9: .* has no test pairs of this model"):
-        run(model, small_catalog(tmp_path / "shop"), tmp_path, quiet, precision=0.9)
+        run(model, small_catalog(tmp_path / "shop"), tmp_path, quiet, promise=Promise("precision", 0.9))
 
 
 def test_a_folder_of_somebody_else_is_not_replaced(model, tmp_path, quiet):
@@ -97,13 +98,15 @@ def test_a_promise_raises_the_threshold_of_pairs_and_groups(model, tiny_recipe, 
     monkeypatch.setattr(step, "read_scored", lambda recipe, workspace: SimpleNamespace(of_registered=test))
     monkeypatch.setattr(step, "families_of", lambda pairs, workspace: None)
     write_json(own_workspace.evaluation / "metrics.json", {"threshold": model.threshold})
-    promised = step._promised(model, tiny_recipe, own_workspace, 0.9)
+    promised = step._promised(model, tiny_recipe, own_workspace, Promise("precision", 0.9))
     assert 0.1 < promised.threshold <= 0.9
+    recalled = step._promised(model, tiny_recipe, own_workspace, Promise("recall", 0.9))
+    assert recalled.threshold == 0.9  # every match scores that
     with pytest.raises(InputError, match=r"--precision 0\.9999: not enough labels"):
-        step._promised(model, tiny_recipe, own_workspace, 0.9999)
+        step._promised(model, tiny_recipe, own_workspace, Promise("precision", 0.9999))
     write_json(own_workspace.evaluation / "metrics.json", {"threshold": 0.25})
     with pytest.raises(InputError, match="were scored by another model"):
-        step._promised(model, tiny_recipe, own_workspace, 0.9)
+        step._promised(model, tiny_recipe, own_workspace, Promise("precision", 0.9))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlim.errors import DataError
-from mlim.evaluation.promise import Promise, design_effect, lower_bound, promised_threshold
+from mlim.errors import DataError, InputError
+from mlim.evaluation.promise import Promise, asked_promise, design_effect, lower_bound, promised_threshold
 from mlim.evaluation.resampling import JudgedPairs
 
 RESAMPLES = 100
@@ -117,3 +117,11 @@ def test_recall_of_all_there_is_needs_labels_too() -> None:
 def test_pairs_that_tell_nothing_are_refused(labels: list[int], scores: list[float]) -> None:
     with pytest.raises(DataError):
         promised_threshold(JudgedPairs(np.array(labels, dtype=np.int64)), np.array(scores), Promise("recall", 0.9))
+
+
+def test_one_number_asks_for_a_promise_and_two_are_rejected():
+    assert asked_promise(0.98, None) == Promise("precision", 0.98)
+    assert asked_promise(None, 0.9) == Promise("recall", 0.9)
+    assert asked_promise(None, None) is None
+    with pytest.raises(InputError, match="one threshold keeps one promise"):
+        asked_promise(0.98, 0.9)
