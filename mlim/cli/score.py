@@ -63,15 +63,15 @@ def score(
     from mlim.steps.score import prepare_items, prepared_for, score_pairs
 
     session = Session(recipe, set_, work, quiet, as_json)
-    session.recipe = prepared_for(session.recipe, loaded.settings)
+    prepared = prepared_for(session.recipe, loaded.settings)
     with session.step("score", tracked=False, recorded=False):
         if catalog is not None:
-            prepare_items(session.recipe, catalog, session.workspace, session.terminal)
+            prepare_items(prepared, catalog, session.workspace, session.terminal)
         summary = score_pairs(
             loaded,
             pairs,
             out,
-            session.recipe,
+            prepared,
             session.workspace,
             session.terminal,
             modality=cast("Modality | None", modality),
@@ -122,14 +122,14 @@ def match(
     from mlim.steps.score import prepared_for
 
     session = Session(recipe, set_, work, quiet, as_json)
-    session.recipe = prepared_for(session.recipe, loaded.settings)
+    prepared = prepared_for(session.recipe, loaded.settings)
     with session.step("match", tracked=False, recorded=False):
         summary = run_step(
             loaded,
             model,
             catalog,
             out,
-            session.recipe,
+            prepared,
             session.workspace,
             session.terminal,
             promise=promise,
