@@ -238,7 +238,7 @@ class _Job:
         )
 
     def _baselines(self) -> dict[str, Losses]:
-        """What simple baselines reach on the held-out items, with the same masks: by task, baseline and masking mode."""
+        """What simple baselines reach on held-out items with the same masks, by task, baseline and masking mode."""
         sample = TrainSample(
             self._texts, self._pictures, self.model.inputs.vocabulary_size, self._recipe.model.hidden_size
         )
