@@ -1,7 +1,7 @@
 """`make serve-prefect`: Prefect's server, the `mlim` work pool, the GPU limit, the deployments and one worker.
 
 Who may start a deployment runs commands as this user. So the server is on loopback alone, behind a login (`login.py`),
-under loopback's names (`door.py`), and allows no other site's pages. The port is taken before anything else happens:
+under loopback's names (`server_process.py`), and allows no other site's pages. The port is taken before anything else happens:
 whatever answers there is this server, and a second start deploys nothing into somebody else's.
 """
 
@@ -138,7 +138,7 @@ def _server(listening: socket.socket, client: Mapping[str, str], log: Path) -> I
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{ADDRESS}:{port},http://localhost:{port}",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
     }
-    command = [sys.executable, "-m", "flows.door", str(listening.fileno())]
+    command = [sys.executable, "-m", "flows.server_process", str(listening.fileno())]
     with log.open("ab") as target, _process(command, {**client, **own}, None, target, [listening.fileno()]) as server:
         yield server
 

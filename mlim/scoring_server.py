@@ -25,17 +25,17 @@ PARSING = (RecursionError, ArithmeticError, AttributeError, LookupError, TypeErr
 
 
 class RejectedRequestError(Exception):
-    """A request that is not let in: the status and a sentence."""
+    """A request that is rejected: the status and a sentence."""
 
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
         super().__init__(sentence)
         self.status = status
 
 
-class Door:
-    """An ASGI application before another one: lets in what is small enough, and few at a time.
+class RequestLimits:
+    """ASGI middleware: rejects requests that are too large, and passes on few at a time.
 
-    The body of a POST is read whole, outside, so that a slow client holds no place inside.
+    The body of a POST is read whole before it waits for its turn, so that a slow client keeps nobody out.
     """
 
     def __init__(self, app: App, limits: SimpleNamespace) -> None:
@@ -50,13 +50,13 @@ class Door:
             return
         self._requests += 1
         try:
-            await self._let_in(scope, receive, send)
+            await self._pass_on(scope, receive, send)
         except RejectedRequestError as rejected:
             await answer(send, rejected.status, str(rejected))
         finally:
             self._requests -= 1
 
-    async def _let_in(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, scope: Message, receive: Receive, send: Send) -> None:
         limits = self._limits
         if self._requests > limits.waiting:
             raise RejectedRequestError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are waiting; try again later")
@@ -135,7 +135,7 @@ def build(folder: str, limits: SimpleNamespace) -> App:
     app = scoring_server.init(pyfunc.load_model(folder))
     for kind in PARSING:
         app.add_exception_handler(kind, unreadable)
-    return TrustedHostMiddleware(Door(app, limits), allowed_hosts=limits.hosts)
+    return TrustedHostMiddleware(RequestLimits(app, limits), allowed_hosts=limits.hosts)
 
 
 def main() -> None:
