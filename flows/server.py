@@ -1,8 +1,8 @@
 """`make serve-prefect`: Prefect's server, the `mlim` work pool, the GPU limit, the deployments and one worker.
 
 Who may start a deployment runs commands as this user. So the server is on loopback alone, behind a login (`login.py`),
-under loopback's names (`server_process.py`), and allows no other site's pages. The port is taken before anything else happens:
-whatever answers there is this server, and a second start deploys nothing into somebody else's.
+under loopback's names (`server_process.py`), and allows no other site's pages. The port is taken before anything else
+happens: whatever answers there is this server, and a second start deploys nothing into somebody else's.
 """
 
 import os

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.mark.parametrize("recipe", ["demo", "small"])
 @pytest.mark.parametrize("name", experiment_names())
-def test_every_grid_fits_the_recipes_for_cpus(name, recipe):
+def test_every_experiment_fits_the_recipes_for_cpus(name, recipe):
     experiment, chosen = load_experiment(name), load_recipe(recipe)
     assert set(variants_of(chosen, experiment).variants) == {chosen.main, *experiment.variants}
     for name, settings in experiment.runs.items():
@@ -41,14 +41,14 @@ def test_every_grid_fits_the_recipes_for_cpus(name, recipe):
         assert changed != chosen
 
 
-def test_the_help_names_every_grid(capsys, monkeypatch):
+def test_the_help_names_every_experiment(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["mlim", "ablate", "--help"])
     with pytest.raises(SystemExit):
         main()
     assert set(experiment_names()) <= set(re.findall(r"\w+", capsys.readouterr().out))
 
 
-def test_an_unknown_grid_is_named():
+def test_an_unknown_experiment_is_named():
     with pytest.raises(InputError, match=r"tabel2: no such experiment.*table2"):
         load_experiment("tabel2")
 
@@ -72,7 +72,7 @@ def own_folder(compared, tmp_path):
     return Workspace(shutil.copytree(compared[0].root, tmp_path / "experiment", symlinks=True))
 
 
-def test_a_grid_trains_variants_and_runs(compared, two_seeds):
+def test_a_experiment_trains_variants_and_runs(compared, two_seeds):
     workspace, summary = compared
     assert summary["judged_on"] == "test"
     assert set(summary["rows"]) == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
@@ -90,7 +90,7 @@ def test_a_grid_trains_variants_and_runs(compared, two_seeds):
     assert trained["mlim.recipe"] == two_seeds.name  # and for the recipe, not for a run of an experiment
 
 
-def test_a_grid_goes_on_where_it_was(two_seeds, own_folder, compared, quiet):
+def test_a_experiment_goes_on_where_it_was(two_seeds, own_folder, compared, quiet):
     there = own_folder.experiment_run("mdo-lower").finetuned("recon-mlm-mam", 1) / "summary.json"
     before = there.stat().st_mtime_ns
     gone = own_folder.finetuned("no-mdo", 0)
@@ -129,7 +129,7 @@ MOMENTS = {
         "when its trainings have saved",
     ],
 )
-def test_a_grid_that_is_stopped_leaves_no_process_that_trains_on(moment, tiny_recipe, own_workspace):
+def test_a_experiment_that_is_stopped_leaves_no_process_that_trains_on(moment, tiny_recipe, own_workspace):
     checkpoint = tiny_recipe.pretrain.checkpoint.model_copy(update={"keep": 100_000})
     pretrain = tiny_recipe.pretrain.model_copy(update={"steps": 100_000, "checkpoint": checkpoint})
     endless = tiny_recipe.model_copy(update={"pretrain": pretrain})
@@ -173,7 +173,7 @@ def test_what_is_chosen_is_judged_on_the_validation_pairs(two_seeds, compared):
     assert found["recon-mlm-mam"]["by_seed"]["1"] == pytest.approx(expected)
 
 
-def test_the_report_judges_claims_by_grids_on_test_pairs_alone(two_seeds, own_folder):
+def test_the_report_judges_claims_by_experiments_on_test_pairs_alone(two_seeds, own_folder):
     shutil.copytree(
         own_folder.experiment_run("mdo-lower").root, own_folder.experiment_run("lr-1e-4").root, symlinks=True
     )
@@ -181,7 +181,7 @@ def test_the_report_judges_claims_by_grids_on_test_pairs_alone(two_seeds, own_fo
     assert variants == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
 
 
-def test_the_curve_over_the_number_of_pairs_comes_with_its_grid(two_seeds, own_folder, quiet, monkeypatch):
+def test_the_curve_over_the_number_of_pairs_comes_with_its_experiment(two_seeds, own_folder, quiet, monkeypatch):
     """Two lines of as many points; a run may train another variant; the report reads the same curve from the scores."""
     runs = {"labels-500": ["finetune.max_pairs=12"]}
     runs["labels-500-no-pretraining"] = ["finetune.max_pairs=12", "main=no-pretraining"]

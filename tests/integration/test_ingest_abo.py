@@ -38,7 +38,7 @@ def assert_adds_up(summary: dict, rows: int) -> None:
     assert summary["rows_in"] == rows == summary["ingested"] + sum(summary["quarantined"].values())
 
 
-def test_the_sample_is_ingested_and_its_missing_photos_are_told(tmp_path):
+def test_the_sample_is_ingested_and_its_missing_photos_are_reported(tmp_path):
     place = os.environ.get("MLIM_ABO_SAMPLE")
     if not place:
         pytest.skip("MLIM_ABO_SAMPLE does not say where the ABO sample lies")

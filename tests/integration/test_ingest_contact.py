@@ -62,7 +62,7 @@ def test_a_source_is_shown_before_it_is_ingested(tmp_path):
     assert "hidden from the model" in outline.words
 
 
-def test_a_source_without_families_or_with_a_missing_column_is_told(tmp_path):
+def test_a_source_without_families_or_with_a_missing_column_is_reported(tmp_path):
     catalog = small_catalog(tmp_path)
     for row in catalog.rows:
         row["product"] = ""

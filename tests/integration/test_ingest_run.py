@@ -177,7 +177,7 @@ def test_every_row_bad_stops_even_the_most_tolerant_run(catalog):
     assert not catalog.work().items.exists()
 
 
-def test_missing_columns_are_all_told_with_the_nearest_name(catalog):
+def test_missing_columns_are_all_reported_with_the_nearest_name(catalog):
     columns = {"id": "skuu", "image": "picture", "family": "product", "text": ["titel"]}
     with pytest.raises(InputError) as caught:
         catalog.ingest(columns=columns)

@@ -185,7 +185,7 @@ def stumble(examples: Sequence[int]) -> list[int]:
     return [1 // example for example in examples]
 
 
-def test_what_a_worker_finds_wrong_is_told_as_it_was_said(shared_files):
+def test_what_a_worker_finds_wrong_is_reported_as_it_was_said(shared_files):
     with pytest.raises(DataError, match=r"^row 5 is not right; mend it$"):
         take(BatchLoader(range(9), 2, 0, refuse, workers=2), 9)
     with pytest.raises(RuntimeError, match=r"(?s)Traceback.*ZeroDivisionError"):

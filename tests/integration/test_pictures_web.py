@@ -679,7 +679,7 @@ def test_headers_can_be_kept_to_named_hosts(shop, secretive):
 
 
 @pytest.mark.parametrize("value", ["", "two\r\nX-More: lines", "bell\a"])
-def test_a_header_that_cannot_be_filled_in_is_told_without_its_value(value, shop, secretive, monkeypatch):
+def test_a_header_that_cannot_be_filled_in_is_reported_without_its_value(value, shop, secretive, monkeypatch):
     monkeypatch.setenv("SHOP_KEY", value)
     bare = replace(secretive, download=QUICK.model_copy(update={"headers": {"X-Api-Key": "${SHOP_KEY}"}}))
     with pytest.raises(InputError, match="X-Api-Key") as caught:

@@ -300,7 +300,7 @@ def test_a_person_is_shown_both_licences_and_asked(site, photos, tmp_path, quiet
 # ---- the disk
 
 
-def test_a_small_disk_is_told_before_the_first_byte(site, photos, tmp_path, quiet):
+def test_a_small_disk_is_reported_before_the_first_byte(site, photos, tmp_path, quiet):
     with pytest.raises(
         InputError, match=r"0\.00301 GB to download, 0\.00303 GB unpacked\), but only 0\.005 GB are free"
     ):
@@ -504,7 +504,7 @@ def test_an_archive_is_not_merged_into_what_a_link_leads_to(tmp_path):
     assert (elsewhere / "a.txt").read_text() == "mine"
 
 
-def test_a_file_in_the_folders_place_is_told(site, tmp_path, quiet):
+def test_a_file_in_the_folders_place_is_reported(site, tmp_path, quiet):
     (Path(tmp_path) / "out").write_text("")
     with pytest.raises(InputError, match="is a file"):
         fetch(site, tmp_path / "out", quiet)

@@ -236,7 +236,7 @@ def test_the_languages_of_the_texts_are_checked_when_they_are_named(recipe, cata
         validate(with_limits(recipe, languages=("klingon",)), catalog, own_workspace, quiet)
 
 
-def test_what_max_tokens_leaves_out_is_measured_and_told(recipe, catalog, own_workspace, capfd):
+def test_what_max_tokens_leaves_out_is_measured_and_reported(recipe, catalog, own_workspace, capfd):
     """Point 4: the shares of texts and tokens beyond text.max_tokens, and the value that keeps 95 % of the tokens."""
     short = recipe.model_copy(update={"text": recipe.text.model_copy(update={"max_tokens": 5})})
     summary = validate(short, catalog, own_workspace, Terminal())
@@ -255,7 +255,7 @@ def test_what_max_tokens_leaves_out_is_measured_and_told(recipe, catalog, own_wo
     assert f"text.max_tokens={tokens['max_tokens_for_95_percent']} keeps 95 %" in said
 
 
-def test_a_start_that_is_not_there_is_told_and_stops_nothing(recipe, catalog, own_workspace, quiet, tmp_path):
+def test_a_start_that_is_not_there_is_reported_and_stops_nothing(recipe, catalog, own_workspace, quiet, tmp_path):
     """Point 4: tokens are counted with the tokenizer that training would use; without it validation goes on."""
     (tmp_path / "empty").mkdir()
     started = recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": str(tmp_path / "empty")})})
@@ -474,7 +474,7 @@ def test_a_bad_labelled_file_is_named(recipe, catalog, own_workspace, quiet, tmp
         make_pairs(recipe, catalog, own_workspace, quiet)
 
 
-def test_a_leak_is_told_on_the_terminal_and_the_run_goes_on(recipe, catalog, own_workspace, capfd):
+def test_a_leak_is_reported_on_the_terminal_and_the_run_goes_on(recipe, catalog, own_workspace, capfd):
     index = own_workspace.valid / "index.parquet"
     items = pq.read_table(index).to_pandas()
     items["attributes"] = [json.dumps({"tell": json.loads(facts)["pattern"]}) for facts in items["facts"]]

@@ -54,7 +54,7 @@ def test_an_unset_variable_is_named_with_the_other_problems(tmp_path, monkeypatc
     assert "unknown key `tabel` (did you mean `table`?)" in problems[1]
 
 
-def test_every_mistake_is_told_at_once(tmp_path):
+def test_every_mistake_is_reported_at_once(tmp_path):
     columns = {"idd": "sku", "image": "picture", "text": []}
     problems = problems_of(tmp_path, described(columns=columns, pairs={"max_family_size": 1}))
     message = "\n".join(problems)
@@ -106,7 +106,7 @@ def test_each_source_says_what_it_needs(tmp_path, source):
         ({"Referer": "x", "referer": "y"}, "`Referer` stands there twice"),
     ],
 )
-def test_headers_that_cannot_be_sent_are_told_without_their_values(tmp_path, headers, message):
+def test_headers_that_cannot_be_sent_are_reported_without_their_values(tmp_path, headers, message):
     """Point 10: what looks like a secret is taken from the environment only."""
     problems = "\n".join(problems_of(tmp_path, described(download={"headers": headers})))
     assert message in problems

@@ -31,7 +31,7 @@ def test_good_values_become_a_frozen_tree():
         room.lamp.watts = 6
 
 
-def test_all_problems_are_told_at_once_each_with_its_file():
+def test_all_problems_are_reported_at_once_each_with_its_file():
     problems = problems_of({"lamp": {"wats": 5, "colour": 3}, "door": 1})
     assert len(problems) == 4
     assert all(problem.startswith("room.yaml: ") for problem in problems)

@@ -176,7 +176,7 @@ def test_rows_that_vanished_are_the_worst_problem(own_workspace):
     assert "43 came in, 40 were ingested, 0 quarantined" in worst.sentence
 
 
-def test_a_refused_ingest_is_told_first_and_its_rows_are_shown(own_workspace, tmp_path):
+def test_a_refused_ingest_is_reported_first_and_its_rows_are_shown(own_workspace, tmp_path):
     set_aside(own_workspace, [aside("not-an-image", 7, jpeg())], folder="items.refused")
     page, _ = page_of(own_workspace, tmp_path / "sheet.html")
     words = Outline(page).words
@@ -204,7 +204,7 @@ def test_refused_validation_shows_what_failed_and_the_ingested_items(own_workspa
     assert "40 of 40 ingested items" in words
 
 
-def test_what_a_person_overruled_is_told_with_who_and_why(own_workspace, tmp_path):
+def test_what_a_person_overruled_is_reported_with_who_and_why(own_workspace, tmp_path):
     summary = read_json(own_workspace.valid / "summary.json")
     acceptance = {"by": "Ada", "why": f"sale {HOSTILE}", "accepted": ["brightness moved"]}
     measure = {"measure": "brightness", "excess": 0.31, "jensen_shannon": 0.32, "stability_index": 0.4, "chance": 0.01}
@@ -216,7 +216,7 @@ def test_what_a_person_overruled_is_told_with_who_and_why(own_workspace, tmp_pat
     assert re.search(r"brightness\s+0.310\s+0.320\s+0.400", words)
 
 
-def test_validation_of_older_items_is_left_out_and_told(own_workspace, tmp_path):
+def test_validation_of_older_items_is_left_out_and_reported(own_workspace, tmp_path):
     summary = read_json(own_workspace.valid / "summary.json")
     write_json(own_workspace.valid / "summary.json", {**summary, "data_version": "of yesterday"})
     look = gather(None, own_workspace, SETTINGS)
@@ -265,7 +265,7 @@ def test_the_leak_audit_is_shown_best_rule_first_with_fields_it_does_not_know(ow
     assert "The pairs leak: the rule \u201cboosted trees\u201d alone reaches PR-AUC 0.988." in words
 
 
-def test_families_of_one_item_are_told_in_the_singular(own_workspace):
+def test_families_of_one_item_are_reported_in_the_singular(own_workspace):
     assert family_chart(gather(None, own_workspace, SETTINGS)).note == "largest: 4 items"
     change_items(own_workspace, lambda item: {**item, "family": item["id"]})
     assert family_chart(gather(None, own_workspace, SETTINGS)).note == "largest: 1 item"
@@ -346,7 +346,7 @@ def test_texts_that_are_cut_stand_among_the_numbers_and_the_problems(own_workspa
     assert "texts: text.max_tokens 5 cuts 75.0% of the texts and leaves out 40.0% of their tokens" in lines
 
 
-def test_a_work_folder_of_another_catalog_is_told(tmp_path, tiny_workspace):
+def test_a_work_folder_of_another_catalog_is_reported(tmp_path, tiny_workspace):
     worst = find_problems(gather(small_catalog(tmp_path / "mine").write(), tiny_workspace, SETTINGS))[0]
     assert "came from another catalog, tiny" in worst.sentence
 
@@ -406,7 +406,7 @@ def test_a_histogram_counts_every_value_once(values, decimals):
     assert len(chart.bars) <= 26
 
 
-def test_equal_values_are_told_in_words():
+def test_equal_values_are_reported_in_words():
     chart = histogram("t", np.array([171, 171]), " pixels")
     assert chart.note == "the same for all: 171 pixels"
     assert len(chart.bars) == 1

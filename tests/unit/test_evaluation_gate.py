@@ -46,7 +46,7 @@ def test_the_interval_has_to_lie_above_chance(low, chance):
     assert ("chance" in found) == (low <= chance)
 
 
-def test_without_an_interval_nothing_is_shown_and_the_reason_is_told():
+def test_without_an_interval_nothing_is_shown_and_the_reason_is_reported():
     metrics = metrics_of(pr_auc=interval(0.99, None, None), no_interval="the test pairs are of 2 families")
     [objection] = objections(metrics, KINDS, LIMITS)
     assert objection.code == "chance"

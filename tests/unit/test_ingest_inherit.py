@@ -83,7 +83,7 @@ def test_a_row_without_text_says_that_its_family_has_some():
         ({"inherit": ["sku", "handle"]}, "columns.inherit names `sku`, which each row must say itself"),
     ],
 )
-def test_what_cannot_be_inherited_is_told(columns, message):
+def test_what_cannot_be_inherited_is_reported(columns, message):
     """Point 8: a mistake in the list is one sentence."""
     with pytest.raises(InputError) as caught:
         described(columns=columns)

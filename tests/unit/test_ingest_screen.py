@@ -106,7 +106,7 @@ def test_every_row_comes_out_once_and_accepted_ids_are_unique(rows):
     assert len(accepted) == len(set(accepted))
 
 
-def test_a_row_that_brings_a_further_picture_only_is_told_as_such():
+def test_a_row_that_brings_a_further_picture_only_is_reported_as_such():
     """Point 8: a row without an id and a text of its own loses nothing; one with a text of its own needs an id."""
     further, other = {**GOOD, "sku": "", "picture": "8.png"}, {**GOOD, "sku": "", "title": "another thing"}
     _, *refused, stranger = screened(

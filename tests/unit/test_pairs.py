@@ -328,7 +328,7 @@ def test_labelled_pairs_are_ordered_unique_and_free_of_quarantined_items():
     assert skipped == {"repeated pair": 1, "quarantined item": 1}
 
 
-def test_all_problems_of_labelled_pairs_are_told_at_once():
+def test_all_problems_of_labelled_pairs_are_reported_at_once():
     table = labelled(("a", "zz", "1"), ("a", "b", "yes"), ("a", "a", "1"), ("a", "c", "1"), ("c", "a", "0"))
     with pytest.raises(InputError) as caught:
         user_pairs(table, "mine.csv", {"a", "b", "c"}, set())

@@ -150,7 +150,7 @@ def test_mismatches_that_are_not_wanted_are_counted():
     assert fewer.skipped == {"pair beyond mismatches_per_match": gone, "pair beyond the size of its split": 0}
 
 
-def test_too_few_mismatches_are_all_taken_and_told():
+def test_too_few_mismatches_are_all_taken_and_reported():
     items = make_catalog(3, families=9)
     made = made_of(items, mismatches_per_match=100, negatives={"random": 0.5})
     for split in SPLITS:

@@ -128,7 +128,7 @@ def test_a_name_that_is_only_alike_is_refused_with_the_one_that_is_there(kind, n
     assert found.detail.endswith(f"but {ALIKE[name]!r} is in photos.{kind}")
 
 
-def test_of_several_names_that_are_alike_none_is_told(kind, tmp_path):
+def test_of_several_names_that_are_alike_none_is_reported(kind, tmp_path):
     path = write(kind, tmp_path, [("a.jpg", b"one"), ("A.JPG", b"two")])
     assert "but" not in refusal(store(path), "a.Jpg").detail
 
@@ -434,7 +434,7 @@ def test_mutated_archives_give_the_bytes_a_refusal_or_one_error(kind, data, tmp_
     assert found == b"one" * 50 if kind == "zip" else len(found) <= LIMIT
 
 
-def test_what_counts_as_an_archive_is_told_by_the_suffix(tmp_path):
+def test_what_counts_as_an_archive_is_reported_by_the_suffix(tmp_path):
     (tmp_path / "folder.tar").mkdir()
     assert all(names_archives(tmp_path / name) for name in ("a.tar", "A.ZIP", "photos-*.tar", "b.tar.gz", "b.tgz"))
     assert not any(names_archives(tmp_path / name) for name in ("images", "folder.tar"))

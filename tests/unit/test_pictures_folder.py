@@ -94,7 +94,7 @@ def test_a_name_that_is_only_alike_is_refused_with_the_one_that_is_there(folder,
     assert store.fingerprint(reference) == ""
 
 
-def test_of_several_names_that_are_alike_none_is_told(folder, store):
+def test_of_several_names_that_are_alike_none_is_reported(folder, store):
     (folder / "A.JPG").write_bytes(b"three")
     with pytest.raises(RejectedError) as caught:
         store.read("a.Jpg")

@@ -53,7 +53,7 @@ def test_a_mistyped_key_is_answered_with_the_nearest():
     assert "unknown key `pretrain.optim.learning_rat` (did you mean `learning_rate`?)" in problem
 
 
-def test_many_mistakes_are_told_at_once():
+def test_many_mistakes_are_reported_at_once():
     problems = problems_of("image.size=-1", "ingest.formats=[]", "finetune.head_dropout=2", "device=tpu", "extra=1")
     message = "\n".join(problems)
     assert len(problems) == 5

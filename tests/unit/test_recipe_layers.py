@@ -208,7 +208,7 @@ def test_a_circle_of_recipes_is_refused(write):
     assert "remove one `extends`" in problem
 
 
-def test_a_mistake_in_what_is_extended_is_told_of_that_file(write):
+def test_a_mistake_in_what_is_extended_is_reported_of_that_file(write):
     base = write("extends: small\npretrain: {stepz: 1}\n", "base.yaml")
     [problem] = problems_of(write("extends: base.yaml\npretrain: {steps: 0}\n"), "pretrain.steps=5")
     assert problem.startswith(f"recipe {base}: unknown key `pretrain.stepz`")

@@ -140,7 +140,7 @@ def test_the_model_card_is_what_hugging_face_reads(tiny_recipe, described):
         assert words in text
 
 
-def test_small_groups_and_a_model_that_wins_are_told_so(tiny_recipe, described):
+def test_small_groups_and_a_model_that_wins_are_reported_so(tiny_recipe, described):
     few = group_figures(described.head(19), "category", 0.5)
     text = model_card(tiny_recipe, {**METRICS, "boosted_trees_win": False}, LINEAGE, "x", REFUSED, few, few)
     assert "### By category" not in text

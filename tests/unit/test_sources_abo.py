@@ -139,7 +139,7 @@ def test_rows_hold_just_the_columns_that_were_asked_for(tree):
     assert list(row.cells) == ["image", "brand"]
 
 
-def test_pictures_that_exist_open_and_the_others_are_told(tree, raw):
+def test_pictures_that_exist_open_and_the_others_are_reported(tree, raw):
     source = table(tree.folder, max_picture_uses=10_000)
     store = pickle.loads(pickle.dumps(source.pictures()))
     outcomes = Counter()
@@ -329,7 +329,7 @@ def test_families_are_equal_only_where_their_values_are(first, second):
         assert (family_of(first) == family_of(second)) == (plain[0] == plain[1])
 
 
-def test_an_unknown_family_column_is_told_with_the_nearest_name(tmp_path):
+def test_an_unknown_family_column_is_reported_with_the_nearest_name(tmp_path):
     with pytest.raises(InputError, match=r"`modelname` .did you mean `model_name`"):
         table(write(tmp_path, [listing(1)]), family_by=("brand", "modelname"))
 
@@ -384,21 +384,21 @@ def test_a_broken_gzip_names_its_file(tmp_path, damage):
         rows(table(folder))
 
 
-def test_all_that_the_folder_lacks_is_told_at_once(tmp_path):
+def test_all_that_the_folder_lacks_is_reported_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
         table(tmp_path).columns()
     message = str(caught.value)
     assert all(part in message for part in ("listings_*.json.gz", "images.csv.gz", "small", "mlim catalog fetch abo"))
 
 
-def test_a_table_of_pictures_without_its_columns_is_told(tmp_path):
+def test_a_table_of_pictures_without_its_columns_is_reported(tmp_path):
     folder = write(tmp_path, [listing(1, "a")])
     (folder / "images" / "metadata" / "images.csv.gz").write_bytes(gzip.compress(b"id,file\na,b\n"))
     with pytest.raises(InputError, match=r"images\.csv\.gz: the header must name image_id and path"):
         rows(table(folder))
 
 
-def test_files_without_listings_are_told(tmp_path):
+def test_files_without_listings_are_reported(tmp_path):
     with pytest.raises(InputError, match="holds no listing"):
         rows(table(write(tmp_path, [b"", b"broken"])))
 

@@ -157,7 +157,7 @@ def test_a_file_that_ends_inside_a_cell_stops_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("header", ['"id,title,colour,photo', 'id,"title,colour,photo'])
-def test_a_stray_quote_in_the_header_is_told(tmp_path, header):
+def test_a_stray_quote_in_the_header_is_reported(tmp_path, header):
     """Point 1: the header cannot swallow rows."""
     lines = [header, *spoilt(shop(5)[1:], {4: 'lamp"'})]
     with pytest.raises(InputError, match=r"a quote in the header opens lines 1 to 6; mend it"):

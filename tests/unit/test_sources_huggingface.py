@@ -264,7 +264,7 @@ def test_a_saved_folder_that_names_files_elsewhere_is_refused(saved, tmp_path):
         rows(opened(saved), "sku")
 
 
-def test_an_empty_folder_is_told(tmp_path):
+def test_an_empty_folder_is_reported(tmp_path):
     (tmp_path / "goods").mkdir()
     with pytest.raises(InputError, match="goods: cannot be opened as a data set"):
         opened(tmp_path / "goods").columns()
@@ -276,7 +276,7 @@ def test_a_file_is_no_data_set(tmp_path):
         opened(tmp_path / "goods.csv").columns()
 
 
-def test_no_rows_are_told(tmp_path):
+def test_no_rows_are_reported(tmp_path):
     place = tmp_path / "goods"
     place.mkdir()
     pq.write_table(pa.table({"sku": pa.array([], pa.string())}), place / "train.parquet")

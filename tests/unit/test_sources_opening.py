@@ -112,7 +112,7 @@ def test_what_is_larger_than_the_limit_is_not_read(opened, tmp_path):
         ({"table": "t.xlsx"}, "must end in"),
     ],
 )
-def test_what_is_not_there_is_told_before_any_work(opened, changes, message):
+def test_what_is_not_there_is_reported_before_any_work(opened, changes, message):
     with pytest.raises(InputError, match=message):
         opened(**changes)
 

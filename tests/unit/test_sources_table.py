@@ -318,7 +318,7 @@ def test_a_json_list_is_told_from_json_lines(tmp_path, content):
 
 
 @pytest.mark.parametrize("around", [{}, {"total": 1, "page": 1}])
-def test_an_object_around_all_rows_is_told(tmp_path, around):
+def test_an_object_around_all_rows_is_reported(tmp_path, around):
     """Point 5: what an API answers is no row of one column."""
     row = {"id": "1", "title": "a", "photo": "1.jpg", "family": "p"}
     (tmp_path / "t.jsonl").write_text(json.dumps({"products": [row], **around}))

@@ -49,7 +49,7 @@ def test_a_training_without_tracking_says_where_it_came_from(recipe, workspace):
     assert not workspace.pipeline.exists()
 
 
-def test_a_copy_of_the_code_is_told_its_commit(recipe, workspace, monkeypatch):
+def test_a_copy_of_the_code_is_reported_its_commit(recipe, workspace, monkeypatch):
     assert train(recipe, workspace, NOT_FROM_GIT)["lineage"]["commit"] == UNKNOWN
     for commit, dirty in (("beef", False), ("beef-dirty", True)):
         monkeypatch.setenv("MLIM_COMMIT", commit)

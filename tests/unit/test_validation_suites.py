@@ -57,7 +57,7 @@ def test_every_limit_of_a_suite_is_a_setting_of_the_recipe():
     assert {"leak_limit", "near_duplicate_bits"} <= named <= {name for name, _ in recipe.pairs}
 
 
-def test_only_a_leak_is_told_and_stops_nothing():
+def test_only_a_leak_is_reported_and_stops_nothing():
     entries = [entry for suite in SUITES for entry in committed(suite)]
     codes = [entry["meta"]["code"] for entry in entries if entry["severity"] != "critical"]
     assert codes == ["train-leak", "validation-leak", "test-leak"]
@@ -213,7 +213,7 @@ def test_bad_pairs_are_refused_with_a_reason(tmp_path, column, value, complaint)
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_rule_that_leaks_in_one_split_is_told_with_its_name_and_the_limit(tmp_path, split):
+def test_a_rule_that_leaks_in_one_split_is_reported_with_its_name_and_the_limit(tmp_path, split):
     frame = pair_frame()
     assert all(finding.success for finding in check_pair_frame(tmp_path, frame))
     frame.loc[frame["split"] == split, "rule_solves"] = 0.9  # the limit itself is too much
