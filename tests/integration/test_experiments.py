@@ -72,7 +72,7 @@ def own_folder(compared, tmp_path):
     return Workspace(shutil.copytree(compared[0].root, tmp_path / "experiment", symlinks=True))
 
 
-def test_a_experiment_trains_variants_and_runs(compared, two_seeds):
+def test_an_experiment_trains_variants_and_runs(compared, two_seeds):
     workspace, summary = compared
     assert summary["judged_on"] == "test"
     assert set(summary["rows"]) == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
@@ -90,7 +90,7 @@ def test_a_experiment_trains_variants_and_runs(compared, two_seeds):
     assert trained["mlim.recipe"] == two_seeds.name  # and for the recipe, not for a run of an experiment
 
 
-def test_a_experiment_goes_on_where_it_was(two_seeds, own_folder, compared, quiet):
+def test_an_experiment_goes_on_where_it_was(two_seeds, own_folder, compared, quiet):
     there = own_folder.experiment_run("mdo-lower").finetuned("recon-mlm-mam", 1) / "summary.json"
     before = there.stat().st_mtime_ns
     gone = own_folder.finetuned("no-mdo", 0)
@@ -129,7 +129,7 @@ MOMENTS = {
         "when its trainings have saved",
     ],
 )
-def test_a_experiment_that_is_stopped_leaves_no_process_that_trains_on(moment, tiny_recipe, own_workspace):
+def test_an_experiment_that_is_stopped_leaves_no_process_that_trains_on(moment, tiny_recipe, own_workspace):
     checkpoint = tiny_recipe.pretrain.checkpoint.model_copy(update={"keep": 100_000})
     pretrain = tiny_recipe.pretrain.model_copy(update={"steps": 100_000, "checkpoint": checkpoint})
     endless = tiny_recipe.model_copy(update={"pretrain": pretrain})

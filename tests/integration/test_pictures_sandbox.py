@@ -105,7 +105,7 @@ def test_a_refused_row_gets_a_thumbnail_where_there_is_a_picture(sandbox):
         assert small.width == 2 * small.height
 
 
-def test_who_waits_for_a_picture_is_reported_when_all_is_over():
+def test_waiting_for_a_picture_ends_when_all_is_over():
     """A source that breaks off ends ingest while pictures are decoded: nobody may wait for those then."""
     patient = DecodeLimits(seconds=60, memory_mb=200)
     with ThreadPoolExecutor(1) as threads:

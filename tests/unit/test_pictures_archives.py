@@ -434,7 +434,7 @@ def test_mutated_archives_give_the_bytes_a_refusal_or_one_error(kind, data, tmp_
     assert found == b"one" * 50 if kind == "zip" else len(found) <= LIMIT
 
 
-def test_what_counts_as_an_archive_is_reported_by_the_suffix(tmp_path):
+def test_what_counts_as_an_archive_is_decided_by_the_suffix(tmp_path):
     (tmp_path / "folder.tar").mkdir()
     assert all(names_archives(tmp_path / name) for name in ("a.tar", "A.ZIP", "photos-*.tar", "b.tar.gz", "b.tgz"))
     assert not any(names_archives(tmp_path / name) for name in ("images", "folder.tar"))
