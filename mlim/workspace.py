@@ -60,6 +60,11 @@ class Workspace:
         """`group`: groups.parquet and .csv (item, group, role, size), conflicts.csv, summary.json."""
         return self.root / "groups"
 
+    @property
+    def completions(self) -> Path:
+        """`complete`: of each attribute a folder with cells and contradictions (.parquet, .csv), summary.json."""
+        return self.root / "completions"
+
     def pretrained(self, name: str, seed: int | str) -> Path:
         """`pretrain`: model/, history.csv, summary.json of one pre-training."""
         return self.root / "pretrain" / run_name(name, seed)

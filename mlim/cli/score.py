@@ -1,4 +1,4 @@
-"""Applying a model to a catalog: `mlim score`, `match`, `explain`."""
+"""Applying a model to a catalog: `mlim score`, `match`, `explain`, `complete`."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from mlim.cli.options import (
     JsonOption,
     QuietOption,
     RecipeOption,
+    SeedOption,
     SetOption,
     WorkOption,
 )
@@ -169,3 +170,47 @@ def explain(
     if out is not None:
         write_page(found, out)
         session.terminal.say(f"wrote {out}")
+
+
+@app.command(epilog="Example: `mlim complete --attribute colour --work build/demo`")
+def complete(
+    attribute: Annotated[str, typer.Option(metavar="COLUMN", help="A text column of the catalog.")],
+    top: Annotated[int, typer.Option(min=1, help="Values proposed for each item, the likeliest first.")] = 3,
+    sigmas: Annotated[
+        float, typer.Option(min=0, help="A written value contradicts so many standard deviations below the usual.")
+    ] = 3.0,
+    below: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="P", help="It contradicts with a lower probability instead.")
+    ] = None,
+    pretraining: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Default: the main variant's pre-training.")
+    ] = None,
+    seed: SeedOption = None,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    work: WorkOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What is missing from an attribute, by text and picture; and which written values contradict them.
+
+    A pre-trained model proposes values with calibrated probabilities, and is judged on held-back cells.
+    """
+    session = Session(recipe, set_, work, quiet, as_json)
+    with session.step("complete", tracked=False, recorded=False):
+        with session.loading():
+            from mlim.steps.complete import complete as run_step
+            from mlim.steps.complete import folder_name
+
+        summary = run_step(
+            session.recipe,
+            session.workspace,
+            session.terminal,
+            attribute,
+            pretraining=pretraining,
+            seed=seed,
+            top=top,
+            sigmas=sigmas,
+            below=below,
+        )
+        session.show(summary, f"wrote {session.workspace.completions / folder_name(attribute)}")
