@@ -4,8 +4,9 @@
 
 The tenth of the regions of both pictures that a method names first is hidden with the picture's mean colour, and the
 score moves; so it does for random tenths (Samek et al. 2017, with one step). A method that finds what decides moves the
-score further. Occlusion hides every region in turn and asks the scorer; attention rollout (Abnar and Zuidema 2020) asks
-the matcher's attention alone, whatever decides. Intervals are of pairs (bootstrap, 95 %).
+score further. Occlusion asks the scorer about hidden regions: about each alone, or about those that are hidden besides
+the ones found before (what `mlim explain` shows). Attention rollout (Abnar and Zuidema 2020) asks the matcher's
+attention alone, whatever decides. Intervals are of pairs (bootstrap, 95 %).
 """
 
 import argparse
@@ -22,7 +23,14 @@ import mlim
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.images import as_floats
 from mlim.evaluation.interaction import attention_weights
-from mlim.matching.explain import Question, Shown, hide, region_effects, top_regions
+from mlim.matching.explain import (
+    Cell,
+    Question,
+    region_effects,
+    strongest_cells,
+    strongest_regions,
+    without,
+)
 from mlim.matching.item_parts import parts_of
 from mlim.matching.items import ItemsInMemory
 from mlim.matching.model_scorer import ModelScorer
@@ -35,7 +43,6 @@ PACKAGES = ("mlim", "torch")
 SHARE = 0.1  # of the regions
 RANDOM_SETS = 10
 RESAMPLES = 2000
-Cells = list[tuple[int, int, int]]  # item, row, column
 
 
 @contextmanager
@@ -83,26 +90,13 @@ def attended(matcher: Matcher, collator: PairCollator) -> np.ndarray:
     return np.stack([part.reshape(grid, grid).double().numpy() for part in found])
 
 
-def strongest(shares: np.ndarray, number: int) -> Cells:
-    """The regions with the largest shares."""
-    places = np.argsort(-shares, axis=None, kind="stable")[:number]
-    return [tuple(map(int, np.unravel_index(place, shares.shape))) for place in places]
-
-
-def without(question: Question, cells: Cells) -> tuple[Shown, Shown]:
-    """The pair with these regions hidden."""
-    items = (question.first, question.second)
-    return tuple(
-        Shown(item.text, hide(item.picture, [cell[1:] for cell in cells if cell[0] == number], question.grid))
-        for number, item in enumerate(items)
-    )
-
-
-def moves(scorer: ModelScorer, question: Question, chosen: dict[str, Cells], generator: np.random.Generator) -> dict:
+def moves(
+    scorer: ModelScorer, question: Question, chosen: dict[str, list[Cell]], generator: np.random.Generator
+) -> dict:
     """How far the score moves when the chosen regions are hidden, and the mean of random ones."""
-    number, every = len(next(iter(chosen.values()))), list(np.ndindex(2, question.grid, question.grid))
+    number, every = max(map(len, chosen.values())), list(np.ndindex(2, question.grid, question.grid))
     drawn = [[every[at] for at in generator.choice(len(every), number, replace=False)] for _ in range(RANDOM_SETS)]
-    pairs = [without(question, cells) for cells in ([], *chosen.values(), *drawn)]
+    pairs = [without(question.shown, cells, question.grid) for cells in ([], *chosen.values(), *drawn)]
     score, *hidden = scorer(pairs)
     moved = np.abs(np.array(hidden) - score)
     return dict(zip(chosen, moved, strict=False)) | {"random": moved[len(chosen) :].mean()}
@@ -125,13 +119,18 @@ def measure(model: mlim.MatchingModel, workspace: Workspace, grid: int, number: 
         items = [parts_of(store.text(item), {}, store.image(item)) for item in (one.item_a, one.item_b)]
         question = Question.about(*items, "both", grid)
         effects, score = region_effects(scorer, question.shown, grid)
-        chosen = {"occlusion": [tuple(region[:3]) for region in top_regions(effects, score >= model.threshold, SHARE)]}
+        together = strongest_regions(scorer, question.shown, effects, score, SHARE)
+        number = max(1, round(SHARE * effects.size))
+        chosen = {
+            "occlusion, one after the other": [tuple(region[:3]) for region in together],
+            "occlusion, each alone": strongest_cells(np.abs(effects), number),
+        }
         if grid == matcher.grid and isinstance(matcher, Matcher):
             source = ItemsInMemory()
             for name, item in zip("ab", items, strict=True):
                 source.add(name, item.text, item.picture)
             shares = attended(matcher, PairCollator(source, model.tokenizer, model.settings.max_tokens))
-            chosen["attention rollout"] = strongest(shares, len(chosen["occlusion"]))
+            chosen["attention rollout"] = strongest_cells(shares, number)
         rows.append(moves(scorer, question, chosen, generator))
     return pd.DataFrame(rows)
 

@@ -28,9 +28,13 @@ MOST_EXACT: Final = 6  # columns whose every order is looked at
 SAMPLED_ORDERS: Final = 16  # of more columns, at least, and as many reversed
 MOST_CHANGED: Final = 3  # parts that are changed together in search of another decision
 TOP_SHARE: Final = 0.1  # of the regions: those that are outlined, and that the deletion test hides
+CANDIDATES: Final = 32  # regions that are tried together with others, those that matter most by themselves
 
 Floats = NDArray[np.float64]
 Coalition = frozenset[int]  # numbers of the parts that are shown as they are
+LEAST_GAIN: Final = 0.05  # of the score's move so far: a region that adds less is not worth an outline
+
+Cell = tuple[int, int, int]  # item (0 or 1), row, column
 Kind = Literal["text", "picture"]
 How = Literal["same", "other"]
 
@@ -57,7 +61,10 @@ class Contribution(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A cell of a picture's grid: its row and column from 0, and the score less the score without it."""
+    """A cell of a picture's grid: its row and column from 0.
+
+    `effect` is what hiding it takes from the score when the regions before it are hidden already.
+    """
 
     item: int  # 0 or 1
     row: int
@@ -81,7 +88,8 @@ class Explanation:
     """Why a pair has its score.
 
     `baseline` plus the `contributions` is the `score`. `effects` (2, grid, grid) is what hiding each region of the two
-    pictures with the picture's mean colour takes from the score; None where no picture is read. `change` is None where
+    pictures, by itself and with the picture's mean colour, takes from the score; None where no picture is read.
+    `regions` are those on which the score depends most, hidden together (`strongest_regions`). `change` is None where
     none of up to three parts changes the decision. `exact`: contributions are those of all orders, not of a sample.
     `references` is how many pairs stood in for a part; 0: it was left out, or a picture made of one colour.
     """
@@ -91,6 +99,7 @@ class Explanation:
     baseline: float
     contributions: tuple[Contribution, ...]
     effects: Floats | None
+    regions: tuple[Region, ...]
     change: Change | None
     exact: bool
     references: int
@@ -108,10 +117,10 @@ class Explanation:
         """Whether texts, or pictures, are among the parts."""
         return any(one.kind == kind for one in self.contributions)
 
-    def top_regions(self, share: float = TOP_SHARE) -> list[Region]:
-        """The regions of both pictures that support the decision most, strongest first; none that does not."""
-        found = [] if self.effects is None else top_regions(self.effects, self.match, share)
-        return [one for one in found if (one.effect if self.match else -one.effect) > 0]
+    @property
+    def without_regions(self) -> float:
+        """The score when the `regions` are hidden."""
+        return self.score - sum(one.effect for one in self.regions)
 
 
 @dataclass(frozen=True)
@@ -188,12 +197,14 @@ def explain(
     score = game.value(question.everything)
     searched = regions and question.picture
     effects = region_effects(scorer, question.shown, question.grid)[0] if searched else None
+    strongest = [] if effects is None else strongest_regions(scorer, question.shown, effects, score, TOP_SHARE)
     return Explanation(
         score=score,
         threshold=threshold,
         baseline=game.value(frozenset()),
         contributions=tuple(_contribution(question, part, value) for part, value in enumerate(values)),
         effects=effects,
+        regions=tuple(strongest),
         change=_change(game, question, score >= threshold, threshold),
         exact=exact,
         references=len(references),
@@ -345,21 +356,57 @@ def _with_same(game: _Game, question: Question, sets: Sequence[Coalition]) -> Fl
 
 
 def region_effects(scorer: Scorer, pair: tuple[Shown, Shown], grid: int) -> tuple[Floats, float]:
-    """What hiding each region of the pictures takes from the score (2, grid, grid), and the score (occlusion).
+    """What hiding each region of the pictures takes from the score (2, grid, grid), and the score.
 
-    Zeiler and Fergus, ECCV 2014, with regions that do not overlap. Attention rollout names regions with fewer
-    computations, but hiding those moves scores less (`benchmarks/explanations.py`).
+    Occlusion (Zeiler and Fergus, ECCV 2014) with regions that do not overlap.
     """
-    first, second = pair
-    without_first = [(one, second) for one in _without_each(first, grid)]
-    without_second = [(first, one) for one in _without_each(second, grid)]
-    score, *others = scorer([pair, *without_first, *without_second])
+    score, *others = scorer([pair, *(without(pair, [cell], grid) for cell in np.ndindex(2, grid, grid))])
     return float(score) - np.array(others).reshape(2, grid, grid), float(score)
 
 
-def _without_each(item: Shown, grid: int) -> list[Shown]:
-    """The item without each of its regions in turn, row by row."""
-    return [item._replace(picture=hide(item.picture, [cell], grid)) for cell in np.ndindex(grid, grid)]
+def strongest_regions(
+    scorer: Scorer, pair: tuple[Shown, Shown], effects: Floats, score: float, share: float
+) -> list[Region]:
+    """The share of the regions, at most, that moves the score furthest when hidden together, in the order found.
+
+    Each next one moves the score furthest when it is hidden besides those before it; where none moves it noticeably
+    further, the search ends. Regions that matter only together, such as two halves of one pattern, are found so; ranks
+    of single effects or of attention move scores less (`benchmarks/explanations.py`). Of a fine grid those regions are
+    tried that move the score most by themselves.
+    """
+    grid, number = effects.shape[-1], max(1, round(share * effects.size))
+    left = strongest_cells(np.abs(effects), max(CANDIDATES, number))
+    found: list[Region] = []
+    hidden: list[Cell] = []
+    before = score
+    while len(found) < number and left:
+        scores = scorer([without(pair, [*hidden, cell], grid) for cell in left])
+        best = int(np.argmax(np.abs(scores - score)))
+        if abs(scores[best] - score) <= (1 + LEAST_GAIN) * abs(before - score):
+            break
+        hidden.append(left.pop(best))
+        found.append(Region(*hidden[-1], effect=before - float(scores[best])))
+        before = float(scores[best])
+    return found
+
+
+def strongest_cells(values: Floats, number: int) -> list[Cell]:
+    """The cells with the largest values (2, grid, grid), the largest first."""
+    order = np.argsort(-values, axis=None, kind="stable")[:number]
+    places = zip(*np.unravel_index(order, values.shape), strict=True)
+    return [(int(item), int(row), int(column)) for item, row, column in places]
+
+
+def without(pair: tuple[Shown, Shown], cells: Sequence[Cell], grid: int) -> tuple[Shown, Shown]:
+    """The pair with these cells of a grid on its pictures hidden."""
+    first, second = (
+        _without(shown, [cell[1:] for cell in cells if cell[0] == at], grid) for at, shown in enumerate(pair)
+    )
+    return first, second
+
+
+def _without(shown: Shown, cells: Sequence[tuple[int, int]], grid: int) -> Shown:
+    return shown._replace(picture=hide(shown.picture, cells, grid)) if cells else shown
 
 
 def hide(picture: Pixels, cells: Iterable[tuple[int, ...]], grid: int) -> Pixels:
@@ -374,11 +421,3 @@ def hide(picture: Pixels, cells: Iterable[tuple[int, ...]], grid: int) -> Pixels
 def mean_colour(picture: Pixels) -> Pixels:
     """Of all pixels, (3,)."""
     return np.asarray(picture.reshape(-1, picture.shape[-1]).mean(axis=0).round(), dtype=np.uint8)
-
-
-def top_regions(effects: Floats, match: bool, share: float) -> list[Region]:
-    """The share of the regions, at least one, whose hiding moves a score most against the decision, strongest first."""
-    support = effects if match else -effects
-    strongest = np.argsort(-support, axis=None, kind="stable")[: max(1, round(share * effects.size))]
-    places = zip(*np.unravel_index(strongest, effects.shape), strict=True)
-    return [Region(int(item), int(row), int(column), float(effects[item, row, column])) for item, row, column in places]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlim.matching import explain as explain_module
-from mlim.matching.explain import Question, Shown, explain, hide, top_regions
+from mlim.matching.explain import Question, Shown, explain, hide, strongest_regions
 from mlim.matching.item_parts import ItemParts, parts_of, split_text
 
 SIDE, GRID = 16, 4
@@ -147,22 +147,39 @@ def test_a_sample_of_orders_is_close_to_all_of_them(monkeypatch):
 def test_the_region_that_decides_is_found_and_hiding_it_moves_the_score_most():
     """The deletion test on a scorer that is known: one cell of each picture matters."""
     found = asked(item(250, title="a"), item(240, title="a"), references=[])
-    best = found.top_regions(share=0.05)[0]
+    best = found.regions[0]
     assert (best.row, best.column) == CELL
-    assert best.effect == np.abs(found.effects).max()
+    assert abs(best.effect) == np.abs(found.effects).max()
+    assert {one[1:3] for one in found.regions} == {CELL}
     zero = found.effects.copy()
     zero[:, CELL[0], CELL[1]] = 0
     assert not zero.any()
+    assert found.without_regions == pytest.approx(found.score - sum(one.effect for one in found.regions))
 
 
-def test_the_share_of_regions_is_of_both_pictures_and_follows_the_decision():
-    effects = np.zeros((2, GRID, GRID))
-    effects[0, 0, 1], effects[1, 2, 2], effects[0, 3, 3] = 0.4, 0.2, -0.3
-    supporting = top_regions(effects, match=True, share=0.1)
-    assert [(one.item, one.row, one.column) for one in supporting][:2] == [(0, 0, 1), (1, 2, 2)]
-    assert len(supporting) == round(0.1 * effects.size)
-    against = top_regions(effects, match=False, share=0.0)
-    assert [(one.item, one.row, one.column, one.effect) for one in against] == [(0, 3, 3, -0.3)]
+def test_regions_that_matter_only_together_are_found():
+    """Each half of the pattern is enough, so that hiding one of them changes nothing by itself."""
+
+    def either(pairs):
+        return np.array([float(max(first.picture[0, 0, 0], first.picture[15, 15, 0]) > 200) for first, _ in pairs])
+
+    halves = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
+    halves[:4, :4] = halves[12:, 12:] = 255
+    pair = (Shown("", halves), Shown("", halves))
+    alone = np.zeros((2, GRID, GRID))
+    alone[0, 0, 0] = 0.1  # a hint of the first half; the second one follows from hiding both
+    graded = lambda pairs: either(pairs) - 0.1 * np.array([first.picture[0, 0, 0] < 200 for first, _ in pairs])  # noqa: E731
+    found = strongest_regions(graded, pair, alone, 1.0, share=0.1)
+    assert [one[:3] for one in found] == [(0, 0, 0), (0, 3, 3)]
+    assert [one.effect for one in found] == pytest.approx([0.1, 1.0])
+
+
+def test_regions_are_at_most_the_share_and_none_where_nothing_moves_the_score():
+    pair = (Shown("", picture(250)), Shown("", picture(250)))
+    mean = lambda pairs: np.array([first.picture.astype(float).std() for first, _ in pairs])  # noqa: E731
+    effects = np.ones((2, GRID, GRID))
+    assert len(strongest_regions(mean, pair, effects, float(mean([pair])[0]), share=1 / 32)) == 1
+    assert strongest_regions(lambda pairs: np.zeros(len(pairs)), pair, effects, 0.0, share=0.5) == []
 
 
 def test_a_hidden_region_has_the_mean_colour_and_the_rest_stays():
@@ -206,7 +223,7 @@ def test_only_what_is_read_is_explained(modality, kinds):
     found = asked(modality=modality)
     assert {one.kind for one in found.contributions} == kinds
     assert (found.effects is None) == ("picture" not in kinds)
-    assert found.effects is not None or found.top_regions() == []
+    assert found.effects is not None or found.regions == ()
 
 
 def test_an_item_without_text_and_an_item_beside_itself_are_explained():

@@ -70,7 +70,8 @@ def test_the_page_tells_everything_in_text_and_loads_nothing(modality, threshold
         assert line in page.replace("&#39;", "'")
     if modality != "text":
         assert [text for text in read.alternatives if text.startswith("Picture of item-")] == read.alternatives[:2]
-        regions = pair.explanation.top_regions()
+        regions = pair.explanation.regions
+        assert regions
         assert all(f"row {one.row + 1}, column {one.column + 1} of 4" in read.alternatives[one.item] for one in regions)
 
 

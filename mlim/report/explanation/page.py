@@ -85,6 +85,7 @@ def render(pair: ExplainedPair) -> str:
         "compared": sentences.compared(pair),
         "method": sentences.method(found),
         "seen": tuple(_seen(pair, item) for item in range(2)) if found.effects is not None else (),
+        "without": sentences.without_regions(found) if found.regions else "",
         "texts": ((pair.names[0], left), (pair.names[1], right)),
         "change": _sentence(sentences.change(found).partition(": ")[2]),
         "nearest": tuple(_nearest(pair)),

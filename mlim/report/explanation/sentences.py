@@ -29,6 +29,8 @@ def describe(pair: ExplainedPair) -> Iterator[str]:
     for item, name in enumerate(pair.names):
         if sentence := regions(found, item):
             yield f"Picture of {name}: {sentence}"
+    if found.regions:
+        yield without_regions(found)
     yield change(found)
     yield from (nearest(one, pair.names) for one in pair.nearest)
     if pair.no_labels:
@@ -63,18 +65,23 @@ def says(one: Contribution) -> str:
 
 
 def regions(found: Explanation, item: int) -> str:
-    """Where in an item's picture the decision comes from; nothing where none of its regions is among the strongest."""
+    """On which regions of an item's picture the score depends most; nothing where no picture is read."""
     if found.effects is None:
         return ""
     named = [region(one, number, len(found.effects[0])) for number, one in numbered(found, item)]
     if not named:
-        return "none of the regions that support the decision most."
-    return f"the decision is supported most by {'; '.join(named)}."
+        return "none of the regions on which the score depends most."
+    return f"the score depends most on {'; '.join(named)}."
+
+
+def without_regions(found: Explanation) -> str:
+    """What is left of the score without these regions."""
+    return f"With these regions hidden the score is {formats.score(found.without_regions)}."
 
 
 def numbered(found: Explanation, item: int) -> list[tuple[int, Region]]:
     """The strongest regions that lie in an item's picture, with their rank among those of both pictures, from 1."""
-    return [(number, one) for number, one in enumerate(found.top_regions(), start=1) if one.item == item]
+    return [(number, one) for number, one in enumerate(found.regions, start=1) if one.item == item]
 
 
 def region(one: Region, number: int, grid: int) -> str:
