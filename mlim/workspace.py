@@ -52,7 +52,7 @@ class Workspace:
 
     @property
     def scores(self) -> Path:
-        """`match`: scores.parquet, the candidates with their scores."""
+        """`match`: scores.parquet, the candidates with their scores, summary.json."""
         return self.root / "scores"
 
     @property

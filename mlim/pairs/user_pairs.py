@@ -1,7 +1,12 @@
-"""The user's own pairs: a table with item_a, item_b and label, checked against the catalog."""
+"""The user's own pairs: a table with item_a, item_b and label, checked against the catalog.
+
+A table that also says who answered (`by`, as `mlim review` writes it) may hold answers that are unsure or contradict
+each other: their pairs are left out and counted.
+"""
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +14,27 @@ import pandas as pd
 
 from mlim.catalog.values import tidy
 from mlim.errors import InputError
+from mlim.files import plain_cell
+from mlim.pairs.answers import UNSURE, Answer, settle
 from mlim.pairs.labels import LABELLED_COLUMNS, LABELS, MATCH, MISMATCH
 from mlim.sources.table import column_names, read_table
 
 SHOWN_PROBLEMS = 20
+REVIEWER = "by"
 
 
 def read_user_pairs(path: Path) -> pd.DataFrame:
-    """The user's own pairs as texts item_a, item_b, label; `InputError` when the table or a column is missing."""
+    """The user's own pairs as texts item_a, item_b, label, and `by` where the table has it.
+
+    `InputError` when the table or a column is missing.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such table of labelled pairs; check pairs.labelled in the catalog's description")
-    missing = [column for column in LABELLED_COLUMNS if column not in column_names(path)]
+    columns = column_names(path)
+    missing = [column for column in LABELLED_COLUMNS if column not in columns]
     if missing:
         raise InputError(f"{path}: lacks the columns {', '.join(missing)}; it needs {', '.join(LABELLED_COLUMNS)}")
-    return read_table(path, LABELLED_COLUMNS)
+    return read_table(path, (*LABELLED_COLUMNS, *([REVIEWER] if REVIEWER in columns else [])))
 
 
 def user_pairs(
@@ -31,37 +43,58 @@ def user_pairs(
     """The user's own pairs (texts item_a, item_b, label) in canonical order, and how many were left out and why.
 
     A pair with a `quarantined` item is dropped; `InputError` lists unknown ids, labels other than 0 and 1,
-    items paired with themselves, and pairs given with both labels.
+    items paired with themselves, and pairs given with both labels. In a table of answers (column `by`) pairs without a
+    clear answer are dropped instead (`mlim.pairs.answers.settle`).
     """
     clean = _tidied(table, accepted | quarantined)
-    problems = [*_row_problems(clean, where, accepted | quarantined), *_contradictions(clean, where)]
+    problems = [*_row_problems(clean, where, accepted | quarantined)]
+    problems += [] if REVIEWER in clean else _contradictions(clean, where)
     if problems:
         more = len(problems) - SHOWN_PROBLEMS
         raise InputError(*problems[:SHOWN_PROBLEMS], *([f"{where}: and {more} more problems"] if more > 0 else []))
+    clean, unclear = _settled(clean) if REVIEWER in clean else (clean, {})
     ordered = np.sort(clean[["item_a", "item_b"]].to_numpy(dtype=object), axis=1)
     label = clean["label"].map(LABELS).astype(np.int8)
     kind = label.map({MATCH: "labelled match", MISMATCH: "labelled mismatch"})
     pairs = pd.DataFrame({"item_a": ordered[:, 0], "item_b": ordered[:, 1], "label": label, "kind": kind})
     unique = pairs.drop_duplicates(["item_a", "item_b"])
     usable = unique[unique["item_a"].isin(accepted) & unique["item_b"].isin(accepted)]
-    skipped = {"repeated pair": len(pairs) - len(unique), "quarantined item": len(unique) - len(usable)}
+    skipped = {"repeated pair": len(pairs) - len(unique), "quarantined item": len(unique) - len(usable), **unclear}
     return usable.sort_values(["item_a", "item_b"], ignore_index=True), skipped
+
+
+def _settled(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The pairs of a table of answers that have a clear one, and how many have none."""
+    found = settle(starmap(_answer, table[[*LABELLED_COLUMNS, REVIEWER]].itertuples(index=False)))
+    rows = [(*pair, label) for pair, label in found.labels.items()]
+    unclear = {"unsure answer": len(found.unsure), "contradicting answers": len(found.contradicting)}
+    return pd.DataFrame(rows, columns=list(LABELLED_COLUMNS), dtype="str"), unclear
+
+
+def _answer(first: str, second: str, label: str, by: str) -> Answer:
+    return Answer(first, second, label, by, at="")
 
 
 def _tidied(table: pd.DataFrame, known: AbstractSet[str]) -> pd.DataFrame:
     """The table without blanks around its cells; an id that the catalog itself writes with blanks keeps them."""
-    ids = {side: [item if item in known else tidy(item) for item in table[side]] for side in ("item_a", "item_b")}
-    return table[list(LABELLED_COLUMNS)].assign(**ids, label=table["label"].map(tidy))
+    ids = {side: [_known_id(item, known) for item in table[side]] for side in ("item_a", "item_b")}
+    return table.assign(**ids, label=table["label"].map(tidy))
+
+
+def _known_id(cell: str, known: AbstractSet[str]) -> str:
+    """The id that a cell means: as it is, without blanks around it, or without the mark of a spreadsheet's text."""
+    return next((item for item in (cell, tidy(cell), plain_cell(tidy(cell))) if item in known), tidy(cell))
 
 
 def _row_problems(table: pd.DataFrame, where: str, known: AbstractSet[str]) -> Iterator[str]:
-    for row, (first, second, label) in enumerate(table.itertuples(index=False), start=1):
+    labels = {*LABELS, UNSURE} if REVIEWER in table else {*LABELS}
+    for row, (first, second, label) in enumerate(table[list(LABELLED_COLUMNS)].itertuples(index=False), start=1):
         for column, item in (("item_a", first), ("item_b", second)):
             if item not in known:
                 yield f"{where}: row {row}: {column} `{item}` is no item of the catalog"
         if first == second:
             yield f"{where}: row {row}: `{first}` is paired with itself"
-        if label not in LABELS:
+        if label not in labels:
             yield f"{where}: row {row}: label `{label}` is neither 1 (match) nor 0 (mismatch)"
 
 

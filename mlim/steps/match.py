@@ -71,6 +71,7 @@ def match(
     scored = score_pairs(
         model, pairs, scores, recipe, workspace, terminal, threshold=threshold, workers=workers, force=True
     )
+    write_json(scores.with_name(SUMMARY_FILE), scored)
     groups = group_items(
         recipe, catalog, workspace, terminal, scores, scored["threshold"], trained_across_families=across
     )

@@ -1,0 +1,257 @@
+"""Reviewing pairs: what is asked, the table of answers, the page, and who may answer."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from mlim.console import Terminal
+from mlim.errors import InputError
+from mlim.matching.review import (
+    DISPUTED,
+    DOUBTFUL,
+    KINDS,
+    SAMPLED,
+    SCORED_COLUMNS,
+    QueuedPair,
+    QueueSettings,
+    ReviewSession,
+    choose_queue,
+    shortlist,
+)
+from mlim.pairs.answers import Answer, AnswerTable, pair_of, settle
+from mlim.pairs.user_pairs import read_user_pairs, user_pairs
+from mlim.report.contact.items import ShownItem
+from mlim.report.review.page import SIGN, ReviewPageSettings, render
+from mlim.steps.review import import_answers, summary_of
+from mlim.steps.review_server import build_app
+
+HOSTILE = '<script src="http://evil.example/a.js"></script>'
+TOKEN, PORT = "secret", 4711
+OURS = f"http://127.0.0.1:{PORT}"
+
+
+def scored(*rows: tuple[str, str, float | None]) -> pd.DataFrame:
+    cells = [(one, other, probability, probability) for one, other, probability in rows]
+    return pd.DataFrame(cells, columns=list(SCORED_COLUMNS)).astype({"score": float, "probability": float})
+
+
+def queue_of(frames, answered=(), disputed=None, families=None, **limits) -> list[QueuedPair]:
+    settings = QueueSettings(**{"pairs": 10, "per_item": 100, "per_family": 100, **limits})
+    listed = shortlist(frames, set(answered), disputed or {}, settings)
+    return choose_queue(listed, families or {}, disputed or {}, settings)
+
+
+IDS = st.sampled_from("abcdefghij")
+ROWS = st.lists(st.tuples(IDS, IDS, st.none() | st.floats(0, 1)), max_size=60)
+FAMILIES = {item: str(number // 3) for number, item in enumerate("abcdefghi")} | {"j": None}
+
+
+@given(ROWS, st.sets(st.tuples(IDS, IDS), max_size=8), st.randoms(), st.integers(1, 60))
+def test_no_pair_is_asked_twice_or_again_and_the_order_of_the_table_does_not_matter(rows, known, random, size):
+    answered = {pair_of(*pair) for pair in known}
+    disputed = {pair_of(one, other): "why" for one, other, _ in rows[:3]}
+    limits = {"pairs": 9, "per_item": 2, "per_family": 4}
+    found = queue_of([scored(*rows)], answered, disputed, FAMILIES, **limits)
+    pairs = [asked.pair for asked in found]
+    assert len(set(pairs)) == len(pairs) <= limits["pairs"]
+    assert not answered & set(pairs)
+    assert all(one < other for one, other in pairs)
+    assert all(sum(item in pair for pair in pairs) <= limits["per_item"] for item in "abcdefghij")
+    for family in "012":
+        assert sum(family in {FAMILIES[item] for item in pair} for pair in pairs) <= limits["per_family"]
+    turned = [(other, one, probability) for one, other, probability in rows]
+    random.shuffle(turned)
+    parts = [scored(*turned[start : start + size]) for start in range(0, len(turned), size)]
+    assert queue_of(parts, answered, disputed, FAMILIES, **limits) == found
+
+
+def test_kinds_take_turns_and_the_most_doubtful_come_first():
+    rows = [(f"a{n}", f"b{n}", 0.5 + n / 100) for n in range(40)]
+    found = queue_of([scored(*rows)], disputed={("a30", "b30"): "two groups", ("a35", "b35"): "two groups"}, pairs=9)
+    assert [asked.kind for asked in found[:6]] == [*KINDS, *KINDS]
+    assert [asked.pair[0] for asked in found if asked.kind == DISPUTED] == ["a30", "a35"]
+    doubtful = [int(asked.pair[0][1:]) for asked in found if asked.kind == DOUBTFUL]
+    assert doubtful == sorted(doubtful)
+    assert doubtful[0] < 2  # the sample may have taken one
+    assert sum(asked.kind == SAMPLED for asked in found) >= 3
+    assert found[0].dispute == "two groups"
+    assert found[0].score == "0.800000"
+
+
+def answer(one: str, other: str, label: str, by: str = "anna", at: str = "2026-01-01T00:00:00+00:00") -> Answer:
+    return Answer(one, other, label, by, at, "sha", "0.5")
+
+
+def test_answers_are_added_once_and_taken_back(tmp_path):
+    table = AnswerTable(tmp_path / "new" / "labels.csv")
+    first, second = answer("=1+1", "b", "1"), answer("a", "c", "unsure")
+    assert table.read() == []
+    assert table.add([first]) == 1
+    assert table.add([first, second]) == 1
+    assert table.read() == [first, second]
+    header = table.path.read_text().splitlines()[0]
+    assert header == "item_a,item_b,label,by,at,model,score"
+    assert table.take_back(first)
+    assert not table.take_back(first)
+    assert AnswerTable(table.path).read() == [second]
+    assert {path.name for path in table.path.parent.iterdir()} <= {"labels.csv", ".labels.csv.lock"}
+
+
+@pytest.mark.parametrize("text", ["item_a,item_b,label\na,b,1\n", "x\n1\n"])
+def test_another_table_is_neither_read_nor_written(tmp_path, text):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(InputError, match=r"labels\.csv: has the columns .*--labels"):
+        AnswerTable(tmp_path / "labels.csv").add([answer("a", "b", "1")])
+    assert (tmp_path / "labels.csv").read_text() == text
+
+
+def test_reviewers_who_disagree_contradict_and_a_later_answer_replaces_an_earlier_one():
+    found = settle([answer("a", "b", "1"), answer("b", "a", "0", "bob"), answer("c", "d", "0"), answer("c", "d", "1")])
+    assert found.labels == {("c", "d"): "1"}
+    assert [one.sentence for one in found.contradictions] == ["a and b: anna says match, bob says differs"]
+    agreed = settle([answer("a", "b", "1"), answer("a", "b", "0", "bob"), answer("a", "b", "1", "bob")])
+    assert agreed.labels == {("a", "b"): "1"}
+    assert settle([answer("a", "b", "unsure"), answer("a", "b", "0", "bob")]).labels == {("a", "b"): "0"}
+    assert settle([answer("a", "b", "unsure")]).unsure == {("a", "b")}
+
+
+def test_a_mismatch_that_a_chain_of_matches_connects_contradicts_the_shortest_chain():
+    chain = [answer("a", "b", "1"), answer("c", "b", "1"), answer("a", "c", "0")]
+    found = settle([*chain, answer("c", "x", "1"), answer("x", "y", "0")])
+    assert found.contradicting == {("a", "b"), ("b", "c"), ("a", "c")}
+    assert [one.sentence for one in found.contradictions] == ["a = b = c, but a differs from c"]
+    assert found.labels == {("c", "x"): "1", ("x", "y"): "0"}
+    assert settle(chain[:2]).contradictions == ()
+
+
+def test_answers_are_labels_for_pairs_without_those_that_are_unclear(tmp_path):
+    table = AnswerTable(tmp_path / "labels.csv")
+    table.add([answer("b", "a", "1"), answer("a", "c", "unsure"), answer("=d", "b", "0"), answer("=d", "c", "1")])
+    table.add([answer("c", "=d", "0", "bob"), answer("bad", "a", "1")])
+    pairs, skipped = user_pairs(read_user_pairs(table.path), "labels.csv", {"a", "b", "c", "=d"}, {"bad"})
+    assert pairs[["item_a", "item_b", "label"]].to_numpy().tolist() == [["=d", "b", 0], ["a", "b", 1]]
+    assert skipped == {"repeated pair": 0, "quarantined item": 1, "unsure answer": 1, "contradicting answers": 1}
+    table.add([answer("a", "unknown", "1")])
+    with pytest.raises(InputError, match="`unknown` is no item of the catalog"):
+        user_pairs(read_user_pairs(table.path), "labels.csv", {"a", "b", "c", "=d"}, {"bad"})
+
+
+def shown(name: str, text: str) -> ShownItem:
+    return ShownItem(name, None, None, text, {}, b"no picture", 1, 1)
+
+
+ITEMS = {name: shown(name, text) for name, text in (("a", "red shirt, cotton"), ("b", "red shirt"), ("<c>", HOSTILE))}
+QUEUE = [
+    QueuedPair(("a", "b"), DISPUTED, "lies in two groups", "0.900000"),
+    QueuedPair(("<c>", "a"), DOUBTFUL, "", "0.500000"),
+]
+
+
+def page(served: bool, queue=QUEUE) -> str:
+    return render(queue, ITEMS, "build/demo", "anna", "sha", ReviewPageSettings(), served=served)
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_the_page_loads_nothing_says_all_in_words_and_runs_no_script_but_its_own(served):
+    found = page(served)
+    assert HOSTILE not in found
+    assert found.count("<script>") == 1
+    assert not re.search(r'(src|href)="(?!data:|#)', found)
+    assert SIGN in found
+    assert "default-src 'none'; script-src 'sha256-" in found
+    assert ("connect-src 'self'" in found) is served
+    assert "Only in a: cotton. Only in b: nothing." in found
+    assert "disputed: lies in two groups" in found
+    assert found.count('<article class="pair"') == 2
+    assert ("probability" in found, "0.9<" in found) == (False, False)  # what the model says would lead
+    keys = re.findall(r"<kbd>(.)</kbd> (\w+)</button>", found)
+    assert keys == [*zip("mduzn", ("match", "differs", "unsure", "undo", "next"), strict=True)] + [("s", "save")] * (
+        not served
+    )
+
+
+def test_an_empty_queue_and_an_item_that_is_gone_are_told():
+    assert "Nothing is left to review." in page(True, [])
+    with pytest.raises(InputError, match="`gone` is no accepted item"):
+        page(True, [QueuedPair(("a", "gone"), DOUBTFUL, "", "")])
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A client of the server, and the table it writes into."""
+    table = AnswerTable(tmp_path / "labels.csv")
+    app = build_app(ReviewSession(QUEUE, table, "anna", "sha"), page(served=True), TOKEN, PORT)
+    return TestClient(app, base_url=OURS), table
+
+
+def test_answers_are_stored_at_once_and_undone(served):
+    client, table = served
+    assert "Do these two items match?" in client.get(f"/{TOKEN}/").text
+    assert client.post(f"/{TOKEN}/answers", json={"pair": 1, "label": "0"}).json()["answers"] == {"1": "0"}
+    (stored,) = table.read()
+    assert stored[:4] == ("<c>", "a", "0", "anna")
+    assert (stored.model, stored.score) == ("sha", "0.500000")
+    table.add([answer("a", "<c>", "1", "bob")])
+    assert "bob says match" in client.get(f"/{TOKEN}/state").json()["contradictions"][0]
+    assert client.post(f"/{TOKEN}/undo", json={}).json()["pair"] == 1
+    assert client.post(f"/{TOKEN}/undo", json={}).json()["pair"] is None
+    assert [one.by for one in table.read()] == ["bob"]
+
+
+@pytest.mark.parametrize(
+    ("place", "headers", "status"),
+    [
+        ("/wrong/answers", {}, 403),
+        ("/answers", {}, 403),
+        (f"/{TOKEN}/answers", {"Host": "evil.example"}, 400),
+        (f"/{TOKEN}/answers", {"Origin": "http://evil.example"}, 403),
+        (f"/{TOKEN}/answers", {"Origin": "null"}, 403),
+        (f"/{TOKEN}/answers", {"Content-Type": "text/plain"}, 415),
+    ],
+)
+def test_who_lacks_the_token_or_comes_from_elsewhere_answers_nothing(served, place, headers, status):
+    client, table = served
+    body = json.dumps({"pair": 0, "label": "1"})
+    answered = client.post(place, content=body, headers={"Content-Type": "application/json", **headers})
+    assert answered.status_code == status
+    assert table.read() == []
+    assert client.get("/").status_code == 403
+
+
+@pytest.mark.parametrize("body", ["", "[]", '{"pair": 0}', '{"pair": true, "label": "1"}', '{"pair": 2, "label": "1"}'])
+def test_a_request_that_is_no_answer_changes_nothing(served, body):
+    client, table = served
+    answered = client.post(f"/{TOKEN}/answers", content=body, headers={"Content-Type": "application/json"})
+    assert answered.status_code == 400
+    assert answered.json()["message"]
+    too_large = client.post(f"/{TOKEN}/undo", content=b" " * 20_000, headers={"Content-Type": "application/json"})
+    assert too_large.status_code == 413
+    assert table.read() == []
+
+
+def downloaded(**changes) -> str:
+    one = {"item_a": "b", "item_b": "a", "label": "1", "at": "2026-01-01T00:00:00.000Z", "score": "0.5"}
+    return json.dumps({"version": 1, "by": "bob", "model": "sha", "answers": [one], **changes})
+
+
+def test_a_downloaded_file_is_added_once(tmp_path):
+    table, path = AnswerTable(tmp_path / "labels.csv"), tmp_path / "answers.json"
+    path.write_text(downloaded())
+    assert import_answers(path, table, Terminal(quiet=True))["added"] == 1
+    assert import_answers(path, table, Terminal(quiet=True)) == {"added": 0, "there_already": 1, **summary_of(table)}
+    assert table.read()[0][:4] == ("a", "b", "1", "bob")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", downloaded(version=2), downloaded(by=""), downloaded(answers=[{"label": 1}])]
+)
+def test_another_file_is_refused_in_a_sentence(tmp_path, text):
+    (tmp_path / "answers.json").write_text(text)
+    with pytest.raises(InputError, match=r"--import .*answers\.json: "):
+        import_answers(tmp_path / "answers.json", AnswerTable(tmp_path / "labels.csv"), Terminal(quiet=True))
+    assert not (tmp_path / "labels.csv").exists()
