@@ -111,7 +111,7 @@ class ReviewSession:
         if label not in ANSWERS:
             raise InputError(f"the answer must be one of {', '.join(ANSWERS)}; load the page again")
         asked = self.queue[number]
-        given = Answer(*asked.pair, label, self.by, now(), self._model, asked.score)
+        given = Answer(*asked.pair, label, self.by, in_utc(datetime.now(UTC)), self._model, asked.score)
         self.table.add([given])
         self._given.append((number, given))
 
@@ -130,9 +130,9 @@ class ReviewSession:
         return {"answers": answers, "contradictions": [one.sentence for one in found]}
 
 
-def now() -> str:
-    """The time as ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def in_utc(time: datetime) -> str:
+    """A time as ISO 8601 in UTC: as texts, times are in order."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _keyed(part: pd.DataFrame, answered: Collection[Pair], disputed: Collection[Pair]) -> pd.DataFrame:

@@ -15,12 +15,18 @@ from typing import Final, NamedTuple
 
 from filelock import FileLock
 
+from mlim.catalog.rejection import Rejection
 from mlim.errors import InputError
-from mlim.files import read_csv, write_csv
+from mlim.files import plain_cell, write_csv
+from mlim.sources.lines import UTF8
+from mlim.sources.readers import TableFile
+from mlim.sources.records import Record
 
 YES, NO, UNSURE = "1", "0", "unsure"
 ANSWERS: Final = (YES, NO, UNSURE)
 WORDS: Final = {YES: "match", NO: "differs", UNSURE: "unsure"}
+
+CSV: Final = ".csv"
 
 Pair = tuple[str, str]
 Links = Mapping[str, Collection[str]]
@@ -76,23 +82,18 @@ class AnswerTable:
         self.path = path
 
     def read(self) -> list[Answer]:
-        """All answers in the order in which they were given; `InputError` when the file is another table."""
+        """All answers in the order of their rows; `InputError` when the file is another table or a row is damaged."""
+        if self.path.suffix.lower() != CSV:
+            raise InputError(f"{self.path}: the name of a table of answers must end in {CSV}")
         if not self.path.exists():
             return []
-        try:
-            rows = read_csv(self.path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{self.path}: cannot be read ({error}); name another table with --labels") from None
-        answers = [Answer(**{name: row.get(name) or "" for name in Answer._fields}) for row in rows]
-        if rows and list(rows[0]) != list(Answer._fields):
+        file = TableFile(self.path, self.path.name, UTF8)
+        if file.columns() != list(Answer._fields):
             raise InputError(
-                f"{self.path}: has the columns {', '.join(map(str, rows[0]))} instead of {', '.join(Answer._fields)}; "
+                f"{self.path}: has the columns {', '.join(file.columns())} instead of {', '.join(Answer._fields)}; "
                 "name another table with --labels"
             )
-        wrong = next((number for number, one in enumerate(answers, 1) if one.label not in ANSWERS), None)
-        if wrong is not None:
-            raise InputError(f"{self.path}: row {wrong}: the label must be one of {', '.join(ANSWERS)}; correct it")
-        return answers
+        return [self._answer(row, record) for row, record in enumerate(file.records(Answer._fields), start=1)]
 
     def add(self, answers: Sequence[Answer]) -> int:
         """Put answers at the end, without those that are there already; returns how many were added."""
@@ -112,6 +113,14 @@ class AnswerTable:
             self._write(there[:place] + there[place + 1 :])
         return True
 
+    def _answer(self, row: int, record: Record) -> Answer:
+        if isinstance(record, Rejection):
+            raise InputError(f"{self.path}: row {row}: {record.detail}")
+        answer = Answer(*map(plain_cell, record))
+        if answer.label not in ANSWERS:
+            raise InputError(f"{self.path}: row {row}: the label is `{answer.label}`, not one of {', '.join(ANSWERS)}")
+        return answer
+
     def _write(self, answers: Iterable[Answer]) -> None:
         write_csv(self.path, (one._asdict() for one in answers), Answer._fields)
 
@@ -124,8 +133,8 @@ class AnswerTable:
 
 
 def settle(answers: Iterable[Answer]) -> Settled:
-    """What the answers say together."""
-    last = {(one.pair, one.by): one for one in answers}
+    """What the answers say together; the last one is that with the latest `at`, of equal ones that in the last row."""
+    last = {(one.pair, one.by): one for one in sorted(answers, key=lambda one: one.at)}
     by_pair: dict[Pair, list[Answer]] = defaultdict(list)
     for (pair, _), answer in last.items():
         by_pair[pair].append(answer)

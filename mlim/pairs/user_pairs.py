@@ -1,7 +1,7 @@
 """The user's own pairs: a table with item_a, item_b and label, checked against the catalog.
 
-A table that also says who answered (`by`, as `mlim review` writes it) may hold answers that are unsure or contradict
-each other: their pairs are left out and counted.
+A table that also says who answered and when (`by`, `at`, as `mlim review` writes it) may hold answers that are unsure
+or contradict each other: their pairs are left out and counted.
 """
 
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ from mlim.pairs.labels import LABELLED_COLUMNS, LABELS, MATCH, MISMATCH
 from mlim.sources.table import column_names, read_table
 
 SHOWN_PROBLEMS = 20
-REVIEWER = "by"
+REVIEWER, TIME = "by", "at"  # of a table of answers
 
 
 def read_user_pairs(path: Path) -> pd.DataFrame:
-    """The user's own pairs as texts item_a, item_b, label, and `by` where the table has it.
+    """The user's own pairs as texts item_a, item_b, label, and who answered, and when, where it says so.
 
     `InputError` when the table or a column is missing.
     """
@@ -34,7 +34,7 @@ def read_user_pairs(path: Path) -> pd.DataFrame:
     missing = [column for column in LABELLED_COLUMNS if column not in columns]
     if missing:
         raise InputError(f"{path}: lacks the columns {', '.join(missing)}; it needs {', '.join(LABELLED_COLUMNS)}")
-    return read_table(path, (*LABELLED_COLUMNS, *([REVIEWER] if REVIEWER in columns else [])))
+    return read_table(path, (*LABELLED_COLUMNS, *((REVIEWER, TIME) if {REVIEWER, TIME} <= {*columns} else ())))
 
 
 def user_pairs(
@@ -43,8 +43,8 @@ def user_pairs(
     """The user's own pairs (texts item_a, item_b, label) in canonical order, and how many were left out and why.
 
     A pair with a `quarantined` item is dropped; `InputError` lists unknown ids, labels other than 0 and 1,
-    items paired with themselves, and pairs given with both labels. In a table of answers (column `by`) pairs without a
-    clear answer are dropped instead (`mlim.pairs.answers.settle`).
+    items paired with themselves, and pairs given with both labels. In a table of answers (columns `by` and `at`) pairs
+    without a clear answer are dropped instead (`mlim.pairs.answers.settle`).
     """
     clean = _tidied(table, accepted | quarantined)
     problems = [*_row_problems(clean, where, accepted | quarantined)]
@@ -65,14 +65,10 @@ def user_pairs(
 
 def _settled(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """The pairs of a table of answers that have a clear one, and how many have none."""
-    found = settle(starmap(_answer, table[[*LABELLED_COLUMNS, REVIEWER]].itertuples(index=False)))
+    found = settle(starmap(Answer, table[[*LABELLED_COLUMNS, REVIEWER, TIME]].itertuples(index=False)))
     rows = [(*pair, label) for pair, label in found.labels.items()]
     unclear = {"unsure answer": len(found.unsure), "contradicting answers": len(found.contradicting)}
     return pd.DataFrame(rows, columns=list(LABELLED_COLUMNS), dtype="str"), unclear
-
-
-def _answer(first: str, second: str, label: str, by: str) -> Answer:
-    return Answer(first, second, label, by, at="")
 
 
 def _tidied(table: pd.DataFrame, known: AbstractSet[str]) -> pd.DataFrame:

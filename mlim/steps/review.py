@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from mlim.config import Config, parse
 from mlim.console import Terminal
@@ -24,6 +24,7 @@ from mlim.matching.review import (
     ReviewSession,
     choose_queue,
     contradicting_queue,
+    in_utc,
     shortlist,
 )
 from mlim.pairs.answers import Answer, AnswerTable, Pair, pair_of, settle
@@ -57,7 +58,7 @@ class DownloadedAnswer(Config):
     item_a: str = Field(min_length=1)
     item_b: str = Field(min_length=1)
     label: Literal["1", "0", "unsure"]
-    at: str
+    at: AwareDatetime
     score: str
 
 
@@ -123,7 +124,7 @@ def import_answers(path: Path, table: AnswerTable, terminal: Terminal) -> dict[s
         )
     given = parse(Download, loaded, f"--import {path}")
     answers = [
-        Answer(*pair_of(one.item_a, one.item_b), one.label, given.by, one.at, given.model, one.score)
+        Answer(*pair_of(one.item_a, one.item_b), one.label, given.by, in_utc(one.at), given.model, one.score)
         for one in given.answers
     ]
     added = table.add(answers)

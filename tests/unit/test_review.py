@@ -102,7 +102,18 @@ def test_answers_are_added_once_and_taken_back(tmp_path):
     assert {path.name for path in table.path.parent.iterdir()} <= {"labels.csv", ".labels.csv.lock"}
 
 
-@pytest.mark.parametrize("text", ["item_a,item_b,label\na,b,1\n", "x\n1\n"])
+@pytest.mark.parametrize(
+    ("row", "sentence"), [("a,b,yes,x,t,,", "row 2: the label is `yes`"), ("a,b,1,x,t,,,more", "row 2: ")]
+)
+def test_a_row_that_somebody_has_damaged_is_named(tmp_path, row, sentence):
+    table = AnswerTable(tmp_path / "labels.csv")
+    table.add([answer("a", "b", "1")])
+    table.path.write_text(f"{table.path.read_text()}{row}\n")
+    with pytest.raises(InputError, match=sentence):
+        table.read()
+
+
+@pytest.mark.parametrize("text", ["item_a,item_b,label\na,b,1\n", "x\n1\n", "item_a,item_b\n"])
 def test_another_table_is_neither_read_nor_written(tmp_path, text):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(InputError, match=r"labels\.csv: has the columns .*--labels"):
@@ -116,6 +127,8 @@ def test_reviewers_who_disagree_contradict_and_a_later_answer_replaces_an_earlie
     assert [one.sentence for one in found.contradictions] == ["a and b: anna says match, bob says differs"]
     agreed = settle([answer("a", "b", "1"), answer("a", "b", "0", "bob"), answer("a", "b", "1", "bob")])
     assert agreed.labels == {("a", "b"): "1"}
+    early, late = answer("a", "b", "1", at="2026-01-01"), answer("a", "b", "0", at="2026-01-02")
+    assert settle([late, early]).labels == {("a", "b"): "0"}  # a file that was imported late
     assert settle([answer("a", "b", "unsure"), answer("a", "b", "0", "bob")]).labels == {("a", "b"): "0"}
     assert settle([answer("a", "b", "unsure")]).unsure == {("a", "b")}
 
@@ -235,7 +248,7 @@ def test_a_request_that_is_no_answer_changes_nothing(served, body):
 
 
 def downloaded(**changes) -> str:
-    one = {"item_a": "b", "item_b": "a", "label": "1", "at": "2026-01-01T00:00:00.000Z", "score": "0.5"}
+    one = {"item_a": "b", "item_b": "a", "label": "1", "at": "2026-01-01T00:00:00.000+01:00", "score": "0.5"}
     return json.dumps({"version": 1, "by": "bob", "model": "sha", "answers": [one], **changes})
 
 
@@ -244,7 +257,7 @@ def test_a_downloaded_file_is_added_once(tmp_path):
     path.write_text(downloaded())
     assert import_answers(path, table, Terminal(quiet=True))["added"] == 1
     assert import_answers(path, table, Terminal(quiet=True)) == {"added": 0, "there_already": 1, **summary_of(table)}
-    assert table.read()[0][:4] == ("a", "b", "1", "bob")
+    assert table.read()[0][:5] == ("a", "b", "1", "bob", "2025-12-31T23:00:00.000+00:00")
 
 
 @pytest.mark.parametrize(
