@@ -16,7 +16,7 @@ ROUNDS: Final = 10  # of the scaling that makes values as probable as they are f
 BINS: Final = 10  # of confidence
 SMALLEST: Final = 1e-12  # a probability
 NORMAL: Final = 1.4826  # median absolute deviations in a standard deviation of the normal distribution
-LEAST_SPREAD: Final = 1e-3  # of evidence
+LEAST_SPREAD: Final = 0.5  # of evidence: where a model knows nothing, nothing may contradict
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]

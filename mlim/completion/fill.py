@@ -58,8 +58,11 @@ class CellFiller:
         self._device = next(model.eval().parameters()).device
         self._candidates, self._max_tokens, self._batch_size = candidates, max_tokens, batch_size
 
-    def scores(self, cells: Mapping[str, Cell]) -> Floats:
-        """For each cell, by its item, and each candidate: the sum of its tokens' log-probabilities (cells, values)."""
+    def scores(self, cells: Mapping[str, Cell], pictures: bool = True) -> Floats:
+        """For each cell, by its item, and each candidate: the sum of its tokens' log-probabilities (cells, values).
+
+        Without `pictures` every patch is masked.
+        """
         items, around = [*cells], [cell.around for cell in cells.values()]
         before, after = (self._tokenizer.encode_all([one[side] for one in around]) for side in (0, 1))
         known = dict(zip(items, zip(before, after, strict=True), strict=True))
@@ -68,7 +71,9 @@ class CellFiller:
             places = [place for place, one in enumerate(self._candidates.lengths) if one == length]
             tokens = [self._candidates.tokens[place] for place in places]
             masked = MaskedCells(known, self._tokenizer.mask, length)
-            found[:, places] = np.concatenate([self._fit(batch, tokens) for batch in self._batches(items, masked)])
+            found[:, places] = np.concatenate(
+                [self._fit(batch, tokens, pictures) for batch in self._batches(items, masked)]
+            )
         return found
 
     def _batches(self, items: Sequence[str], masked: MaskedCells) -> Iterator[ItemBatch]:
@@ -76,15 +81,17 @@ class CellFiller:
         yield from map(collate, chunks(items, self._batch_size))
 
     @torch.inference_mode()
-    def _fit(self, batch: ItemBatch, values: Sequence[Tokens]) -> Floats:
+    def _fit(self, batch: ItemBatch, values: Sequence[Tokens], pictures: bool) -> Floats:
         """Sums of log-probabilities (B, values) of the tokens of values of one length."""
         ids, attention, pixels = (
             part.to(self._device) for part in (batch.input_ids, batch.text_attention, batch.pixels)
         )
-        shown = Shown(ids, attention, batch._replace(pixels=pixels).with_floats().pixels)
+        pixels = batch._replace(pixels=pixels).with_floats().pixels
+        hidden = None if pictures else attention.new_ones(len(ids), self._model.patches)
+        shown = Shown(ids, attention, pixels, image_mask=hidden)
         tokens = torch.tensor(values, device=self._device)  # (values, length)
-        hidden = self._model.fuse(shown).text[ids == self._tokenizer.mask]
-        logits: Tensor = self._model.mlm_logits(hidden).float()
+        outputs = self._model.fuse(shown).text[ids == self._tokenizer.mask]
+        logits: Tensor = self._model.mlm_logits(outputs).float()
         chances = logits.log_softmax(dim=-1).reshape(len(ids), tokens.shape[1], -1)
         positions = torch.arange(tokens.shape[1], device=self._device)
         return np.asarray(chances[:, positions, tokens].sum(dim=-1).cpu().numpy(), dtype=np.float64)

@@ -12,6 +12,9 @@ from mlim.evaluation.probes import ItemLosses
 from mlim.evaluation.resampling import Effect, Resampled, draw_units, effect_of
 
 MODEL: Final = "model"
+WITHOUT_PICTURE: Final = "model without picture"
+MOST_FREQUENT: Final = "most frequent"
+TREES: Final = "trees"
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from mlim.completion.baselines import by_frequency, by_trees
 from mlim.completion.calibration import Calibration
 from mlim.completion.cells import Cell, read_cells
 from mlim.completion.fill import CellFiller
-from mlim.completion.judging import MODEL, Judge
+from mlim.completion.judging import MODEL, MOST_FREQUENT, TREES, WITHOUT_PICTURE, Judge
 from mlim.completion.review import Rule, contradictions, likeliest
 from mlim.completion.values import ABSENT, Candidates
 from mlim.config import MAX_NAME_CHARACTERS, PLAIN_NAME, nearest
@@ -216,25 +216,42 @@ def _hidden(items: pd.DataFrame) -> dict[str, Cell]:
     return {str(item): cell.hidden() for item, cell in zip(items["id"], items["cell"], strict=True)}
 
 
+class _Fitted(NamedTuple):
+    """A calibration with its probabilities (cells, values): of validation cells at known places, and of test cells."""
+
+    calibration: Calibration
+    places: Places
+    validation: Floats
+    test: Floats
+
+
+def _fit(job: _Job, filler: CellFiller, pictures: bool = True) -> _Fitted:
+    """What validation items calibrate, with their pictures or with all of these masked."""
+    validation = job.held(VALIDATION)
+    places = job.places(validation)
+    known = places != ABSENT
+    scores = filler.scores(_hidden(validation), pictures)[known]
+    calibration = Calibration.fit(scores, places[known], job.candidates)
+    test = filler.scores(_hidden(job.held(TEST)), pictures)
+    return _Fitted(calibration, places[known], calibration.probabilities(scores), calibration.probabilities(test))
+
+
 def _judge(
     recipe: Recipe, job: _Job, filler: CellFiller, top: int, sigmas: float, below: float | None
 ) -> tuple[Calibration, Rule, dict[str, Any]]:
     """The calibration and the rule that validation items give, and what both are worth on test items."""
-    validation, test, candidates = job.held(VALIDATION), job.held(TEST), job.candidates
-    true = job.places(validation)
-    scores, true = filler.scores(_hidden(validation))[true != ABSENT], true[true != ABSENT]
-    calibration = Calibration.fit(scores, true, candidates)
-    rule = Rule.learn(calibration.probabilities(scores), true, candidates.shares, sigmas, below)
-    cells, true = _hidden(test), job.places(test)
+    test, fitted = job.held(TEST), _fit(job, filler)
+    rule = Rule.learn(fitted.validation, fitted.places, job.candidates.shares, sigmas, below)
     found = {
-        MODEL: calibration.probabilities(filler.scores(cells)),
-        "most frequent": by_frequency(candidates, len(test)),
-        "trees": _trees(job, [cell.rest for cell in cells.values()]),
+        MODEL: fitted.test,
+        WITHOUT_PICTURE: _fit(job, filler, pictures=False).test,
+        MOST_FREQUENT: by_frequency(job.candidates, len(test)),
+        TREES: _trees(job, [cell.rest for cell in _hidden(test).values()]),
     }
-    families, settings = test["component"].to_numpy(dtype=np.int64), recipe.evaluate
+    true, families, settings = job.places(test), test["component"].to_numpy(dtype=np.int64), recipe.evaluate
     judge = Judge(true, families, settings.bootstrap_samples, settings.confidence, recipe.seed)
-    power = rule.power(found[MODEL], true, recipe.seed)
-    return calibration, rule, {**judge.figures(found, top), "contradictions": power}
+    power = rule.power(fitted.test, true, recipe.seed)
+    return fitted.calibration, rule, {**judge.figures(found, top), "contradictions": power}
 
 
 def _trees(job: _Job, judged: Sequence[str]) -> Floats:
@@ -288,7 +305,8 @@ def _say(summary: Mapping[str, Any], terminal: Terminal) -> None:
     reached = {name: one["value"] for name, one in test["exact_match"].items()}
     terminal.say(
         f"{summary['attribute']}: {reached[MODEL]:.1%} of {test['cells']:,} held-back cells are restored exactly, "
-        f"{reached['most frequent']:.1%} by the most frequent value, {reached['trees']:.1%} by trees on the text"
+        f"{reached[MOST_FREQUENT]:.1%} by the most frequent value, {reached[TREES]:.1%} by trees on the text, "
+        f"{reached[WITHOUT_PICTURE]:.1%} without the picture"
     )
     terminal.say(
         f"{summary['missing']:,} of {summary['items']:,} items have no value; {doubtful['cells']:,} written ones "

@@ -90,6 +90,9 @@ class Reader(nn.Module):
         """At every token: which value is shown, and which mask of its text it is."""
         self.seen += shown.input_ids.tolist()
         value = (shown.pixels.mean(dim=(1, 2, 3)) * 255).round()
+        if shown.image_mask is not None:
+            assert shown.image_mask.all()
+            value = torch.zeros_like(value)
         order = (shown.input_ids == self._mask).cumsum(dim=1) - 1
         return Fused(torch.stack([value[:, None].expand(order.shape), order], dim=-1).float(), None)
 
@@ -133,6 +136,7 @@ def test_the_value_that_the_picture_shows_fits_best_and_is_seen_nowhere_in_the_t
     assert all(hidden.isdisjoint(row) for row in model.seen)
     masks = {row.count(tokenizer.mask) for row in model.seen}
     assert masks == {*candidates.lengths}
+    assert fill.scores(cells, pictures=False).argmax(axis=1).tolist() == [0, 0, 0]
 
 
 def test_the_texts_ends_are_cut_and_never_the_masks():
@@ -205,7 +209,7 @@ def test_evidence_does_not_hold_against_a_value_that_it_is_rare():
 
 def test_a_value_far_below_the_usual_evidence_contradicts_and_an_unknown_one_is_not_judged():
     shares = np.array([0.5, 0.5])
-    usual = np.array([[chance, 1 - chance] for chance in (0.7, 0.8, 0.9)])
+    usual = np.array([[chance, 1 - chance] for chance in (0.6, 0.8, 0.9)])
     rule = Rule.learn(usual, np.zeros(3, dtype=np.int64), shares, sigmas=3, below=None)
     assert rule.usual.median == pytest.approx(np.log(4))
     cells = np.array([[0.8, 0.2], [0.01, 0.99], [0.01, 0.99]])
@@ -265,3 +269,12 @@ def test_figures_count_never_seen_values_as_wrong_and_compare_with_baselines():
 def test_few_families_give_no_interval():
     found = Judge(np.zeros(4, dtype=np.int64), np.arange(4), 50, 0.95, 0).figures({MODEL: np.eye(4)}, 1)
     assert found["exact_match"][MODEL] == {"value": 0.25, "low": None, "high": None}
+
+
+def test_where_a_model_knows_nothing_nothing_contradicts():
+    """Log-odds that hardly differ have a tiny spread; a value is not suspicious for a thousandth."""
+    generator = np.random.default_rng(0)
+    chances = 0.5 + 0.001 * generator.normal(size=(200, 1))
+    cells, places = np.hstack([chances, 1 - chances]), np.zeros(200, dtype=np.int64)
+    rule = Rule.learn(cells, places, np.array([0.5, 0.5]), sigmas=3, below=None)
+    assert not rule.judge(np.array([[0.49, 0.51]]), np.array([0]))["contradicts"].any()

@@ -49,7 +49,7 @@ def test_every_item_gets_values_and_written_ones_are_judged(workspace, tiny_reci
     assert (own["probability"] == own["probability_1"]).all()
     test = summary["test"]
     assert (test["cells"], test["families"]) == (7, 2)
-    assert [*test["exact_match"]] == ["model", "most frequent", "trees"]
+    assert [*test["exact_match"]] == ["model", "model without picture", "most frequent", "trees"]
     assert test["exact_match"]["model"]["low"] is None  # two families say nothing of others
 
 
