@@ -1,0 +1,144 @@
+"""What do labels of the review queue teach, compared with labels of random pairs? A simulated reviewer answers.
+
+    python benchmarks/reviewing.py --catalog data/catalog.yaml --work build/demo [--labels 600] [--seeds 10]
+
+The work folder holds the items and candidates of a catalog whose rule (`pairs.decided_by`, inside families) is the
+reviewer's knowledge. A random forest over similarities of texts, attributes and pictures learns from the answers so
+far and scores all candidates for the next round, as a model that is trained again would. Half of the families, drawn
+anew for each seed, are held out; the PR-AUC is of their candidates. All ways begin with the same labels: random
+candidates and the most similar ones.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from measure import heading, table
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import average_precision_score
+
+from mlim.catalog.description import load_description
+from mlim.console import SilentBar
+from mlim.evaluation.baselines import similarities
+from mlim.matching.review import QueueSettings, choose_queue, shortlist
+from mlim.pairs.variation import EMPTY, value_numbers
+from mlim.recipe import load_recipe
+from mlim.shards.items import open_items
+from mlim.stacking.items import describe
+from mlim.workspace import Workspace
+
+PACKAGES = ("mlim", "scikit-learn")
+WAYS = ("queue", "most doubtful", "random")
+ROUND = 100  # labels
+TREES, LEAF = 200, 3
+
+
+class Candidates(NamedTuple):
+    """Candidates (n,) of a catalog: ids, similarities (n, k), the reviewer's answers; and the families of items."""
+
+    pairs: pd.DataFrame
+    features: np.ndarray
+    truth: np.ndarray
+    families: dict[str, str]
+
+
+def read(catalog: Path, workspace: Workspace) -> Candidates:
+    """The candidates whose answer the catalog knows."""
+    description = load_description(catalog)
+    items = pd.read_parquet(workspace.valid / "index.parquet")
+    pairs = pd.read_parquet(workspace.candidates / "candidates.parquet")[["item_a", "item_b"]]
+    place = pd.Series(np.arange(len(items)), index=items["id"])
+    first, second = (place[pairs[side]].to_numpy() for side in ("item_a", "item_b"))
+    attributes = items["attributes"].map(json.loads).tolist()
+    store = open_items(load_recipe("demo").loader, workspace)
+    columns = similarities(
+        describe(store, items["id"].tolist(), SilentBar()), attributes, np.ones(len(items), dtype=bool), first, second
+    )
+    numbers = value_numbers(items["facts"], description.pairs.decided_by, description.values)
+    family = items["family"].to_numpy()
+    one_family = family[first] == family[second]
+    known = ~one_family | ((numbers[first] != EMPTY) & (numbers[second] != EMPTY)).all(axis=1)
+    truth = one_family & (numbers[first] == numbers[second]).all(axis=1)
+    features = np.nan_to_num(columns.to_numpy(dtype=np.float32), nan=0.5)
+    families = dict(zip(items["id"], items["family"], strict=True))
+    return Candidates(pairs[known].reset_index(drop=True), features[known], truth[known], families)
+
+
+def asked(
+    way: str, given: Candidates, probability: np.ndarray, left: np.ndarray, generator: np.random.Generator
+) -> list:
+    """The places of the next pairs that the reviewer is asked about, of those that are `left`."""
+    if way == "random":
+        return list(generator.choice(left, ROUND, replace=False))
+    if way == "most doubtful":
+        return list(left[np.argsort(np.abs(probability[left] - 0.5), kind="stable")[:ROUND]])
+    scored = given.pairs.iloc[left].assign(score=probability[left], probability=probability[left])
+    settings = QueueSettings(pairs=ROUND)
+    queue = choose_queue(shortlist([scored], set(), set(), settings), given.families, {}, settings)
+    place = dict(zip(zip(scored["item_a"], scored["item_b"], strict=True), left, strict=True))
+    return [place[one.pair] for one in queue]
+
+
+def learning_curve(way: str, given: Candidates, labels: int, seed: int) -> Iterator[tuple[int, int, float]]:
+    """Labels, matches among them, and PR-AUC on the held-out families, round by round."""
+    generator = np.random.default_rng(seed)
+    names = sorted({str(family) for family in given.families.values()})
+    held_out = set(generator.choice(names, len(names) // 2, replace=False))
+    sides = [given.pairs[side].map(given.families).astype(str).isin(held_out).to_numpy() for side in given.pairs]
+    pool, test = np.flatnonzero(~sides[0] & ~sides[1]), np.flatnonzero(sides[0] & sides[1])
+    similar = pool[np.argsort(-given.features[pool, 0], kind="stable")[: 5 * ROUND]]
+    start = [generator.choice(similar, ROUND // 2, replace=False), generator.choice(pool, ROUND // 2, replace=False)]
+    answered = list(dict.fromkeys(map(int, np.concatenate(start))))
+    while True:
+        learner = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
+        learner.fit(given.features[answered], given.truth[answered])
+        probability = learner.predict_proba(given.features)[:, 1]
+        found = int(given.truth[answered].sum())
+        yield len(answered), found, float(average_precision_score(given.truth[test], probability[test]))
+        if len(answered) >= labels:
+            return
+        left = pool[~np.isin(pool, answered)]
+        answered += map(int, asked(way, given, probability, left, generator))
+
+
+def rows(given: Candidates, labels: int, seeds: int) -> Iterator[list[str]]:
+    """One row for each round and way: means over seeds, and the difference to random pairs seed by seed."""
+    curves = {way: [list(learning_curve(way, given, labels, seed)) for seed in range(seeds)] for way in WAYS}
+    for number in range(len(curves["random"][0])):
+        of_random = np.array([curve[number][2] for curve in curves["random"]])
+        for way in WAYS if number else WAYS[:1]:
+            matches = np.mean([curve[number][1] for curve in curves[way]])
+            scores = np.array([curve[number][2] for curve in curves[way]])
+            gain = scores - of_random
+            spread = f"{gain.mean():+.3f} ({(gain > 0).sum()} of {seeds} seeds)" if number and way != "random" else ""
+            yield [
+                str(curves[way][0][number][0]),
+                way if number else "start",
+                f"{matches:.1f}",
+                f"{scores.mean():.3f}",
+                spread,
+            ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalog", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="a work folder after `mlim candidates`")
+    parser.add_argument("--labels", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=10)
+    options = parser.parse_args()
+    given = read(options.catalog, Workspace(options.work))
+    print(heading(PACKAGES))
+    print(
+        f"{len(given.pairs):,} candidates, {given.truth.mean():.1%} of them matches; means of {options.seeds} seeds\n"
+    )
+    columns = ("labels", "way", "matches among them", "PR-AUC", "gain over random pairs")
+    print(table(columns, rows(given, options.labels, options.seeds)))
+
+
+if __name__ == "__main__":
+    main()
