@@ -42,4 +42,4 @@ class MatchConfig(Config):
 
     candidates: CandidatesConfig = CandidatesConfig()
     groups: GroupsConfig = GroupsConfig()
-    explained: NonNegativeInt = Field(default=20, description="pairs on the page that say why, the most doubtful ones")
+    explained: NonNegativeInt = Field(default=10, description="pairs on the page that say why, the most doubtful ones")

@@ -37,6 +37,7 @@ TINY = {
         "sampled_pairs": 8,
     },
     "probe": {"probabilities": [0.2, 0.8], "items": 16, "reconstructions": 2},
+    "match": {"explained": 2},
 }
 
 # One variant of each kind that dvc.yaml knows, and a text-only one: every further one repeats the same commands.
