@@ -44,7 +44,7 @@ coverage: .venv/installed-dev ## the unit tests, with the coverage of every modu
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --cov --cov-report=term $(SIDE_BY_SIDE)
 
 docs: .venv/installed-dev ## the documentation site in site/; a broken link ends it
-	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # not --quiet: it would hide what --strict counts
 
 lint: .venv/installed-dev ## ruff, mypy, import-linter: the hooks of pre-commit, over all files
 	@$(BIN)/pre-commit run --all-files

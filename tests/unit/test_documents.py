@@ -22,6 +22,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)(?P<path>[^)#\s]+)(?:#[^)]*)?\)")
 SHELL = ("sh", "console")
 COMMAND = typer.main.get_command(app)
 UsageError = typer.BadParameter.__mro__[1]
@@ -69,6 +70,13 @@ def parse(words: list[str]) -> None:
         context = command.make_context(command.name, list(words), parent=context)
         _, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
     command.make_context(command.name, list(words), parent=context)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    """`mkdocs build --quiet` passed with links that lead nowhere."""
+    found = [link["path"] for link in LINK.finditer(page.read_text(encoding="utf-8"))]
+    assert [path for path in found if not (page.parent / path).exists()] == []
 
 
 def test_every_block_says_its_language():
