@@ -14,7 +14,13 @@ from mlim.pairs.similarities import NO_WORD, WORD
 
 WORDS: Final = 300  # the most frequent ones of the training texts
 MOST_ROUNDS, ALL_TREES = 200, 4000  # a round has a tree for each value
-SETTINGS: Final = {"learning_rate": 0.1, "max_leaf_nodes": 15, "min_samples_leaf": 5, "early_stopping": False}
+SETTINGS: Final = {  # without the penalty, leaves of few items are certain, and wrong
+    "learning_rate": 0.1,
+    "max_leaf_nodes": 15,
+    "min_samples_leaf": 5,
+    "l2_regularization": 10.0,
+    "early_stopping": False,
+}
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]

@@ -278,3 +278,12 @@ def test_where_a_model_knows_nothing_nothing_contradicts():
     cells, places = np.hstack([chances, 1 - chances]), np.zeros(200, dtype=np.int64)
     rule = Rule.learn(cells, places, np.array([0.5, 0.5]), sigmas=3, below=None)
     assert not rule.judge(np.array([[0.49, 0.51]]), np.array([0]))["contradicts"].any()
+
+
+def test_trees_are_not_certain_of_what_no_text_tells():
+    """Many values of few items each, and texts that say nothing: certain leaves would have a log loss without end."""
+    generator = np.random.default_rng(0)
+    places, judged = generator.integers(30, size=300), generator.integers(30, size=100)
+    texts = [f"w{one} w{other}" for one, other in generator.integers(40, size=(400, 2))]
+    found = by_trees(texts[:300], places, texts[300:], made([10] * 30), seed=0)
+    assert log_loss(found, judged) < np.log(30) + 0.5
