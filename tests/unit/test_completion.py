@@ -286,4 +286,4 @@ def test_trees_are_not_certain_of_what_no_text_tells():
     places, judged = generator.integers(30, size=300), generator.integers(30, size=100)
     texts = [f"w{one} w{other}" for one, other in generator.integers(40, size=(400, 2))]
     found = by_trees(texts[:300], places, texts[300:], made([10] * 30), seed=0)
-    assert log_loss(found, judged) < np.log(30) + 0.5
+    assert log_loss(found, judged) < 5  # 3.4 for equal shares, 9.3 without a penalty
