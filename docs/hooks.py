@@ -49,8 +49,8 @@ def rows(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield f"| **`{prefix}{name}`** | | {(inner.__doc__ or '').splitlines()[0]} |"
             yield from rows(inner, f"{prefix}{name}.")
         else:
-            told = (field.description or "").replace("|", "\\|")
-            yield f"| `{prefix}{name}` | {kind(inner)} | {told} |"
+            description = (field.description or "").replace("|", "\\|")
+            yield f"| `{prefix}{name}` | {kind(inner)} | {description} |"
 
 
 def kind(annotation: Any) -> str:

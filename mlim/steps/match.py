@@ -93,14 +93,10 @@ def match(
         **{key: groups[key] for key in ("groups", "grouped_items", "largest_group", "conflicts")},
         "groups_on_test_pairs": groups["test"],
     }
-    settings = MatchesSettings()
     with atomic_folder(out) as folder:
         mark(folder)
         _write_tables(folder, workspace, scores, summary)
-        shown = gather(summary, workspace, scores, settings)
-        doubtful = [(pair.first.id, pair.second.id) for pair in shown.pairs[: recipe.match.explained]]
-        reasons = explain_pairs(model, doubtful, recipe, workspace, scored["threshold"], terminal)
-        left_out = write_page(shown, reasons, folder / PAGE_FILE, settings)
+        left_out = _write_page(folder / PAGE_FILE, model, recipe, workspace, summary, terminal)
         write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
     terminal.say(f"wrote {out}: open {out / PAGE_FILE}")
     return summary
@@ -163,6 +159,22 @@ def _write_tables(folder: Path, workspace: Workspace, scores: Path, summary: dic
     for suffix in ("parquet", "csv"):
         write_table(folder / f"rejected.{suffix}", REJECTED, [rejected])
     summary["rejected"] = dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
+
+
+def _write_page(
+    path: Path,
+    model: MatchingModel,
+    recipe: Recipe,
+    workspace: Workspace,
+    summary: dict[str, Any],
+    terminal: Terminal,
+) -> int:
+    """The page, with reasons for its most doubtful pairs; returns how many images did not fit."""
+    settings = MatchesSettings()
+    gathered = gather(summary, workspace, workspace.scores / SCORES_FILE, settings)
+    doubtful = [(pair.first.id, pair.second.id) for pair in gathered.pairs[: recipe.match.explained]]
+    reasons = explain_pairs(model, doubtful, recipe, workspace, summary["threshold"], terminal)
+    return write_page(gathered, reasons, path, settings)
 
 
 def _rejected(workspace: Workspace) -> Any:
