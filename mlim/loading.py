@@ -42,6 +42,8 @@ class CatalogModel(MatchingModel):
         recipe: str = "demo",
         precision: float | None = None,
         recall: float | None = None,
+        since: str | PathLike[str] | None = None,
+        full_if_changed: bool = False,
         workers: int | None = None,
         quiet: bool = True,
     ) -> dict[str, Any]:
@@ -54,11 +56,15 @@ class CatalogModel(MatchingModel):
             recipe: the settings of ingest, validation, candidates and groups.
             precision: what is promised with 95 % confidence; None: the model's threshold.
             recall: promised instead of a precision.
+            since: the folder of an earlier match of this catalog, perhaps `out`: only what differs is scored and
+                grouped, and the ids of groups stay.
+            full_if_changed: match everything where that one is missing or was made with another model or settings.
             workers: processes that compute; None: one for each core, or one where the model is on a GPU.
             quiet: print nothing but warnings.
 
         Raises:
-            InputError: catalog, model or folders are wrong, or there are too few labels for the promise.
+            InputError: catalog, model or folders are wrong, there are too few labels for the promise, or the earlier
+                match was made with another model or settings.
             MlimError: the catalog's data cannot be used, or another command is writing into the work folder.
         """
         from mlim.evaluation.promise import asked_promise
@@ -77,6 +83,8 @@ class CatalogModel(MatchingModel):
                 workspace,
                 Terminal(quiet),
                 promise=asked_promise(precision, recall),
+                since=None if since is None else Path(since),
+                full_if_changed=full_if_changed,
                 workers=workers,
             )
 

@@ -103,6 +103,16 @@ def match(
     recall: Annotated[
         float | None, typer.Option(min=0, max=1, help="Promise this recall of the known matches instead.")
     ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="An earlier match of this catalog: score and group only what differs."),
+    ] = None,
+    full_if_changed: Annotated[
+        bool,
+        typer.Option(
+            "--full-if-changed", help="Match everything where --since is missing or of another model or settings."
+        ),
+    ] = False,
     workers: WorkersOption = None,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
@@ -112,8 +122,8 @@ def match(
 ) -> None:
     """Your catalog in, matches out: candidates, scores, groups, tables for a spreadsheet, and a page.
 
-    A catalog that the work folder does not have yet is ingested and validated first. A run that was stopped goes on
-    where it was.
+    A catalog that the work folder does not have yet is ingested and validated first, with --since any catalog. A run
+    that was stopped goes on where it was.
     """
     from mlim.evaluation.promise import asked_promise
 
@@ -134,6 +144,8 @@ def match(
             session.workspace,
             session.terminal,
             promise=promise,
+            since=since,
+            full_if_changed=full_if_changed,
             workers=workers,
         )
         session.show(summary, f"open {out / 'matches.html'}")

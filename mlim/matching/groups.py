@@ -9,6 +9,7 @@ and the largest size hold in both; pairs that matched and still lie in two group
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -68,17 +69,34 @@ class Grouping(NamedTuple):
     conflicts: list[Conflict]
 
 
-def group_pairs(items: int, pairs: ScoredPairs, never: HardRules | None, rules: GroupRules) -> Grouping:
-    """Groups of `items` items; those without a match are groups of their own."""
+class Kept(NamedTuple):
+    """Groups (n,) of an earlier grouping, by number, and which items (n,) are to be grouped `anew`.
+
+    Whatever a matching pair connects must be anew or kept as a whole, and kept items must have the pairs that they had.
+    """
+
+    groups: Places
+    anew: NDArray[np.bool_]
+
+
+def group_pairs(
+    items: int, pairs: ScoredPairs, never: HardRules | None, rules: GroupRules, kept: Kept | None = None
+) -> Grouping:
+    """Groups of `items` items; those without a match are groups of their own.
+
+    With `kept` only some items are grouped anew, which comes to the same.
+    """
     matched = pairs.at(pairs.score >= rules.threshold)
     allowed = matched if never is None else matched.at(~never.forbidden(matched.first, matched.second))
-    joined = DisjointSet(range(items))
+    if kept is not None:
+        pairs, allowed = (part.at(kept.anew[part.first] & kept.anew[part.second]) for part in (pairs, allowed))
     match rules.method:
         case "connected":
             parts = _connected(allowed, never, rules)
         case "average":
             parts = _average(items, pairs, allowed, never, rules)
-    for part in parts:
+    joined = DisjointSet(range(items))
+    for part in chain(parts, () if kept is None else _kept_groups(kept)):
         for other in part[1:].tolist():
             joined.merge(int(part[0]), other)
     numbers: dict[int, int] = {}
@@ -94,8 +112,13 @@ def group_ids(groups: Places, ids: Sequence[str]) -> list[str]:
     smallest: dict[int, str] = {}
     for number, item in zip(groups.tolist(), ids, strict=True):
         smallest[number] = min(item, smallest.get(number, item))
-    named = {number: f"g{hashlib.sha256(item.encode()).hexdigest()[:ID_DIGITS]}" for number, item in smallest.items()}
+    named = {number: group_id(item) for number, item in smallest.items()}
     return [named[number] for number in groups.tolist()]
+
+
+def group_id(item: str) -> str:
+    """The id of the group whose smallest member is `item`."""
+    return f"g{hashlib.sha256(item.encode()).hexdigest()[:ID_DIGITS]}"
 
 
 def representatives(groups: Places, pairs: ScoredPairs) -> NDArray[np.bool_]:
@@ -106,6 +129,13 @@ def representatives(groups: Places, pairs: ScoredPairs) -> NDArray[np.bool_]:
     found = np.zeros(len(groups), dtype=bool)
     found[order[np.unique(groups[order], return_index=True)[1]]] = True
     return found
+
+
+def _kept_groups(kept: Kept) -> Iterator[Places]:
+    """The items of each group that is kept, in order."""
+    items = np.flatnonzero(~kept.anew)
+    items = items[np.argsort(kept.groups[items], kind="stable")]
+    yield from np.split(items, np.flatnonzero(np.diff(kept.groups[items])) + 1) if len(items) else ()
 
 
 def _connected(allowed: ScoredPairs, never: HardRules | None, rules: GroupRules) -> Iterator[Places]:

@@ -131,8 +131,7 @@ class ItemReader:
 
 def content_digests(store: ItemStore, rows: Rows) -> Digests:
     """What names the content of the items at these rows (n,)."""
-    texts, ids = store.texts_at(rows), store.ids_at(rows)
-    return as_digests([digest_of(text, store.jpeg(item)) for text, item in zip(texts, ids, strict=True)])
+    return as_digests([*map(digest_of, store.texts_at(rows), store.jpegs_at(rows))])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ import json
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
@@ -138,14 +140,21 @@ class ItemStore:
             further = self._table[FURTHER][row][picture - 1].as_py()
             offset, length = further["offset"], further["length"]
         path = self._folder / self._files[file]
-        try:
-            with path.open("rb", buffering=0) as shard:  # not a map: a cut file is an error here, not a dead process
-                data = os.pread(shard.fileno(), length, offset)
-        except OSError as error:
-            raise MlimError(f"{path}: cannot be read ({error.strerror}); run `mlim ingest` again") from None
-        if len(data) != length:
-            raise MlimError(f"{path}: was cut while it was in use; run `mlim ingest` again")
-        return data
+        with _opened(path) as shard:
+            return _read_at(path, shard, offset, length)
+
+    def jpegs_at(self, rows: NDArray[np.int64]) -> Iterator[bytes]:
+        """The square pictures at these rows of the index (n,) as JPEG bytes, one open file at a time.
+
+        Faster than `jpeg` for many items in the order of the index; errors as there.
+        """
+        places = self._table.select(["file", "offset", "length"]).take(pa.array(rows))
+        files, offsets, lengths = (places[name].to_pylist() for name in places.schema.names)
+        for file, of_file in groupby(range(len(files)), key=files.__getitem__):
+            path = self._folder / self._files[file]
+            with _opened(path) as shard:
+                for place in of_file:
+                    yield _read_at(path, shard, offsets[place], lengths[place])
 
     def image(self, item: str, picture: int = 0) -> NDArray[np.uint8]:
         """The picture of an item, its first or a further one (from 1), as a (size, size, 3) array, decoded now."""
@@ -178,6 +187,23 @@ def open_items(loader: LoaderConfig, workspace: Workspace) -> ItemStore:
     """The accepted items of a work folder, with pictures from where `loader` says; errors as `ItemStore.open`."""
     items = loader.items or workspace.items
     return ItemStore.open(items, workspace.valid / "index.parquet", workspace.cache)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The descriptor of a shard. No memory map: a file that was cut is an error then, not a dead process."""
+    try:
+        with path.open("rb", buffering=0) as shard:
+            yield shard.fileno()
+    except OSError as error:
+        raise MlimError(f"{path}: cannot be read ({error.strerror}); run `mlim ingest` again") from None
+
+
+def _read_at(path: Path, shard: int, offset: int, length: int) -> bytes:
+    data = os.pread(shard, length, offset)
+    if len(data) != length:
+        raise MlimError(f"{path}: was cut while it was in use; run `mlim ingest` again")
+    return data
 
 
 def _local_shards(folder: Path) -> Shards:

@@ -18,20 +18,32 @@ from mlim.evaluation.resampling import JudgedPairs
 from mlim.evaluation.scores import labels_of, part
 from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.matching.columns import read_rules
+from mlim.matching.earlier import Comparison, EarlierMatch, compare_pairs
+from mlim.matching.group_events import (
+    EVENT_SCHEMA,
+    KINDS,
+    Causes,
+    Event,
+    continued_ids,
+    event_table,
+    group_events,
+)
 from mlim.matching.group_figures import judge_groups
 from mlim.matching.groups import (
     Grouping,
     GroupRules,
+    Kept,
     ScoredPairs,
     group_ids,
     group_pairs,
     representatives,
 )
+from mlim.matching.pairs_table import write_table
 from mlim.pairs.labels import TEST
 from mlim.recipe import Recipe
 from mlim.workspace import Workspace
 
-GROUPS_FILE, CONFLICTS_FILE, SUMMARY_FILE = "groups", "conflicts.csv", "summary.json"
+GROUPS_FILE, CONFLICTS_FILE, EVENTS_FILE, SUMMARY_FILE = "groups", "conflicts.csv", "events", "summary.json"
 REPRESENTATIVE, MEMBER = "representative", "member"
 PAIR_COLUMNS: Final = ["item_a", "item_b", "score"]
 GROUP_COLUMNS: Final = ["item", "group", "role", "size"]
@@ -58,8 +70,12 @@ def group_items(
     threshold: float | None = None,
     *,
     trained_across_families: bool = True,
+    earlier: EarlierMatch | None = None,
 ) -> dict[str, Any]:
     """Write groups.parquet, groups.csv, conflicts.csv and summary.json; return the summary.
+
+    After an `earlier` match only what differs is grouped anew, ids of groups stay, and events.parquet and events.csv
+    say what became of them.
 
     `scores` is a table item_a, item_b, score (.parquet or .csv; default: that of `mlim score`); pairs without a score
     are no evidence. `threshold`: from which score on a pair matches; default: that of `mlim evaluate`.
@@ -73,10 +89,13 @@ def group_items(
     lowest = _threshold(workspace) if threshold is None else threshold
     rules = GroupRules(limits.method, lowest, limits.max_items, limits.min_inner)
     _, never = read_rules(items, description.matching.with_families(trained_across_families), description.values)
-    found = group_pairs(len(ids), scored.pairs, never, rules)
-    table = _table(found, scored.pairs, ids)
+    compared = None if earlier is None else compare_pairs(earlier, ids, scored.pairs, rules.threshold)
+    found = group_pairs(len(ids), scored.pairs, never, rules, _kept(earlier, compared, ids))
+    table = _table(found, scored.pairs, ids, earlier)
+    events = _events(table, earlier, compared)
     summary = {
         **_counts(table),
+        **({} if events is None else {"events": {kind: [e.kind for e in events].count(kind) for kind in KINDS}}),
         **rules._asdict(),
         "pairs": len(scored.pairs.score),
         "pairs_without_score": scored.missing,
@@ -84,7 +103,7 @@ def group_items(
         "conflicts": pd.Series([conflict.reason for conflict in found.conflicts], dtype="str").value_counts().to_dict(),
         "test": _judged(recipe, workspace, found, ids),
     }
-    _write(workspace.groups, table, found, ids, summary)
+    _write(workspace.groups, table, found, ids, events, summary)
     _report(summary, terminal)
     return summary
 
@@ -146,12 +165,28 @@ def _threshold(workspace: Workspace) -> float:
     return float(read_json(path)["threshold"])
 
 
-def _table(found: Grouping, pairs: ScoredPairs, ids: list[str]) -> pd.DataFrame:
+def _kept(earlier: EarlierMatch | None, compared: Comparison | None, ids: list[str]) -> Kept | None:
+    """What is not grouped anew; None: everything is."""
+    if earlier is None or compared is None or earlier.anew:
+        return None
+    return compared.kept(ids, [earlier.groups.get(item) for item in ids])
+
+
+def _events(table: pd.DataFrame, earlier: EarlierMatch | None, compared: Comparison | None) -> list[Event] | None:
+    """What became of the groups of an earlier match; None where there is none."""
+    if earlier is None or compared is None:
+        return None
+    groups = dict(zip(table["item"], table["group"], strict=True))
+    return group_events(earlier.groups, groups, Causes(earlier.changes, compared, earlier.anew))
+
+
+def _table(found: Grouping, pairs: ScoredPairs, ids: list[str], earlier: EarlierMatch | None) -> pd.DataFrame:
     represent = representatives(found.groups, pairs)
+    named = group_ids(found.groups, ids) if earlier is None else continued_ids(found.groups, ids, earlier.groups)
     return pd.DataFrame(
         {
             "item": ids,
-            "group": group_ids(found.groups, ids),
+            "group": named,
             "role": np.where(represent, REPRESENTATIVE, MEMBER),
             "size": np.bincount(found.groups, minlength=1)[found.groups],
         }
@@ -184,7 +219,14 @@ def _judged(recipe: Recipe, workspace: Workspace, found: Grouping, ids: list[str
     return judge_groups(found.groups, first, second, judged, how.bootstrap_samples, how.confidence, recipe.seed)
 
 
-def _write(folder: Path, table: pd.DataFrame, found: Grouping, ids: list[str], summary: Mapping[str, Any]) -> None:
+def _write(
+    folder: Path,
+    table: pd.DataFrame,
+    found: Grouping,
+    ids: list[str],
+    events: list[Event] | None,
+    summary: Mapping[str, Any],
+) -> None:
     conflicts = [
         {"item_a": ids[one.first], "item_b": ids[one.second], "score": one.score, "reason": one.reason}
         for one in found.conflicts
@@ -193,6 +235,8 @@ def _write(folder: Path, table: pd.DataFrame, found: Grouping, ids: list[str], s
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), made / f"{GROUPS_FILE}.parquet")
         write_csv(made / f"{GROUPS_FILE}.csv", table.to_dict("records"), GROUP_COLUMNS)
         write_csv(made / CONFLICTS_FILE, conflicts, CONFLICT_COLUMNS)
+        for suffix in () if events is None else ("parquet", "csv"):
+            write_table(made / f"{EVENTS_FILE}.{suffix}", EVENT_SCHEMA, [event_table(events or [])])
         write_json(made / SUMMARY_FILE, summary)
 
 
@@ -203,6 +247,8 @@ def _report(summary: Mapping[str, Any], terminal: Terminal) -> None:
     )
     if summary["repeated_pairs"]:
         terminal.warn(f"{summary['repeated_pairs']:,} pairs were there more than once; their scores were averaged")
+    if events := summary.get("events"):
+        terminal.say("groups: " + ", ".join(f"{count:,} {kind}" for kind, count in events.items()))
     for reason, count in summary["conflicts"].items():
         terminal.say(f"{count:,} matching pairs are in two groups: {reason}")
     for kind, figures in summary["test"].items():

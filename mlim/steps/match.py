@@ -17,6 +17,7 @@ from mlim.evaluation.promise import Promise, Promised, promised_threshold
 from mlim.evaluation.resampling import JudgedPairs
 from mlim.evaluation.scores import labels_of, part, scores_of
 from mlim.files import atomic_folder, check_claim, mark, read_json, write_json
+from mlim.matching.earlier import EarlierMatch
 from mlim.matching.model import MatchingModel
 from mlim.matching.pairs_table import write_table
 from mlim.pairs.labels import TEST
@@ -26,8 +27,19 @@ from mlim.report.matches.page import write_page
 from mlim.steps.candidates import CANDIDATES_FILE, find_candidates
 from mlim.steps.evaluate import read_scored
 from mlim.steps.explain import explain_pairs
-from mlim.steps.group import CONFLICTS_FILE, GROUPS_FILE, group_items
+from mlim.steps.group import CONFLICTS_FILE, EVENTS_FILE, GROUPS_FILE, group_items
 from mlim.steps.score import prepare_items, score_pairs
+from mlim.steps.since import (
+    FORMAT,
+    ITEMS_FILE,
+    SETTINGS,
+    compare_with,
+    deciding_settings,
+    digests_of_items,
+    open_last,
+    score_what_differs,
+    since_summary,
+)
 from mlim.workspace import Workspace
 
 SCORES_FILE, PAGE_FILE, SUMMARY_FILE = "scores.parquet", "matches.html", "summary.json"
@@ -53,53 +65,96 @@ def match(
     terminal: Terminal,
     *,
     promise: Promise | None = None,
+    since: Path | None = None,
+    full_if_changed: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Write pairs, groups and rejected rows (Parquet and CSV), matches.html and summary.json into the folder `out`.
 
     Returns the summary. The catalog is ingested and validated first where `workspace` has no items yet. A pair matches
     from the model's threshold on, or from the one that keeps `promise`. `name` is what the model is called.
-    `InputError` when catalog, model or target are wrong, or when there are too few labels for the promise.
+
+    `since` is the folder of an earlier match of this catalog, perhaps `out` itself: the catalog is ingested and
+    validated again, what did not change keeps its scores and groups, and events.csv says what became of the groups.
+    `full_if_changed`: match everything anew where that match is missing or was made with another model or settings.
+
+    `InputError` when catalog, model or target are wrong, when there are too few labels for the promise, or when the
+    earlier match cannot be continued.
     """
     check_claim(out, f"--out {out}")
     promised = None if promise is None else _promised(model, recipe, workspace, promise)
     threshold = model.threshold if promised is None else promised.threshold
-    prepare_items(recipe, catalog, workspace, terminal)
+    settings = deciding_settings(model, recipe, catalog, threshold)
+    last = None if since is None else open_last(since, settings, full_if_changed, terminal)
+    prepare_items(recipe, catalog, workspace, terminal, again=since is not None)
+    digests = digests_of_items(recipe, workspace)
+    earlier = None if last is None else compare_with(last, digests)
     across = model.settings.trained_across_families
     candidates = find_candidates(recipe, catalog, workspace, terminal, trained_across_families=across)
-    scores, pairs = workspace.scores / SCORES_FILE, workspace.candidates / CANDIDATES_FILE
-    scored = score_pairs(
-        model, pairs, scores, recipe, workspace, terminal, threshold=threshold, workers=workers, force=True
-    )
-    write_json(scores.with_name(SUMMARY_FILE), scored)
+    keeping = earlier if last is not None and last.same_scores else None
+    scores, scored = _score(model, keeping, recipe, workspace, terminal, threshold, workers)
     groups = group_items(
-        recipe, catalog, workspace, terminal, scores, scored["threshold"], trained_across_families=across
+        recipe, catalog, workspace, terminal, scores, threshold, trained_across_families=across, earlier=earlier
     )
     warning = "" if across else _in_families_alone(catalog)
     if warning:
         terminal.warn(warning)
     summary = {
+        "format": FORMAT,
+        SETTINGS: settings,
         "catalog": str(catalog),
         "model": name,
         "model_sha256": model.sha256,
         "data_version": read_json(workspace.valid / SUMMARY_FILE)["data_version"],
         "recipe": recipe.name,
-        "threshold": scored["threshold"],
+        "threshold": threshold,
         "promise": "" if promised is None else promised.sentence,
         "warning": warning,
+        "since": None if last is None or earlier is None else since_summary(last, earlier, scored, groups),
+        **_figures(candidates, scored, groups),
+    }
+    with atomic_folder(out) as folder:
+        mark(folder)
+        pq.write_table(digests, folder / ITEMS_FILE)
+        _write_tables(folder, workspace, scores, summary)
+        left_out = _write_page(folder / PAGE_FILE, model, recipe, workspace, summary, terminal)
+        write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
+    terminal.say(f"wrote {out}: open {out / PAGE_FILE}")
+    return summary
+
+
+def _score(
+    model: MatchingModel,
+    earlier: EarlierMatch | None,
+    recipe: Recipe,
+    workspace: Workspace,
+    terminal: Terminal,
+    threshold: float,
+    workers: int | None,
+) -> tuple[Path, dict[str, Any]]:
+    """The table of all candidates with their scores, and counts; scores that `earlier` has are kept."""
+    scores, pairs = workspace.scores / SCORES_FILE, workspace.candidates / CANDIDATES_FILE
+    if earlier is None:
+        scored = score_pairs(
+            model, pairs, scores, recipe, workspace, terminal, threshold=threshold, workers=workers, force=True
+        )
+    else:
+        scored = score_what_differs(
+            model, pairs, scores, earlier, recipe, workspace, terminal, threshold=threshold, workers=workers
+        )
+    write_json(scores.with_name(SUMMARY_FILE), scored)
+    return scores, scored
+
+
+def _figures(candidates: Mapping[str, Any], scored: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
+    """What the steps counted and measured."""
+    return {
         **{key: candidates[key] for key in ("items", "candidates", "share_of_all_pairs", "pair_completeness")},
         "completeness": _completeness(candidates),
         **{key: scored[key] for key in ("scored", "not_scored", "matches")},
         **{key: groups[key] for key in ("groups", "grouped_items", "largest_group", "conflicts")},
         "groups_on_test_pairs": groups["test"],
     }
-    with atomic_folder(out) as folder:
-        mark(folder)
-        _write_tables(folder, workspace, scores, summary)
-        left_out = _write_page(folder / PAGE_FILE, model, recipe, workspace, summary, terminal)
-        write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
-    terminal.say(f"wrote {out}: open {out / PAGE_FILE}")
-    return summary
 
 
 def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, promise: Promise) -> Promised:
@@ -153,7 +208,8 @@ def _write_tables(folder: Path, workspace: Workspace, scores: Path, summary: dic
     for suffix in ("parquet", "csv"):
         tables = (pa.Table.from_batches([batch]) for batch in file.iter_batches())
         write_table(folder / f"pairs.{suffix}", file.schema_arrow, tables)
-    for found in (f"{GROUPS_FILE}.parquet", f"{GROUPS_FILE}.csv", CONFLICTS_FILE):
+    made = [f"{name}.{suffix}" for name in (GROUPS_FILE, EVENTS_FILE) for suffix in ("parquet", "csv")]
+    for found in (name for name in (*made, CONFLICTS_FILE) if (workspace.groups / name).is_file()):
         (folder / found).write_bytes((workspace.groups / found).read_bytes())
     rejected = _rejected(workspace)
     for suffix in ("parquet", "csv"):

@@ -73,16 +73,23 @@ def scoring_run(
     return ScoringRun(model, shown, store, quarantined, workspace.cache, lowest)
 
 
-def prepare_items(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal) -> None:
-    """Ingest and validate a catalog for matching, unless the work folder has its items; never those of another one."""
+def prepare_items(
+    recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal, *, again: bool = False
+) -> None:
+    """Ingest and validate a catalog for matching, unless the work folder has its items; never those of another one.
+
+    `again`: even if it has them, so that they are those of now; but items that a model is trained on stay, and so do
+    shards that lie elsewhere (`loader.items`).
+    """
     if (workspace.valid / INDEX_FILE).is_file():
         there = read_json(workspace.items / SUMMARY_FILE)["catalog"]
         if Path(there).resolve() != catalog.resolve():
             raise InputError(
                 f"--work {workspace.root}: holds the items of {there}, not of {catalog}; choose another folder"
             )
-        _warn_of_changes(catalog, workspace, terminal)
-        return
+        if not again or recipe.loader.items or (workspace.pairs / "pairs.parquet").is_file():
+            _warn_of_changes(catalog, workspace, terminal)
+            return
     ingest(recipe, catalog, workspace, terminal, for_pairs=False)
     validate(recipe, catalog, workspace, terminal)
 
