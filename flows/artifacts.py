@@ -48,10 +48,20 @@ def show_matches(out: Path) -> None:
         f"# Matches of `{summary['catalog']}`",
         f"{summary['matches']:,} of {summary['scored']:,} scored pairs match; {summary['grouped_items']:,} of "
         f"{summary['items']:,} items are in {summary['groups']:,} groups.",
+        *_since(summary["since"]),
         *([f"**Warning:** {summary['warning']}"] if summary["warning"] else []),
         f"[Page]({(out / 'matches.html').resolve().as_uri()})",
     ]
     create_markdown_artifact(key="matches", markdown="\n\n".join(lines), description="Matches of a catalog")
+
+
+def _since(since: dict[str, Any] | None) -> list[str]:
+    """What came, changed and went since an earlier match, and what became of the groups."""
+    if since is None:
+        return []
+    items, events = ({kind: f"{count:,}" for kind, count in since[name].items()} for name in ("items", "events"))
+    counts = [", ".join(f"{count} {kind}" for kind, count in found.items()) for found in (items, events)]
+    return [f"Since {since['folder']}: items {counts[0]}; groups {counts[1]}."]
 
 
 class Progress:

@@ -24,8 +24,12 @@ def match(
     overrides: list[str] | None = None,
     precision: float | None = None,
     recall: float | None = None,
+    since_last: bool = False,
 ) -> None:
     """Run `mlim match`, which holds the work folder meanwhile; the parameters are its options.
+
+    `since_last` follows the matches that `out` holds: only what differs is scored and grouped, and ids of groups stay.
+    Everything is matched where there are none yet, or where model or settings were others.
 
     `InputError` or `MlimError` that names the log file when it fails.
     """
@@ -34,6 +38,7 @@ def match(
     options += [part for override in overrides or [] for part in ("--set", override)]
     options += [] if precision is None else ["--precision", str(precision)]
     options += [] if recall is None else ["--recall", str(recall)]
+    options += ["--since", out, "--full-if-changed"] if since_last else []
     with Children() as children:
         run_command(
             "match",

@@ -110,7 +110,10 @@ def _read_last(folder: Path, settings: Mapping[str, Any]) -> LastMatch:
     where = f"--since {folder}"
     if not (folder / SUMMARY_FILE).is_file():
         raise InputError(f"{where}: holds no matches; name a folder that `mlim match` wrote")
-    summary = read_json(folder / SUMMARY_FILE)
+    try:
+        summary = read_json(folder / SUMMARY_FILE)
+    except ValueError as error:
+        raise InputError(f"{where}: its {SUMMARY_FILE} cannot be read ({error}); leave --since out once") from None
     files = (ITEMS_FILE, PAIRS_FILE, f"{GROUPS_FILE}.parquet")
     if summary.get("format") != FORMAT or not all((folder / name).is_file() for name in files):
         raise InputError(f"{where}: was written by another version of mlim or is not complete; leave --since out once")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 FILES = {
     *("pairs.parquet", "pairs.csv", "groups.parquet", "groups.csv", "conflicts.csv", "rejected.parquet"),
-    *("rejected.csv", "matches.html", "summary.json", ".mlim-folder"),
+    *("rejected.csv", "items.parquet", "matches.html", "summary.json", ".mlim-folder"),
 }
 
 
@@ -37,8 +37,8 @@ def run(model, shop, tmp_path, quiet, **changes):
     )
     recipe = prepared_for(given, model.settings)
     catalog = shop.write() if changes.pop("write", True) else shop.description
-    work = Workspace(tmp_path / "work")
-    return match(model, "model", catalog, tmp_path / "out", recipe, work, quiet, workers=1, **changes)
+    work, out = Workspace(tmp_path / "work"), tmp_path / changes.pop("out", "out")
+    return match(model, "model", catalog, out, recipe, work, quiet, workers=1, **changes)
 
 
 def test_a_catalog_becomes_pairs_groups_rejected_rows_and_a_page(model, tmp_path, quiet):
@@ -126,3 +126,58 @@ def test_a_model_that_saw_no_pair_across_families_compares_none_unless_asked(
     found = pd.read_parquet(tmp_path / "out" / "pairs.parquet")
     across = [family[one] != family[other] for one, other in zip(found["item_a"], found["item_b"], strict=True)]
     assert any(across) is (families == "any")
+
+
+def partition(out):
+    groups = pd.read_parquet(out / "groups.parquet")
+    return {frozenset(items) for _, items in groups.groupby("group")["item"]}
+
+
+def test_a_match_since_an_earlier_one_comes_to_the_same_and_computes_little(model, tmp_path, quiet, monkeypatch):
+    shop = small_catalog(tmp_path / "shop", rows=12)
+    run(model, shop, tmp_path, quiet, out="first")
+    first = pd.read_parquet(tmp_path / "first" / "pairs.parquet").set_index(["item_a", "item_b"])
+    del shop.rows[7]
+    shop.rows[2]["title"] = "thing anew"
+    shop.rows[4]["picture"] = "0.png"
+    shop.rows.append({**shop.rows[0], "sku": "new"})
+    summary = run(model, shop, tmp_path, quiet, out="next", since=tmp_path / "first")
+    assert summary["since"]["items"] == {"new": 1, "changed": 2, "removed": 1}
+    run(model, shop, tmp_path, quiet, out="full")
+    found, full = (pd.read_parquet(tmp_path / name / "pairs.parquet") for name in ("next", "full"))
+    pd.testing.assert_frame_equal(found, full, atol=1e-5)
+    assert partition(tmp_path / "next") == partition(tmp_path / "full")
+    found = found.set_index(["item_a", "item_b"])
+    same = [pair for pair in found.index if pair in first.index and not {"new", "002", "004"} & {*pair}]
+    assert summary["since"]["scores_kept"] == len(same) > 0
+    assert found.loc[same, "score"].tolist() == first.loc[same, "score"].tolist()
+    events = pd.read_parquet(tmp_path / "next" / "events.parquet")
+    assert len(events) == len(read_csv(tmp_path / "next" / "events.csv")) == sum(summary["since"]["events"].values())
+    page = (tmp_path / "next" / "matches.html").read_text()
+    assert "Since the last match" in page
+    assert "Items: 1 new, 2 changed, 1 removed" in page
+    monkeypatch.setattr(type(model), "compare", None)  # nothing is left to be scored
+    again = run(model, shop, tmp_path, quiet, out="next", since=tmp_path / "next")
+    assert again["since"]["scores_kept"] == again["candidates"] == summary["candidates"]
+    assert not any([*again["since"]["items"].values(), *again["since"]["events"].values()])
+
+
+def test_an_earlier_match_of_another_model_is_not_continued(model, tiny_recipe, tmp_path, quiet):
+    shop, last = small_catalog(tmp_path / "shop", rows=6), tmp_path / "out"
+    with pytest.raises(InputError, match=r"--since .*out: holds no matches"):
+        run(model, shop, tmp_path, quiet, since=last)
+    assert run(model, shop, tmp_path, quiet, since=last, full_if_changed=True)["since"] is None
+    groups = read_csv(last / "groups.csv")
+    other = build(tiny_recipe, "separate")
+    other.settings = other.settings.model_copy(update={"threshold": 0.0})
+    with pytest.raises(InputError, match=r"was made with another model .*--full-if-changed"):
+        run(other, shop, tmp_path, quiet, since=last)
+    assert read_csv(last / "groups.csv") == groups
+    summary = run(other, shop, tmp_path, quiet, since=last, full_if_changed=True)
+    assert summary["since"]["grouped_anew"] == "another model; another threshold"
+    assert summary["since"]["scores_kept"] == 0
+    reasons = {event["reason"] for event in read_csv(last / "events.csv")}
+    assert reasons == {"another model; another threshold"}
+    write_json(last / "summary.json", {**read_json(last / "summary.json"), "format": 0})
+    with pytest.raises(InputError, match="another version of mlim"):
+        run(other, shop, tmp_path, quiet, since=last)

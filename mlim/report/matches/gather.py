@@ -23,6 +23,7 @@ class MatchesSettings(Config):
     groups: int = 80
     members: int = 12
     pairs: int = 80
+    events: int = 60
     characters: int = 220
     side: int = 160
     quality: int = 72
@@ -52,12 +53,23 @@ class ShownPair:
 
 
 @dataclass(frozen=True)
+class ShownEvent:
+    """What became of groups since an earlier match."""
+
+    kind: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Matches:
-    """All that is shown; groups and pairs begin with those most in doubt."""
+    """All that is shown; groups and pairs begin with those most in doubt, events with new groups and merged ones."""
 
     summary: dict[str, Any]
     groups: tuple[ShownGroup, ...]
     pairs: tuple[ShownPair, ...]
+    events: tuple[ShownEvent, ...] = ()
 
 
 def gather(summary: dict[str, Any], workspace: Workspace, scores: Path, settings: MatchesSettings) -> Matches:
@@ -75,7 +87,15 @@ def gather(summary: dict[str, Any], workspace: Workspace, scores: Path, settings
         ShownGroup(name, int(sizes[name]), _number(lowest.get(name)), tuple(items[item] for item in of_group))
         for name, of_group in members.items()
     )
-    return Matches(summary, tuple(shown), tuple(_pair(row, items) for row in pairs.to_dict("records")))
+    events = tuple(_events(workspace.groups / "events.parquet", settings.events))
+    return Matches(summary, tuple(shown), tuple(_pair(row, items) for row in pairs.to_dict("records")), events)
+
+
+def _events(path: Path, most: int) -> Iterator[ShownEvent]:
+    """The first events; none without an earlier match."""
+    if path.is_file():
+        for row in pq.read_table(path).slice(0, most).to_pylist():
+            yield ShownEvent(row["kind"], tuple(row["before"]), tuple(row["after"]), row["reason"])
 
 
 def _batches(scores: Path) -> Iterator[pd.DataFrame]:

@@ -101,6 +101,7 @@ def render(matches: Matches, reasons: Reasons, thumbnails: Thumbnails, settings:
         "tiles": tiles(matches.summary),
         "groups": groups,
         "pairs": pairs,
+        "events": matches.events,
         "rejected": sorted(matches.summary["rejected"].items(), key=lambda entry: (-entry[1], entry[0])),
         "left_out": thumbnails.left_out,
         "script": Markup(script),  # noqa: S704 (a file of ours)

@@ -1,0 +1,156 @@
+"""What does a night cost when 1 % of a catalog is new? `mlim match --since` beside a full run of the same catalog.
+
+    python benchmarks/nightly.py --model build/demo [--items 100000] [--share 0.01] [--scattered] [--folder DIR]
+
+The catalog is drawn (`mlim catalog synthesize`). The work folder of the nightly run has matched it without the new
+items before; the full run begins with an empty work folder. Both ingest, validate, find candidates, score, group and
+write tables and page, in one process after the other, and the parts are timed. New items stand at the end of the table;
+with `--scattered` they stand anywhere, so that more shards are made anew. The groups of both runs are compared: they
+may differ where texts are read by an encoder that has learned from 1 % fewer items, which is counted.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from measure import heading, table
+
+PACKAGES = ("mlim", "torch", "faiss-cpu")
+PARTS = {
+    "prepare_items": "ingest, validate",
+    "digests_of_items": "compare items",
+    "compare_with": "compare items",
+    "find_candidates": "candidates",
+    "_score": "scores",
+    "group_items": "groups",
+    "_write_tables": "tables",
+    "_write_page": "page",
+}
+FULL, BASE, NIGHT = "full", "base", "night"
+
+
+def draw(folder: Path, options: argparse.Namespace) -> list[dict[str, str]]:
+    """Draw the catalog; returns the rows of its table."""
+    words = ["catalog", "synthesize", "--out", str(folder), "--items", str(options.items)]
+    subprocess.run([sys.executable, "-m", "mlim", *words, "--image-size", str(options.image_size)], check=True)
+    with (folder / "catalog.csv").open(encoding="utf-8", newline="") as source:
+        return list(csv.DictReader(source))
+
+
+def write_rows(folder: Path, rows: list[dict[str, str]]) -> None:
+    with (folder / "catalog.csv").open("w", encoding="utf-8", newline="") as target:
+        writer = csv.DictWriter(target, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def timed(spent: dict[str, float], name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, whose seconds are added to its part."""
+
+    def wrapper(*args: Any, **named: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return run(*args, **named)
+        finally:
+            spent[name] += time.perf_counter() - started
+
+    return wrapper
+
+
+def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One run in this process: seconds of its parts and in all, and its summary."""
+    import mlim
+    from mlim.steps import match as step
+
+    spent: dict[str, float] = defaultdict(float)
+    for function, part in PARTS.items():
+        setattr(step, function, timed(spent, part, getattr(step, function)))
+    folder, model = options.folder, mlim.load(options.model)
+    started = time.perf_counter()
+    summary = model.match(
+        folder / "catalog" / "catalog.yaml",
+        folder / kind,
+        work=folder / ("work-full" if kind == FULL else "work-night"),
+        recipe=options.recipe,
+        since=folder / BASE if kind == NIGHT else None,
+        workers=options.workers,
+    )
+    return {"parts": spent, "all": time.perf_counter() - started, "summary": summary}
+
+
+def run(kind: str, folder: Path) -> dict[str, Any]:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder), "--here", kind]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def differently_grouped(folder: Path) -> int:
+    """How many items are in a group of other members in the two runs."""
+    sets = []
+    for kind in (FULL, NIGHT):
+        groups = pd.read_parquet(folder / kind / "groups.parquet")
+        sets.append({item: frozenset(items) for _, items in groups.groupby("group")["item"] for item in items})
+    return sum(sets[0][item] != sets[1].get(item) for item in sets[0])
+
+
+def show(full: dict[str, Any], night: dict[str, Any], different: int) -> None:
+    rows = []
+    for part in (*dict.fromkeys(PARTS.values()), "all"):
+        one, other = (found["all"] if part == "all" else found["parts"].get(part, 0.0) for found in (full, night))
+        rows.append([part, f"{one:,.1f}", f"{other:,.1f}", f"{other / max(one, 1e-9):.1%}"])
+    print(heading(PACKAGES))
+    print(table(["seconds of", "full run", "since the last", "share"], rows))
+    summary = night["summary"]
+    scored = summary["scored"] - summary["since"]["scores_kept"]
+    print(
+        f"\n{summary['items']:,} items, {summary['since']['items']['new']:,} of them new; {scored:,} of "
+        f"{summary['scored']:,} pairs were scored ({scored / max(summary['scored'], 1):.1%}); {different:,} items have "
+        "other items in their group than in the full run"
+    )
+
+
+def compare(folder: Path, options: argparse.Namespace) -> None:
+    (folder / ".mlim-folder").touch()
+    rows = draw(folder / "catalog", options)
+    count = max(round(options.share * len(rows)), 1)
+    new = np.random.default_rng(0).choice(len(rows), count, replace=False) if options.scattered else []
+    new = set(map(int, new)) or set(range(len(rows) - count, len(rows)))
+    write_rows(folder / "catalog", [row for number, row in enumerate(rows) if number not in new])
+    run(BASE, folder)
+    write_rows(folder / "catalog", rows)
+    show(run(FULL, folder), run(NIGHT, folder), differently_grouped(folder))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a registered version, a work folder or a saved model")
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--share", type=float, default=0.01, help="of the items that are new")
+    parser.add_argument("--scattered", action="store_true", help="new items stand anywhere in the table")
+    parser.add_argument("--image-size", type=int, default=64, help="pixels")
+    parser.add_argument("--recipe", default="demo")
+    parser.add_argument("--workers", type=int, help="processes that score; default: one for each core")
+    parser.add_argument("--folder", type=Path, help="where everything goes; default: a temporary folder")
+    parser.add_argument("--here", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        print(json.dumps(measure(options.here, options)))
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        compare(Path(folder), options)
+
+
+if __name__ == "__main__":
+    main()
