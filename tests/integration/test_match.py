@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from mlim.errors import InputError
 from mlim.evaluation.promise import Promise
@@ -134,12 +135,13 @@ def partition(out):
 
 
 def test_a_match_since_an_earlier_one_comes_to_the_same_and_computes_little(model, tmp_path, quiet, monkeypatch):
-    shop = small_catalog(tmp_path / "shop", rows=12)
+    shop = small_catalog(tmp_path / "shop", rows=9)
     run(model, shop, tmp_path, quiet, out="first")
     first = pd.read_parquet(tmp_path / "first" / "pairs.parquet").set_index(["item_a", "item_b"])
     del shop.rows[7]
     shop.rows[2]["title"] = "thing anew"
-    shop.rows[4]["picture"] = "0.png"
+    shop.rows[4]["picture"] = "new.png"
+    Image.new("RGB", (40, 60), "yellow").save(shop.images / "new.png")
     shop.rows.append({**shop.rows[0], "sku": "new"})
     summary = run(model, shop, tmp_path, quiet, out="next", since=tmp_path / "first")
     assert summary["since"]["items"] == {"new": 1, "changed": 2, "removed": 1}
@@ -169,7 +171,7 @@ def test_an_earlier_match_of_another_model_is_not_continued(model, tiny_recipe, 
     assert run(model, shop, tmp_path, quiet, since=last, full_if_changed=True)["since"] is None
     groups = read_csv(last / "groups.csv")
     other = build(tiny_recipe, "separate")
-    other.settings = other.settings.model_copy(update={"threshold": 0.0})
+    other.settings = other.settings.model_copy(update={"threshold": 1.0})
     with pytest.raises(InputError, match=r"was made with another model .*--full-if-changed"):
         run(other, shop, tmp_path, quiet, since=last)
     assert read_csv(last / "groups.csv") == groups

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from mlim.catalog.match_rules import MatchRules
 from mlim.matching.earlier import (
     GONE,
-    Comparison,
     EarlierMatch,
     EarlierScores,
+    ItemChanges,
     PairNumbers,
     compare_items,
     compare_pairs,
@@ -46,8 +46,11 @@ class Item(NamedTuple):
 
 
 Catalog = Mapping[str, Item]
+Edits = Mapping[str, Item | None]  # None: removed
 ITEMS = st.builds(Item, st.integers(0, 9), st.integers(-1, 2))
-CATALOGS = st.dictionaries(st.sampled_from([f"i{number}" for number in range(9)]), ITEMS, min_size=1)
+IDS = [f"i{number:02d}" for number in range(14)]
+CATALOGS = st.lists(ITEMS, min_size=8, max_size=len(IDS)).map(lambda drawn: dict(zip(IDS, drawn, strict=False)))
+EDITS = st.dictionaries(st.sampled_from(IDS), st.none() | ITEMS, min_size=1, max_size=2)
 
 
 class Matched(NamedTuple):
@@ -109,7 +112,7 @@ def earlier_of(before: Matched, catalog: Catalog) -> EarlierMatch:
     return EarlierMatch(before.groups, scores, compare_items(before.digests, digests(catalog)))
 
 
-def follow(before: Matched, catalog: Catalog, rules: GroupRules) -> tuple[Matched, Comparison, list[Event]]:
+def follow(before: Matched, catalog: Catalog, rules: GroupRules) -> tuple[Matched, list[Event]]:
     """The match of a catalog after that of `before`, as the steps make it."""
     earlier, ids, pairs = earlier_of(before, catalog), sorted(catalog), candidates(catalog)
     known = earlier.scores.without(earlier.changes.rescored)
@@ -122,19 +125,26 @@ def follow(before: Matched, catalog: Catalog, rules: GroupRules) -> tuple[Matche
     grouping = group_pairs(len(ids), pairs, never(catalog), rules, kept)
     groups = dict(zip(ids, continued_ids(grouping.groups, ids, before.groups), strict=True))
     events = group_events(before.groups, groups, Causes(earlier.changes, compared))
-    return Matched(ids, pairs, grouping, groups, digests(catalog)), compared, events
+    return Matched(ids, pairs, grouping, groups, digests(catalog)), events
 
 
 def members(groups: Mapping[str, str]) -> dict[str, set[str]]:
     return {name: {item for item in groups if groups[item] == name} for name in groups.values()}
 
 
-@settings(max_examples=150)
-@given(st.lists(CATALOGS, min_size=2, max_size=4), st.sampled_from([AVERAGE, CONNECTED]))
-def test_following_earlier_matches_comes_to_the_same_groups(catalogs: Sequence[Catalog], rules: GroupRules) -> None:
-    current = match(catalogs[0], rules)
-    for catalog in catalogs[1:]:
-        before, (current, _, events) = current, follow(current, catalog, rules)
+def edited(catalog: Catalog, edits: Edits) -> Catalog:
+    return {item: what for item, what in {**catalog, **edits}.items() if what is not None}
+
+
+@settings(max_examples=30)
+@given(CATALOGS, st.lists(EDITS, min_size=1, max_size=3), st.sampled_from([AVERAGE, CONNECTED]))
+def test_following_earlier_matches_comes_to_the_same_groups(
+    catalog: Catalog, nights: Sequence[Edits], rules: GroupRules
+) -> None:
+    current = match(catalog, rules)
+    for edits in nights:
+        catalog = edited(catalog, edits)
+        before, (current, events) = current, follow(current, catalog, rules)
         full = match(catalog, rules)
         np.testing.assert_array_equal(current.found.groups, full.found.groups)
         assert current.found.conflicts == full.found.conflicts
@@ -154,15 +164,30 @@ def check_ids_and_events(before: dict[str, set[str]], after: dict[str, set[str]]
     assert all(event.reason and event.because for event in events)
 
 
-@settings(max_examples=60)
-@given(CATALOGS, ITEMS)
-def test_one_more_item_leaves_what_lies_elsewhere(catalog: Catalog, item: Item) -> None:
-    before = match(catalog, AVERAGE)
-    _, compared, _ = follow(before, {**catalog, "new": item}, AVERAGE)
-    kept = ~compared.differs[compared.numbering.places(before.ids)]
-    parts = compared.part[compared.numbering.places([*before.ids, "new"])]
-    assert not kept[parts[:-1] == parts[-1]].any()
-    assert follow(before, catalog, AVERAGE)[1].differs.sum() == 0
+def pairs_of(*pairs: tuple[int, int, float]) -> ScoredPairs:
+    first, second, score = (np.array([pair[at] for pair in pairs]) for at in range(3))
+    return ScoredPairs(first.astype(np.int64), second.astype(np.int64), score.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("now", "anew"),
+    [
+        (pairs_of((0, 1, 0.9), (1, 2, 0.9), (0, 2, 0.4), (3, 4, 0.9)), []),
+        (pairs_of((0, 1, 0.9), (1, 2, 0.9), (3, 4, 0.9)), ["a", "b", "c"]),  # displaced, though it was no match
+        (pairs_of((0, 1, 0.9), (1, 2, 0.9), (0, 2, 0.4), (2, 3, 0.4), (3, 4, 0.9)), []),  # between two groups
+        (pairs_of((0, 1, 0.9), (1, 2, 0.9), (0, 2, 0.4), (3, 4, 0.9), (3, 5, 0.9)), ["d", "e", "new"]),
+    ],
+)
+def test_what_is_grouped_anew(now: ScoredPairs, anew: list[str]) -> None:
+    """A pair counts where its items are connected by matching pairs; elsewhere it changes no group."""
+    ids, before = [*"abcde", "new"], pairs_of((0, 1, 0.9), (1, 2, 0.9), (0, 2, 0.4), (3, 4, 0.9))
+    numbering = PairNumbers(ids)
+    numbers = numbering.numbers(before.first, before.second)
+    order = np.argsort(numbers)
+    scores = EarlierScores(numbering, numbers[order], before.score[order], before.score[order])
+    changes = ItemChanges(["new"], [], [], frozenset(["new"]))
+    compared = compare_pairs(EarlierMatch({}, scores, changes), ids, now, 0.5)
+    assert [item for item in ids if compared.differs[ids.index(item)]] == sorted({*anew, "new"})
 
 
 def events_of(before: dict[str, str], after: dict[str, str], **changes: Sequence[str]) -> list[Event]:
