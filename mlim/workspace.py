@@ -57,7 +57,7 @@ class Workspace:
 
     @property
     def groups(self) -> Path:
-        """`group`: groups.parquet and .csv (item, group, role, size), conflicts.csv, summary.json; events after a match."""
+        """`group`: groups.parquet and .csv (item, group, role, size), conflicts.csv, summary.json; events."""
         return self.root / "groups"
 
     @property

@@ -47,8 +47,10 @@ def compare_items(before: pd.DataFrame, now: pd.DataFrame) -> ItemChanges:
     read = common & (both["content"] != both["content_before"])
     changed = read | (common & (both["described"] != both["described_before"]))
     new, removed = both["place"] == "right_only", both["place"] == "left_only"
-    named = [[str(item) for item in both.loc[chosen, "id"]] for chosen in (new, changed, removed, new | read)]
-    return ItemChanges(*named[:3], frozenset(named[3]))
+    arrived, differ, went, rescored = (
+        both.loc[chosen, "id"].tolist() for chosen in (new, changed, removed, new | read)
+    )
+    return ItemChanges(arrived, differ, went, frozenset(rescored))
 
 
 class PairNumbers:
@@ -146,7 +148,7 @@ class Comparison:
 
     def kept(self, ids: Sequence[str], groups: Sequence[str | None]) -> Kept:
         """Which items `ids` (n,) keep their groups (n,) of before, None for an item that had none."""
-        numbers = np.asarray(pd.factorize(pd.Series(groups, dtype=object))[0], dtype=np.int64)
+        numbers = np.asarray(pd.factorize(np.array(groups, dtype=object))[0], dtype=np.int64)
         return Kept(numbers, self.differs[self.numbering.places(ids)])
 
 

@@ -83,7 +83,8 @@ def match(
     """
     check_claim(out, f"--out {out}")
     promised = None if promise is None else _promised(model, recipe, workspace, promise)
-    threshold = model.threshold if promised is None else promised.threshold
+    lowest = None if promised is None else promised.threshold
+    threshold = model.threshold if lowest is None else lowest
     settings = deciding_settings(model, recipe, catalog, threshold)
     last = None if since is None else open_last(since, settings, full_if_changed, terminal)
     prepare_items(recipe, catalog, workspace, terminal, again=since is not None)
