@@ -73,18 +73,15 @@ def match(
 
     Returns the summary. The catalog is ingested and validated first where `workspace` has no items yet. A pair matches
     from the model's threshold on, or from the one that keeps `promise`. `name` is what the model is called.
+    `since` is an earlier match of this catalog, perhaps `out` itself: the catalog is ingested again, what did not
+    change keeps scores and groups, and events.csv says what became of the groups. `full_if_changed`: match everything
+    where that match is missing or was made with another model or settings.
 
-    `since` is the folder of an earlier match of this catalog, perhaps `out` itself: the catalog is ingested and
-    validated again, what did not change keeps its scores and groups, and events.csv says what became of the groups.
-    `full_if_changed`: match everything anew where that match is missing or was made with another model or settings.
-
-    `InputError` when catalog, model or target are wrong, when there are too few labels for the promise, or when the
-    earlier match cannot be continued.
+    `InputError` when catalog, model or target are wrong, labels too few for the promise, or `since` cannot be followed.
     """
     check_claim(out, f"--out {out}")
     promised = None if promise is None else _promised(model, recipe, workspace, promise)
-    lowest = None if promised is None else promised.threshold
-    threshold = model.threshold if lowest is None else lowest
+    threshold = model.threshold if promised is None or promised.threshold is None else promised.threshold
     settings = deciding_settings(model, recipe, catalog, threshold)
     last = None if since is None else open_last(since, settings, full_if_changed, terminal)
     prepare_items(recipe, catalog, workspace, terminal, again=since is not None)
@@ -92,14 +89,10 @@ def match(
     earlier = None if last is None else compare_with(last, digests)
     across = model.settings.trained_across_families
     candidates = find_candidates(recipe, catalog, workspace, terminal, trained_across_families=across)
-    keeping = earlier if last is not None and last.same_scores else None
-    scores, scored = _score(model, keeping, recipe, workspace, terminal, threshold, workers)
+    scores, scored = _score(model, earlier, recipe, workspace, terminal, threshold, workers)
     groups = group_items(
         recipe, catalog, workspace, terminal, scores, threshold, trained_across_families=across, earlier=earlier
     )
-    warning = "" if across else _in_families_alone(catalog)
-    if warning:
-        terminal.warn(warning)
     summary = {
         "format": FORMAT,
         SETTINGS: settings,
@@ -110,7 +103,7 @@ def match(
         "recipe": recipe.name,
         "threshold": threshold,
         "promise": "" if promised is None else promised.sentence,
-        "warning": warning,
+        "warning": "" if across else _in_families_alone(catalog, terminal),
         "since": None if last is None or earlier is None else since_summary(last, earlier, scored, groups),
         **_figures(candidates, scored, groups),
     }
@@ -179,8 +172,18 @@ def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, promis
     return promised
 
 
-def _in_families_alone(catalog: Path) -> str:
-    """What a model that has seen no mismatch across families means for a catalog; empty where that was decided."""
+def _in_families_alone(catalog: Path, terminal: Terminal) -> str:
+    """What a model that has seen no mismatch across families means for a catalog, and warns of it.
+
+    Empty where that was decided.
+    """
+    warning = _warning_of_families(catalog)
+    if warning:
+        terminal.warn(warning)
+    return warning
+
+
+def _warning_of_families(catalog: Path) -> str:
     description = load_description(catalog)
     trained = "the model was trained on mismatches inside families alone"
     remedy = "train with mismatches across families (`pairs.negatives`, docs/pairs.md)"

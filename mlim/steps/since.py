@@ -9,7 +9,7 @@ where nothing that they depend on differs (`mlim.matching.earlier`).
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,6 +132,8 @@ def compare_with(last: LastMatch, digests: Any) -> EarlierMatch:
     """The earlier match beside the items of now (`digests_of_items`); `InputError` when they have none in common."""
     before, now = pq.read_table(last.folder / ITEMS_FILE).to_pandas(), digests.to_pandas()
     changes = compare_items(before, now)
+    if not last.same_scores:
+        changes = replace(changes, rescored=frozenset(now["id"]))
     if len(before) and len(changes.removed) == len(before):
         raise InputError(
             f"--since {last.folder}: none of its items is in the catalog; name the folder of a match of this catalog"
