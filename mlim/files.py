@@ -192,11 +192,17 @@ def write_csv(path: Path, rows: Iterable[Mapping[Any, Any]], columns: Sequence[s
     A text that a spreadsheet would take for a formula begins with an apostrophe in the file; `read_csv` takes it off.
     """
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as target:
-        target.write(_line(columns))
-        target.writelines(_line([_cell(row.get(column)) for column in columns]) for row in rows)
+        target.write(csv_line(columns))
+        target.writelines(csv_line([_cell(row.get(column)) for column in columns]) for row in rows)
 
 
-def _line(cells: Sequence[Any]) -> str:
+def csv_cell(value: Any) -> str:
+    """One cell as `write_csv` writes it among others, marked and quoted."""
+    cell = _cell(value)
+    return "" if cell == "" else csv_line([cell]).removesuffix("\n")
+
+
+def csv_line(cells: Sequence[Any]) -> str:
     """One row that ends in a line feed; the writer quotes only those line ends that are its own, so it has both."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(cells)

@@ -1,8 +1,9 @@
 """Tables of pairs, read and written a part at a time: Parquet with its types, everything else as texts."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mlim.catalog.rejection import Rejection
 from mlim.errors import InputError
-from mlim.files import atomic_file, write_csv
+from mlim.files import atomic_file, csv_cell, csv_line
 from mlim.sources.lines import UTF8
 from mlim.sources.readers import PARQUET, TableFile
 
@@ -19,6 +20,7 @@ SIDES: Final = ("item_a", "item_b")
 ROWS_AT_ONCE: Final = 1 << 16
 CSV: Final = ".csv"
 CSV_DECIMALS: Final = 6
+CELLS_REMEMBERED: Final = 1 << 17
 
 
 class PairRows(NamedTuple):
@@ -113,12 +115,34 @@ def write_table(path: Path, schema: Any, tables: Iterable[Any]) -> None:
     In CSV, lists are joined and numbers have six decimals; what a spreadsheet would compute is marked as text.
     """
     if path.suffix.lower() == CSV:
-        rows = chain.from_iterable(table.to_pylist() for table in tables)
-        write_csv(path, ({name: _cell(value) for name, value in row.items()} for row in rows), schema.names)
+        with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as target:
+            target.writelines(_csv_lines(schema.names, tables))
         return
     with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for table in tables:
             writer.write_table(table)
+
+
+def _csv_lines(names: Iterable[str], tables: Iterable[Any]) -> Iterator[str]:
+    """The file that `write_csv` writes, made column by column: most texts come more than once."""
+    written = lru_cache(CELLS_REMEMBERED)(lambda value: csv_cell(_cell(value)))
+    yield csv_line([*names])
+    for table in tables:
+        columns = [_csv_cells(column, written) for column in table.columns]
+        yield from (",".join(cells) + "\n" for cells in zip(*columns, strict=True))
+
+
+def _csv_cells(column: Any, written: Callable[[Any], str]) -> list[str]:
+    values, kind = column.to_pylist(), column.type
+    if pa.types.is_floating(kind):
+        return ["" if value is None or value != value else repr(round(value, CSV_DECIMALS)) for value in values]
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return ["" if value is None else str(_cell(value)) for value in values]
+    if pa.types.is_string(kind):
+        return [written(value) for value in values]
+    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+        return [written(None if value is None else tuple(value)) for value in values]
+    return [csv_cell(_cell(value)) for value in values]
 
 
 def _cell(value: Any) -> Any:
@@ -127,7 +151,7 @@ def _cell(value: Any) -> Any:
             return str(value).lower()
         case float():
             return round(value, CSV_DECIMALS)
-        case list():
+        case list() | tuple():
             return "; ".join(map(str, value))
         case _:
             return value
