@@ -26,7 +26,7 @@ from mlim.matching.item_parts import ItemParts, read_parts
 from mlim.matching.items import Item, read_items
 from mlim.matching.model_scorer import ModelScorer
 from mlim.matching.settings import MODALITIES, SETTINGS, ServingSettings
-from mlim.models.pair_network import PairNetwork
+from mlim.models.pair_network import ItemStates, PairNetwork
 from mlim.models.systems import load_matcher
 from mlim.recipe.base import Modality
 from mlim.stacking.combine import Combination
@@ -187,6 +187,11 @@ class MatchingModel:
         return self._matcher.read_out == SEPARATE
 
     @property
+    def joins_late(self) -> bool:
+        """Whether an item has states of its own, with which other items are joined (`finetune.joint_blocks`)."""
+        return self._matcher.joins_late
+
+    @property
     def item_width(self) -> int:
         """Numbers in an item's vector."""
         return self._matcher.item_width
@@ -259,6 +264,38 @@ class MatchingModel:
         """The vectors (n, item_width) of a batch of items that are read by themselves, pixels of 0..255."""
         with torch.inference_mode():
             return np.asarray(self._matcher.item_vectors(self._on_device(side), modality).float().cpu())
+
+    def item_states(self, side: PairSide, modality: Modality) -> NDArray[np.float32]:
+        """What a network that joins items late has computed of a batch (n, L, H) before it joins them.
+
+        L is the longest text that is read and the patches of a picture, whatever the batch holds; pixels of 0..255.
+        """
+        with torch.inference_mode():
+            hidden = self._matcher.item_states(self._on_device(side), modality).hidden.float().cpu().numpy()
+        width, most = self._text_widths(side.attention, modality)
+        padded = np.zeros((len(hidden), hidden.shape[1] - width + most, hidden.shape[2]), dtype=np.float32)
+        padded[:, :width], padded[:, most:] = hidden[:, :width], hidden[:, width:]
+        return padded
+
+    def join(
+        self,
+        first: tuple[NDArray[np.float32], torch.Tensor],
+        second: tuple[NDArray[np.float32], torch.Tensor],
+        modality: Modality,
+    ) -> Scores:
+        """The scores (n,) of the network alone from both items' states (n, L, H) and attentions (n, T) bool."""
+        sides = [self._as_states(*side, modality) for side in (first, second)]
+        with torch.inference_mode():
+            return _as_scores(self._matcher.join(sides[0], sides[1], modality))
+
+    def _as_states(self, padded: NDArray[np.float32], attention: torch.Tensor, modality: Modality) -> ItemStates:
+        width, most = self._text_widths(attention, modality)
+        hidden = torch.from_numpy(np.concatenate([padded[:, :width], padded[:, most:]], axis=1))
+        return ItemStates(hidden.to(self._device), attention.to(self._device))
+
+    def _text_widths(self, attention: torch.Tensor, modality: Modality) -> tuple[int, int]:
+        """How many tokens the texts of a batch have, and how many a text may have."""
+        return (0, 0) if modality == "image" else (attention.shape[1], self.settings.max_tokens)
 
     def compare(self, first: NDArray[np.float32], second: NDArray[np.float32]) -> Scores:
         """The scores (n,) of the network alone from the vectors (n, item_width) of both items of n pairs."""

@@ -1,7 +1,7 @@
 """Items ready to be scored: whatever a model needs of an item by itself is computed once and kept on disk.
 
-That is its vector, where the model reads items by themselves, else its decoded picture; and what is measured on its
-picture, where a stack reads that.
+That is its vector, where the model reads items by themselves; its states, where the model joins items late; else its
+decoded picture; and what is measured on its picture, where a stack reads that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from mlim.stacking.items import Items
 from mlim.stacking.pictures import from_row, picture_of, to_row
 
 FORMAT: Final = 1  # of what is kept; another one computes everything again
-VECTORS, PIXELS, MEASURES = "vectors", "pictures", "measures"
+VECTORS, STATES, PIXELS, MEASURES = "vectors", "states", "pictures", "measures"
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,27 @@ class Caches:
 
     passing: Path
     vectors: ItemCache | None
+    states: ItemCache | None
     pixels: ItemCache | None
     measures: ItemCache | None
 
     @property
     def all(self) -> dict[str, ItemCache]:
         """Those that are needed, by name."""
-        named = {VECTORS: self.vectors, PIXELS: self.pixels, MEASURES: self.measures}
+        named = {VECTORS: self.vectors, STATES: self.states, PIXELS: self.pixels, MEASURES: self.measures}
         return {name: cache for name, cache in named.items() if cache is not None}
 
 
 def caches_for(model: MatchingModel, modality: Modality, kept: Path, passing: Path) -> Caches:
-    """What `model` needs of items read as `modality`: in the folder `kept`, decoded pictures in `passing`."""
+    """What `model` needs of items read as `modality`: in the folder `kept`, what is large in `passing`."""
     network, stack = model.uses_network(modality), model.uses_stack(modality)
-    alone = network and model.reads_items_alone
-    pictures = network and not alone and modality != "text"
+    alone, late = network and model.reads_items_alone, network and model.joins_late
+    pictures = network and not alone and not late and modality != "text"
     name = f"{VECTORS}-{model.sha256[:16]}-{modality}-{FORMAT}"
     return Caches(
         passing,
         vectors=ItemCache(kept / name) if alone else None,
+        states=ItemCache(passing / STATES) if late else None,
         pixels=ItemCache(passing / PIXELS) if pictures else None,
         measures=ItemCache(kept / f"{MEASURES}-{FORMAT}") if stack else None,
     )
@@ -72,8 +74,14 @@ class ItemReader:
 
     def side(self, rows: Rows, pixels: torch.Tensor) -> PairSide:
         """Items by row (n,) as one side of as many pairs, with pixels (n, 3, S, S) of 0..255."""
-        tokens, attention = pad_tokens(self.tokens.at(rows, self.settings.max_tokens), self.model.tokenizer.pad)
-        return PairSide(tokens, attention, pixels)
+        return PairSide(*self._texts(rows), pixels)
+
+    def attention(self, rows: Rows) -> torch.Tensor:
+        """Where the tokens of the texts at these rows (n,) are, (n, T) bool."""
+        return self._texts(rows)[1]
+
+    def _texts(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        return pad_tokens(self.tokens.at(rows, self.settings.max_tokens), self.model.tokenizer.pad)
 
     @property
     def settings(self) -> ServingSettings:
@@ -112,11 +120,13 @@ class ItemReader:
             return pictures
         if name == MEASURES:
             return np.stack([to_row(picture_of(picture)) for picture in pictures])
-        vectors = np.empty((len(rows), self.model.item_width), dtype=np.float32)
-        for part in self.by_length(self.lengths(rows)):
-            side = self.side(rows[part], as_pixels(pictures[part]))
-            vectors[part] = self.model.item_vectors(side, self.modality)
-        return vectors
+        compute = self.model.item_states if name == STATES else self.model.item_vectors
+        parts = self.by_length(self.lengths(rows))
+        computed = [compute(self.side(rows[part], as_pixels(pictures[part])), self.modality) for part in parts]
+        values = np.empty((len(rows), *computed[0].shape[1:]), dtype=np.float32)
+        for part, batch in zip(parts, computed, strict=True):
+            values[part] = batch
+        return values
 
     def lengths(self, rows: Rows) -> NDArray[np.int64]:
         """How many tokens are read of the texts at these rows (n,)."""
@@ -141,6 +151,7 @@ class PreparedItems:
     reader: ItemReader
     rows: Rows
     vectors: CachedValues | None
+    states: CachedValues | None
     pixels: CachedValues | None
     measures: CachedValues | None
 
@@ -151,7 +162,7 @@ class PreparedItems:
         if any(each.missing.any() for each in found.values()):
             raise MlimError(f"{caches.passing}: lacks items that were computed; remove this folder and run again")
         values = {name: CachedValues(each) for name, each in found.items()}
-        return cls(reader, rows, values.get(VECTORS), values.get(PIXELS), values.get(MEASURES))
+        return cls(reader, rows, *(values.get(name) for name in (VECTORS, STATES, PIXELS, MEASURES)))
 
     def scores(self, first: Rows, second: Rows) -> Scores:
         """The scores (m,) of pairs of items by row of the store, m at least 1.
@@ -179,9 +190,17 @@ class PreparedItems:
         lengths = self.reader.lengths(rows)
         scores = np.empty(len(one))
         for part in self.reader.by_length(lengths[one] + lengths[other]):
-            first, second = (self._side(rows[side[part]], held[side[part]]) for side in (one, other))
-            scores[part] = self.reader.model.matcher_scores(first, second, self.reader.modality)
+            sides = [(rows[side[part]], held[side[part]]) for side in (one, other)]
+            scores[part] = self._read_together(sides[0], sides[1])
         return scores
+
+    def _read_together(self, first: tuple[Rows, Places], second: tuple[Rows, Places]) -> Scores:
+        """The network's scores of a batch of pairs, by the rows of their items in the store and among `self.rows`."""
+        model, modality = self.reader.model, self.reader.modality
+        if self.states is None:
+            return model.matcher_scores(self._side(*first), self._side(*second), modality)
+        states = [(self.states.take(held), self.reader.attention(rows)) for rows, held in (first, second)]
+        return model.join(states[0], states[1], modality)
 
     def _side(self, rows: Rows, held: Places) -> PairSide:
         size = self.reader.settings.image_size

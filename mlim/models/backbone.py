@@ -59,11 +59,19 @@ class Backbone(nn.Module):
     def _in_modality(self, vectors: Tensor, modality: int) -> Tensor:
         return vectors if self.modalities is None else vectors + self.modalities.weight[modality]
 
-    def encode(self, vectors: Tensor, attention: Tensor, packing: Packing | None = None) -> Tensor:
+    def encode(
+        self, vectors: Tensor, attention: Tensor, packing: Packing | None = None, end: int | None = None
+    ) -> Tensor:
         """The transformer's outputs (B, S, H), zeros at padding; `attention` (B, S) bool is False there.
 
-        `packing` is `pack(attention)`; where that lies on a GPU, one that was made before spares waiting for it.
+        `packing` is `pack(attention)`; where that lies on a GPU, one that was made before spares waiting for it. With
+        `end` the outputs of the blocks before that one, which `encode_further` goes on from.
         """
         packing = pack(attention) if packing is None else packing
         hidden = self.dropout(self.norm(take_tokens(vectors, packing)))
-        return put_tokens(self.encoder(hidden, packing), packing)
+        return put_tokens(self.encoder(hidden, packing, end=end), packing)
+
+    def encode_further(self, hidden: Tensor, attention: Tensor, packing: Packing | None, first: int) -> Tensor:
+        """The transformer's outputs from block `first` on, for outputs `hidden` (B, S, H) of the blocks before it."""
+        packing = pack(attention) if packing is None else packing
+        return put_tokens(self.encoder(take_tokens(hidden, packing), packing, first), packing)

@@ -70,12 +70,14 @@ def training_operations(config: MlimConfig, sample: Sample) -> float:
     return TRAINING * sum(cost.operations for cost in part_costs(config, sample).values())
 
 
-def transformer_layers(config: EncoderShape, tokens: float) -> list[Layer]:
-    """BERT's blocks over one sequence of `tokens` vectors; padding is not computed."""
+def transformer_layers(config: EncoderShape, tokens: float, blocks: int | None = None) -> list[Layer]:
+    """BERT's blocks over one sequence of `tokens` vectors; padding is not computed. `blocks` of them; None: all."""
     width, inner = config.hidden_size, config.intermediate_size
     attention = Layer(2 * MULTIPLY_ADD * tokens**2 * width, 0, 4 * tokens * width)  # scores never reach the memory
     attending = [linear(tokens, width, 3 * width), attention, linear(tokens, width, width), norm(width)]
-    return [*attending, linear(tokens, width, inner), linear(tokens, inner, width), norm(width)] * config.layers
+    return [*attending, linear(tokens, width, inner), linear(tokens, inner, width), norm(width)] * (
+        config.layers if blocks is None else blocks
+    )
 
 
 def mlm_layers(config: MlimConfig, masked: float) -> list[Layer]:

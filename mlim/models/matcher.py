@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from mlim.config import Config
@@ -17,11 +18,11 @@ from mlim.models.heads import AttributeHeads, BinaryHead, CompareHead
 from mlim.models.initialise import drawn
 from mlim.models.mlim import Mlim
 from mlim.models.network import Part, RecomputableBlock
-from mlim.models.pair_network import PAIR, PairNetwork, ReadPair, equally_long
+from mlim.models.pair_network import PAIR, ItemStates, PairNetwork, PairPacking, ReadPair, equally_long
 from mlim.models.storage import plan_model, save_model
 from mlim.models.transformer import Packing, pack
 from mlim.models.weights import NamedTensors, Planned, named_tensors, on_meta
-from mlim.recipe.base import Modality, Probability, ReadOut
+from mlim.recipe.base import Modality, Probability, ReadOut, is_none
 
 KIND = "matcher"
 JOINT_PARTS, SEPARATE_PARTS = 2, 3  # vectors of an item: text, patches; [CLS], text, patches
@@ -34,6 +35,12 @@ class MatcherConfig(Config):
     backbone: MlimConfig
     head_dropout: Probability
     read_out: ReadOut = "cls"
+    joint_blocks: PositiveInt | None = Field(default=None, exclude_if=is_none)
+
+    @property
+    def blocks_alone(self) -> int:
+        """How many blocks, from the inputs on, read the items of a joint sequence each by itself."""
+        return 0 if self.joint_blocks is None else max(0, self.backbone.layers - self.joint_blocks)
 
 
 class Matcher(PairNetwork):
@@ -42,6 +49,10 @@ class Matcher(PairNetwork):
     `cls` and `joint` encode both items in one sequence, [CLS] text1 patches1 [SEP] text2 patches2 (section 4.2.1):
     `cls` reads the output at [CLS] alone, `joint` also compares the means of each item's outputs. `separate` encodes
     each item as pre-training did, [CLS] text [SEP] patches, and compares the two.
+
+    With `joint_blocks` only so many blocks, the last ones, read the sequence of both items. Below them an item's text
+    and patches attend to each other alone, and [CLS] and [SEP] each to itself, so that the state of an item is the same
+    in every pair (`item_states`) and is computed once (`join`).
 
     Positions restart in each item, so that both items look as they did in pre-training: tokens count from 1 after
     [CLS] at 0. Nothing but order and [SEP] tells the items of one sequence apart, unless `pair_segments` adds a learned
@@ -67,10 +78,13 @@ class Matcher(PairNetwork):
         seed: int,
         read_out: ReadOut = "cls",
         classes: Sequence[int] = (),
+        joint_blocks: int | None = None,
     ) -> Planned[Self]:
         """A matcher to be built on `mlim`'s backbone; its heads are random from `seed`, those of `mlim` are gone."""
         backbone = mlim.model.config
-        config = MatcherConfig(backbone=backbone, head_dropout=head_dropout, read_out=read_out)
+        config = MatcherConfig(
+            backbone=backbone, head_dropout=head_dropout, read_out=read_out, joint_blocks=joint_blocks
+        )
         matcher = on_meta(lambda: cls(config, classes))
 
         def weights() -> NamedTensors:
@@ -81,11 +95,17 @@ class Matcher(PairNetwork):
 
     @classmethod
     def from_mlim(
-        cls, mlim: Mlim, head_dropout: float, seed: int, read_out: ReadOut = "cls", classes: Sequence[int] = ()
+        cls,
+        mlim: Mlim,
+        head_dropout: float,
+        seed: int,
+        read_out: ReadOut = "cls",
+        classes: Sequence[int] = (),
+        joint_blocks: int | None = None,
     ) -> Self:
         """The same from a network that is built already; its weights are copied."""
         built = Planned(mlim, lambda: iter(named_tensors(mlim).items()))
-        return cls.planned(built, head_dropout, seed, read_out, classes).build()
+        return cls.planned(built, head_dropout, seed, read_out, classes, joint_blocks).build()
 
     @property
     def read_out(self) -> ReadOut:
@@ -115,35 +135,57 @@ class Matcher(PairNetwork):
         """The blocks of its one encoder."""
         return [[block] for block in self.backbone.encoder.levels()]
 
-    def tokens(self, packing: Packing, modality: Modality) -> int:
+    def tokens(self, packing: PairPacking, modality: Modality) -> int:
         """Vectors that the transformer reads of a batch: text tokens and image patches, without padding."""
-        return len(packing.indices)
+        return packing.tokens
 
-    def operations(self, packing: Packing, modality: Modality) -> float:
+    def operations(self, packing: PairPacking, modality: Modality) -> float:
         """Operations of a forward pass over a batch, of sequences of average length, without the heads."""
-        config, sequences = self.config.backbone, len(packing.attention_mask)
-        pictures = 0 if modality == "text" else 1 if self.config.read_out == "separate" else PAIR
-        layers = [*transformer_layers(config, len(packing.indices) / sequences), *embedder_layers(config) * pictures]
-        return sequences * operations_of(layers)
+        config, alone = self.config.backbone, self.config.blocks_alone
+        parts = [(packing.items, alone), (packing.pairs, config.layers - alone)]
+        if self.config.read_out == "separate":
+            parts = [(packing.items, config.layers)]
+        operations, pictures = 0.0, 0
+        for each, blocks in parts:
+            if each is not None:
+                sequences = len(each.attention_mask)
+                layers = transformer_layers(config, len(each.indices) / sequences, blocks)
+                operations += sequences * operations_of(layers)
+                pictures = sequences if each is packing.items else PAIR * sequences
+        return operations + (0 if modality == "text" else pictures * operations_of(embedder_layers(config)))
 
     def read_pair(
-        self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None = None
+        self, first: PairSide, second: PairSide, modality: Modality, packing: PairPacking | None = None
     ) -> ReadPair:
         """Logits, and the vectors of both items: means of an item's text and patch outputs.
 
         With `separate` its output at [CLS] comes before them. `packing` is what `pack_pairs` gave for this batch, for
         models on a GPU.
         """
+        pairs, alone = (None, None) if packing is None else packing
         if self.config.read_out == "separate":
-            items = self.item_vectors(_stacked(first, second), modality, packing)
+            items = self.item_vectors(_stacked(first, second), modality, alone)
             return ReadPair(self.compare(*items.chunk(PAIR)), items)
-        hidden = self._encode_pair(first, second, modality, packing)
-        length = self._item_length(first, modality)
-        left = self._means(hidden[:, 1 : 1 + length], first, modality)
-        right = self._means(hidden[:, 2 + length :], second, modality)
-        cls = hidden[:, 0]
-        logits = self.head(cls) if self.config.read_out == "cls" else self.head(left, right, shared=cls)
-        return ReadPair(logits, torch.cat([left, right]))
+        if self.joins_late:
+            states = self._item_states(_stacked(first, second), modality, alone)
+            return self._read_joined(*_unstacked(states), modality, pairs)
+        hidden = self._encode_pair(first, second, modality, pairs)
+        return self._read_out(hidden, first.attention, second.attention, modality)
+
+    @property
+    def joins_late(self) -> bool:
+        """Whether blocks below the joint ones read each item by itself."""
+        return self.config.read_out != "separate" and self.config.blocks_alone > 0
+
+    def item_states(self, side: PairSide, modality: Modality) -> ItemStates:
+        """Items as the blocks below the joint ones leave them; `InputError` unless `joins_late`."""
+        return self._item_states(side, modality, None) if self.joins_late else super().item_states(side, modality)
+
+    def join(self, first: ItemStates, second: ItemStates, modality: Modality) -> Tensor:
+        """Logits (B,) of pairs from the `item_states` of both sides; `InputError` unless `joins_late`."""
+        if not self.joins_late:
+            return super().join(first, second, modality)
+        return self._read_joined(first, second, modality, None).logits
 
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
         """Logits (B,) from the `item_vectors` (B, width) of both sides, where `read_out` is `separate`."""
@@ -165,60 +207,84 @@ class Matcher(PairNetwork):
 
         Zeros stand for a modality that is left out and for an empty text.
         """
-        special = self.config.backbone.special
-        start = torch.zeros_like(side.attention[:, :1], dtype=torch.long)
         text = [] if modality == "image" else [self._text(side)]
         patches = [] if modality == "text" else [self.backbone.embed_image(side.pixels)]
-        end = self._special(special.sep, _after(modality, side))
-        vectors = torch.cat([self._special(special.cls, start), *text, end, *patches], dim=1)
+        end = self._special(self.config.backbone.special.sep, _after(modality, side.attention))
+        vectors = torch.cat([self._cls(side.attention), *text, end, *patches], dim=1)
         hidden = self.backbone.encode(vectors, self._attention_alone(side.attention, modality), packing)
-        length = self._text_length(side, modality)
+        length = _text_length(side.attention, modality)
         own = torch.cat([hidden[:, 1 : 1 + length], hidden[:, 2 + length :]], dim=1)  # without [CLS] and [SEP]
-        return torch.cat([hidden[:, 0], self._means(own, side, modality)], dim=1)
+        return torch.cat([hidden[:, 0], _means(own, side.attention, modality)], dim=1)
 
     def _encode_pair(self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None) -> Tensor:
         """The outputs (B, S, H) of both items in one sequence."""
-        special, start = self.config.backbone.special, torch.zeros_like(first.attention[:, :1], dtype=torch.long)
-        between = (first, second) if self.config.read_out == "joint" else (first,)
         vectors = (
-            self._in_segment(self._special(special.cls, start), 0),
+            self._in_segment(self._cls(first.attention), 0),
             *self._item(first, modality, segment=0),
-            self._in_segment(self._special(special.sep, _after(modality, *between)), 0),
+            self._in_segment(self._sep(first.attention, second.attention, modality), 0),
             *self._item(second, modality, segment=1),
         )
         attention = self._attention(first.attention, second.attention, modality)
         return self.backbone.encode(torch.cat(vectors, dim=1), attention, packing)
 
-    def _text_length(self, side: PairSide, modality: Modality) -> int:
-        return 0 if modality == "image" else side.tokens.shape[1]
+    def _cls(self, attention: Tensor) -> Tensor:
+        """The vectors (B, 1, H) of [CLS]."""
+        return self._special(self.config.backbone.special.cls, torch.zeros_like(attention[:, :1], dtype=torch.long))
 
-    def _item_length(self, side: PairSide, modality: Modality) -> int:
-        """How many vectors an item has in the sequence of a pair."""
-        return self._text_length(side, modality) + (0 if modality == "text" else self.config.backbone.patches)
+    def _sep(self, first: Tensor, second: Tensor, modality: Modality) -> Tensor:
+        """The vectors (B, 1, H) of [SEP] between two items, from their attentions (B, T)."""
+        between = (first, second) if self.config.read_out == "joint" else (first,)
+        return self._special(self.config.backbone.special.sep, _after(modality, *between))
 
-    def _means(self, own: Tensor, side: PairSide, modality: Modality) -> Tensor:
-        """Means (B, 2 * H) of an item's outputs (B, L, H) at its tokens, then its patches; zeros where it has none."""
-        length = self._text_length(side, modality)
-        text, patches = own[:, :length], own[:, length:]
-        everywhere = side.attention.new_ones(patches.shape[:2])
-        return torch.cat([_mean_at(text, side.attention[:, :length]), _mean_at(patches, everywhere)], dim=1)
+    def _item_states(self, side: PairSide, modality: Modality, packing: Packing | None) -> ItemStates:
+        vectors = torch.cat(self._item(side, modality, segment=0), dim=1)
+        attention = self._attention_of_item(side.attention, modality)
+        hidden = self.backbone.encode(vectors, attention, packing, end=self.config.blocks_alone)
+        return ItemStates(hidden, side.attention)
 
-    def pack_pairs(self, first: Tensor, second: Tensor, modality: Modality) -> Packing:
+    def _read_joined(
+        self, first: ItemStates, second: ItemStates, modality: Modality, packing: Packing | None
+    ) -> ReadPair:
+        """What the joint blocks make of two items, of [CLS] and of [SEP]."""
+        alone = self.config.blocks_alone
+        specials = torch.cat([self._cls(first.attention), self._sep(first.attention, second.attention, modality)])
+        everywhere = first.attention.new_ones(specials.shape[:2])
+        cls, sep = self.backbone.encode(specials, everywhere, end=alone).chunk(PAIR)
+        sequence = torch.cat([cls, first.hidden, sep, second.hidden], dim=1)
+        attention = self._attention(first.attention, second.attention, modality)
+        hidden = self.backbone.encode_further(sequence, attention, packing, alone)
+        return self._read_out(hidden, first.attention, second.attention, modality)
+
+    def _read_out(self, hidden: Tensor, first: Tensor, second: Tensor, modality: Modality) -> ReadPair:
+        """Logits from the outputs (B, S, H) of both items in one sequence, and their attentions (B, T)."""
+        length = _text_length(first, modality) + (0 if modality == "text" else self.config.backbone.patches)
+        left = _means(hidden[:, 1 : 1 + length], first, modality)
+        right = _means(hidden[:, 2 + length :], second, modality)
+        cls = hidden[:, 0]
+        logits = self.head(cls) if self.config.read_out == "cls" else self.head(left, right, shared=cls)
+        return ReadPair(logits, torch.cat([left, right]))
+
+    def pack_pairs(self, first: Tensor, second: Tensor, modality: Modality) -> PairPacking:
         """The packing for `forward`, from the attentions (B, T) of both sides while they lie on the CPU."""
+        both = torch.cat(equally_long(first, second))
         if self.config.read_out == "separate":
-            return pack(self._attention_alone(torch.cat(equally_long(first, second)), modality))
-        return pack(self._attention(first, second, modality))
+            return PairPacking(None, pack(self._attention_alone(both, modality)))
+        if not self.joins_late:
+            return PairPacking(pack(self._attention(first, second, modality)), None)
+        pairs = self._attention(*both.chunk(PAIR), modality)
+        return PairPacking(pack(pairs), pack(self._attention_of_item(both, modality)))
 
     def _attention(self, first: Tensor, second: Tensor, modality: Modality) -> Tensor:
         """Which vectors of [CLS] text1 patches1 [SEP] text2 patches2 are no padding, (B, S) bool."""
-        one, patches = (first.new_ones(len(first), width) for width in (1, self.config.backbone.patches))
-        sides = {
-            "text": ((first,), (second,)),
-            "image": ((patches,), (patches,)),
-            "both": ((first, patches), (second, patches)),
-        }
-        left, right = sides[modality]
-        return torch.cat([one, *left, one, *right], dim=1)
+        one = first.new_ones(len(first), 1)
+        left, right = (self._attention_of_item(side, modality) for side in (first, second))
+        return torch.cat([one, left, one, right], dim=1)
+
+    def _attention_of_item(self, text: Tensor, modality: Modality) -> Tensor:
+        """Which vectors of text patches are no padding, (B, L) bool."""
+        patches = text.new_ones(len(text), self.config.backbone.patches)
+        parts = {"text": (text,), "image": (patches,), "both": (text, patches)}
+        return torch.cat(parts[modality], dim=1)
 
     def _attention_alone(self, text: Tensor, modality: Modality) -> Tensor:
         """Which vectors of [CLS] text [SEP] patches are no padding, (B, S) bool."""
@@ -270,12 +336,28 @@ def _head(config: MatcherConfig) -> BinaryHead | CompareHead:
             return CompareHead(width, shared=0, parts=SEPARATE_PARTS, dropout=dropout)
 
 
-def _after(modality: Modality, *sides: PairSide) -> Tensor:
-    """The position (B, 1) of a [SEP] behind these items' texts: after the longest, so that their order is no matter."""
+def _text_length(attention: Tensor, modality: Modality) -> int:
+    """How many vectors the texts of a batch have, padding included."""
+    return 0 if modality == "image" else attention.shape[1]
+
+
+def _after(modality: Modality, *texts: Tensor) -> Tensor:
+    """The position (B, 1) of a [SEP] behind texts, from their attentions (B, T).
+
+    After the longest, so that their order is no matter.
+    """
     if modality == "image":
-        return torch.ones_like(sides[0].attention[:, :1], dtype=torch.long)
-    lengths = [side.attention.sum(dim=1, keepdim=True) for side in sides]
+        return torch.ones_like(texts[0][:, :1], dtype=torch.long)
+    lengths = [text.sum(dim=1, keepdim=True) for text in texts]
     return torch.stack(lengths).amax(dim=0) + 1
+
+
+def _means(own: Tensor, attention: Tensor, modality: Modality) -> Tensor:
+    """Means (B, 2 * H) of an item's outputs (B, L, H) at its tokens, then its patches; zeros where it has none."""
+    length = _text_length(attention, modality)
+    text, patches = own[:, :length], own[:, length:]
+    everywhere = attention.new_ones(patches.shape[:2])
+    return torch.cat([_mean_at(text, attention[:, :length]), _mean_at(patches, everywhere)], dim=1)
 
 
 def _mean_at(hidden: Tensor, places: Tensor) -> Tensor:
@@ -289,3 +371,9 @@ def _stacked(first: PairSide, second: PairSide) -> PairSide:
     tokens = torch.cat(equally_long(first.tokens, second.tokens))
     attention = torch.cat(equally_long(first.attention, second.attention))
     return PairSide(tokens, attention, torch.cat([first.pixels, second.pixels]))
+
+
+def _unstacked(states: ItemStates) -> tuple[ItemStates, ItemStates]:
+    """Those of all first items, and those of all second ones."""
+    hidden, attention = (part.chunk(PAIR) for part in states)
+    return ItemStates(hidden[0], attention[0]), ItemStates(hidden[1], attention[1])

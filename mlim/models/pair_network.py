@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mlim.data.batches import PairSide
+from mlim.errors import InputError
 from mlim.models.network import Network
 from mlim.models.transformer import Packing
 from mlim.recipe.base import Modality, ReadOut
@@ -23,6 +24,33 @@ class ReadPair(NamedTuple):
 
     logits: Tensor
     items: Tensor
+
+
+class PairPacking(NamedTuple):
+    """Where the real tokens of a batch of pairs lie: in sequences of both items, in sequences of one item.
+
+    None: the network reads no such sequences. Those of one item are all first items', then all second ones'.
+    """
+
+    pairs: Packing | None
+    items: Packing | None
+
+    @property
+    def tokens(self) -> int:
+        """Vectors that are read of the batch, without padding."""
+        longest = self.items if self.pairs is None else self.pairs
+        return 0 if longest is None else len(longest.indices)
+
+
+class ItemStates(NamedTuple):
+    """Items as the lower blocks of a network that joins them late leave them, each read by itself.
+
+    hidden (B, L, H): the outputs at the T tokens, then at the patches, zeros at padding; attention (B, T) bool: False
+    at padding.
+    """
+
+    hidden: Tensor
+    attention: Tensor
 
 
 class PairNetwork(Network):
@@ -54,14 +82,27 @@ class PairNetwork(Network):
         `InputError` unless `read_out` is `separate`: elsewhere an item has no vector of its own.
         """
 
+    @property
+    def joins_late(self) -> bool:
+        """Whether blocks below the joint ones read each item by itself (`finetune.joint_blocks`)."""
+        return False
+
+    def item_states(self, side: PairSide, modality: Modality) -> ItemStates:
+        """Items as the blocks below the joint ones leave them; `InputError` unless `joins_late`."""
+        raise InputError("this model has no blocks that read one item; fine-tune with finetune.joint_blocks")
+
+    def join(self, first: ItemStates, second: ItemStates, modality: Modality) -> Tensor:
+        """Logits (B,) of pairs from the `item_states` of both sides; `InputError` unless `joins_late`."""
+        raise InputError("this model has no blocks that read one item; fine-tune with finetune.joint_blocks")
+
     @abstractmethod
     def read_pair(
-        self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None = None
+        self, first: PairSide, second: PairSide, modality: Modality, packing: PairPacking | None = None
     ) -> ReadPair:
         """Logits and item vectors; `packing` is what `pack_pairs` gave for this batch, for networks on a GPU."""
 
     @abstractmethod
-    def pack_pairs(self, first: Tensor, second: Tensor, modality: Modality) -> Packing:
+    def pack_pairs(self, first: Tensor, second: Tensor, modality: Modality) -> PairPacking:
         """Where the real tokens lie, from the attentions (B, T) of both sides while they lie on the CPU."""
 
     @abstractmethod
@@ -73,14 +114,16 @@ class PairNetwork(Network):
         """Drop what only training needs."""
 
     @abstractmethod
-    def tokens(self, packing: Packing, modality: Modality) -> int:
+    def tokens(self, packing: PairPacking, modality: Modality) -> int:
         """Vectors that its transformers read of a batch, without padding."""
 
     @abstractmethod
-    def operations(self, packing: Packing, modality: Modality) -> float:
+    def operations(self, packing: PairPacking, modality: Modality) -> float:
         """Operations of a forward pass over a batch, without its heads."""
 
-    def forward(self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None = None) -> Tensor:
+    def forward(
+        self, first: PairSide, second: PairSide, modality: Modality, packing: PairPacking | None = None
+    ) -> Tensor:
         """Logits (B,) that the items match; the vectors of a modality that is left out are not in the sequence."""
         return self.read_pair(first, second, modality, packing).logits
 

@@ -15,7 +15,7 @@ from mlim.models.config import TEXT_SPECIALS, SpecialIds
 from mlim.models.heads import AttributeHeads, CompareHead
 from mlim.models.initialise import drawn
 from mlim.models.network import Part, RecomputableBlock
-from mlim.models.pair_network import PAIR, PairNetwork, ReadPair, equally_long
+from mlim.models.pair_network import PAIR, PairNetwork, PairPacking, ReadPair, equally_long
 from mlim.models.storage import plan_model, save_model
 from mlim.models.system import EncodesItems, Shown, System
 from mlim.models.transformer import Packing
@@ -95,25 +95,25 @@ class SeparateMatcher(PairNetwork):
         """Those of the system."""
         return self.system.levels()
 
-    def tokens(self, packing: Packing, modality: Modality) -> int:
+    def tokens(self, packing: PairPacking, modality: Modality) -> int:
         """Vectors that the system's transformers read of a batch, without padding."""
-        return self._items.item_tokens(packing, modality)
+        return self._items.item_tokens(cast(Packing, packing.items), modality)
 
-    def operations(self, packing: Packing, modality: Modality) -> float:
+    def operations(self, packing: PairPacking, modality: Modality) -> float:
         """Operations of a forward pass of the system over all items."""
-        return self._items.item_operations(packing, modality)
+        return self._items.item_operations(cast(Packing, packing.items), modality)
 
-    def pack_pairs(self, first: Tensor, second: Tensor, modality: Modality) -> Packing:
+    def pack_pairs(self, first: Tensor, second: Tensor, modality: Modality) -> PairPacking:
         """The packing of the texts of all first items, then of all second ones."""
-        return self.system.pack_items(_with_specials(torch.cat(equally_long(first, second))))
+        return PairPacking(None, self.system.pack_items(_with_specials(torch.cat(equally_long(first, second)))))
 
     def read_pair(
-        self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None = None
+        self, first: PairSide, second: PairSide, modality: Modality, packing: PairPacking | None = None
     ) -> ReadPair:
         """Logits, and the vectors of all first items, then of all second ones."""
         tokens, attention = (torch.cat(equally_long(a, b)) for a, b in zip(first[:2], second[:2], strict=True))
         both = PairSide(tokens, attention, torch.cat([first.pixels, second.pixels]))
-        items = self.item_vectors(both, modality, packing)
+        items = self.item_vectors(both, modality, packing and packing.items)
         return ReadPair(self.compare(*items.chunk(PAIR)), items)
 
     def item_vectors(self, side: PairSide, modality: Modality, packing: Packing | None = None) -> Tensor:

@@ -69,7 +69,7 @@ def plan_matcher(
     match start.model:
         case Mlim():
             planned = Planned(start.model, start.weights)
-            return Matcher.planned(planned, config.head_dropout, seed, config.read_out, classes)
+            return Matcher.planned(planned, config.head_dropout, seed, config.read_out, classes, config.joint_blocks)
         case _:
             return SeparateMatcher.planned(start, config.head_dropout, seed, classes)
 

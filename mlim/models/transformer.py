@@ -140,10 +140,13 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self._head_size = config.hidden_size // config.heads
 
-    def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
-        """Outputs like `hidden`: the tokens as `take_tokens` gives them, (N, H) or (B, S, H)."""
+    def forward(self, hidden: Tensor, packing: Packing, first: int = 0, end: int | None = None) -> Tensor:
+        """Outputs like `hidden`: the tokens as `take_tokens` gives them, (N, H) or (B, S, H).
+
+        `first` and `end` choose some of the blocks, as a slice does; None: up to the last one.
+        """
         flash = packing.padded and self._may_flash(hidden)
-        for block in self.levels():
+        for block in self.levels()[first:end]:
             hidden = block.run(hidden, packing, flash)
         return hidden
 

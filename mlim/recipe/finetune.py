@@ -24,6 +24,12 @@ class FinetuneConfig(Config):
         description="what the logit of a pair is read from: cls, the output at [CLS] alone; joint, also differences "
         "and products of the means of each item's outputs; separate, those of two items encoded each by itself",
     )
+    joint_blocks: PositiveInt | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="how many blocks, the last ones, read both items of a pair; below them each item is read by itself, "
+        "so that scoring computes it once; null: all, as the paper",
+    )
     attribute_weight: NonNegativeFloat = Field(
         default=0.0,
         description="weight of a further loss: each item's outputs predict the values by which the catalog's rule "

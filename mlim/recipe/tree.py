@@ -78,6 +78,7 @@ class Recipe(Config):
             *self._reference_problems(),
             *self._system_problems(),
             *self._order_problems(),
+            *self._joining_problems(),
         ]
         if problems:
             raise ValueError("; ".join(problems))
@@ -108,6 +109,18 @@ class Recipe(Config):
             for key, read_out in chosen.items()
             if self.model.pair_segments and read_out != "cls"
         ]
+
+    def _joining_problems(self) -> list[str]:
+        if (blocks := self.finetune.joint_blocks) is None:
+            return []
+        problems, name = [], f"finetune.joint_blocks {blocks}"
+        if blocks > self.model.layers:
+            problems.append(f"{name}: the model has {self.model.layers} blocks (model.layers); choose at most as many")
+        if self.finetune.read_out == "separate":
+            problems.append(f"{name}: with finetune.read_out separate no block reads both items; leave it out")
+        if self.model.pair_segments:
+            problems.append(f"{name}: an item is read by itself, whichever it is of a pair; set model.pair_segments to false")
+        return problems
 
     def _system_problems(self) -> list[str]:
         problems = [
@@ -187,10 +200,15 @@ class Recipe(Config):
         return MLIM if entry.system is None else self.systems[entry.system]
 
     def finetuning_of(self, variant: Variant) -> FinetuneConfig:
-        """The section `finetune` as it is for a variant: with its own read-out, or the only one that its system has."""
+        """The section `finetune` as it is for a variant: with its own read-out, or the only one that its system has.
+
+        `joint_blocks` is left out where it changes nothing.
+        """
         known = self.system_of(variant).read_outs
         read_out = variant.read_out or (self.finetune.read_out if self.finetune.read_out in known else known[0])
-        return self.finetune.model_copy(update={"read_out": read_out})
+        whole = read_out == "separate" or self.finetune.joint_blocks == self.model.layers
+        joint_blocks = None if whole else self.finetune.joint_blocks
+        return self.finetune.model_copy(update={"read_out": read_out, "joint_blocks": joint_blocks})
 
     @property
     def unpretrained_variant(self) -> str | None:

@@ -14,8 +14,7 @@ from mlim.data.seeds import torch_generator
 from mlim.losses import UNKNOWN, attribute_loss, match_loss
 from mlim.masking import draw_modality, draw_rows
 from mlim.models.costs import TRAINING
-from mlim.models.pair_network import PairNetwork
-from mlim.models.transformer import Packing
+from mlim.models.pair_network import PairNetwork, PairPacking
 from mlim.recipe.base import Modality
 from mlim.recipe.finetune import FinetuneConfig, Variant
 from mlim.tasks.protocols import Metric, ObjectiveOutput, Weighted
@@ -35,7 +34,7 @@ class PreparedPairs(NamedTuple):
     batch: PairBatch
     modality: Modality
     counts: Mapping[str, int]
-    packing: Packing
+    packing: PairPacking
     tokens: int
     attributes: torch.Tensor | None = None
 

@@ -19,11 +19,11 @@ SIDE = 16
 TEXTS = ("red shirt; cotton", "red shirt; striped", "blue bag; leather")
 
 
-def build(recipe, read_out="joint", **changed):
+def build(recipe, read_out="joint", joint_blocks=None, **changed):
     """A small random model with a threshold that its scores lie on both sides of."""
     tokenizer = TextTokenizer.learn(TEXTS, 64)
     network = Mlim.random(MlimConfig.from_recipe(recipe, tokenizer.vocabulary_size), seed=0)
-    matcher = Matcher.from_mlim(network, head_dropout=0.0, seed=0, read_out=read_out)
+    matcher = Matcher.from_mlim(network, head_dropout=0.0, seed=0, read_out=read_out, joint_blocks=joint_blocks)
     with torch.no_grad():
         for weight in matcher.parameters():
             weight.copy_(torch.empty_like(weight).normal_(0, 0.3, generator=torch.Generator().manual_seed(1)))

@@ -1,9 +1,11 @@
 """The fine-tuned model: modalities, padding, positions of a pair."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
+from torch.nn import functional
 
 from mlim.data.batches import PairSide
 from mlim.errors import InputError
@@ -11,6 +13,8 @@ from mlim.losses import match_loss
 from mlim.models.config import MlimConfig
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
+from mlim.models.pair_network import PairPacking
+from mlim.models.transformer import without_padding
 from mlim.recipe import DecoderConfig, EmbedderConfig
 
 BATCH, VOCABULARY = 3, 40
@@ -20,12 +24,14 @@ CONFIG = MlimConfig(
     intermediate_size=32, dropout=0.1, embedder=EmbedderConfig(strides=(2, 2), channels=(8, 8)),
     decoder=DecoderConfig(strides=(2, 2), channels=(12, 8)),
 )  # fmt: skip
+DEEP = CONFIG.model_copy(update={"layers": 3})
 MODALITIES = ["both", "text", "image"]
 READ_OUTS = ["cls", "joint", "separate"]
 
 
-def make_matcher(config: MlimConfig = CONFIG, read_out: str = "cls") -> Matcher:
-    return Matcher.from_mlim(Mlim.random(config, seed=0), head_dropout=0.1, seed=1, read_out=read_out).eval()
+def make_matcher(config: MlimConfig = CONFIG, read_out: str = "cls", joint_blocks: int | None = None) -> Matcher:
+    mlim = Mlim.random(config, seed=0)
+    return Matcher.from_mlim(mlim, 0.1, seed=1, read_out=read_out, joint_blocks=joint_blocks).eval()
 
 
 def side(seed: int, lengths: tuple[int, ...] = (6, 4, 0), width: int = 6) -> PairSide:
@@ -40,9 +46,10 @@ def padded(item: PairSide, by: int) -> PairSide:
     return PairSide(torch.cat([item.tokens, more], 1), torch.cat([item.attention, more < 0], 1), item.pixels)
 
 
-@pytest.fixture(params=READ_OUTS)
+@pytest.fixture(params=[*((read_out, None) for read_out in READ_OUTS), ("cls", 1), ("joint", 1)], ids=str)
 def matcher(request) -> Matcher:
-    return make_matcher(read_out=request.param)
+    read_out, joint_blocks = request.param
+    return make_matcher(read_out=read_out, joint_blocks=joint_blocks)
 
 
 @pytest.fixture
@@ -88,10 +95,61 @@ def test_the_longest_text_fits_and_a_longer_one_is_an_input_error(matcher):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-@pytest.mark.parametrize("read_out", ["joint", "separate"])
-def test_the_order_of_the_items_does_not_matter_where_they_are_compared(read_out, modality):
-    matcher, first, second = make_matcher(read_out=read_out), side(1), side(2, (1, 2, 3), 4)
+@pytest.mark.parametrize(("read_out", "joint_blocks"), [("joint", None), ("joint", 1), ("separate", None)])
+def test_the_order_of_the_items_does_not_matter_where_they_are_compared(read_out, joint_blocks, modality):
+    matcher, first, second = make_matcher(CONFIG, read_out, joint_blocks), side(1), side(2, (1, 2, 3), 4)
     assert torch.allclose(matcher(first, second, modality), matcher(second, first, modality), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("read_out", ["cls", "joint"])
+@pytest.mark.parametrize("joint_blocks", [1, 2])
+def test_joining_late_is_the_sequence_of_both_items_whose_lower_blocks_look_at_one_item_alone(
+    read_out, joint_blocks, modality
+):
+    matcher = make_matcher(DEEP, read_out, joint_blocks)
+    first, second = side(1), side(2, (1, 2, 3))
+    expected = attend_within_items(matcher, first, second, modality)
+    assert torch.allclose(matcher(first, second, modality), expected, atol=TOLERANCE)
+    states = [matcher.item_states(item, modality) for item in (first, second)]
+    assert torch.allclose(matcher.join(*states, modality), expected, atol=TOLERANCE)
+
+
+def attend_within_items(matcher: Matcher, first: PairSide, second: PairSide, modality: str) -> torch.Tensor:
+    """Logits by the whole sequence through every block, with a mask (B, 1, S, S) in the lower ones."""
+    item = (0 if modality == "image" else 6) + (0 if modality == "text" else DEEP.patches)
+    owners = torch.tensor([0] + [1] * item + [2] + [3] * item)
+    real = matcher._attention(first.attention, second.attention, modality)[:, None, None, :]
+    blocks, alone = matcher.backbone.encoder.levels(), matcher.config.blocks_alone
+    plain = make_matcher(DEEP, matcher.read_out)
+    plain.load_state_dict(matcher.state_dict())
+    for number, block in enumerate(plain.backbone.encoder.levels()):
+        mask = real & (owners[:, None] == owners) if number < alone else real
+        block._attend = partial(attend_masked, heads=block.heads, mask=mask)
+    assert 0 < alone < len(blocks)
+    # all vectors at their places: what is padding is hidden by the mask
+    packing = PairPacking(without_padding(*real.shape[::3]), None)
+    return plain(first, second, modality, packing)
+
+
+def attend_masked(qkv: torch.Tensor, packing: object, flash: bool, heads: int, mask: torch.Tensor) -> torch.Tensor:
+    query, key, value = qkv.view(*qkv.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def test_joining_late_computes_less():
+    first, second = side(1), side(2)
+    counted = []
+    for joint_blocks in (1, 2, None):
+        matcher = make_matcher(DEEP, "joint", joint_blocks)
+        counted.append(matcher.operations(matcher.pack_pairs(first.attention, second.attention, "both"), "both"))
+    assert counted == sorted(set(counted))
+
+
+@pytest.mark.parametrize("matcher", [("joint", None), ("separate", None)], indirect=True, ids=str)
+def test_other_models_have_no_states_to_join(matcher):
+    with pytest.raises(InputError, match=r"finetune\.joint_blocks"):
+        matcher.item_states(side(1), "both")
 
 
 def test_with_cls_alone_the_order_of_the_items_matters():
@@ -160,7 +218,8 @@ def test_the_sequence_is_laid_out_as_documented(one_sequence):
 @pytest.mark.parametrize(("modality", "length"), [("text", 2 + 6 + 4), ("image", 2 + 9 + 9), ("both", 2 + 10 + 18)])
 def test_a_dropped_modality_has_no_vectors_in_the_sequence(one_sequence, modality, length, monkeypatch):
     first, second = side(1), side(2, (1, 2, 3), 4)
-    assert one_sequence.pack_pairs(first.attention, second.attention, modality).attention_mask.shape == (BATCH, length)
+    packing = one_sequence.pack_pairs(first.attention, second.attention, modality)
+    assert packing.pairs.attention_mask.shape == (BATCH, length)
     encode, seen = one_sequence.backbone.encode, []
     monkeypatch.setattr(one_sequence.backbone, "encode", lambda *given: seen.append(given[0].shape) or encode(*given))
     one_sequence(first, second, modality)

@@ -197,6 +197,28 @@ def test_another_read_out_is_another_result():
     assert len(keys) == len(READ_OUTS)
 
 
+def test_joining_all_blocks_is_the_result_that_it_was_before_there_was_a_choice():
+    layers = load_recipe("demo").model.layers
+    keys = [
+        load_recipe("demo", [f"finetune.joint_blocks={blocks}"]).training_key("finetune", "no-mdo")
+        for blocks in ("null", layers, 1)
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["finetune.joint_blocks=9"], r"joint_blocks 9: the model has 2 blocks"),
+        (["finetune.joint_blocks=1", "finetune.read_out=separate"], "no block reads both items; leave it out"),
+        (["finetune.joint_blocks=1", "finetune.read_out=cls", "model.pair_segments=true"], "set model.pair_segments to f"),
+    ],
+)
+def test_blocks_that_cannot_join_late_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        load_recipe("demo", settings)
+
+
 def test_a_read_out_that_does_not_know_the_order_refuses_segments_that_tell_it():
     load_recipe("demo", ["model.pair_segments=true", "finetune.read_out=cls"])
     with pytest.raises(InputError, match=r"finetune\.read_out joint does not depend on the order"):

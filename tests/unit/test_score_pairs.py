@@ -20,9 +20,9 @@ def store(tiny_workspace):
     return ItemStore.open(tiny_workspace.items, tiny_workspace.valid / "index.parquet")
 
 
-@pytest.fixture(scope="module", params=["joint", "separate"])
+@pytest.fixture(scope="module", params=[("joint", None), ("joint", 1), ("separate", None)], ids=str)
 def model(request, tiny_recipe):
-    return build(tiny_recipe, request.param)
+    return build(tiny_recipe, *request.param)
 
 
 @pytest.fixture(scope="module")
