@@ -37,8 +37,8 @@ demo: .venv/installed data/catalog.yaml ## from nothing to a report: the whole p
 test: .venv/installed-dev lint docs ## linters, documentation, then unit and integration tests, on JOBS=2 processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" $(SIDE_BY_SIDE)
 
-test-slow: .venv/installed-dev ## the long tests too
-	@$(BIN)/python -m pytest
+test-slow: .venv/installed-dev ## the long tests too, and more examples of each property
+	@$(BIN)/python -m pytest --hypothesis-profile thorough
 
 coverage: .venv/installed-dev ## the unit tests, with the coverage of every module
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --cov --cov-report=term $(SIDE_BY_SIDE)

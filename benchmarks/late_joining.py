@@ -1,6 +1,6 @@
 """What joining items late saves: seconds per pair, by how many blocks read both items and by the pairs of an item.
 
-    python benchmarks/late_joining.py [--blocks 12 --width 256 --tokens 48 --grid 6] [--joint 1,6] [--pairs 64] [--rounds 5]
+    python benchmarks/late_joining.py [--blocks 12 --width 256 --tokens 48 --grid 6] [--joint 1,6] [--pairs 64]
 
 A pair costs the joint blocks over both items and, once for each item, the blocks below them: with P pairs per item
 seconds = joining + 2 * item / P. Both are timed on random weights, in turn with the plain path (all blocks read both
@@ -88,8 +88,9 @@ def measured(config: MlimConfig, joint: list[int], given: argparse.Namespace) ->
             parts[blocks].append((item, joining))
     rows = [[str(given.blocks), "all", f"{statistics.median(whole) * 1000:.2f}", *["1.00"] * len(PAIRS_PER_ITEM)]]
     for blocks, each in parts.items():
+        rounds = list(zip(whole, each, strict=True))
         ratios = [
-            statistics.median(all_of / (joining + PAIR * item / per) for all_of, (item, joining) in zip(whole, each, strict=True))
+            statistics.median(all_of / (joining + PAIR * item / per) for all_of, (item, joining) in rounds)
             for per in PAIRS_PER_ITEM
         ]
         joining = statistics.median(joining for _, joining in each)
@@ -103,7 +104,8 @@ def counted(name: str, config: MlimConfig, joint: list[int], tokens: int) -> lis
     for blocks in [None, *joint]:
         each = [operations(config, blocks, tokens, per) for per in PAIRS_PER_ITEM]
         plain = operations(config, None, tokens, 1)
-        rows.append([name, "all" if blocks is None else str(blocks), f"{each[-1] / 1e9:.2f}", *(f"{plain / one:.2f}" for one in each)])
+        ratios = [f"{plain / one:.2f}" for one in each]
+        rows.append([name, "all" if blocks is None else str(blocks), f"{each[-1] / 1e9:.2f}", *ratios])
     return rows
 
 

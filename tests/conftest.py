@@ -76,11 +76,15 @@ TINY_SETTINGS = (
 )
 
 
-def pytest_configure() -> None:
-    """Nothing that the tests start outlives them, and no example is too slow."""
+QUICK = "quick"  # how property tests are run by default
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing that the tests start outlives them; property tests draw few examples, `make test-slow` many."""
     start_reaper()
-    settings.register_profile("any-machine", deadline=None)
-    settings.load_profile("any-machine")
+    settings.register_profile(QUICK, deadline=None, max_examples=30)
+    settings.register_profile("thorough", deadline=None, max_examples=400)
+    settings.load_profile(config.getoption("--hypothesis-profile") or QUICK)
 
 
 @pytest.fixture(scope="session")

@@ -43,8 +43,8 @@ def ablate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="One experiment only: table1, table2, figure2, design, labels, mam, mdo, readout, balance, lr, size, "
-            "search.",
+            help="One experiment only: table1, table2, figure2, design, labels, mam, mdo, readout, joining, balance, "
+            "lr, size, search.",
         ),
     ] = None,
     catalog: Annotated[

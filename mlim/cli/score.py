@@ -209,7 +209,7 @@ def complete(
     A pre-trained model proposes values with calibrated probabilities, and is judged on held-back cells.
     """
     session = Session(recipe, set_, work, quiet, as_json)
-    with session.step("complete", tracked=False, recorded=False):
+    with session.step("complete", recorded=False):
         with session.loading():
             from mlim.steps.complete import complete as run_step
             from mlim.steps.complete import folder_name

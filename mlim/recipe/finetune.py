@@ -27,8 +27,8 @@ class FinetuneConfig(Config):
     joint_blocks: PositiveInt | None = Field(
         default=None,
         exclude_if=is_none,
-        description="how many blocks, the last ones, read both items of a pair; below them each item is read by itself, "
-        "so that scoring computes it once; null: all, as the paper",
+        description="how many blocks, the last ones, read both items of a pair; below them each item is read by "
+        "itself, so that scoring computes it once; null: all, as the paper",
     )
     attribute_weight: NonNegativeFloat = Field(
         default=0.0,

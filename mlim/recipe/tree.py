@@ -119,7 +119,7 @@ class Recipe(Config):
         if self.finetune.read_out == "separate":
             problems.append(f"{name}: with finetune.read_out separate no block reads both items; leave it out")
         if self.model.pair_segments:
-            problems.append(f"{name}: an item is read by itself, whichever it is of a pair; set model.pair_segments to false")
+            problems.append(f"{name}: an item is read without its place in the pair; set model.pair_segments to false")
         return problems
 
     def _system_problems(self) -> list[str]:

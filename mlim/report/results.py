@@ -1,11 +1,13 @@
 """The results of the latest pipelines as a Markdown table for the documentation: read from MLflow, never typed.
 
-Every report run stores `results.json` (`collect`); `write_results` takes the latest one for each recipe and catalog.
+Every report run stores `results.json` (`collect`); `write_results` takes the latest one for each recipe and catalog,
+with what the latest runs of `mlim match` and `mlim complete` found there.
 What a page shows lies beside it as JSON: results of another machine's MLflow stay on it when some are measured again.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -18,21 +20,23 @@ from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, read_json, write_json
 from mlim.recipe.tracking import TrackingConfig
 from mlim.references import load_reference
+from mlim.report.catalog_results import completions_part, matching_part
 from mlim.report.claims import describe_claims, pooled_words, unshown
 from mlim.report.figures import draw_forest, draw_label_curves
 from mlim.report.gather import Gathered
 from mlim.report.kit import formats
+from mlim.report.kit.markdown import table
 from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_TITLE, label_cells
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
 from mlim.stacking.stack import STACK
 from mlim.versions import UNKNOWN
 
-STAGE: Final = "report"
 RESULTS_FILE: Final = "results.json"
-CATALOG_TAG: Final = f"{tracking.TAG}catalog"
+SUMMARY_FILE: Final = "summary.json"
 BEGIN: Final = "<!-- mlim results: begin (written by `mlim results`, do not edit) -->"
 END: Final = "<!-- mlim results: end -->"
+FOUND_STAGES: Final = (tracking.MATCH_STAGE, tracking.COMPLETE_STAGE)  # whose figures are added to a report's
 HEADING: Final = "# Results\n\n"
 PAPER_NOTE: Final = "“Paper” is what the paper reports on its own, private data set: other pairs, so not comparable."
 SEEDS_NOTE: Final = (
@@ -62,11 +66,12 @@ HEADER: Final = (
     "time for one seed",
 )
 
-CURVE: Final = "label_curve"  # not in results of earlier versions
+CURVE, MATCHING, COMPLETIONS = "label_curve", "matching", "completions"  # not in results of earlier versions
 SHOWN: Final = {"recipe", "catalog", "rows", "baselines", "claims"}  # by these a result is known
 
 Store = Any  # MLflow's client and run: only the tracking room may name its types
 Run = Any
+Key = tuple[str, str, str]  # recipe, catalog, attribute
 
 
 def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,10 +139,18 @@ def write_results(settings: TrackingConfig, out: Path, experiment: str | None = 
     tracking.check_server(settings)
     store = tracking.client(settings)
     with tracking.as_mlim_error(tracking.tracking_uri(settings)):
-        runs = _latest(store, name)
-        if not runs:
+        reports = _latest(store, name, tracking.REPORT_STAGE)
+        if not reports:
             raise InputError(f"experiment `{name}` holds no finished report; run `mlim run` or `mlim report` first")
-        tracked = [_results(store, run) for run in runs]
+        matches, completions = (_latest(store, name, stage) for stage in FOUND_STAGES)
+        tracked = [
+            {
+                **_json_of(store, run, RESULTS_FILE),
+                MATCHING: next((_json_of(store, one, SUMMARY_FILE) for at, one in matches if at[:2] == key[:2]), None),
+                COMPLETIONS: [_json_of(store, one, SUMMARY_FILE) for at, one in completions if at[:2] == key[:2]],
+            }
+            for key, run in reports
+        ]
     data = out.with_suffix(".json")
     results = _with_kept(tracked, data)
     parts = [*_across(results, out), *_label_curves(results, out), *map(_part, results), _unshown_part(results)]
@@ -192,16 +205,14 @@ def _label_curves(results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
         return []
     path = out.with_name(f"{out.stem}-labels.svg")
     draw_label_curves(curves, path, LABELS_AXIS, ground=True)
-    tables = [line for title, points in curves for line in (f"{title}:", "", *_label_table(points), "")]
+    tables = [
+        line for title, points in curves for line in (f"{title}:", "", *table(LABELS_HEADER, label_cells(points)))
+    ]
     return [f"## {LABELS_TITLE}\n\n![PR-AUC by the number of pairs]({path.name})\n\n{LABELS_NOTE}\n", *tables]
 
 
 def _sized_name(results: Mapping[str, Any]) -> str:
     return f"{_catalog_name(results)}, {results['recipe']}, {formats.count(results['accepted'])} items"
-
-
-def _label_table(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [_line(LABELS_HEADER), _line(["---"] * len(LABELS_HEADER)), *map(_line, label_cells(points))]
 
 
 def _catalog_name(results: Mapping[str, Any]) -> str:
@@ -241,30 +252,36 @@ def _around(out: Path) -> tuple[str, str]:
     return before, after
 
 
-def _latest(store: Store, experiment: str) -> list[Run]:
-    """The latest finished report run for each recipe and catalog, in alphabetical order."""
+def _latest(store: Store, experiment: str, stage: str) -> list[tuple[Key, Run]]:
+    """The latest finished run of a stage for each recipe, catalog and attribute, in alphabetical order."""
     found = store.get_experiment_by_name(experiment)
     if found is None:
         return []
-    finished = f"tags.`{tracking.TAG}stage` = '{STAGE}' and attributes.status = '{tracking.FINISHED}'"
-    latest: dict[tuple[str, str], Run] = {}
+    finished = f"tags.`{tracking.TAG}stage` = '{stage}' and attributes.status = '{tracking.FINISHED}'"
+    latest: dict[Key, Run] = {}
     token = None
     while True:  # page by page, newest first
         page = store.search_runs([found.experiment_id], finished, order_by=["start_time DESC"], page_token=token)
         for run in page:
             tags = run.data.tags
-            latest.setdefault((tags[f"{tracking.TAG}recipe"], tags.get(CATALOG_TAG, UNKNOWN)), run)
+            key = (
+                tags[f"{tracking.TAG}recipe"],
+                tags.get(tracking.CATALOG_TAG, UNKNOWN),
+                tags.get(tracking.ATTRIBUTE_TAG, ""),
+            )
+            latest.setdefault(key, run)
         token = page.token
         if not token:
-            return [latest[key] for key in sorted(latest)]
+            return sorted(latest.items(), key=itemgetter(0))
 
 
-def _results(store: Store, run: Run) -> Mapping[str, Any]:
+def _json_of(store: Store, run: Run, name: str) -> Mapping[str, Any]:
+    """An artifact of a run; `MlimError` when it cannot be fetched."""
     with TemporaryDirectory() as folder:
         try:
-            found: Mapping[str, Any] = read_json(Path(store.download_artifacts(run.info.run_id, RESULTS_FILE, folder)))
+            found: Mapping[str, Any] = read_json(Path(store.download_artifacts(run.info.run_id, name, folder)))
         except OSError as error:
-            raise MlimError(f"run {run.info.run_id}: {RESULTS_FILE} cannot be fetched ({error})") from error
+            raise MlimError(f"run {run.info.run_id}: {name} cannot be fetched ({error})") from error
     return found
 
 
@@ -275,10 +292,11 @@ def _part(results: Mapping[str, Any]) -> str:
         *_facts(results),
         "",
         *_markdown_table(results),
-        "",
         f"{PAPER_NOTE} {SEEDS_NOTE}" if len(results["seeds"]) > 1 else PAPER_NOTE,
         "",
         *_claims(results),
+        *(matching_part(results[MATCHING]) if results.get(MATCHING) else ()),
+        *completions_part(results.get(COMPLETIONS, ())),
     ]
     return "\n".join(lines)
 
@@ -297,7 +315,7 @@ def _claims_table(measured: Sequence[Mapping[str, Any]]) -> list[str]:
     if not measured:
         return []
     rows = [[claim.get(name, formats.MISSING) for name in CLAIM_CELLS] for claim in measured]
-    return [_line(CLAIMS_HEADER), _line(["---"] * len(CLAIMS_HEADER)), *(_line(cells) for cells in rows), ""]
+    return table(CLAIMS_HEADER, rows)
 
 
 def _listed(title: str, sentences: Sequence[str]) -> list[str]:
@@ -321,7 +339,7 @@ def _facts(results: Mapping[str, Any]) -> list[str]:
 def _markdown_table(results: Mapping[str, Any]) -> list[str]:
     header = [name if name != "interval" else f"{100 * results['confidence']:g} % interval" for name in HEADER]
     rows = [_cells(score) for score in (*results["rows"], *results.get("scorers", ()), *results["baselines"])]
-    return [_line(header), _line(["---"] * len(header)), *(_line(cells) for cells in rows)]
+    return table(header, rows)
 
 
 def _cells(score: Mapping[str, Any]) -> list[str]:
@@ -337,7 +355,3 @@ def _cells(score: Mapping[str, Any]) -> list[str]:
         formats.score(score.get("table2")),
         formats.MISSING if score.get("seconds") is None else formats.duration(score["seconds"]),
     ]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

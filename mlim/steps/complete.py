@@ -32,7 +32,9 @@ from mlim.shards.items import open_items
 from mlim.steps.as_trained import as_trained
 from mlim.steps.trained import named
 from mlim.steps.validate import INDEX_FILE
+from mlim.tracking import ATTRIBUTE_TAG, CATALOG_TAG, COMPLETE_STAGE, stage_run
 from mlim.training.device import choose_device
+from mlim.versions import lineage
 from mlim.workspace import Workspace
 
 FEWEST: Final = {TRAIN: 20, VALIDATION: 5, TEST: 5}  # known values that are learned from, calibrated and judged on
@@ -40,6 +42,7 @@ FEWEST_VALUES: Final = 2
 MOST_HELD: Final = 10_000  # items of a split that are learned from, calibrated or judged on
 CHUNK: Final = 10_000  # items whose scores are in memory at a time
 NAME_DIGITS: Final = 16
+SUMMARY_FILE: Final = "summary.json"
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -75,23 +78,36 @@ def complete(
     source = open_items(recipe.loader, workspace)
     filler = CellFiller(model, tokenizer, source, job.candidates, limit, batch)
     calibration, rule, measured = _judge(recipe, job, filler, top, sigmas, below)
+    table = _complete_all(items, job, filler, calibration, rule, top, terminal)
+    summary = {
+        "attribute": attribute,
+        **name,
+        **job.counts,
+        "calibration": {"exponent": calibration.exponent, "temperature": calibration.temperature},
+        "test": measured,
+        "contradictions": {
+            **contradictions(table),
+            **{"sigmas": sigmas, "below": below, **rule.usual._asdict()},
+        },
+    }
     with atomic_folder(workspace.completions / folder_name(attribute)) as made:
-        table = _complete_all(items, job, filler, calibration, rule, top, terminal)
         _write(table, made)
-        summary = {
-            "attribute": attribute,
-            **name,
-            **job.counts,
-            "calibration": {"exponent": calibration.exponent, "temperature": calibration.temperature},
-            "test": measured,
-            "contradictions": {
-                **contradictions(table),
-                **{"sigmas": sigmas, "below": below, **rule.usual._asdict()},
-            },
-        }
-        write_json(made / "summary.json", summary)
+        write_json(made / SUMMARY_FILE, summary)
+        _track(recipe, workspace, summary, made)
     _say(summary, terminal)
     return summary
+
+
+def _track(recipe: Recipe, workspace: Workspace, summary: Mapping[str, Any], folder: Path) -> None:
+    """A run of its own, by which `mlim results` finds the figures."""
+    origin, attribute = lineage(workspace), summary["attribute"]
+    with stage_run(recipe.record, workspace, COMPLETE_STAGE, attribute, origin) as run:
+        run.tag(CATALOG_TAG, origin.catalog)
+        run.tag(ATTRIBUTE_TAG, attribute)
+        for name, figure in summary["test"]["exact_match"].items():
+            run.metric(f"exact_match.{name}", figure["value"])
+        for name in (SUMMARY_FILE, "contradictions.csv"):
+            run.artifact(folder / name)
 
 
 def folder_name(attribute: str) -> str:

@@ -15,11 +15,11 @@ from mlim.report.gather import Gathered
 from mlim.report.labels import LABELS_AXIS
 from mlim.report.page import render
 from mlim.report.reported import ReportedRecipe
-from mlim.report.results import CATALOG_TAG, RESULTS_FILE, STAGE, collect
+from mlim.report.results import RESULTS_FILE, collect
 from mlim.report.scores import variant_scores
 from mlim.report.sections import draw_variant_curves, variant_curves
 from mlim.steps.gathered import gather, reported
-from mlim.tracking import stage_run
+from mlim.tracking import CATALOG_TAG, REPORT_STAGE, stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
 
@@ -41,7 +41,10 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     shown = reported(recipe)
     page = render(shown, gathered, workspace, asdict(origin))
     results = collect(shown, gathered, asdict(origin))
-    with stage_run(recipe.record, workspace, STAGE, STAGE, origin) as run, atomic_folder(workspace.report) as folder:
+    with (
+        stage_run(recipe.record, workspace, REPORT_STAGE, REPORT_STAGE, origin) as run,
+        atomic_folder(workspace.report) as folder,
+    ):
         (folder / PAGE_FILE).write_text(page, encoding="utf-8")
         write_json(folder / RESULTS_FILE, results)
         _draw(shown, gathered, folder)

@@ -8,7 +8,8 @@ from mlim.errors import InputError
 from mlim.files import read_json, sha256_of, write_json
 from mlim.report.results import BEGIN, END, RESULTS_FILE, write_results
 from mlim.steps.report import CLAIM_TAG, EFFECTS_FILE, VARIANTS_FILE, report
-from mlim.tracking import client
+from mlim.tracking import ATTRIBUTE_TAG, CATALOG_TAG, COMPLETE_STAGE, MATCH_STAGE, client, stage_run
+from mlim.versions import lineage
 
 pytestmark = pytest.mark.integration
 
@@ -17,6 +18,34 @@ pytestmark = pytest.mark.integration
 def recipe(tiny_recipe, tmp_path, new_store):
     tracking = tiny_recipe.tracking.model_copy(update={"uri": new_store(tmp_path / "mlflow.db")})
     return tiny_recipe.model_copy(update={"tracking": tracking})
+
+
+def ends(value):
+    return {"value": value, "low": value - 0.02, "high": value + 0.02}
+
+
+MATCHED = {
+    **{"model": "models:/mlim-matcher/1", "items": 1000, "candidates": 4000, "share_of_all_pairs": 0.008},
+    **{"matches": 900, "threshold": 0.5, "groups": 300, "grouped_items": 800, "largest_group": 5, "promise": ""},
+    "pair_completeness": {
+        "test": {"all": {"share": 0.99, "matches": 200}, "colour differs": {"share": 0.98, "matches": 50}}
+    },
+    "recall_at": {
+        "test": {"text": {kind: {"1": 0.5, "10": 0.9, "20": 0.95, "60": 0.97} for kind in ("all", "colour differs")}}
+    },
+    "groups_on_test_pairs": {
+        kind: {"precision": ends(0.9), "recall": ends(0.8), "f1": ends(0.85)} for kind in ("pairwise", "b_cubed")
+    },
+}
+COMPLETED = {
+    "attribute": "colour",
+    "pretraining": "recon-mlm-mam",
+    "test": {
+        "cells": 80,
+        "exact_match": {"model": ends(0.7)},
+        "model_minus": {name: ends(0.2) for name in ("most frequent", "trees", "model without picture")},
+    },
+}
 
 
 def label_point(pairs, first, second):
@@ -81,6 +110,31 @@ def test_results_are_written_from_the_latest_report(recipe, own_workspace, quiet
         assert not (tmp_path / "notes-effects.svg").exists()
     with pytest.raises(InputError, match="holds no finished report"):
         write_results(recipe.tracking, tmp_path / "new.md", experiment="another")
+
+
+def test_what_was_found_in_the_whole_catalog_stands_beside_the_report(recipe, own_workspace, quiet, tmp_path):
+    fill(own_workspace, recipe)
+    report(recipe, own_workspace, quiet)
+    for stage, name, summary in (
+        (MATCH_STAGE, "match", {**MATCHED, "matches": 1}),
+        (MATCH_STAGE, "match", MATCHED),
+        (COMPLETE_STAGE, "material", {**COMPLETED, "attribute": "material"}),
+        (COMPLETE_STAGE, "colour", COMPLETED),
+    ):
+        write_json(tmp_path / "summary.json", summary)
+        origin = lineage(own_workspace)
+        with stage_run(recipe.record, own_workspace, stage, name, origin) as run:
+            run.tag(CATALOG_TAG, origin.catalog)
+            run.tag(ATTRIBUTE_TAG, summary.get("attribute", ""))
+            run.artifact(tmp_path / "summary.json")
+    write_results(recipe.tracking, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert "4,000 candidates of 1,000 items (0.8 % of all pairs), 900 of them matches at 0.500" in text
+    assert "| known test matches | number | among the candidates | text, nearest 10 | text, nearest 60 |" in text
+    assert "| colour differs | 50 | 98.0 % | 90.0 % | 97.0 % |" in text
+    assert "| B-cubed | 0.900 [0.880, 0.920] | 0.800 [0.780, 0.820] | 0.850 [0.830, 0.870] |" in text
+    assert "| colour | 80 | recon-mlm-mam: 0.700 [0.680, 0.720] | +0.200 [+0.180, +0.220] |" in text
+    assert text.index("| colour | 80 |") < text.index("| material | 80 |")
 
 
 def test_one_command_makes_the_report_and_the_page_of_results(recipe, own_workspace, monkeypatch, tmp_path):

@@ -211,7 +211,10 @@ def test_joining_all_blocks_is_the_result_that_it_was_before_there_was_a_choice(
     [
         (["finetune.joint_blocks=9"], r"joint_blocks 9: the model has 2 blocks"),
         (["finetune.joint_blocks=1", "finetune.read_out=separate"], "no block reads both items; leave it out"),
-        (["finetune.joint_blocks=1", "finetune.read_out=cls", "model.pair_segments=true"], "set model.pair_segments to f"),
+        (
+            ["finetune.joint_blocks=1", "finetune.read_out=cls", "model.pair_segments=true"],
+            "set model.pair_segments to f",
+        ),
     ],
 )
 def test_blocks_that_cannot_join_late_are_refused(settings, message):

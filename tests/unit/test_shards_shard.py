@@ -23,7 +23,7 @@ from mlim.shards.shard import (
 )
 
 SHARDS, ROWS, SIZE = 3, 4, 16
-FLIPS = 1000
+FLIPS = 200
 
 
 def items_of(shard: int) -> list[dict]:

@@ -18,20 +18,27 @@ FORMULAS = ("item-001", "item-002", "item-030")
 
 
 @pytest.fixture
-def workspace(own_workspace, tiny_recipe):
+def recipe(tiny_recipe):
+    """Without tracking."""
+    tracking = tiny_recipe.tracking.model_copy(update={"uri": "none"})
+    return tiny_recipe.model_copy(update={"tracking": tracking})
+
+
+@pytest.fixture
+def workspace(own_workspace, recipe):
     """A work folder with a pre-trained model that has random weights."""
     write_texts(own_workspace, MISSING, FORMULAS)
     store = ItemStore.open(own_workspace.items, own_workspace.valid / "index.parquet")
-    tokenizer = TextTokenizer.learn([store.text(item) for item in store.ids], tiny_recipe.text.vocabulary_size)
+    tokenizer = TextTokenizer.learn([store.text(item) for item in store.ids], recipe.text.vocabulary_size)
     folder = own_workspace.pretrained(PRETRAINING, 0) / "model"
     folder.mkdir(parents=True)
-    build_mlim(tiny_recipe, tokenizer, seed=0).save_pretrained(folder)
+    build_mlim(recipe, tokenizer, seed=0).save_pretrained(folder)
     tokenizer.save(folder)
     return own_workspace
 
 
-def test_every_item_gets_values_and_written_ones_are_judged(workspace, tiny_recipe, quiet):
-    summary = complete(tiny_recipe, workspace, quiet, "colour", top=2)
+def test_every_item_gets_values_and_written_ones_are_judged(workspace, recipe, quiet):
+    summary = complete(recipe, workspace, quiet, "colour", top=2)
     folder = workspace.completions / "colour"
     assert summary == read_json(folder / "summary.json")
     assert (summary["items"], summary["known"], summary["missing"], summary["not_found"]) == (40, 38, 2, 0)
@@ -53,8 +60,8 @@ def test_every_item_gets_values_and_written_ones_are_judged(workspace, tiny_reci
     assert test["exact_match"]["model"]["low"] is None  # two families say nothing of others
 
 
-def test_spreadsheets_compute_no_cell(workspace, tiny_recipe, quiet):
-    complete(tiny_recipe, workspace, quiet, "colour")
+def test_spreadsheets_compute_no_cell(workspace, recipe, quiet):
+    complete(recipe, workspace, quiet, "colour")
     path = workspace.completions / "colour" / "cells.csv"
     assert f",{FORMULA}," not in path.read_text()
     rows = {row["id"]: row for row in read_csv(path)}
@@ -62,23 +69,23 @@ def test_spreadsheets_compute_no_cell(workspace, tiny_recipe, quiet):
     assert rows[MISSING[0]]["written"] == rows[MISSING[0]]["contradicts"] == ""
 
 
-def test_a_limit_on_the_probability_decides_instead(workspace, tiny_recipe, quiet):
-    everything = complete(tiny_recipe, workspace, quiet, "colour", below=1.0)
+def test_a_limit_on_the_probability_decides_instead(workspace, recipe, quiet):
+    everything = complete(recipe, workspace, quiet, "colour", below=1.0)
     assert everything["contradictions"]["cells"] == 38
     listed = pd.read_parquet(workspace.completions / "colour" / "contradictions.parquet")
     assert len(listed) == 38
     assert listed["sigmas"].is_monotonic_increasing
-    none = complete(tiny_recipe, workspace, quiet, "colour", below=0.0)
+    none = complete(recipe, workspace, quiet, "colour", below=0.0)
     assert none["contradictions"]["cells"] == 0
     assert none["test"]["contradictions"] == {"of_written": 0, "of_planted": 0}
     assert read_csv(workspace.completions / "colour" / "contradictions.csv") == []
 
 
-def test_the_same_again_gives_the_same_bytes(workspace, tiny_recipe, quiet):
+def test_the_same_again_gives_the_same_bytes(workspace, recipe, quiet):
     path = workspace.completions / "kind" / "cells.csv"
-    complete(tiny_recipe, workspace, quiet, "kind")
+    complete(recipe, workspace, quiet, "kind")
     first = path.read_bytes()
-    complete(tiny_recipe, workspace, quiet, "kind")
+    complete(recipe, workspace, quiet, "kind")
     assert path.read_bytes() == first
 
 
@@ -89,39 +96,39 @@ def test_the_same_again_gives_the_same_bytes(workspace, tiny_recipe, quiet):
         ("pattern", r"--attribute pattern: the model does not read this column; add it to columns.text .*kind, colour"),
     ],
 )
-def test_an_attribute_that_is_not_read_is_one_sentence(workspace, tiny_recipe, quiet, attribute, message):
+def test_an_attribute_that_is_not_read_is_one_sentence(workspace, recipe, quiet, attribute, message):
     with pytest.raises(InputError, match=message):
-        complete(tiny_recipe, workspace, quiet, attribute)
+        complete(recipe, workspace, quiet, attribute)
     assert not workspace.completions.exists()
 
 
-def test_too_few_known_values_are_one_sentence(workspace, tiny_recipe, quiet):
+def test_too_few_known_values_are_one_sentence(workspace, recipe, quiet):
     write_texts(workspace, missing=[f"item-{number:03d}" for number in range(10)])
     with pytest.raises(DataError, match="colour: only 14 train items have a value in their text, and 20 are needed"):
-        complete(tiny_recipe, workspace, quiet, "colour")
+        complete(recipe, workspace, quiet, "colour")
     write_texts(workspace, formula=[f"item-{number:03d}" for number in range(40)])
     with pytest.raises(DataError, match=r"its values hardly repeat \(1 of them stands in two training items or more\)"):
-        complete(tiny_recipe, workspace, quiet, "colour")
+        complete(recipe, workspace, quiet, "colour")
 
 
-def test_what_is_missing_says_what_to_run(workspace, tiny_recipe, quiet):
+def test_what_is_missing_says_what_to_run(workspace, recipe, quiet):
     with pytest.raises(InputError, match=r"recon-mlm-mam-s7/model is missing; run `mlim pretrain recon-mlm-mam --seed"):
-        complete(tiny_recipe, workspace, quiet, "colour", seed=7)
+        complete(recipe, workspace, quiet, "colour", seed=7)
     with pytest.raises(InputError, match=r"pretrainings: no `recon-mlm-mom` \(did you mean `recon-mlm-mam`"):
-        complete(tiny_recipe, workspace, quiet, "colour", pretraining="recon-mlm-mom")
+        complete(recipe, workspace, quiet, "colour", pretraining="recon-mlm-mom")
     (workspace.pairs / "items.parquet").unlink()
     with pytest.raises(InputError, match=r"items.parquet is missing; run `mlim pairs` first"):
-        complete(tiny_recipe, workspace, quiet, "colour")
+        complete(recipe, workspace, quiet, "colour")
 
 
-def test_a_pre_training_that_predicts_no_text_is_refused(workspace, tiny_recipe, quiet):
-    blind = tiny_recipe.pretrainings[PRETRAINING].model_copy(update={"losses": ("recon",)})
-    recipe = tiny_recipe.model_copy(update={"pretrainings": {**tiny_recipe.pretrainings, PRETRAINING: blind}})
+def test_a_pre_training_that_predicts_no_text_is_refused(workspace, recipe, quiet):
+    blind = recipe.pretrainings[PRETRAINING].model_copy(update={"losses": ("recon",)})
+    recipe = recipe.model_copy(update={"pretrainings": {**recipe.pretrainings, PRETRAINING: blind}})
     with pytest.raises(
         InputError, match=r"`recon-mlm-mam` was trained on recon and predicts no text; name one with mlm"
     ):
         complete(recipe, workspace, quiet, "colour")
-    bare = tiny_recipe.model_copy(update={"main": "no-pretraining"})
+    bare = recipe.model_copy(update={"main": "no-pretraining"})
     with pytest.raises(MlimError, match="variant `no-pretraining` has no pre-training; name one with --pretraining"):
         complete(bare, workspace, quiet, "colour")
 
