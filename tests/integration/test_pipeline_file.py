@@ -15,6 +15,8 @@ from mlim.steps.stages import JUDGED_BY, SAME_RESULT, define_stages
 from mlim.workspace import Workspace
 from tests.watched_recipe import leaves
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -24,6 +24,8 @@ from mlim.training import baselines
 from mlim.workspace import Workspace
 from tests.outline import Outline
 
+pytestmark = pytest.mark.integration
+
 LINEAGE = {"commit": "0123abc", "dirty": False, "data_version": "feed", "validation": "passed"}
 ORDER_COUNTS = {
     **{"pairs": 200, "swap_difference": 0.02, "items": 150, "identical_right": 0.98},

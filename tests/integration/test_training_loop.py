@@ -24,6 +24,8 @@ from mlim.training.loop import LOG_EVERY, NOT_FINITE_FILE
 from mlim.training.metric_logger import ALL_MODES, TIMED
 from mlim.training.protocols import Validation
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def recipe(tiny_recipe) -> Recipe:

@@ -12,6 +12,8 @@ from mlim.steps.complete import complete, folder_name
 from tests.commands import call
 from tests.completion_room import FORMULA, write_texts
 
+pytestmark = pytest.mark.integration
+
 PRETRAINING = "recon-mlm-mam"
 MISSING = ("item-000", "item-039")  # of the train and the test split
 FORMULAS = ("item-001", "item-002", "item-030")
