@@ -3,12 +3,15 @@
 import shutil
 from pathlib import Path
 
+import grimp
 import pytest
 import yaml
 
 from mlim.errors import InputError
 from mlim.recipe import load_recipe, resolve
 from mlim.recipe.shown import show_recipe
+from mlim.steps import closure
+from mlim.steps.closure import Sources
 from mlim.steps.pipeline import check_pipeline, pipeline_yaml, write_pipeline
 from mlim.steps.plan import everything
 from mlim.steps.stages import JUDGED_BY, SAME_RESULT, define_stages
@@ -18,6 +21,10 @@ from tests.watched_recipe import leaves
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
+STEPS = (
+    *("ingest", "validate", "pairs", "pretrain", "finetune", "stack"),
+    *("evaluate", "ablate", "probe", "report", "register", "match"),
+)
 
 
 @pytest.fixture
@@ -160,3 +167,15 @@ def test_every_setting_that_is_followed_is_in_params_yaml() -> None:
 def test_the_stages_keep_the_names_of_the_plan() -> None:
     recipe = load_recipe(str(ROOT / "params.yaml"))
     assert {stage.kind for stage in everything(recipe)} == set(stages())
+
+
+def test_nothing_that_another_reader_of_imports_finds_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point 14: import-linter's own graph of the whole package is in what each step is said to depend on."""
+    monkeypatch.setattr(closure, "WITHOUT_EFFECT", frozenset())
+    sources, graph = Sources(ROOT), grimp.build_graph("mlim", cache_dir=None)
+    for step in STEPS:
+        found = sources.closure([f"mlim.steps.{step}"])
+        for module in graph.find_upstream_modules(f"mlim.steps.{step}"):
+            path = Path(*module.split("."))
+            places = {path.with_suffix(".py"), path / "__init__.py", path, *path.parents}
+            assert places.intersection(map(Path, found)), f"{step} imports {module}"

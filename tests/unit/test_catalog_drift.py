@@ -50,7 +50,7 @@ def test_other_categories_and_missing_columns_are_told():
 
 
 def test_an_empty_catalog_has_nothing_that_moved():
-    empty = Profile(items=0, categories=(), histograms={name: (0,) * CELLS for name in EDGES})
+    empty = Profile(items=0, categories=(), histograms=dict.fromkeys(EDGES, (0,) * CELLS))
     assert not drifts(CatalogProfile(columns=("colour", "name"), profile=empty))
 
 

@@ -283,7 +283,7 @@ def test_where_a_model_knows_nothing_nothing_contradicts():
 def test_trees_are_not_certain_of_what_no_text_tells():
     """Many values of few items each, and texts that say nothing: certain leaves would have a log loss without end."""
     generator = np.random.default_rng(0)
-    places, judged = generator.integers(30, size=300), generator.integers(30, size=100)
-    texts = [f"w{one} w{other}" for one, other in generator.integers(40, size=(400, 2))]
-    found = by_trees(texts[:300], places, texts[300:], made([10] * 30), seed=0)
-    assert log_loss(found, judged) < 5  # 3.4 for equal shares, 9.3 without a penalty
+    places, judged = generator.integers(10, size=100), generator.integers(10, size=60)
+    texts = [f"w{one} w{other}" for one, other in generator.integers(40, size=(160, 2))]
+    found = by_trees(texts[:100], places, texts[100:], made([10] * 10), seed=0)
+    assert log_loss(found, judged) < 4.5  # 2.3 for equal shares, 8.1 without a penalty
