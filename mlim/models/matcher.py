@@ -271,7 +271,8 @@ class Matcher(PairNetwork):
             return PairPacking(None, pack(self._attention_alone(both, modality)))
         if not self.joins_late:
             return PairPacking(pack(self._attention(first, second, modality)), None)
-        pairs = self._attention(*both.chunk(PAIR), modality)
+        left, right = both.chunk(PAIR)
+        pairs = self._attention(left, right, modality)
         return PairPacking(pack(pairs), pack(self._attention_of_item(both, modality)))
 
     def _attention(self, first: Tensor, second: Tensor, modality: Modality) -> Tensor:
