@@ -4,7 +4,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -88,6 +88,11 @@ def parse(model: type[C], values: Mapping[str, Any], where: str | Callable[[tupl
         found = error.errors()
     leads = [where if isinstance(where, str) else where(_location(details)) for details in found]
     raise InputError(*(f"{lead}: {_explain(model, details)}" for lead, details in zip(leads, found, strict=True)))
+
+
+def problems_of(model: type[BaseModel], found: Iterable[Any]) -> list[str]:
+    """The problems that pydantic found in values for `model` (`ValidationError.errors()`), one sentence each."""
+    return [_explain(model, details) for details in found]
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

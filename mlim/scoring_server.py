@@ -1,14 +1,14 @@
-"""The process behind `mlim serve`: MLflow's scoring server, with limits around it.
+"""The process behind `mlim serve`: MLflow's scoring server beside the version's own routes, with limits around both.
 
-Run as a script, `python -P scoring_server.py FOLDER LIMITS`: it imports nothing of mlim, so that the first `mlim` in
-the process is the package inside the version, and a model answers with the code that made it. `mlim serve` has
-compared that code with the registry's record before (mlim/steps/serve.py).
+Run as a script, `python -P scoring_server.py FOLDER LIMITS OPTIONS`: it imports nothing of mlim, so that the first
+`mlim` in the process is the package inside the version, and a model answers with the code that made it. `mlim serve`
+has compared that code with the registry's record before (mlim/steps/serve.py).
 """
 
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 HOST = "127.0.0.1"
 MEBIBYTE = 2**20
+MLFLOW_PATHS = frozenset({"/invocations", "/ping", "/health", "/version"})
+BATCHED_PATHS = frozenset({"/score", "/encode"})  # requests there are computed together and limit themselves
 # What MLflow's parsing of a request may raise without an answer of its own; the model's errors it answers itself.
 PARSING = (RecursionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -35,11 +37,12 @@ class RejectedRequestError(Exception):
 class RequestLimits:
     """ASGI middleware: rejects requests that are too large, and passes on few at a time.
 
-    The body of a POST is read whole before it waits for its turn, so that a slow client keeps nobody out.
+    The body of a POST is read whole before it waits for its turn, so that a slow client keeps nobody out. Requests for
+    `batched` paths wait for no turn: they are many at a time by intent.
     """
 
-    def __init__(self, app: App, limits: SimpleNamespace) -> None:
-        self._app, self._limits = app, limits
+    def __init__(self, app: App, limits: SimpleNamespace, batched: Collection[str] = ()) -> None:
+        self._app, self._limits, self._batched = app, limits, batched
         self._requests = 0
         self._places = asyncio.Semaphore(limits.at_once)
 
@@ -65,6 +68,9 @@ class RequestLimits:
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the header Content-Type: application/json"
             )
         body = await in_time(self._read(receive), limits.seconds, HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive")
+        if scope["path"] in self._batched:
+            await self._app(scope, replay(body, receive), send)
+            return
         await in_time(self._places.acquire(), limits.seconds, HTTPStatus.SERVICE_UNAVAILABLE, "no place became free")
         try:
             await self._app(scope, replay(body, receive), send)
@@ -87,6 +93,18 @@ class RequestLimits:
             sentence = f"the request has more than {self._limits.body_mb:g} MiB; send fewer rows or smaller pictures"
             raise RejectedRequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
         return b"".join(parts)
+
+
+class Routes:
+    """ASGI: MLflow's application answers for its own paths, that of the version for all others."""
+
+    def __init__(self, mlflow: App, version: App) -> None:
+        self._mlflow, self._version = mlflow, version
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, or take part in the server's start and end."""
+        own = scope["type"] == "http" and scope["path"] not in MLFLOW_PATHS
+        await (self._version if own else self._mlflow)(scope, receive, send)
 
 
 async def in_time(work: Awaitable[Any], seconds: float, status: HTTPStatus, sentence: str) -> Any:
@@ -126,24 +144,42 @@ async def unreadable(request: object, error: Exception) -> Any:
     return JSONResponse(content, status_code=int(HTTPStatus.BAD_REQUEST))
 
 
-def build(folder: str, limits: SimpleNamespace) -> App:
+def version_app(model: Any, options: Mapping[str, Any]) -> App | None:
+    """The routes that a version has beside MLflow's; None for one that was registered before there were any."""
+    make = getattr(model.unwrap_python_model(), "http_app", None)
+    if make is None:
+        print("warning: this version was registered by an earlier mlim and answers /invocations alone", file=sys.stderr)
+        return None
+    try:
+        app: App = make(options)
+    except Exception as error:  # an option that the version does not know
+        raise SystemExit(f"error: {error}") from None
+    return app
+
+
+def build(folder: str, limits: SimpleNamespace, options: Mapping[str, Any]) -> App:
     """The application that serves the version in `folder`."""
     from mlflow import pyfunc
     from mlflow.pyfunc import scoring_server
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    app = scoring_server.init(pyfunc.load_model(folder))
+    model = pyfunc.load_model(folder)
+    app = scoring_server.init(model)
     for kind in PARSING:
         app.add_exception_handler(kind, unreadable)
-    return TrustedHostMiddleware(RequestLimits(app, limits), allowed_hosts=limits.hosts)
+    own = version_app(model, options)
+    limited = RequestLimits(app, limits) if own is None else RequestLimits(Routes(app, own), limits, BATCHED_PATHS)
+    return TrustedHostMiddleware(limited, allowed_hosts=limits.hosts)
 
 
 def main() -> None:
     """Serve until stopped."""
     import uvicorn
 
-    folder, limits = sys.argv[1], SimpleNamespace(**json.loads(sys.argv[2]))
-    uvicorn.run(build(folder, limits), host=HOST, port=limits.port, log_level="warning", timeout_graceful_shutdown=5)
+    folder, limits, options = sys.argv[1], SimpleNamespace(**json.loads(sys.argv[2])), json.loads(sys.argv[3])
+    uvicorn.run(
+        build(folder, limits, options), host=HOST, port=limits.port, log_level="warning", timeout_graceful_shutdown=5
+    )
 
 
 if __name__ == "__main__":

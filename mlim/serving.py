@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
+from mlim.config import parse
 from mlim.data.collate import Pair
 from mlim.errors import InputError
 from mlim.manifest import ARTIFACT
@@ -31,6 +32,9 @@ from mlim.matching.settings import ServingSettings
 from mlim.pictures.decoding import ImageRules
 from mlim.received import UnreadableError, decode_base64
 from mlim.recipe.base import Modality
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 SIDES = ("a", "b")
 SERVING_VARIABLE = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # MLflow's scoring server sets it
@@ -61,6 +65,13 @@ class MatcherModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Read the model's files; `MlimError` when they were changed since they were registered."""
         self._model = MatchingModel.from_folder(Path(context.artifacts[ARTIFACT]))
+
+    def http_app(self, options: Mapping[str, Any]) -> "FastAPI":
+        """The routes that `mlim serve` adds to MLflow's (mlim/scoring_server.py); `InputError` for unknown options."""
+        from mlim.http_api.app import build_app  # only here: `mlflow models serve` has no such routes
+        from mlim.http_api.options import ApiOptions
+
+        return build_app(self._model, parse(ApiOptions, options, "the options of mlim serve"))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """A frame with the columns probability and match, one row per row of the input."""

@@ -75,19 +75,37 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="Allowed Host header besides 127.0.0.1 and localhost (for a proxy)."),
     ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Let items name pictures by their path below FOLDER.")
+    ] = None,
+    allow_url_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Let items name pictures by an address at this host.")
+    ] = None,
+    allow_private_urls: Annotated[
+        bool, typer.Option("--allow-private-urls", help="These hosts may have private addresses.")
+    ] = False,
+    batch_wait_ms: Annotated[
+        float,
+        typer.Option(
+            min=0, help="How long rows wait for those of other requests, to be computed together; 0: each by itself."
+        ),
+    ] = 2.0,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Serve a registered model over HTTP, after comparing its files with the registry's record.
 
-    The protocol is that of MLflow's scoring server (POST /invocations); the registry is the recipe's.
+    POST /score, /encode and /explain take items as JSON (/openapi.json describes them); /invocations is that of
+    MLflow's scoring server. The registry is the recipe's.
     """
     terminal = Terminal(quiet)
     terminal.say("serve: comparing the model with the registry's record ...")
-    from mlim.steps.serve import ServerLimits
+    from mlim.steps.serve import ServerLimits, api_options
     from mlim.steps.serve import serve as run_step
 
     hosts = (*ServerLimits.model_fields["hosts"].default, *(allow_host or []))
     limits = ServerLimits(port=port, body_mb=max_body_mb, seconds=max_seconds, hosts=hosts)
-    run_step(chosen_recipe(recipe, set_), model, limits, terminal)
+    chosen = chosen_recipe(recipe, set_)
+    options = api_options(chosen, limits, images, allow_url_host or (), allow_private_urls, batch_wait_ms)
+    run_step(chosen, model, limits, terminal, options)

@@ -13,7 +13,7 @@ Nothing here knows a model: a `Scorer` gives scores to pairs of items as they ar
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,24 @@ class Explanation:
     def without_regions(self) -> float:
         """The score when the `regions` are hidden."""
         return self.score - sum(one.effect for one in self.regions)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {
+            "score": self.score,
+            "threshold": self.threshold,
+            "match": self.match,
+            "baseline": self.baseline,
+            "text": self.of("text") if self.reads("text") else None,
+            "picture": self.of("picture") if self.reads("picture") else None,
+            "contributions": [one._asdict() for one in self.contributions],
+            "exact": self.exact,
+            "regions": [one._asdict() for one in self.regions],
+            "score_without_regions": self.without_regions if self.regions else None,
+            "effects": None if self.effects is None else self.effects.tolist(),
+            "change": None if self.change is None else self.change._asdict(),
+        }
 
 
 @dataclass(frozen=True)

@@ -29,24 +29,12 @@ class ExplainedPair:
     @property
     def summary(self) -> dict[str, Any]:
         """The same as plain values."""
-        found = self.explanation
         return {
             "items": list(self.names),
             "model": self.model,
-            "score": found.score,
             "probability": self.probability,
-            "threshold": found.threshold,
-            "match": found.match,
-            "baseline": found.baseline,
             "compared_with": self.compared,
-            "text": found.of("text") if found.reads("text") else None,
-            "picture": found.of("picture") if found.reads("picture") else None,
-            "contributions": [one._asdict() for one in found.contributions],
-            "exact": found.exact,
-            "regions": [one._asdict() for one in found.regions],
-            "score_without_regions": found.without_regions if found.regions else None,
-            "effects": None if found.effects is None else found.effects.tolist(),
-            "change": None if found.change is None else found.change._asdict(),
+            **self.explanation.summary,
             "nearest_labelled_pairs": [one._asdict() for one in self.nearest],
             "no_labelled_pairs": self.no_labels,
         }

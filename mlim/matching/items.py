@@ -16,7 +16,7 @@ from mlim.catalog.rejection import Rejection
 from mlim.catalog.texts import clean_text
 from mlim.errors import InputError
 from mlim.matching.settings import SHARD_FORMAT, ServingSettings
-from mlim.pictures.base import EMPTY_IMAGE
+from mlim.pictures.base import EMPTY_IMAGE, MISSING_IMAGE
 from mlim.pictures.decoding import ImageRules, prepare_picture, to_rgb, turned_upright
 from mlim.received import UnreadableError, check_text
 from mlim.recipe.base import Modality
@@ -33,6 +33,20 @@ may be missing.
 IMAGE: Final = "image"
 TEXT: Final = "text"
 PNG: Final = "PNG"
+
+# Codes of what is wrong with an item, beside those of rejected pictures (mlim.pictures)
+INVALID_ITEM: Final = "invalid-item"
+INVALID_FIELD: Final = "invalid-field"
+MISSING_TEXT: Final = "missing-text"
+UNREADABLE_TEXT: Final = "unreadable-text"
+
+
+class ItemError(InputError):
+    """An item that cannot be read: one sentence, and a stable code for programs."""
+
+    def __init__(self, sentence: str, code: str = INVALID_ITEM) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
 class ItemsInMemory:
@@ -58,7 +72,7 @@ class ItemsInMemory:
 def read_items(
     items: Sequence[Item], where: Sequence[str], modality: Modality, settings: ServingSettings
 ) -> ItemsInMemory:
-    """The items under the names in `where`, which messages use too; `InputError` for the first that cannot be read."""
+    """The items under the names in `where`, which messages use too; `ItemError` for the first that cannot be read."""
     found = ItemsInMemory()
     for item, name in zip(items, where, strict=True):
         text = "" if modality == "image" else read_text(_text_of(item, name), f"{name}: the text", settings)
@@ -68,25 +82,25 @@ def read_items(
 
 
 def read_text(text: str, where: str, settings: ServingSettings) -> str:
-    """A text as training read it; `InputError` for one that is too long or that UTF-8 cannot hold."""
+    """A text as training read it; `ItemError` for one that is too long or that UTF-8 cannot hold."""
     try:
         check_text(text, settings.max_text_characters)
     except UnreadableError as problem:
-        raise InputError(f"{where} {problem}") from None
+        raise ItemError(f"{where} {problem}", UNREADABLE_TEXT) from None
     return clean_text(text) if settings.clean_texts else text
 
 
 def read_picture(data: bytes, where: str, rules: ImageRules) -> Pixels:
-    """The picture (size, size, 3) in the bytes of a file, under the same limits as the catalog's; else `InputError`.
+    """The picture (size, size, 3) in the bytes of a file, under the same limits as the catalog's; else `ItemError`.
 
     One that has the model's size already (an item's, out of the shards) is taken as it is: encoding it once more would
     make these scores differ from the evaluated ones.
     """
     if not data:
-        raise InputError(f"{where} holds 0 bytes ({EMPTY_IMAGE})")
+        raise ItemError(f"{where} holds 0 bytes ({EMPTY_IMAGE})", EMPTY_IMAGE)
     picture = prepare_picture(data, where, rules)
     if isinstance(picture, Rejection):
-        raise InputError(f"{picture.detail} ({picture.reason})")
+        raise ItemError(f"{picture.detail} ({picture.reason})", picture.reason)
     fits = (picture.width, picture.height) == (rules.size, rules.size)
     with Image.open(io.BytesIO(data if fits else picture.jpeg), formats=[*rules.formats, SHARD_FORMAT]) as square:
         return np.asarray(to_rgb(turned_upright(square)))
@@ -98,7 +112,7 @@ def blank(settings: ServingSettings) -> Pixels:
 
 
 def fields_of(item: Item, where: str) -> dict[str, str]:
-    """The fields of an item as they are read, in the order given; `InputError` for one that is no value of a table."""
+    """The fields of an item as they are read, in the order given; `ItemError` for one that is no value of a table."""
     named = {name: value for name, value in item.items() if name not in (TEXT, IMAGE)}
     return {name: _field(value, f"{where}: the field `{name}`") for name, value in named.items()}
 
@@ -107,12 +121,12 @@ def _text_of(item: Item, where: str) -> str:
     names = [name for name in item if name not in (TEXT, IMAGE)]
     if TEXT not in item:
         if not names:
-            raise InputError(f'{where} has no text: give `text` or fields, or choose modality="image"')
+            raise ItemError(f'{where} has no text: give `text` or fields, or choose modality="image"', MISSING_TEXT)
         return join_text([(None, value) for value in fields_of(item, where).values()])
     if names:
-        raise InputError(f"{where} has `text` and also {', '.join(map(repr, names))}: give one text, or fields alone")
+        raise ItemError(f"{where} has `text` and also {', '.join(map(repr, names))}: give one text, or fields alone")
     if not isinstance(item[TEXT], str):
-        raise InputError(f"{where}: `text` is not a string but {type(item[TEXT]).__name__}")
+        raise ItemError(f"{where}: `text` is not a string but {type(item[TEXT]).__name__}")
     return str(item[TEXT])
 
 
@@ -121,7 +135,7 @@ def _field(value: Any, where: str) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if not isinstance(value, str | int | float):
-        raise InputError(f"{where} is neither a string nor a number but {type(value).__name__}")
+        raise ItemError(f"{where} is neither a string nor a number but {type(value).__name__}", INVALID_FIELD)
     return " ".join(str(value).split())
 
 
@@ -135,17 +149,17 @@ def _picture_of(item: Item, where: str, rules: ImageRules) -> Pixels:
         case Image.Image():
             return read_picture(_as_png(image), where, replace(rules, formats=(PNG,)))
         case None:
-            raise InputError(f'{where} is missing: give `image`, or choose modality="text"')
+            raise ItemError(f'{where} is missing: give `image`, or choose modality="text"', MISSING_IMAGE)
         case _:
             found = type(image).__name__
-            raise InputError(f"{where} is neither a path, the bytes of a file nor a PIL image but {found}")
+            raise ItemError(f"{where} is neither a path, the bytes of a file nor a PIL image but {found}")
 
 
 def _read(path: Path, where: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{where} {path} cannot be read ({error.strerror})") from None
+        raise ItemError(f"{where} {path} cannot be read ({error.strerror})", MISSING_IMAGE) from None
 
 
 def _as_png(image: Image.Image) -> bytes:

@@ -115,19 +115,17 @@ class MatchingModel:
         `InputError` for a model that reads both items of a pair in one sequence (`finetune.read_out` joint or cls): it
         has no vector of one item.
         """
-        read_out = self._matcher.read_out
-        if read_out != SEPARATE:
-            raise InputError(
-                f"this model reads both items of a pair in one sequence (finetune.read_out {read_out}) and has no "
-                f"vector of one item; fine-tune with finetune.read_out={SEPARATE}"
-            )
+        self.check_reads_alone()
         shown = self.check_modality(modality)
         parts = []
         for first, batch in self._batches(items):
             names = [f"item {number}" for number in range(first, first + len(batch))]
-            source = read_items(batch, names, shown, self.settings)
-            parts.append(self.item_vectors(self._collator(source).side(names), shown))
+            parts.append(self.encode_source(read_items(batch, names, shown, self.settings), names, shown))
         return np.concatenate(parts) if parts else np.empty((0, self._matcher.item_width), dtype=np.float32)
+
+    def encode_source(self, source: ItemSource, names: Sequence[str], modality: Modality) -> NDArray[np.float32]:
+        """The vectors (n, width) of one batch of the items in `source`."""
+        return self.item_vectors(self._collator(source).side(names), modality)
 
     def explain(
         self,
@@ -155,11 +153,15 @@ class MatchingModel:
         *,
         regions: bool = True,
         threshold: float | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Explanation:
-        """The same for items that are in parts already; a pair matches from `threshold` on, None: the model's."""
+        """The same for items that are in parts already; a pair matches from `threshold` on, None: the model's.
+
+        `check` is called before every batch that is scored and ends the work by raising.
+        """
         question = Question.about(*pair, modality, self._matcher.grid)
         lowest = self.threshold_of(modality) if threshold is None else threshold
-        return explain(ModelScorer(self, modality), question, lowest, references, regions=regions)
+        return explain(ModelScorer(self, modality, check), question, lowest, references, regions=regions)
 
     @contextmanager
     def in_folder(self) -> Iterator[Path]:
@@ -200,6 +202,14 @@ class MatchingModel:
     def threshold(self) -> float:
         """The lowest score that counts as a match, chosen on validation pairs."""
         return self.settings.threshold
+
+    def check_reads_alone(self) -> None:
+        """`InputError` for a model that has no vector of one item."""
+        if not self.reads_items_alone:
+            raise InputError(
+                f"this model reads both items of a pair in one sequence (finetune.read_out {self._matcher.read_out}) "
+                f"and has no vector of one item; fine-tune with finetune.read_out={SEPARATE}"
+            )
 
     def check_modality(self, modality: str | None) -> Modality:
         """The modality to read, the model's own for None; `InputError` for an unknown one."""

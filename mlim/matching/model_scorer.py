@@ -1,7 +1,7 @@
 """A model as what explanations ask: scores of pairs of items that exist in memory alone."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,10 +25,13 @@ class ScoresItems(Protocol):
 
 
 class ModelScorer:
-    """The scores by which a model decides, a batch at a time; what a stack measures of a picture is remembered."""
+    """The scores by which a model decides, a batch at a time; what a stack measures of a picture is remembered.
 
-    def __init__(self, model: ScoresItems, modality: Modality) -> None:
-        self._model, self._modality = model, modality
+    `check` is called before every batch and ends the work by raising.
+    """
+
+    def __init__(self, model: ScoresItems, modality: Modality, check: Callable[[], None] | None = None) -> None:
+        self._model, self._modality, self._check = model, modality, check
         self._measured: dict[bytes, Picture] = {}
 
     def __call__(self, pairs: Sequence[tuple[Shown, Shown]]) -> Floats:
@@ -38,6 +41,8 @@ class ModelScorer:
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _batch(self, pairs: Sequence[tuple[Shown, Shown]]) -> Floats:
+        if self._check is not None:
+            self._check()
         source, names = ItemsInMemory(), [Pair(f"a{number}", f"b{number}", 0) for number in range(len(pairs))]
         for name, (first, second) in zip(names, pairs, strict=True):
             source.add(name.item_a, *first)

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from mlim.config import Config
 from mlim.console import Terminal
 from mlim.errors import InputError, MlimError
+from mlim.http_api.options import ApiOptions
 from mlim.processes import die_with_parent, sigterm_raises, wait_briefly
 from mlim.recipe import Recipe
 from mlim.registry import referred
@@ -36,7 +38,27 @@ class ServerLimits(Config):
     hosts: tuple[str, ...] = Field(default=(HOST, "localhost"), description="what the header Host may say")
 
 
-def serve(recipe: Recipe, model: str | None, limits: ServerLimits, terminal: Terminal) -> None:
+def api_options(
+    recipe: Recipe, limits: ServerLimits, images: Path | None, hosts: Sequence[str], private: bool, wait_ms: float
+) -> ApiOptions:
+    """What the routes may do: pictures have the limits of ingest; `InputError` for a wrong folder or host."""
+    from mlim.http_api.pictures import host_name  # with its libraries, which other commands do not need
+
+    if images is not None and not images.is_dir():
+        raise InputError(f"--images {images}: is no folder")
+    return ApiOptions(
+        images=None if images is None else images.resolve(),
+        url_hosts=tuple(map(host_name, hosts)),
+        private_urls=private,
+        picture_mb=recipe.ingest.max_picture_mb,
+        seconds=limits.seconds,
+        batch_wait_ms=wait_ms,
+    )
+
+
+def serve(
+    recipe: Recipe, model: str | None, limits: ServerLimits, terminal: Terminal, options: ApiOptions | None = None
+) -> None:
     """Serve a version (`models:/NAME@ALIAS`, `NAME/3`; default: the recipe's champion) until stopped.
 
     `InputError` when there is no such version or the port is taken; `MlimError` when the version's files are not those
@@ -47,8 +69,10 @@ def serve(recipe: Recipe, model: str | None, limits: ServerLimits, terminal: Ter
     version = registry.version_of(choice)
     with registry.fetched(version) as folder:
         terminal.say(f"{registry.name} version {version}: files are those that were registered; loading ...")
-        terminal.say(f"answers at http://{HOST}:{limits.port}/invocations; Ctrl-C ends it")
-        _run(folder, limits)
+        terminal.say(
+            f"answers at http://{HOST}:{limits.port} (/score, /encode, /explain, /invocations); Ctrl-C ends it"
+        )
+        _run(folder, limits, options or ApiOptions(seconds=limits.seconds))
 
 
 def _check_port(port: int) -> None:
@@ -60,9 +84,10 @@ def _check_port(port: int) -> None:
             raise InputError(f"--port {port}: cannot be used ({error.strerror}); choose another") from None
 
 
-def _run(folder: Path, limits: ServerLimits) -> None:
+def _run(folder: Path, limits: ServerLimits, options: ApiOptions) -> None:
     wait_briefly()
-    command = [sys.executable, "-P", str(SCRIPT), str(folder), limits.model_dump_json()]
+    allowed = options.model_dump_json(exclude_defaults=True)
+    command = [sys.executable, "-P", str(SCRIPT), str(folder), limits.model_dump_json(), allowed]
     environment = {**os.environ, "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(limits.seconds)}
     with sigterm_raises():
         server = subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=die_with_parent)  # noqa: S603

@@ -9,7 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +68,18 @@ def registered(
 class Served:
     """A running `mlim serve`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, images: Path) -> None:
         self.process, self.port = process, port
         self.address = f"http://127.0.0.1:{port}"
+        self.images = images
 
-    def post(self, body: bytes, host: str | None = None, kind: str | None = "application/json") -> tuple[int, str]:
+    def post(
+        self, body: bytes, host: str | None = None, kind: str | None = "application/json", path: str = "/invocations"
+    ) -> tuple[int, str]:
         """Status and body of an answer, whatever it is."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_SECONDS)
         headers = {} if kind is None else {"Content-Type": kind}
-        connection.request("POST", "/invocations", body, headers | ({"Host": host} if host else {}))
+        connection.request("POST", path, body, headers | ({"Host": host} if host else {}))
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
 
@@ -89,13 +95,14 @@ def start(recipe: Recipe, log: Path, *options: str) -> Served:
         process = subprocess.Popen(
             command, cwd=log.parent, env=environment, stdout=target, stderr=target, start_new_session=True
         )
-    return Served(process, port)
+    return Served(process, port, log.parent)
 
 
 @pytest.fixture(scope="module")
 def served(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     log = tmp_path_factory.mktemp("log") / "serve.log"
-    running = start(registered.recipe, log, "--model", "models:/mlim-matcher@champion", *LIMITS)
+    pictures = ("--images", str(log.parent), "--allow-url-host", "127.0.0.1", "--allow-private-urls")
+    running = start(registered.recipe, log, "--model", "models:/mlim-matcher@champion", *LIMITS, *pictures)
     try:
         wait_for(f"{running.address}/ping", running.process, log)
         yield running
@@ -115,6 +122,74 @@ def test_an_untouched_version_serves_what_it_scores(registered, served):
     assert status == 200, body
     probabilities = [row["probability"] for row in json.loads(body)["predictions"]]
     np.testing.assert_allclose(probabilities, Registry(registered.recipe.tracking).score("1", [pairs]), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def shop(registered: Registered, served: Served) -> Iterator[str]:
+    """The address of a shop on this machine; its pictures are also in the folder that the server reads."""
+    for name, data in ((name, base64.b64decode(records(registered)[0][f"image_{name}"])) for name in "ab"):
+        (served.images / f"{name}.jpg").write_bytes(data)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Shop, directory=served.images)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Shop(SimpleHTTPRequestHandler):
+    """Files of a folder, and an address that leads to another host."""
+
+    def do_GET(self) -> None:
+        if self.path != "/away":
+            super().do_GET()
+            return
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{self.server.server_port}/a.jpg")
+        self.end_headers()
+
+    def log_message(self, *words: Any) -> None:
+        """Nothing."""
+
+
+def test_items_score_as_rows_do_whatever_form_their_pictures_have(registered, served, shop):
+    """One model behind all routes; a redirect to a host that is not allowed refuses its row alone."""
+    row = records(registered)[0]
+    _, body = served.ask({"dataframe_records": [row]})
+    expected = json.loads(body)["predictions"][0]
+    ways = [
+        {side: {"text": row[f"text_{side}"], **picture(side)} for side in "ab"}
+        for picture in (
+            lambda side: {"image": row[f"image_{side}"]},
+            lambda side: {"path": f"{side}.jpg"},
+            lambda side: {"url": f"{shop}/{side}.jpg"},
+            lambda side: {"url": f"{shop}/{'away' if side == 'b' else 'a.jpg'}"},
+            lambda side: {"url": f"{shop}/none.jpg"},
+        )
+    ]
+    status, answer = served.ask({"pairs": ways}, path="/score")
+    assert status == 200, answer
+    *same, away, missing = json.loads(answer)["results"]
+    np.testing.assert_allclose([one["probability"] for one in same], expected["probability"], atol=1e-6)
+    assert {one["match"] for one in same} == {expected["match"]}
+    assert [one["error"]["code"] for one in (away, missing)] == ["url-not-allowed", "http-status"]
+    status, answer = served.ask({"pair": ways[1], "regions": False}, path="/explain")
+    assert status == 200, answer
+    np.testing.assert_allclose(json.loads(answer)["probability"], expected["probability"], atol=1e-6)
+    status, answer = served.ask({"items": [ways[0]["a"]]}, path="/encode")
+    assert (status, "has no vector of one item" in answer) == (400, True)
+
+
+def test_many_small_requests_are_all_answered(registered, served, shop):
+    """As many clients as may wait: requests that are computed together take no turns."""
+    rows = [
+        {side: {"text": row[f"text_{side}"], "path": f"{side}.jpg"} for side in "ab"} for row in records(registered)
+    ]
+    bodies = [json.dumps({"pairs": [row]}).encode() for row in rows]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda number: served.post(bodies[number % 2], path="/score"), range(64)))
+    assert {status for status, _ in answers} == {200}
+    for which in (0, 1):
+        scores = [json.loads(body)["results"][0]["score"] for _, body in answers[which::2]]
+        np.testing.assert_allclose(scores, scores[0], atol=1e-6)
 
 
 def test_the_server_runs_the_code_of_the_version_with_short_waits(registered, served):
