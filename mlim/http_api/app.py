@@ -10,7 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from mlim import __version__
 from mlim.config import Config, problems_of
 from mlim.errors import InputError
 from mlim.http_api.options import ApiOptions
@@ -28,6 +27,7 @@ from mlim.matching.items import ItemError
 from mlim.matching.model import MatchingModel
 
 JSON: Final = "application/json"
+SCHEMA_VERSION: Final = "1"  # of requests and answers; rises when a client has to change
 REQUESTS: Final[dict[str, type[Config]]] = {
     "/score": ScoreRequest,
     "/encode": EncodeRequest,
@@ -41,7 +41,7 @@ def build_app(model: MatchingModel, options: ApiOptions) -> FastAPI:
     """The application that answers for `model`. No pages: they would load scripts from other hosts."""
     app = FastAPI(
         title="mlim",
-        version=__version__,
+        version=SCHEMA_VERSION,
         docs_url=None,
         redoc_url=None,
         dependencies=[Depends(_sent_as_json)],

@@ -105,19 +105,20 @@ class Service:
         batcher, found = self._batcher(compute, modality), list[Any]()
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            async with self._room.taken(len(part)):
+            wanted = [] if modality == "text" else items_in(part)
+            # Pictures are fetched before there is room for the rows: a slow shop keeps nobody else waiting
+            async with self._pictures.fetched(wanted) as pictures, self._room.taken(len(part)):
                 with batcher.expecting():
-                    read = await self._read(part, modality, until)
+                    read = await self._read(part, modality, pictures, until)
                 values = iter(await batcher.run([row for row in read if not isinstance(row, RowError)]))
             found += [row if isinstance(row, RowError) else next(values) for row in read]
         return found
 
     async def _read(
-        self, rows: Sequence[Row | RowError], modality: Modality, until: Deadline
+        self, rows: Sequence[Row | RowError], modality: Modality, pictures: Pictures, until: Deadline
     ) -> list[ReadRow | RowError]:
         loop, settings = asyncio.get_running_loop(), self._model.settings
-        async with self._pictures.fetched([] if modality == "text" else items_in(rows)) as pictures:
-            return await loop.run_in_executor(self._readers, read_rows, rows, modality, settings, pictures, until)
+        return await loop.run_in_executor(self._readers, read_rows, rows, modality, settings, pictures, until)
 
     def _counted(self, rows: Sequence[PairIn | ItemIn | RowError]) -> list[Row | RowError]:
         most = self._model.settings.max_rows
