@@ -42,14 +42,14 @@ def show_tables(job: Job) -> None:
 
 
 def show_matches(out: Path) -> None:
-    """A Markdown artifact: counts of `mlim match`, its warning, and where the page is."""
+    """A Markdown artifact: counts of `mlim match`, its warnings, and where the page is."""
     summary = read_json(out / "summary.json")
     lines = [
         f"# Matches of `{summary['catalog']}`",
         f"{summary['matches']:,} of {summary['scored']:,} scored pairs match; {summary['grouped_items']:,} of "
         f"{summary['items']:,} items are in {summary['groups']:,} groups.",
         *_since(summary["since"]),
-        *([f"**Warning:** {summary['warning']}"] if summary["warning"] else []),
+        *(f"**Warning:** {warning}" for warning in summary["warnings"]),
         f"[Page]({(out / 'matches.html').resolve().as_uri()})",
     ]
     create_markdown_artifact(key="matches", markdown="\n\n".join(lines), description="Matches of a catalog")

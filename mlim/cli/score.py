@@ -130,11 +130,12 @@ def match(
     promise = asked_promise(precision, recall)
     loaded = open_model(model, recipe, set_, Terminal(quiet))
     from mlim.steps.match import match as run_step
+    from mlim.steps.match import track_match
     from mlim.steps.score import prepared_for
 
     session = Session(recipe, set_, work, quiet, as_json)
     prepared = prepared_for(session.recipe, loaded.settings)
-    with session.step("match", tracked=False, recorded=False):
+    with session.step("match", recorded=False):
         summary = run_step(
             loaded,
             model,
@@ -148,6 +149,7 @@ def match(
             full_if_changed=full_if_changed,
             workers=workers,
         )
+        track_match(session.recipe, session.workspace, summary, out)
         session.show(summary, f"open {out / 'matches.html'}")
 
 

@@ -5,6 +5,7 @@ from typing import Final
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from mlim.config import Config
+from mlim.matching.catalog_drift import CatalogProfile
 from mlim.pictures.decoding import ImageRules
 from mlim.recipe.base import Modality, Scorer
 from mlim.stacking.stack import MATCHER
@@ -35,6 +36,9 @@ class ServingSettings(Config):
     matcher_calibration: tuple[float, float] | None = Field(default=None, description="likewise")
     trained_across_families: bool = Field(
         default=True, description="whether it was trained on mismatches of items of two families; true where unknown"
+    )
+    catalog: CatalogProfile | None = Field(
+        default=None, description="what it was trained on, to tell when another catalog is of another kind"
     )
     max_rows: PositiveInt = Field(default=MOST_ROWS, description="of one request")
     max_text_characters: PositiveInt = Field(default=MOST_CHARACTERS, description="of one text")

@@ -17,6 +17,7 @@ from mlim.evaluation.promise import Promise, Promised, promised_threshold
 from mlim.evaluation.resampling import JudgedPairs
 from mlim.evaluation.scores import labels_of, part, scores_of
 from mlim.files import atomic_folder, check_claim, mark, read_json, write_json
+from mlim.matching.catalog_drift import drift_of, read_profile
 from mlim.matching.earlier import EarlierMatch
 from mlim.matching.model import MatchingModel
 from mlim.matching.pairs_table import write_table
@@ -40,9 +41,13 @@ from mlim.steps.since import (
     score_what_differs,
     since_summary,
 )
+from mlim.tracking import CATALOG_TAG, MATCH_STAGE, stage_run
+from mlim.versions import lineage
 from mlim.workspace import Workspace
 
 SCORES_FILE, PAGE_FILE, SUMMARY_FILE = "scores.parquet", "matches.html", "summary.json"
+CANDIDATE_FIGURES: Final = ("items", "candidates", "share_of_all_pairs", "pair_completeness", "recall_at")
+TRACKED: Final = ("items", "candidates", "share_of_all_pairs", "scored", "matches", "groups", "grouped_items")
 REJECTED: Final[Any] = pa.schema(
     [
         pa.field("source", pa.string()),
@@ -103,7 +108,7 @@ def match(
         "recipe": recipe.name,
         "threshold": threshold,
         "promise": "" if promised is None else promised.sentence,
-        "warning": "" if across else _in_families_alone(catalog, terminal),
+        "warnings": _warnings(model, recipe, catalog, workspace, terminal),
         "since": None if last is None or earlier is None else since_summary(last, earlier, scored, groups),
         **_figures(candidates, scored, groups),
     }
@@ -143,12 +148,26 @@ def _score(
 def _figures(candidates: Mapping[str, Any], scored: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
     """What the steps counted and measured."""
     return {
-        **{key: candidates[key] for key in ("items", "candidates", "share_of_all_pairs", "pair_completeness")},
+        **{key: candidates[key] for key in CANDIDATE_FIGURES},
         "completeness": _completeness(candidates),
         **{key: scored[key] for key in ("scored", "not_scored", "matches")},
         **{key: groups[key] for key in ("groups", "grouped_items", "largest_group", "conflicts")},
         "groups_on_test_pairs": groups["test"],
     }
+
+
+def track_match(recipe: Recipe, workspace: Workspace, summary: Mapping[str, Any], out: Path) -> None:
+    """Record a finished match in MLflow: its figures, its page, and the groups for a spreadsheet."""
+    origin = lineage(workspace)
+    with stage_run(recipe.record, workspace, MATCH_STAGE, MATCH_STAGE, origin) as run:
+        run.tag(CATALOG_TAG, origin.catalog)
+        run.tag("mlim.model_sha256", summary["model_sha256"])
+        for name in TRACKED:
+            run.metric(name, summary[name])
+        for kind, figures in summary["groups_on_test_pairs"].items():
+            run.metric(f"{kind}.f1", figures["f1"]["value"])
+        for name in (SUMMARY_FILE, PAGE_FILE, f"{GROUPS_FILE}.csv"):
+            run.artifact(out / name)
 
 
 def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, promise: Promise) -> Promised:
@@ -172,18 +191,33 @@ def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, promis
     return promised
 
 
-def _in_families_alone(catalog: Path, terminal: Terminal) -> str:
-    """What a model that has seen no mismatch across families means for a catalog, and warns of it.
+def _warnings(
+    model: MatchingModel, recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal
+) -> list[str]:
+    """Why the matches may be worth little, a sentence each; said to the terminal too."""
+    families = "" if model.settings.trained_across_families else _warning_of_families(catalog)
+    found = [families] if families else []
+    found += [f"the quality gate objects to this model: {each}" for each in _objections(model, workspace)]
+    known, present = model.settings.catalog, read_profile(workspace.valid)
+    if known is not None and present is not None:
+        description = load_description(catalog)
+        category = description.values.of(description.columns.category or "")
+        found += [each.sentence for each in drift_of(known, present, recipe.validation.drift, category)]
+    for sentence in found:
+        terminal.warn(sentence)
+    return found
 
-    Empty where that was decided.
-    """
-    warning = _warning_of_families(catalog)
-    if warning:
-        terminal.warn(warning)
-    return warning
+
+def _objections(model: MatchingModel, workspace: Workspace) -> list[str]:
+    """What the gate found about a model that was evaluated in this work folder."""
+    path = workspace.evaluation / "metrics.json"
+    metrics = read_json(path) if path.is_file() else {}
+    same = metrics.get("threshold") == model.threshold
+    return [each["sentence"] for each in metrics.get("objections", ())] if same else []
 
 
 def _warning_of_families(catalog: Path) -> str:
+    """What a model that has seen no mismatch across families means for a catalog; empty where that was decided."""
     description = load_description(catalog)
     trained = "the model was trained on mismatches inside families alone"
     remedy = "train with mismatches across families (`pairs.negatives`, docs/pairs.md)"

@@ -9,6 +9,7 @@ from mlim.catalog.pair_rules import FAMILY
 from mlim.errors import InputError
 from mlim.files import read_json, write_json
 from mlim.manifest import write_manifest
+from mlim.matching.catalog_drift import read_profile
 from mlim.matching.settings import MOST_CHARACTERS, MOST_ROWS, SETTINGS, SHARD_FORMAT, ServingSettings
 from mlim.pairs.labels import TRAIN
 from mlim.recipe import Recipe
@@ -71,6 +72,7 @@ def serving_settings(recipe: Recipe, workspace: Workspace, metrics: Mapping[str,
         matcher_threshold=metrics["matcher"]["threshold"],
         matcher_calibration=(metrics["matcher"]["slope"], metrics["matcher"]["intercept"]),
         trained_across_families=_trained_across_families(workspace),
+        catalog=read_profile(workspace.valid),
         max_rows=max(MOST_ROWS, recipe.evaluate.batch_size),
         max_text_characters=max(MOST_CHARACTERS, recipe.validation.max_text_characters),  # every item of the catalog
         clean_texts=not ingested.is_file() or read_json(ingested).get("clean_texts", True),

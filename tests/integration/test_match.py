@@ -11,10 +11,12 @@ from PIL import Image
 from mlim.errors import InputError
 from mlim.evaluation.promise import Promise
 from mlim.files import read_csv, read_json, write_json
+from mlim.matching.catalog_drift import CatalogProfile, read_profile
 from mlim.recipe import load_recipe
 from mlim.steps import match as step
 from mlim.steps.match import match
 from mlim.steps.score import prepared_for
+from mlim.tracking import client
 from mlim.workspace import Workspace
 from tests.small_catalog import small_catalog
 from tests.unit.test_loading import build
@@ -120,13 +122,52 @@ def test_a_model_that_saw_no_pair_across_families_compares_none_unless_asked(
     shop = small_catalog(tmp_path / "shop", rows=6)
     shop.write(matching={"families": families})
     summary = run(model, shop, tmp_path, quiet, write=False)
-    assert warning in summary["warning"]
-    assert bool(summary["warning"]) is bool(warning)
+    assert warning in " ".join(summary["warnings"])
+    assert len(summary["warnings"]) == bool(warning)
     assert ("Warning:" in (tmp_path / "out" / "matches.html").read_text()) is bool(warning)
     family = {row["sku"]: row["product"] for row in shop.rows}
     found = pd.read_parquet(tmp_path / "out" / "pairs.parquet")
     across = [family[one] != family[other] for one, other in zip(found["item_a"], found["item_b"], strict=True)]
     assert any(across) is (families == "any")
+
+
+def test_a_catalog_of_another_kind_and_the_objections_of_the_gate_are_warnings(tiny_recipe, tmp_path, quiet):
+    shop = small_catalog(tmp_path / "shop", rows=6)
+    run(build(tiny_recipe, "separate"), shop, tmp_path, quiet)
+    work = Workspace(tmp_path / "work")
+    trained_on = read_profile(work.valid)
+    assert trained_on.columns == ("colour", "title")
+    model = build(tiny_recipe, "separate", catalog=trained_on)
+    write_json(
+        work.evaluation / "metrics.json", {"threshold": model.threshold, "objections": [{"sentence": "useless"}]}
+    )
+    summary = run(model, shop, tmp_path, quiet, write=False)
+    assert summary["warnings"] == ["the quality gate objects to this model: useless"]
+
+    bright = {**trained_on.profile.histograms, "brightness": (10_000, *[0] * 19)}
+    other = trained_on.profile.model_copy(update={"items": 10_000, "histograms": bright})
+    model = build(
+        tiny_recipe, "separate", catalog=CatalogProfile(columns=("brand", "title"), profile=other), threshold=0.4
+    )
+    summary = run(model, shop, tmp_path, quiet, write=False)
+    columns, brightness = summary["warnings"]
+    assert "this catalog has no brand" in columns
+    assert "the brightnesses of the pictures of this catalog are not those that the model was trained on" in brightness
+    assert (tmp_path / "out" / "matches.html").read_text().count("Warning:") == 2
+
+
+def test_a_finished_match_is_a_tracked_run(model, tiny_recipe, tmp_path, quiet, new_store):
+    tracking = tiny_recipe.tracking.model_copy(update={"uri": new_store(tmp_path / "mlflow.db")})
+    summary = run(model, small_catalog(tmp_path / "shop", rows=6), tmp_path, quiet)
+    work = Workspace(tmp_path / "work")
+    step.track_match(tiny_recipe.model_copy(update={"tracking": tracking}), work, summary, tmp_path / "out")
+    store = client(tracking)
+    experiment = store.get_experiment_by_name(tracking.experiment).experiment_id
+    [found] = store.search_runs([experiment], "tags.`mlim.stage` = 'match' and attributes.status = 'FINISHED'")
+    assert found.data.metrics["groups"] == summary["groups"]
+    assert found.data.tags["mlim.catalog"].endswith("catalog.yaml")
+    names = {entry.path for entry in store.list_artifacts(found.info.run_id)}
+    assert {"matches.html", "groups.csv", "summary.json"} <= names
 
 
 def partition(out):

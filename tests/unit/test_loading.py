@@ -35,9 +35,8 @@ def build(recipe, read_out="joint", joint_blocks=None, **changed):
         image_megapixels=1.0,
         jpeg_quality=90,
         batch_size=2,
-        threshold=0.5,
         calibration=(2.0, 0.1),
-        **changed,
+        **{"threshold": 0.5, **changed},
     )
     return mlim.MatchingModel(matcher, tokenizer, settings, device="cpu")
 
