@@ -41,7 +41,7 @@ FULL, BASE, NIGHT = "full", "base", "night"
 
 def draw(folder: Path, options: argparse.Namespace) -> list[dict[str, str]]:
     """Draw the catalog; returns the rows of its table."""
-    words = ["catalog", "synthesize", "--out", str(folder), "--items", str(options.items)]
+    words = ["catalog", "synthesize", "--out", str(folder), "--items", str(options.items), "--no-broken"]
     subprocess.run([sys.executable, "-m", "mlim", *words, "--image-size", str(options.image_size)], check=True)
     with (folder / "catalog.csv").open(encoding="utf-8", newline="") as source:
         return list(csv.DictReader(source))
