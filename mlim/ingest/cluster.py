@@ -1,11 +1,9 @@
-"""The tasks of an ingest on the workers of a Dask cluster; the only module that imports Dask.
+"""The tasks of an ingest on the workers of a Dask cluster.
 
-Every worker has a sandbox of its own. A worker that dies loses its tasks to another one. Every machine must see the
-source and the work folder under the same path (a shared file system).
+Every worker has a sandbox of its own. A worker that dies loses its tasks to another one.
 """
 
 import contextlib
-import logging
 import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,14 +14,14 @@ from typing import Any
 from distributed import Client, Future, WorkerPlugin, get_worker
 from distributed.scheduler import KilledWorker
 
-from mlim.errors import InputError, MlimError
+from mlim.cluster import connected
+from mlim.errors import MlimError
 from mlim.ingest.engine import AHEAD, Result, Task, Work
 from mlim.pictures.base import PictureStore
 from mlim.pictures.decoding import ImageRules
 from mlim.pictures.sandbox import DecodeLimits, open_sandbox
 
 SANDBOX = "mlim-sandbox"
-CONNECT_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -70,24 +68,9 @@ def open_cluster(address: str, limits: DecodeLimits, store: PictureStore, rules:
 
     `InputError` when no scheduler answers there, `MlimError` when its workers cannot start processes.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # errors are raised, as sentences of this package
-    with _connect(address) as client:
+    with connected(address) as client:
         _prepare_workers(client, _SandboxPlugin(limits, store, rules))
         yield ClusterEngine(client, AHEAD * max(1, sum(client.nthreads().values())))
-
-
-def _connect(address: str) -> Client:
-    try:
-        client = Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"ingest.cluster: no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, or "
-            "set it to null for this machine alone"
-        ) from None
-    if not client.nthreads():
-        client.close()
-        raise InputError(f"ingest.cluster: the scheduler at {address} has no workers; start some with `dask worker`")
-    return client
 
 
 def _prepare_workers(client: Client, plugin: "_SandboxPlugin") -> None:

@@ -11,7 +11,7 @@ import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from mlim.catalog.values import tidy
 from mlim.console import ProgressBar, Terminal
 from mlim.data.tokens import prepare_tokens
 from mlim.errors import InputError, MlimError
-from mlim.files import atomic_file, plain_cell, sha256_of, sha256_of_bytes
+from mlim.files import atomic_file, atomic_folder, plain_cell, sha256_of, sha256_of_bytes
 from mlim.matching.item_cache import Digests, as_digests
 from mlim.matching.item_rows import UNKNOWN, ItemRows, Rows
 from mlim.matching.model import MatchingModel, Scores
@@ -66,7 +66,7 @@ class ScoringRun:
     """A table of pairs to be scored with a model on a catalog's items.
 
     `quarantined` names why an id is no item any more; `cache` keeps what is computed of items, and finished pieces. A
-    pair matches from the score `threshold` on.
+    pair matches from the score `threshold` on. `cluster` is the address of a Dask scheduler, None: this machine.
     """
 
     model: MatchingModel
@@ -76,6 +76,7 @@ class ScoringRun:
     cache: Path
     threshold: float
     chunk: int = PAIRS_PER_CHUNK
+    cluster: str | None = None
 
     def key(self, pairs: Path) -> str:
         """What names all that decides the scores of a table."""
@@ -109,8 +110,8 @@ class Counts:
 def score_table(run: ScoringRun, pairs: PairsTable, out: Path, workers: int, terminal: Terminal) -> dict[str, Any]:
     """Write the table `pairs` with the columns `ADDED` to `out`, one row for each in the same order; its counts.
 
-    `workers` processes compute; 1: this one does. `InputError` when the table is none of pairs, has one of these
-    columns, or changes meanwhile; `MlimError` when a process dies.
+    `workers` processes compute, 1: this one does; on a cluster all that it has. `InputError` when the table is none of
+    pairs, has one of these columns, or changes meanwhile; `MlimError` when a process dies.
     """
     pairs.check(ADDED.names)
     folder = run.cache / f"scoring-{run.key(pairs.path)}"
@@ -359,11 +360,51 @@ class Work(Protocol):
         """Results in order."""
 
 
+class Pending(Protocol):
+    """A task that another process does."""
+
+    def result(self) -> int:
+        """How much was done; waits for it."""
+
+    def cancel(self) -> Any:
+        """Do not begin it."""
+
+
 _WORKER: list[_Worker] = []  # of a process that was started for a run: what its tasks work with
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What another process needs, to do tasks: the folder of the model, the device, and what the run is about."""
+
+    model: Path
+    device: str
+    store: ItemStore
+    job: _Job
+
+    @property
+    def key(self) -> str:
+        """Names the table, by the folder of its run."""
+        return str(self.job.run_folder)
+
+    def start(self) -> _Worker:
+        """Load the model; each task computes with one thread."""
+        torch.set_num_threads(1)
+        return _Worker(MatchingModel.from_folder(self.model, self.device), self.store, self.job)
 
 
 @contextmanager
 def _processes(run: ScoringRun, job: _Job, workers: int) -> Iterator[Work]:
+    if run.cluster is not None:
+        from mlim.matching.cluster import open_scoring_cluster  # Dask takes its time to load
+
+        shared = job.run_folder / "shared"  # every machine sees it
+        with atomic_folder(shared) as folder:
+            run.model.save(folder / "model")
+        setup = _Setup(shared / "model", run.model.device.type, run.store, job)
+        with open_scoring_cluster(run.cluster, setup) as (submit, ahead):
+            yield lambda task, starts: _in_order(submit, task, iter(starts), ahead)
+        return
     if workers == 1:
         with _one_thread():
             worker = _Worker(run.model, run.store, job)
@@ -374,20 +415,24 @@ def _processes(run: ScoringRun, job: _Job, workers: int) -> Iterator[Work]:
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(model, run.model.device.type, run.store, job),
+            initargs=(_Setup(model, run.model.device.type, run.store, job),),
         )
+
+        def in_pool(task: Callable[[_Worker, int], int], start: int) -> Pending:
+            return pool.submit(_do, task, start)
+
         with pool:
-            yield lambda task, starts: _in_order(pool, task, iter(starts), 2 * workers)
+            yield lambda task, starts: _in_order(in_pool, task, iter(starts), 2 * workers)
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, task: Callable[[_Worker, int], int], starts: Iterator[int], ahead: int
+    submit: Callable[..., Pending], task: Callable[[_Worker, int], int], starts: Iterator[int], ahead: int
 ) -> Iterator[int]:
-    flying: list[Future[int]] = [pool.submit(_do, task, start) for start in islice(starts, ahead)]
+    flying = [submit(task, start) for start in islice(starts, ahead)]
     try:
         while flying:
             done = flying.pop(0).result()
-            flying += [pool.submit(_do, task, start) for start in islice(starts, 1)]
+            flying += [submit(task, start) for start in islice(starts, 1)]
             yield done
     except BrokenProcessPool:
         raise MlimError(
@@ -399,10 +444,9 @@ def _in_order(
             future.cancel()
 
 
-def _start(model: Path, device: str, store: ItemStore, job: _Job) -> None:
+def _start(setup: _Setup) -> None:
     die_with_parent()
-    torch.set_num_threads(1)
-    _WORKER.append(_Worker(MatchingModel.from_folder(model, device), store, job))
+    _WORKER.append(setup.start())
 
 
 def _do(task: Callable[[_Worker, int], int], start: int) -> int:

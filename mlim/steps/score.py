@@ -70,7 +70,8 @@ def scoring_run(
     quarantined = read_reasons([workspace.items, workspace.valid])
     shown = model.check_modality(modality)
     lowest = model.threshold_of(shown) if threshold is None else threshold
-    return ScoringRun(model, shown, store, quarantined, workspace.cache, lowest)
+    cluster = recipe.ingest.cluster
+    return ScoringRun(model, shown, store, quarantined, workspace.cache, lowest, cluster=cluster)
 
 
 def prepare_items(

@@ -3,11 +3,9 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from mlim.files import read_json
 from mlim.shards.shard import read_manifest, read_shard
 from mlim.steps.ingest import ingest
 from mlim.workspace import Workspace
+from tests.dask_cluster import cluster, free_port
 from tests.small_catalog import SmallCatalog, recipe, small_catalog
 
 ROWS = 400
@@ -65,50 +64,6 @@ def made_at(workspace: Workspace) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in records}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def process(*arguments: str):
-    environment = {**os.environ, "DASK_DISTRIBUTED__WORKER__DAEMON": "false"}
-    started = subprocess.Popen(
-        [sys.executable, "-m", *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield started
-    finally:
-        started.terminate()
-        try:
-            started.wait(10)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
-
-
-@contextmanager
-def cluster(tmp_path: Path, workers: int = 2):
-    """A scheduler and workers, each a process of its own, all on loopback."""
-    address = f"tcp://127.0.0.1:{free_port()}"
-    here = ("--host", "127.0.0.1", "--no-dashboard")
-    with ExitStack() as stack:
-        stack.enter_context(process("dask", "scheduler", *here, "--port", address.rpartition(":")[2]))
-        for number in range(workers):
-            local = ("--local-directory", str(tmp_path / f"worker-{number}"), "--nthreads", "1")
-            stack.enter_context(process("dask", "worker", address, *here, *local))
-        wait_for_workers(address, workers)
-        yield address
-
-
-def wait_for_workers(address: str, count: int) -> None:
-    from distributed import Client
-
-    with Client(address, timeout=SECONDS) as client:
-        client.wait_for_workers(count, timeout=SECONDS)
-
-
 def test_a_cluster_of_two_workers_gives_the_same_bytes(catalog, tmp_path):
     with cluster(tmp_path) as address:
         summary = catalog.ingest(*SETTINGS, f"ingest.cluster={address}", work="cluster")
@@ -118,7 +73,7 @@ def test_a_cluster_of_two_workers_gives_the_same_bytes(catalog, tmp_path):
 
 
 def test_a_scheduler_that_is_not_there_is_one_clear_sentence(catalog, monkeypatch):
-    monkeypatch.setattr("mlim.ingest.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("mlim.cluster.CONNECT_SECONDS", 1)
     with pytest.raises(InputError, match=r"ingest\.cluster: no Dask scheduler answers at tcp://127\.0\.0\.1:"):
         catalog.ingest(*SETTINGS, f"ingest.cluster=tcp://127.0.0.1:{free_port()}", work="nobody")
 

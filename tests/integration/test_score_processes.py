@@ -14,6 +14,7 @@ from mlim.errors import InputError
 from mlim.matching import batch
 from mlim.matching.batch import score_table
 from mlim.steps.score import score_pairs
+from tests.dask_cluster import cluster
 from tests.unit.test_loading import build
 from tests.unit.test_score_pairs import run_of, some_pairs, store, written
 
@@ -46,6 +47,20 @@ def test_any_number_of_processes_gives_the_same_bytes(store, tiny_recipe, tmp_pa
         run = run_of(model, store, tmp_path / f"cache{workers}")
         score_table(run, table, tmp_path / f"{workers}.parquet", workers, quiet)
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
+
+
+def test_a_dask_cluster_gives_the_same_bytes(store, tiny_recipe, tmp_path, quiet):
+    table = written(some_pairs(store, 120), tmp_path / "p.parquet")
+    with cluster(tmp_path) as address:
+        for name, model in (("joint", build(tiny_recipe)), ("late", build(tiny_recipe, "joint", 1))):
+            here, there = (
+                run_of(model, store, tmp_path / f"{name}-{at is None}", cluster=at) for at in (None, address)
+            )
+            score_table(here, table, tmp_path / "here.parquet", 1, quiet)
+            counts = score_table(there, table, tmp_path / "there.parquet", 1, quiet)
+            assert counts["scored"] == 120
+            assert (tmp_path / "there.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
+            assert not list((tmp_path / f"{name}-there").glob("scoring-*"))
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(store, tiny_workspace, tiny_recipe, tmp_path, quiet, monkeypatch):
