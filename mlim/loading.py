@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCHEME: Final = "models:/"
 DESCRIPTION: Final = "MLmodel"  # in the folder of a version
+EXPORTED: Final = "model"  # in the folder that `mlim export` wrote
 
 
 class CatalogModel(MatchingModel):
@@ -115,7 +116,7 @@ def load(
     Args:
         where: a version in MLflow's registry (`models:/mlim-matcher@champion`, `models:/mlim-matcher/3`), an alias of
             the default registered model (`champion`, `challenger`), the work folder of a pipeline (`build/demo`), or
-            the folder of a model that was saved or downloaded.
+            the folder of a model that was saved, downloaded or exported.
         tracking_uri: the registry's address; None: MLFLOW_TRACKING_URI, else `mlflow.db` in the current folder.
         device: where to compute, as for torch; None: CUDA where there is one, else the CPU.
 
@@ -137,6 +138,8 @@ def _loaded(where: str | PathLike[str], uri: str | None, device: "torch.device |
         return CatalogModel.from_folder(folder / "artifacts" / ARTIFACT, device)
     if (folder / SETTINGS).is_file() or (folder / MANIFEST).is_file():
         return CatalogModel.from_folder(folder, device)
+    if (folder / EXPORTED / SETTINGS).is_file():
+        return CatalogModel.from_folder(folder / EXPORTED, device)
     workspace = Workspace(folder)
     if workspace.recipe.is_file():
         return _from_work_folder(workspace, device)

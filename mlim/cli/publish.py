@@ -1,4 +1,4 @@
-"""What others see: `mlim report`, `register`, `serve`."""
+"""What others see: `mlim report`, `register`, `export`, `serve`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mlim.cli.options import JsonOption, QuietOption, RecipeOption, SeedsOption, SetOption, WorkOption
+from mlim.cli.score import ModelOption, open_model
 from mlim.cli.session import Session, chosen_recipe
 from mlim.console import Terminal
 
@@ -60,6 +61,29 @@ def register(
 
         summary = run_step(session.recipe, session.workspace, session.terminal, force)
         session.show(summary, f"{summary['model']} version {summary['version']}: {summary['why']}")
+
+
+@app.command(epilog="Example: `mlim export --model build/demo --out build/onnx --int8`")
+def export(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder, or one of an earlier export.")],
+    model: ModelOption = "models:/mlim-matcher@champion",
+    int8: Annotated[bool, typer.Option("--int8", help="Write the graphs with weights of 8 bits.")] = False,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    work: WorkOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a model to ONNX, for scoring on a CPU: `--model DIR` of `mlim score` and `mlim match` reads it.
+
+    Compares it with torch on the work folder's test pairs: scores, speed, PR-AUC. Needs `pip install 'mlim[onnx]'`.
+    """
+    session = Session(recipe, set_, work, quiet, as_json)
+    loaded = open_model(model, recipe, set_, session.terminal)
+    from mlim.steps.export import export as run_step
+
+    summary = run_step(loaded, out, session.recipe, session.workspace, session.terminal, int8=int8)
+    session.show(summary, f"wrote {out}; score with `mlim score --model {out}`")
 
 
 @app.command(epilog="Example: `mlim serve --model models:/mlim-matcher@champion --port 5001`")

@@ -406,7 +406,7 @@ def _processes(run: ScoringRun, job: _Job, workers: int) -> Iterator[Work]:
             yield lambda task, starts: _in_order(submit, task, iter(starts), ahead)
         return
     if workers == 1:
-        with _one_thread():
+        with one_thread():
             worker = _Worker(run.model, run.store, job)
             yield lambda task, starts: (task(worker, start) for start in starts)
         return
@@ -455,7 +455,8 @@ def _do(task: Callable[[_Worker, int], int], start: int) -> int:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """torch and numpy compute with one thread during the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

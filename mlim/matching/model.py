@@ -26,8 +26,11 @@ from mlim.matching.item_parts import ItemParts, read_parts
 from mlim.matching.items import Item, read_items
 from mlim.matching.model_scorer import ModelScorer
 from mlim.matching.settings import MODALITIES, SETTINGS, ServingSettings
-from mlim.models.pair_network import ItemStates, PairNetwork
+from mlim.models.pair_network import ItemStates, ScoresPairs
+from mlim.models.storage import read_config
 from mlim.models.systems import load_matcher
+from mlim.onnx.matcher import KIND as ONNX
+from mlim.onnx.matcher import OnnxMatcher
 from mlim.recipe.base import Modality
 from mlim.stacking.combine import Combination
 from mlim.stacking.items import Items, Measure, describe
@@ -60,13 +63,14 @@ class MatchingModel:
 
     def __init__(
         self,
-        matcher: PairNetwork,
+        matcher: ScoresPairs,
         tokenizer: TextTokenizer,
         settings: ServingSettings,
         stack: Stack | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        cuda = torch.cuda.is_available() and not isinstance(matcher, OnnxMatcher)
+        self._device = torch.device(device or ("cuda" if cuda else "cpu"))
         self._matcher = matcher.to(self._device).eval()
         self._stack, self._sha256 = stack, ""
         self.tokenizer, self.settings = tokenizer, settings
@@ -78,7 +82,7 @@ class MatchingModel:
         settings = parse(ServingSettings, read_json(folder / SETTINGS), SETTINGS)
         stack = None if settings.scorer == MATCHER else load_stack(folder / STACK_FILE)
         tokenizer = TextTokenizer.from_folder(folder)
-        model = cls(load_matcher(folder), tokenizer, settings, stack, device)
+        model = cls(_load_network(folder), tokenizer, settings, stack, device)
         model._sha256 = sha256_of(folder / MANIFEST)
         return model
 
@@ -179,6 +183,15 @@ class MatchingModel:
         return self._sha256
 
     @property
+    def network(self) -> ScoresPairs:
+        """What computes the logits of pairs."""
+        return self._matcher
+
+    def with_network(self, network: ScoresPairs) -> "MatchingModel":
+        """The same model on the CPU with another network of the same scores, as ONNX graphs are."""
+        return MatchingModel(network, self.tokenizer, self.settings, self._stack, "cpu")
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
         return self._device
@@ -216,6 +229,8 @@ class MatchingModel:
         found = modality or self.settings.modality
         if found not in MODALITIES:
             raise InputError(f"modality `{found}` is none of {', '.join(MODALITIES)}")
+        if isinstance(self._matcher, OnnxMatcher):
+            self._matcher.check_modality(found)
         return found
 
     def decide(self, scores: Scores, modality: Modality) -> Predictions:
@@ -336,6 +351,12 @@ class MatchingModel:
         where = [name for pair in names for name in (pair.item_a, pair.item_b)]
         items = [item for one, other in pairs for item in (one, other)]
         return self.score_source(read_items(items, where, modality, self.settings), names, modality)
+
+
+def _load_network(folder: Path) -> ScoresPairs:
+    """The network of torch, or the ONNX graphs, that a saved model holds."""
+    graphs = read_config(folder).get("kind") == ONNX
+    return OnnxMatcher.from_pretrained(folder) if graphs else load_matcher(folder)
 
 
 def _as_scores(logits: torch.Tensor) -> Scores:

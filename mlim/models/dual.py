@@ -191,7 +191,7 @@ class Dual(System):
 
     def encode_items(self, shown: Shown, modality: Modality) -> Tensor:
         """Vectors (B, 2 * H): what the encoders make of text and picture; zeros for the one that is left out."""
-        nothing = self.word_embeddings.weight.new_zeros(len(shown.input_ids), self.item_part_width)
+        nothing = self.word_embeddings.weight.new_zeros(shown.input_ids.shape[0], self.item_part_width)
         text = nothing if modality == "image" else self._encode_text(shown)
         image = nothing if modality == "text" else self._encode_image(shown)
         return torch.cat([text, image], dim=1)

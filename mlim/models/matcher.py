@@ -277,19 +277,19 @@ class Matcher(PairNetwork):
 
     def _attention(self, first: Tensor, second: Tensor, modality: Modality) -> Tensor:
         """Which vectors of [CLS] text1 patches1 [SEP] text2 patches2 are no padding, (B, S) bool."""
-        one = first.new_ones(len(first), 1)
+        one = first.new_ones(first.shape[0], 1)
         left, right = (self._attention_of_item(side, modality) for side in (first, second))
         return torch.cat([one, left, one, right], dim=1)
 
     def _attention_of_item(self, text: Tensor, modality: Modality) -> Tensor:
         """Which vectors of text patches are no padding, (B, L) bool."""
-        patches = text.new_ones(len(text), self.config.backbone.patches)
+        patches = text.new_ones(text.shape[0], self.config.backbone.patches)
         parts = {"text": (text,), "image": (patches,), "both": (text, patches)}
         return torch.cat(parts[modality], dim=1)
 
     def _attention_alone(self, text: Tensor, modality: Modality) -> Tensor:
         """Which vectors of [CLS] text [SEP] patches are no padding, (B, S) bool."""
-        one, patches = (text.new_ones(len(text), width) for width in (1, self.config.backbone.patches))
+        one, patches = (text.new_ones(text.shape[0], width) for width in (1, self.config.backbone.patches))
         parts = {"text": (one, text, one), "image": (one, one, patches), "both": (one, text, one, patches)}
         return torch.cat(parts[modality], dim=1)
 

@@ -1,8 +1,10 @@
 """What fine-tuning, evaluation and serving know of a network that compares two items."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -51,6 +53,50 @@ class ItemStates(NamedTuple):
 
     hidden: Tensor
     attention: Tensor
+
+
+class ScoresPairs(Protocol):
+    """What a matching model knows of what computes its logits: a network of torch, or graphs exported from one."""
+
+    @property
+    def read_out(self) -> ReadOut:
+        """What the logit of a pair is read from."""
+
+    @property
+    def item_width(self) -> int:
+        """Numbers in an item's vector."""
+
+    @property
+    def grid(self) -> int:
+        """Patches per side of a picture."""
+
+    def __call__(self, first: PairSide, second: PairSide, modality: Modality, /) -> Tensor:
+        """Logits (B,) that the items match."""
+
+    def item_vectors(self, side: PairSide, modality: Modality, /) -> Tensor:
+        """Vectors (B, width) of items that are read each by itself, where `read_out` is `separate`."""
+
+    def compare(self, first: Tensor, second: Tensor, /) -> Tensor:
+        """Logits (B,) of pairs from the `item_vectors` (B, width) of both sides, likewise."""
+
+    @property
+    def joins_late(self) -> bool:
+        """Whether items have states of their own, which are joined."""
+
+    def item_states(self, side: PairSide, modality: Modality, /) -> ItemStates:
+        """Those of a batch of items, where it `joins_late`."""
+
+    def join(self, first: ItemStates, second: ItemStates, modality: Modality, /) -> Tensor:
+        """Logits (B,) of pairs from the states of both sides, likewise."""
+
+    def to(self, device: torch.device, /) -> Self:
+        """Itself, on a device."""
+
+    def eval(self) -> Self:
+        """Itself, in evaluation mode."""
+
+    def save_pretrained(self, folder: Path | None) -> None:
+        """Write what reads it again into `folder`."""
 
 
 class PairNetwork(Network):

@@ -32,6 +32,7 @@ class Packing(NamedTuple):
 
     indices (N,) long: rows of the flattened (B * S) batch that hold real tokens; cu_seqlens (B + 1,) int32: where each
     sequence starts among the N; attention_mask (B, S) bool: False at padding; max_seqlen: tokens of the longest one.
+    `masked`: padding stays where it is, and attention alone leaves it out.
     """
 
     indices: Tensor
@@ -39,10 +40,16 @@ class Packing(NamedTuple):
     attention_mask: Tensor
     max_seqlen: int
     padded: bool
+    masked: bool = False
 
 
 def pack(attention: Tensor) -> Packing:
-    """The packing of a batch with `attention` (B, S) bool, False at padding; waits for the device where that lies."""
+    """The packing of a batch with `attention` (B, S) bool, False at padding; waits for the device where that lies.
+
+    A graph that is exported keeps padding: its shapes must not depend on values.
+    """
+    if torch.compiler.is_exporting():
+        return _keep_padding(attention, masked=True)
     lengths = attention.sum(dim=1)
     indices = attention.flatten().nonzero().squeeze(1)
     cu_seqlens = functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
@@ -51,7 +58,13 @@ def pack(attention: Tensor) -> Packing:
 
 def without_padding(batch: int, length: int) -> Packing:
     """The packing of `batch` sequences that are all `length` long; on the CPU, without a synchronisation."""
-    return pack(torch.ones(batch, length, dtype=torch.bool))
+    attention = torch.ones(batch, length, dtype=torch.bool)
+    return _keep_padding(attention, masked=False) if torch.compiler.is_exporting() else pack(attention)
+
+
+def _keep_padding(attention: Tensor, masked: bool) -> Packing:
+    nowhere = torch.empty(0, dtype=torch.long)
+    return Packing(nowhere, nowhere, attention, attention.shape[1], padded=False, masked=masked)
 
 
 def take_tokens(vectors: Tensor, packing: Packing) -> Tensor:
@@ -125,7 +138,8 @@ class Block(RecomputableBlock):
 
     def _attend(self, qkv: Tensor, packing: Packing, flash: bool) -> Tensor:
         if not packing.padded:
-            return attend_padded(qkv, self.heads, None, self.dropout)
+            mask = packing.attention_mask if packing.masked else None
+            return attend_padded(qkv, self.heads, mask, self.dropout)
         if flash:
             return attend_packed(qkv, self.heads, packing, self.dropout.rate if self.training else 0.0)
         attended = attend_padded(put_tokens(qkv, packing), self.heads, packing.attention_mask, self.dropout)
