@@ -87,7 +87,7 @@ def export_matcher(network: PairNetwork, modality: Modality, max_tokens: int, im
     first, second = (_example(length, max_tokens, image_size) for length in (FIRST_LENGTH, SECOND_LENGTH))
     if network.read_out != SEPARATE:
         return OnnxMatcher(config, {PAIR: _graph(_Pair(network, modality), pair_inputs(first, second))})
-    vectors = dict.fromkeys(SIDES, torch.rand(EXAMPLES, network.item_width))
+    vectors = {side: torch.rand(EXAMPLES, network.item_width) for side in SIDES}  # one tensor twice is one input
     graphs = {ITEM: _graph(_Item(network, modality), first._asdict()), COMPARE: _graph(_Compare(network), vectors)}
     return OnnxMatcher(config, graphs)
 

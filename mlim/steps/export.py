@@ -167,7 +167,7 @@ def _summary(
     model: MatchingModel, outcomes: Mapping[str, Outcome], judged: JudgedPairs | None, recipe: Recipe
 ) -> dict[str, Any]:
     torch_ = outcomes[TORCH]
-    figures = {
+    figures: dict[str, dict[str, Any]] = {
         name: {
             "pairs_per_processor_second": len(outcome.scores) / outcome.seconds,
             "times_faster": torch_.seconds / outcome.seconds,
