@@ -15,8 +15,9 @@ pytestmark = pytest.mark.integration
 SLEEP = "import time; time.sleep(600)"
 SERVER = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEP!r}])"
 RUN = f"""
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from tests.reaper import start_reaper
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start deaf to it
 start_reaper()
 server = subprocess.Popen([sys.executable, "-c", {SERVER!r}], start_new_session=True)
 print(server.pid, flush=True)
