@@ -17,7 +17,7 @@ from measure import heading, table
 
 from mlim.data.batches import PairSide
 from mlim.models.config import MlimConfig
-from mlim.models.matcher import Matcher
+from mlim.models.matcher import Matcher, MatcherConfig
 from mlim.models.mlim import Mlim
 from mlim.models.pair_network import PAIR
 from mlim.models.weights import on_meta
@@ -56,7 +56,8 @@ def matcher_of(config: MlimConfig, joint_blocks: int | None) -> Matcher:
 
 def operations(config: MlimConfig, joint_blocks: int | None, tokens: int, pairs_per_item: int) -> float:
     """Counted operations of a pair, when what is an item's own is computed once."""
-    matcher = on_meta(lambda: Matcher.from_mlim(Mlim(config), 0.0, 0, "joint", joint_blocks=joint_blocks))
+    shape_of = MatcherConfig(backbone=config, head_dropout=0.0, read_out="joint", joint_blocks=joint_blocks)
+    matcher = on_meta(lambda: Matcher(shape_of))
     text = torch.ones(1, tokens, dtype=torch.bool)
     packing = matcher.pack_pairs(text, text, "both")
     whole = matcher.operations(packing, "both")
