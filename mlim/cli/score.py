@@ -150,7 +150,7 @@ def match(
             workers=workers,
         )
         track_match(session.recipe, session.workspace, summary, out)
-        session.show(summary, f"open {out / 'matches.html'}")
+        session.show(summary, f"wrote {out}: open {out / 'matches.html'}")
 
 
 @app.command(epilog="Example: `mlim explain ITEM_A ITEM_B --work build/demo --out explanation.html`")

@@ -118,7 +118,6 @@ def match(
         _write_tables(folder, workspace, scores, summary)
         left_out = _write_page(folder / PAGE_FILE, model, recipe, workspace, summary, terminal)
         write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
-    terminal.say(f"wrote {out}: open {out / PAGE_FILE}")
     return summary
 
 
