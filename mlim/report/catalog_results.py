@@ -26,7 +26,7 @@ def matching_part(found: Summary) -> list[str]:
         "### From catalog to matches",
         "",
         f"`mlim match` with {found['model']}: {formats.count(found['candidates'])} candidates of "
-        f"{formats.count(found['items'])} items ({formats.percent(found['share_of_all_pairs'])} of all pairs), "
+        f"{formats.count(found['items'])} items ({100 * found['share_of_all_pairs']:.2g} % of all pairs), "
         f"{formats.count(found['matches'])} of them matches at {formats.score(found['threshold'])}, "
         f"{formats.count(found['groups'])} groups of {formats.count(found['grouped_items'])} items, the largest of "
         f"{formats.count(found['largest_group'])}. {found['promise']}".rstrip(),
