@@ -139,7 +139,7 @@ def test_training_pairs_of_one_label_are_refused():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=1, max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_no_other_cut_is_right_more_often(scored):
     labels, scores = np.array([int(label) for label, _ in scored]), np.array([score / 4 for _, score in scored])
     right = {cut: int(((scores >= cut) == (labels == 1)).sum()) for cut in (*scores, float("inf"))}

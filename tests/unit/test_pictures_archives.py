@@ -417,7 +417,7 @@ def test_a_pickled_store_carries_no_index(kind, tmp_path):
     assert pickle.loads(pickled).read("7.jpg") == b"x"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutated_archives_give_the_bytes_a_refusal_or_one_error(kind, data, tmp_path):
     path = write(kind, tmp_path, [("a.jpg", b"one" * 50), ("b.jpg", b"two" * 50)])

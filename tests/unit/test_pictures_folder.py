@@ -176,7 +176,7 @@ def test_the_store_travels_to_other_processes(store):
     assert pickle.loads(pickle.dumps(store)).read("a.jpg") == b"one"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.sampled_from("ab./\\~$\0é\ud800")) | st.text(max_size=40))
 @example("inner/../../images/a.jpg")
 def test_any_text_gives_a_file_of_the_folder_or_a_refusal(folder, store, text):

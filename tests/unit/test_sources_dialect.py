@@ -173,7 +173,7 @@ def unquoted(cell):
 WORDS = st.text('"a ', max_size=4).map(str.lstrip)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(table=st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=12), delimiter=st.sampled_from(",;\t|"))
 @example(table=[('"a', "b", "c"), ("d", "e", "f"), ('g"', "h", "i")], delimiter=",")
 @example(table=[('"a', "b", '"c'), ("d", "e", 'f"')], delimiter="\t")
@@ -201,7 +201,7 @@ def test_rows_joined_without_a_thought_of_quotes_are_never_merged_or_lost(table,
 TEXTS = st.text('"a,\n\r; ', max_size=8).filter(lambda text: len(re.findall(r"\r\n|\r|\n", text)) < 2)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     table=st.lists(st.tuples(WORDS, TEXTS, WORDS), min_size=1, max_size=8),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
