@@ -1,6 +1,6 @@
-"""A Dask cluster as ingest and scoring use it; with them the only module that imports Dask.
+"""Connecting to a Dask cluster, for ingest (`ingest/cluster.py`) and scoring (`matching/cluster.py`).
 
-Every machine must see source and work folder under the same path (a shared file system).
+Nothing else imports Dask. Every machine must see source and work folder under the same path (a shared file system).
 """
 
 import logging

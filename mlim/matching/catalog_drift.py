@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow.parquet as pq
 
@@ -16,6 +16,13 @@ from mlim.recipe.data import DriftConfig
 INDEX, PROFILE = "index.parquet", "profile.json"
 SAMPLED: Final = 1000  # items whose text columns are looked at
 PICTURES: Final = ("brightness", "contrast", "aspect")
+MEASURES: Final[Mapping[str, str]] = {  # in words
+    CATEGORY: "shares of the categories",
+    "text": "lengths of the texts",
+    "brightness": "brightnesses of the pictures",
+    "contrast": "contrasts of the pictures",
+    "aspect": "aspect ratios of the pictures",
+}
 
 
 class CatalogProfile(Config):
@@ -61,7 +68,7 @@ def drift_of(
         if moved.excess > limit:
             yield Drift(
                 measure=moved.measure,
-                sentence=f"the {_WORDS[moved.measure]} of this catalog are not those that the model was trained on: "
+                sentence=f"the {MEASURES[moved.measure]} of this catalog are not those that the model was trained on: "
                 f"they differ by {moved.excess:.2f} bits beyond chance (limit {limit:g}; 0 is equal, 1 has nothing in "
                 "common), so that scores and threshold may not hold; label some pairs (`mlim review`) and evaluate",
             )
@@ -71,12 +78,3 @@ def _limit(measure: str, limits: DriftConfig) -> float:
     if measure == CATEGORY:
         return limits.max_category_divergence
     return limits.max_image_divergence if measure in PICTURES else limits.max_text_divergence
-
-
-_WORDS: Final[Mapping[str, Any]] = {
-    CATEGORY: "shares of the categories",
-    "text": "lengths of the texts",
-    "brightness": "brightnesses of the pictures",
-    "contrast": "contrasts of the pictures",
-    "aspect": "aspect ratios of the pictures",
-}

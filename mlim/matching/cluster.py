@@ -27,7 +27,7 @@ class Setup(Protocol):
 
 
 @dataclass(frozen=True)
-class Landing:
+class ClusterTask:
     """A task in flight."""
 
     future: Future
@@ -48,7 +48,7 @@ class Landing:
 
 
 @contextmanager
-def open_scoring_cluster(address: str, setup: Setup) -> Iterator[tuple[Callable[..., Landing], int]]:
+def open_scoring_cluster(address: str, setup: Setup) -> Iterator[tuple[Callable[..., ClusterTask], int]]:
     """What submits a task and its argument to the cluster at `address`, and how many may be in flight.
 
     `InputError` when no scheduler answers there, or when it has no workers.
@@ -61,8 +61,8 @@ def open_scoring_cluster(address: str, setup: Setup) -> Iterator[tuple[Callable[
             client.run(_forget, setup.key)
 
 
-def _submitting(client: Client, setup: Future) -> Callable[..., Landing]:
-    return lambda task, start: Landing(client.submit(_on_worker, setup, task, start, pure=False))
+def _submitting(client: Client, setup: Future) -> Callable[..., ClusterTask]:
+    return lambda task, start: ClusterTask(client.submit(_on_worker, setup, task, start, pure=False))
 
 
 _started: dict[str, Any] = {}  # of this worker's process: what tasks of a table work with

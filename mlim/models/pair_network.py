@@ -15,6 +15,7 @@ from mlim.models.transformer import Packing
 from mlim.recipe.base import Modality, ReadOut
 
 PAIR = 2  # items
+NO_STATES = "this model has no blocks that read one item; fine-tune with finetune.joint_blocks"
 
 
 class ReadPair(NamedTuple):
@@ -135,11 +136,11 @@ class PairNetwork(Network):
 
     def item_states(self, side: PairSide, modality: Modality) -> ItemStates:
         """Items as the blocks below the joint ones leave them; `InputError` unless `joins_late`."""
-        raise InputError("this model has no blocks that read one item; fine-tune with finetune.joint_blocks")
+        raise InputError(NO_STATES)
 
     def join(self, first: ItemStates, second: ItemStates, modality: Modality) -> Tensor:
         """Logits (B,) of pairs from the `item_states` of both sides; `InputError` unless `joins_late`."""
-        raise InputError("this model has no blocks that read one item; fine-tune with finetune.joint_blocks")
+        raise InputError(NO_STATES)
 
     @abstractmethod
     def read_pair(

@@ -208,7 +208,7 @@ def _warnings(
 
 
 def _objections(model: MatchingModel, workspace: Workspace) -> list[str]:
-    """What the gate found about a model that was evaluated in this work folder."""
+    """What `mlim evaluate` found against a model of this work folder; tests of a registered version are not in it."""
     path = workspace.evaluation / "metrics.json"
     metrics = read_json(path) if path.is_file() else {}
     same = metrics.get("threshold") == model.threshold
