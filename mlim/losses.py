@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+LEAST_VARIANCE: Final = 1e-3  # of a patch of one colour, of pixels in [0, 1]
 UNKNOWN: Final = -100  # a target that counts nothing; torch's own number for that
 
 
@@ -30,13 +31,25 @@ def mlm_loss(logits: Tensor, targets: Tensor) -> LossTerm:
     return LossTerm(total, _count(total, targets.numel()))
 
 
-def recon_loss(pred: Tensor, target: Tensor) -> LossTerm:
+def recon_loss(pred: Tensor, target: Tensor, grid: int | None = None) -> LossTerm:
     """Squared error summed over the channels, counted per pixel of the whole picture (section 3.2).
 
-    Both are (B, 3, S, S) in [0, 1]; masked and visible patches count alike.
+    Both are (B, 3, S, S) in [0, 1]; masked and visible patches count alike. With `grid` the error of each of the
+    grid x grid patches is divided by the variance of its target pixels, as in a normalised patch (He et al. 2022, MAE).
     """
-    total = (pred.float() - target.float()).square().sum()
+    errors = (pred.float() - target.float()).square()
+    if grid is not None:
+        errors = errors / _patch_variances(target.float(), grid)
+    total = errors.sum()
     return LossTerm(total, _count(total, pred.numel() // pred.shape[1]))
+
+
+def _patch_variances(pictures: Tensor, grid: int) -> Tensor:
+    """The variance of the patch around every pixel (B, 1, S, S), not below `LEAST_VARIANCE`."""
+    side = pictures.shape[-1] // grid
+    means, squares = (functional.avg_pool2d(each, side).mean(1, keepdim=True) for each in (pictures, pictures.square()))
+    variances = (squares - means.square()).clamp(min=LEAST_VARIANCE)
+    return variances.repeat_interleave(side, 2).repeat_interleave(side, 3)
 
 
 def itm_loss(logits: Tensor, labels: Tensor) -> LossTerm:

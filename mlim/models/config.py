@@ -52,6 +52,7 @@ class MlimConfig(Inputs):
     pair_segments: bool = False
     separate_masks: bool = False
     modality_segments: bool = False
+    tied_words: bool = True
     embedder: EmbedderConfig
     decoder: DecoderConfig
 
@@ -73,6 +74,7 @@ class MlimConfig(Inputs):
             pair_segments=model.pair_segments,
             separate_masks=model.separate_masks,
             modality_segments=model.modality_segments,
+            tied_words=model.tied_words,
             embedder=model.embedder,
             decoder=model.decoder,
         )

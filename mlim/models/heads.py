@@ -12,7 +12,10 @@ COMPARISONS = 2  # of two vectors: their difference and their product
 
 
 class MlmHead(nn.Module):
-    """BERT's two-layer head over the vocabulary (section 3.2); its second layer is the word embedding, transposed."""
+    """BERT's two-layer head over the vocabulary (section 3.2); its second layer is the word embedding, transposed.
+
+    With `tied_words` false it has vectors of its own for the words.
+    """
 
     def __init__(self, config: MlimConfig) -> None:
         super().__init__()
@@ -20,10 +23,12 @@ class MlmHead(nn.Module):
         self.activation = activation(config.activation)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+        self.words = None if config.tied_words else nn.Embedding(config.vocabulary_size, config.hidden_size)
 
     def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
-        """Logits (N, V) from outputs `hidden` (N, H) and the word embedding matrix `words` (V, H)."""
-        return nn.functional.linear(self.norm(self.activation(self.dense(hidden))), words, self.bias)
+        """Logits (N, V) from outputs `hidden` (N, H) and the word embedding matrix `words` (V, H), if it is tied."""
+        known = words if self.words is None else self.words.weight
+        return nn.functional.linear(self.norm(self.activation(self.dense(hidden))), known, self.bias)
 
 
 class BinaryHead(nn.Module):

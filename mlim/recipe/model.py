@@ -65,6 +65,11 @@ class ModelConfig(Config):
     modality_segments: bool = Field(
         default=False, description="a learned vector tells text from image patches (the paper has none)"
     )
+    tied_words: bool = Field(
+        default=True,
+        exclude_if=bool,
+        description="MLM predicts words by their embeddings (BERT); false: by vectors of their own",
+    )
     embedder: EmbedderConfig = EmbedderConfig()
     decoder: DecoderConfig = DecoderConfig()
 

@@ -4,6 +4,7 @@ A class says what a task asks of a system and how its loss is called for people;
 new task is a class in a file of its own here, its name in the union, and a file there.
 """
 
+import operator
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, get_args
 
@@ -27,6 +28,11 @@ class ReconTask(TaskConfig):
     """Reconstruction of the picture."""
 
     task: Literal["recon"] = "recon"
+    normalise_patches: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="divide the error of each patch by the variance of its pixels (MAE)",
+    )
     title = "RECON: squared error per pixel"
     needs = "pictures"
 

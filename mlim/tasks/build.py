@@ -35,7 +35,7 @@ def build_task(config: PretrainTask, system: System) -> Task[Any]:
         case MlmTask():
             return Mlm(system)
         case ReconTask():
-            return Recon(system)
+            return Recon(system, config.normalise_patches)
         case ItmTask():
             return Itm(system)
         case ItcTask():

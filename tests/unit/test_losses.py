@@ -27,6 +27,21 @@ def test_recon_sums_channels_and_averages_pixels():
     assert term.mean.item() == pytest.approx(3 * 0.25)
 
 
+def test_normalised_recon_is_the_squared_error_of_normalised_patches():
+    """As MAE's target: each patch minus its mean, over its standard deviation, in prediction and picture alike."""
+    drawn, picture = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    picture[:, :, :4, :4] = 0.25  # one colour: nothing to divide by
+    patches = [part[:, :, 4:, 4:] for part in (drawn, picture)]
+    centre, scale = patches[1].mean((1, 2, 3), keepdim=True), patches[1].std((1, 2, 3), correction=0, keepdim=True)
+    expected = (((patches[0] - centre) - (patches[1] - centre)) / scale).square().sum()
+    pictures = [torch.zeros(2, 3, 8, 8) for _ in patches]
+    for whole, patch in zip(pictures, patches, strict=True):
+        whole[:, :, 4:, 4:] = patch
+    assert recon_loss(*pictures, grid=2).total.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert torch.isfinite(recon_loss(drawn, picture, grid=2).total)
+    assert recon_loss(drawn, picture, grid=2).count == recon_loss(drawn, picture).count
+
+
 @pytest.mark.parametrize("loss", [itm_loss, match_loss])
 def test_binary_losses_average_over_examples(loss):
     term = loss(torch.zeros(4), torch.tensor([0.0, 1.0, 1.0, 0.0]))

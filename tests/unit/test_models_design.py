@@ -35,6 +35,17 @@ def test_a_mask_of_its_own_hides_patches_and_leaves_the_word_alone():
     assert changed().backbone.image_mask is None
 
 
+def test_untied_words_predict_with_vectors_of_their_own():
+    tied, untied = changed(), changed(tied_words=False)
+    same = untied.load_state_dict(tied.state_dict(), strict=False)
+    assert (same.missing_keys, same.unexpected_keys) == (["mlm_head.words.weight"], [])
+    hidden = torch.rand(3, CONFIG.hidden_size)
+    assert not torch.allclose(tied.mlm_logits(hidden), untied.mlm_logits(hidden))
+    untied.mlm_logits(hidden).sum().backward()
+    assert untied.backbone.word_embeddings.weight.grad is None
+    assert untied.mlm_head.words.weight.grad.abs().sum() > 0
+
+
 def test_segments_tell_text_from_patches():
     plain, segmented = changed(), changed(modality_segments=True)
     segmented.load_state_dict(plain.state_dict(), strict=False)

@@ -19,14 +19,19 @@ PICTURES: Final = 1_000  # that the baselines learn from, at most
 
 
 class Recon(Task[Fused]):
-    """Targets are the rows (K,) of the items with their own picture; they count by pixels."""
+    """Targets are the rows (K,) of the items with their own picture; they count by pixels.
+
+    With `normalise_patches` errors are divided by the variance of their patch, which no baseline is measured in.
+    """
 
     name, reads = "recon", "fused"
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, normalise_patches: bool = False) -> None:
         if not isinstance(system, Reconstructs):
             raise not_offered(self.name, system)
         self._system: Reconstructs = system
+        self._grid = isqrt(system.patches)
+        self._normalised = normalise_patches
 
     @property
     def head(self) -> nn.Module:
@@ -47,7 +52,7 @@ class Recon(Task[Fused]):
         if reading.patches is None:
             raise ValueError("RECON needs pictures, but the batch has none")
         drawn = self._system.reconstruct(reading.patches[targets.wanted])
-        return recon_loss(drawn, batch.pixels[targets.wanted])
+        return recon_loss(drawn, batch.pixels[targets.wanted], self._grid if self._normalised else None)
 
     def operations(self, targets: Targets, items: int) -> float:
         """Operations of the decoder for every item."""
@@ -57,8 +62,8 @@ class Recon(Task[Fused]):
         self, collate: Callable[[Sequence[str]], ItemBatch], ids: Sequence[str], share: float, device: torch.device
     ) -> ReconstructionSamples:
         """Draws the pictures of these items, a `share` of whose patches is hidden."""
-        return ReconstructionSamples(self._system, isqrt(self._system.patches), collate, ids, share, device)
+        return ReconstructionSamples(self._system, self._grid, collate, ids, share, device)
 
-    def baselines(self, sample: TrainSample) -> Pictures:
+    def baselines(self, sample: TrainSample) -> Pictures | None:
         """The mean picture, a shrunk copy, and principal components."""
-        return Pictures(sample.pictures(PICTURES), isqrt(self._system.patches), sample.components)
+        return None if self._normalised else Pictures(sample.pictures(PICTURES), self._grid, sample.components)
