@@ -49,8 +49,8 @@ def main() -> None:
             if not 0 < pairs.labels.sum() < pairs.labels.size:
                 continue
             both = compare_all(pairs, {"a": scores[:1], "b": scores[1:]}, SAMPLES, CONFIDENCE, 0)
-            if not both["a"].pr_auc.why:
-                drawn.append((pairs.units, both["a"].pr_auc.interval, both["b"].minus_first))
+            if not both["a"].figure.why:
+                drawn.append((pairs.units, both["a"].figure.interval, both["b"].minus_first))
         centre = np.mean([interval.value for _, interval, _ in drawn])
         for units, interval, minus in drawn:
             group = max(each for each in GROUPS if each <= max(units, 2))

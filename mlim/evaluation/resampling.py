@@ -1,11 +1,12 @@
-"""The uncertainty of a PR-AUC when pairs come in families and models from seeds (docs/statistics.md).
+"""The uncertainty of figures when examples come in families and models from seeds (docs/statistics.md).
 
-Average precision is computed on weighted pairs: the scores are sorted once, a resample is a column of weights. Two ways
-to draw them: pairs by label (every pair for itself), and families, whose pairs come and go together. What the seeds add
-is measured between the seeds. Models are compared on the same resamples, seed by seed.
+A metric is computed on weighted examples, and a resample is a column of weights: of pairs, whose scores are sorted once
+(`resample`), or of the examples of any other task (`resample_measures`). Pairs are drawn by label (every pair for
+itself) or by families, whose pairs come and go together; other examples by the units that they belong to. What the
+seeds add is measured between the seeds. Models are compared on the same resamples, seed by seed.
 """
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from mlim.evaluation.metrics.measure import Measure
 from mlim.evaluation.pr_auc import Difference, Interval, Labels, Ranking, Scores, Weights, average_precision
 from mlim.evaluation.spreads import FEWEST, Pools, Spread
 
@@ -62,9 +64,34 @@ def _no_interval(what: str) -> str:
     return f"{what}, fewer than the {FEWEST_UNITS} that an interval needs: no interval and no verdict"
 
 
+class JudgedExamples(NamedTuple):
+    """What all models of a task are judged on: the unit (n,) of each example, a family or picture, from 0.
+
+    The examples of a unit come and go together.
+    """
+
+    units: NDArray[np.int64]
+
+    @property
+    def clusters(self) -> int:
+        """How many independent units there are."""
+        return int(np.unique(self.units).size)
+
+    @property
+    def no_interval(self) -> str:
+        """Why there are too few units for an interval, as a sentence; empty where there are enough."""
+        enough = self.clusters >= FEWEST_UNITS
+        return "" if enough else _no_interval(f"the test examples are of {self.clusters} independent units")
+
+    def draw(self, samples: int, generator: np.random.Generator) -> Weights:
+        """Weights (n, samples) of the examples in resamples of the units, one less than there are (`draw_units`)."""
+        known, numbered = np.unique(self.units, return_inverse=True)
+        return draw_units(known.size, samples, generator)[numbered]
+
+
 @dataclass(frozen=True)
 class Resampled:
-    """Average precision of one model for each of its seeds (k,), and on each resample of the pairs (k, samples).
+    """A figure of one model for each of its seeds (k,), and on each resample of the examples (k, samples).
 
     `why` says why there are no resamples; empty where there are.
     """
@@ -112,7 +139,11 @@ class Effect:
     @property
     def interval(self) -> Interval:
         """The value with its limits, as a figure between 0 and 1."""
-        ends = (None, None) if self.why else (max(self.low, 0.0), min(self.high, 1.0))
+        return self.interval_up_to(1.0)
+
+    def interval_up_to(self, most: float) -> Interval:
+        """The value with its limits, as a figure between 0 and `most`."""
+        ends = (None, None) if self.why else (max(self.low, 0.0), min(self.high, most))
         return Interval(self.value, *ends)
 
     @property
@@ -171,6 +202,47 @@ def _replicates(
             drawn = [[ranking.average_precision(weights) for ranking in of_seed] for of_seed in rankings]
             parts[name].append(np.asarray(drawn).mean(axis=1))
     return {name: np.concatenate(found, axis=1) for name, found in parts.items()}
+
+
+def resample_measures(
+    examples: JudgedExamples, measures: Mapping[Name, Sequence[Sequence[Measure]]], samples: int, seed: int
+) -> list[dict[Name, Resampled]]:
+    """For each figure of a task, that of every model on the same resamples of the examples.
+
+    `measures` maps a model to what each fine-tuning of each of its seeds answered; a seed's figure is the mean over its
+    fine-tunings. A resample that a figure of any model says nothing of (NaN) is left out of that figure for all.
+    """
+    plain = {name: _seed_means(found, np.ones((examples.units.size, 1)))[..., 0] for name, found in measures.items()}
+    drawn: dict[Name, list[NDArray[np.float64]]] = {name: [] for name in measures}
+    generator = np.random.default_rng(seed)
+    for start in range(0, 0 if examples.no_interval else samples, CHUNK):
+        weights = examples.draw(min(CHUNK, samples - start), generator)
+        for name, found in measures.items():
+            drawn[name].append(_seed_means(found, weights))
+    nothing = {name: np.empty((*found.shape, 0)) for name, found in plain.items()}
+    replicates = {name: np.concatenate([nothing[name], *parts], axis=2) for name, parts in drawn.items()}
+    figures = range(next(iter(plain.values())).shape[1])
+    return [_of_figure(figure, plain, replicates, examples.no_interval) for figure in figures]
+
+
+def _seed_means(measures: Sequence[Sequence[Measure]], weights: Weights) -> NDArray[np.float64]:
+    """Figures (seeds, figures, samples) of a model, averaged over the fine-tunings of each seed."""
+    return np.stack([np.mean([one.figures(weights) for one in of_seed], axis=0) for of_seed in measures])
+
+
+def _of_figure(
+    figure: int,
+    plain: Mapping[Name, NDArray[np.float64]],
+    replicates: Mapping[Name, NDArray[np.float64]],
+    why: str,
+) -> dict[Name, Resampled]:
+    """One figure of every model, on the resamples in which all models have it."""
+    known = np.all([np.isfinite(found[:, figure]).all(axis=0) for found in replicates.values()], axis=0)
+    if not why and known.sum() < FEWEST:
+        why = "hardly a resample holds an example of this kind: no interval and no verdict"
+    return {
+        name: Resampled(plain[name][:, figure], found[:, figure][:, known], why) for name, found in replicates.items()
+    }
 
 
 def draw_weights(pairs: JudgedPairs, samples: int, generator: np.random.Generator) -> Weights:
@@ -299,9 +371,9 @@ def t_test(value: float, error: float, freedom: float, confidence: float) -> tup
 
 
 class Compared(NamedTuple):
-    """One model among several: its PR-AUC, and that minus the first model's (None for the first itself)."""
+    """One model among several: its figure, and that minus the first model's (None for the first itself)."""
 
-    pr_auc: Effect
+    figure: Effect
     minus_first: Effect | None
 
 
@@ -318,17 +390,22 @@ def compare_all(
     The spread between seeds of the differences is pooled over those of the models in `alike` (None: all) that a test
     does not tell apart (`Pools`).
     """
-    drawn = resample(pairs, scorings, samples, seed)
+    return compare_drawn(resample(pairs, scorings, samples, seed), pairs.clusters, confidence, alike)
+
+
+def compare_drawn(
+    drawn: Mapping[Name, Resampled], clusters: int, confidence: float, alike: Collection[Name] | None = None
+) -> dict[Name, Compared]:
+    """All models beside the first of `drawn`, from one figure of theirs on the same resamples; as `compare_all`."""
     first = next(iter(drawn))
     pools = Pools({name: found.by_seed for name, found in drawn.items() if alike is None or name in alike})
     differences = {
-        name: effect_of(found.minus(drawn[first]), pairs.clusters, confidence, pools.between(first, name))
+        name: effect_of(found.minus(drawn[first]), clusters, confidence, pools.between(first, name))
         for name, found in drawn.items()
         if name != first
     }
     return {
-        name: Compared(effect_of(found, pairs.clusters, confidence), differences.get(name))
-        for name, found in drawn.items()
+        name: Compared(effect_of(found, clusters, confidence), differences.get(name)) for name, found in drawn.items()
     }
 
 

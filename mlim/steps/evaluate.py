@@ -140,8 +140,8 @@ def judge(recipe: Recipe, scored: Scored, families: Families | None = None) -> d
         "pairs": len(labels),
         "positives": int(labels.sum()),
         "prevalence": prevalence(labels),
-        "no_interval": compared[modality].pr_auc.why or None,
-        "pr_auc": {shown: compared[shown].pr_auc.interval._asdict() for shown in MODALITIES if shown in compared},
+        "no_interval": compared[modality].figure.why or None,
+        "pr_auc": {shown: compared[shown].figure.interval._asdict() for shown in MODALITIES if shown in compared},
         "baselines": {name: _compared(compared[name], "difference_to_main") for name in baselines},
         "registered": _registered(scored.registered, against, baselines),
         "scorers": {
@@ -178,13 +178,13 @@ def _compare(recipe: Recipe, pairs: JudgedPairs, systems: Mapping[str, Scores], 
 def _compared(found: Compared, difference: str) -> dict[str, Any]:
     """A system's PR-AUC, and its PR-AUC minus that of the one it is compared with."""
     minus = {} if found.minus_first is None else {difference: found.minus_first.difference._asdict()}
-    return {**found.pr_auc.interval._asdict(), **minus}
+    return {**found.figure.interval._asdict(), **minus}
 
 
 def _registered(name: str, against: Mapping[str, Compared], baselines: Sequence[str]) -> dict[str, Any]:
     """The registered scorer's PR-AUC, and the baselines' minus it."""
     differences = {one: _compared(against[one], "difference_to_registered") for one in baselines}
-    return {"scorer": name, "pr_auc": against[f"{SCORER}{name}"].pr_auc.interval._asdict(), "baselines": differences}
+    return {"scorer": name, "pr_auc": against[f"{SCORER}{name}"].figure.interval._asdict(), "baselines": differences}
 
 
 def _decision(recipe: Recipe, validation: pd.DataFrame, test: pd.DataFrame, pairs: JudgedPairs) -> dict[str, Any]:

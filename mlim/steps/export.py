@@ -177,7 +177,7 @@ def _summary(
     }
     for name, compared in _compared(outcomes, judged, recipe).items():
         minus = compared.minus_first
-        figures[name]["pr_auc"] = compared.pr_auc.interval._asdict()
+        figures[name]["pr_auc"] = compared.figure.interval._asdict()
         figures[name]["pr_auc_difference"] = None if minus is None else minus.difference._asdict()
     return {
         "model": model.sha256,

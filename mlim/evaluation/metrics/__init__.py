@@ -1,0 +1,1 @@
+"""What models are judged by: from weights of the judged examples to figures, one module per kind of answer."""
