@@ -18,13 +18,14 @@ from mlim.recipe.pretrain import MamMode, MaskingConfig
 class MaskMode(StrEnum):
     """How one optimiser step is masked.
 
-    One of MAM's three modes (paper section 3.1), the ablation's fixed rate, or not at all.
+    One of MAM's three modes (paper section 3.1), the ablation's fixed rate, a fixed rate of texts alone, or not at all.
     """
 
     HEAVY_IMAGE = "heavy_image"
     HEAVY_TEXT = "heavy_text"
     LIGHT = "light"
     NAIVE = "naive"
+    TEXT_ONLY = "text_only"
     UNMASKED = "unmasked"
 
 
@@ -73,6 +74,8 @@ def probabilities(mode: MaskMode, config: MaskingConfig) -> MamMode:
             return config.mam.light
         case MaskMode.NAIVE:
             return MamMode(text=config.naive, image=config.naive)
+        case MaskMode.TEXT_ONLY:
+            return MamMode(text=config.text, image=0.0)
         case MaskMode.UNMASKED:
             return MamMode(text=0.0, image=0.0)
         case _:

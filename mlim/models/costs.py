@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from mlim.models.config import MlimConfig
-from mlim.models.transformer import EncoderShape
+from mlim.models.transformer import EncoderShape, WordShape
 
 CostedPart = Literal["embedder", "transformer", "mlm_head", "decoder"]
 PARTS: tuple[CostedPart, ...] = ("embedder", "transformer", "mlm_head", "decoder")
@@ -80,7 +80,7 @@ def transformer_layers(config: EncoderShape, tokens: float, blocks: int | None =
     )
 
 
-def mlm_layers(config: MlimConfig, masked: float) -> list[Layer]:
+def mlm_layers(config: WordShape, masked: float) -> list[Layer]:
     """The head over the vocabulary at `masked` positions; its second matrix is the word embedding's."""
     width = config.hidden_size
     return [linear(masked, width, width), norm(width), linear(masked, width, config.vocabulary_size)]

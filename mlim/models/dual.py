@@ -16,6 +16,7 @@ from mlim.data.tokenize import TextTokenizer
 from mlim.models.config import BERT_ACTIVATION, BERT_NORM_EPS, TEXT_SPECIALS, Inputs, SpecialIds
 from mlim.models.costs import RGB, linear, operations_of, transformer_layers
 from mlim.models.dropout import Dropout
+from mlim.models.images.patch import PatchProjection
 from mlim.models.initialise import drawn
 from mlim.models.network import Part, RecomputableBlock
 from mlim.models.storage import plan_model, save_model
@@ -111,7 +112,7 @@ class Dual(System):
             "image": TowerShape.of(shape, shape.image.depth),
         }
         self.word_embeddings = nn.Embedding(config.vocabulary_size, shape.width)
-        self.patch_embeddings = nn.Conv2d(RGB, shape.width, kernel_size=shape.image.size, stride=shape.image.size)
+        self.patch_embeddings = PatchProjection(shape.image.size, shape.width)
         self.text = Tower(self._shapes["text"], config.text_positions)
         self.image = Tower(self._shapes["image"], config.patches)
         self.projection = Projection(shape)
@@ -175,7 +176,7 @@ class Dual(System):
         """The means (B, H) of the outputs at the patches."""
         if shown.pixels is None:
             raise ValueError("the image encoder needs pictures")
-        patches = self.patch_embeddings(2 * shown.pixels - 1).flatten(2).transpose(1, 2)  # gray is 0
+        patches = self.patch_embeddings(shown.pixels)
         outputs: Tensor = self.image(patches, without_padding(*patches.shape[:2]))
         return outputs.mean(dim=1)
 

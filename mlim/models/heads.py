@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlim.models.activation import activation
-from mlim.models.config import MlimConfig
+from mlim.models.transformer import WordShape
 
 COMPARISONS = 2  # of two vectors: their difference and their product
 
@@ -17,7 +17,7 @@ class MlmHead(nn.Module):
     With `tied_words` false it has vectors of its own for the words.
     """
 
-    def __init__(self, config: MlimConfig) -> None:
+    def __init__(self, config: WordShape) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = activation(config.activation)

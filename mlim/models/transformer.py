@@ -17,6 +17,7 @@ from torch.nn import functional
 from mlim.models.activation import activation
 from mlim.models.dropout import Dropout
 from mlim.models.network import RecomputableBlock
+from mlim.recipe.base import Norm
 
 QKV = 3
 HALF = (torch.float16, torch.bfloat16)
@@ -81,6 +82,20 @@ def put_tokens(tokens: Tensor, packing: Packing) -> Tensor:
     return spread.view(batch, length, -1)
 
 
+def extended(packing: Packing, more: int) -> Packing:
+    """The packing of the same sequences with `more` real tokens behind the padding of each; waits for no device."""
+    attention = functional.pad(packing.attention_mask, (0, more), value=1)
+    if not len(packing.indices):  # of a graph that is exported
+        return _keep_padding(attention, packing.masked)
+    batch, length = packing.attention_mask.shape
+    rows = torch.arange(batch + 1, device=packing.indices.device)
+    before = packing.indices + more * (packing.indices // length)
+    added = rows[:-1, None] * (length + more) + torch.arange(length, length + more, device=rows.device)
+    indices = torch.cat([before, added.flatten()]).sort().values
+    cu_seqlens = packing.cu_seqlens + (more * rows).to(torch.int32)
+    return Packing(indices, cu_seqlens, attention, packing.max_seqlen + more, packing.padded)
+
+
 class EncoderShape(Protocol):
     """The numbers that an encoder is built from; every configuration of a network that has one holds them."""
 
@@ -113,11 +128,27 @@ class EncoderShape(Protocol):
         """Of the layer norms."""
 
 
-class Block(RecomputableBlock):
-    """One block of BERT: attention, then two dense layers, a residual and a LayerNorm after each of both."""
+class WordShape(EncoderShape, Protocol):
+    """The numbers of an encoder that reads and predicts words."""
 
-    def __init__(self, config: EncoderShape) -> None:
+    @property
+    def vocabulary_size(self) -> int:
+        """Words."""
+
+    @property
+    def tied_words(self) -> bool:
+        """Whether they are predicted by the vectors that they are read as."""
+
+
+class Block(RecomputableBlock):
+    """One block: attention, then two dense layers, a residual and a LayerNorm with each of both.
+
+    As in BERT the norm comes after the residual, with `norm` pre before what is added to it (Xiong et al. 2020).
+    """
+
+    def __init__(self, config: EncoderShape, norm: Norm = "post") -> None:
         super().__init__()
+        self.norm_first = norm == "pre"
         width = config.hidden_size
         self.heads = config.heads
         self.qkv = nn.Linear(width, QKV * width)  # one matrix product instead of three
@@ -131,10 +162,17 @@ class Block(RecomputableBlock):
 
     def forward(self, hidden: Tensor, packing: Packing, flash: bool) -> Tensor:
         """Outputs like `hidden`: (N, H), or (B, S, H) where nothing is padded; `flash`: use the GPU's kernel."""
-        attended = self.attention_output(self._attend(self.qkv(hidden), packing, flash))
-        hidden = self.attention_norm(self.dropout.add(hidden, attended))
-        widened = self.activation(self.fc1(hidden))
-        return cast(Tensor, self.output_norm(self.dropout.add(hidden, self.fc2(widened))))
+        if self.norm_first:
+            hidden = self.dropout.add(hidden, self._mix(self.attention_norm(hidden), packing, flash))
+            return self.dropout.add(hidden, self._widen(self.output_norm(hidden)))
+        hidden = self.attention_norm(self.dropout.add(hidden, self._mix(hidden, packing, flash)))
+        return cast(Tensor, self.output_norm(self.dropout.add(hidden, self._widen(hidden))))
+
+    def _mix(self, hidden: Tensor, packing: Packing, flash: bool) -> Tensor:
+        return cast(Tensor, self.attention_output(self._attend(self.qkv(hidden), packing, flash)))
+
+    def _widen(self, hidden: Tensor) -> Tensor:
+        return cast(Tensor, self.fc2(self.activation(self.fc1(hidden))))
 
     def _attend(self, qkv: Tensor, packing: Packing, flash: bool) -> Tensor:
         if not packing.padded:
@@ -147,11 +185,12 @@ class Block(RecomputableBlock):
 
 
 class Encoder(nn.Module):
-    """BERT's blocks one after the other."""
+    """Blocks one after the other, and with `norm` pre one LayerNorm more after the last."""
 
-    def __init__(self, config: EncoderShape) -> None:
+    def __init__(self, config: EncoderShape, norm: Norm = "post") -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, norm) for _ in range(config.layers))
+        self.last_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps) if norm == "pre" else nn.Identity()
         self._head_size = config.hidden_size // config.heads
 
     def forward(self, hidden: Tensor, packing: Packing, first: int = 0, end: int | None = None) -> Tensor:
@@ -162,7 +201,7 @@ class Encoder(nn.Module):
         flash = packing.padded and self._may_flash(hidden)
         for block in self.levels()[first:end]:
             hidden = block.run(hidden, packing, flash)
-        return hidden
+        return cast(Tensor, self.last_norm(hidden)) if end is None else hidden
 
     def levels(self) -> list[Block]:
         """The blocks from the inputs to the outputs."""

@@ -57,6 +57,11 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in named.items()}
 
 
+def named_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of the same, by name."""
+    return {name: tuple(value.shape) for name, value in named_tensors(model).items()}
+
+
 def is_sharded(value: Tensor) -> bool:
     """Whether a tensor is spread over ranks: a DTensor (whose module takes half a second to import)."""
     return hasattr(value, "full_tensor")

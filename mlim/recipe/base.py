@@ -10,6 +10,8 @@ Modality = Literal["both", "text", "image"]
 LossName = Literal["mlm", "recon", "itm"]
 Stage = Literal["pretrain", "finetune"]
 ReadOut = Literal["cls", "joint", "separate"]
+Norm = Literal["pre", "post"]
+Masking = Literal["mam", "naive", "text"]
 Scorer = Literal["matcher", "stack", "stack without matcher"]
 
 

@@ -5,19 +5,17 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from mlim.config import Config
 from mlim.recipe.base import Probability, share
 from mlim.recipe.data import ImageConfig
+from mlim.recipe.image_sides import PatchSide
 from mlim.recipe.system import SystemBase
 
 LEAST_TEMPERATURE = 0.01
 
 
-class PatchSide(Config):
+class PatchTower(PatchSide):
     """Square patches of a picture, projected, then an encoder."""
 
-    kind: Literal["patch"] = "patch"
-    size: PositiveInt = Field(default=16, description="side of a patch, pixels; divides image.size")
     depth: PositiveInt = Field(default=2, description="blocks of the encoder")
 
 
@@ -25,7 +23,7 @@ class DualSystem(SystemBase):
     """A text encoder and an image encoder whose unit vectors are compared (CLIP)."""
 
     kind: Literal["dual"] = "dual"
-    image: PatchSide = PatchSide()
+    image: PatchTower = PatchTower()
     text_depth: PositiveInt = Field(default=2, description="blocks of the text encoder")
     width: PositiveInt = Field(default=128, description="numbers in a vector of either encoder")
     heads: PositiveInt = Field(default=4, description="of the attention, in each block")
@@ -46,6 +44,4 @@ class DualSystem(SystemBase):
 
     def problems(self, image: ImageConfig) -> Sequence[str]:
         """Patches have to fill the picture."""
-        if image.size % self.image.size:
-            return [f"image.size {image.size} is not a multiple of image.size {self.image.size} of its patches"]
-        return ()
+        return self.image.problems(image)

@@ -56,13 +56,15 @@ def leaves(values: Mapping[str, Any], above: Location = ()) -> Iterator[Location
 
 
 def without_other_kinds(tree: Mapping[str, Any], values: Mapping[str, Any], sections: tuple[str, ...]) -> Tree:
-    """The tree without the entries of `sections` that `values` makes something else of: their keys would not fit."""
-    found = dict(tree)
-    for section in sections:
-        above, below = values.get(section), tree.get(section)
-        if isinstance(above, Mapping) and isinstance(below, Mapping):
-            found[section] = {name: entry for name, entry in below.items() if not _differs(entry, above.get(name))}
-    return found
+    """The tree without what `values` makes something else of in `sections`: its keys would not fit."""
+    return {key: _of_same_kinds(node, values.get(key)) if key in sections else node for key, node in tree.items()}
+
+
+def _of_same_kinds(below: Any, above: Any) -> Any:
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return below
+    kept = {name: node for name, node in below.items() if not _differs(node, above.get(name))}
+    return {name: _of_same_kinds(node, above.get(name)) for name, node in kept.items()}
 
 
 def _differs(below: Any, above: Any) -> bool:

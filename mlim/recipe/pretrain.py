@@ -1,14 +1,16 @@
 """Pre-training: masking, losses and their budget."""
 
 import operator
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from mlim.config import Config, PlainName
-from mlim.recipe.base import LossName, Probability, is_none, share
+from mlim.recipe.base import LossName, Masking, Probability, is_none, share
 from mlim.recipe.tasks import ItmTask, MlmTask, PretrainTask, ReconTask
 from mlim.recipe.training import CheckpointConfig, OptimConfig
+
+TEXT_RATE: Final = 0.15  # BERT's
 
 BY_LOSS: Final[dict[LossName, PretrainTask]] = {"mlm": MlmTask(), "recon": ReconTask(), "itm": ItmTask()}
 
@@ -29,10 +31,17 @@ class MamConfig(Config):
 
 
 class MaskingConfig(Config):
-    """Both masking policies; a pre-training names the one it uses."""
+    """The masking policies; a pre-training names the one it uses."""
 
     mam: MamConfig = MamConfig()
     naive: Probability = share(0.2, "fixed probability for text and image (Table 2)")
+    text: Probability = Field(
+        default=TEXT_RATE,
+        ge=0.0,
+        le=1.0,
+        exclude_if=lambda rate: rate == TEXT_RATE,
+        description="fixed probability for text, where pictures are shown whole",
+    )
 
 
 class LossWeights(Config):
@@ -89,7 +98,10 @@ class Pretraining(Config):
     """
 
     losses: tuple[LossName, ...] = Field(default=(), description="MLIM's tasks by their names alone")
-    masking: Literal["mam", "naive"] | None = Field(default=None, description="null: nothing is hidden")
+    masking: Masking | None = Field(
+        default=None,
+        description="mam and naive hide parts of text and picture, text those of texts alone; null: nothing",
+    )
     system: PlainName | None = Field(default=None, exclude_if=is_none, description="name in `systems`; null: MLIM")
     tasks: tuple[PretrainTask, ...] = Field(
         default=(), exclude_if=operator.not_, description="further tasks, or the same with a weight"
@@ -104,7 +116,7 @@ class Pretraining(Config):
             raise ValueError(f"names a task twice ({', '.join(names)}); name each once, in `losses` or in `tasks`")
         hiding = [task.task for task in self.all_tasks if task.hides]
         if hiding and self.masking is None:
-            raise ValueError(f"{', '.join(hiding)} is about what is hidden; set `masking` to mam or naive")
+            raise ValueError(f"{', '.join(hiding)} is about what is hidden; set `masking` to mam, naive or text")
         if self.masking is not None and not hiding:
             raise ValueError(f"no task is about what `masking` hides ({', '.join(names)}); leave `masking` out")
         return self

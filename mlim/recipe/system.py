@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mlim.config import Config
-from mlim.recipe.base import ReadOut
+from mlim.recipe.base import Masking, ReadOut
 from mlim.recipe.data import ImageConfig
 from mlim.recipe.task import Reading
 
@@ -13,6 +13,7 @@ class SystemBase(Config):
     """What every system says of itself."""
 
     offers: ClassVar[frozenset[Reading]]  # what pre-training tasks may ask of it
+    maskings: ClassVar[tuple[Masking, ...]] = ()  # what may be hidden from it
     read_outs: ClassVar[tuple[ReadOut, ...]] = ("separate",)  # ways to compare two items
 
     def problems(self, image: ImageConfig) -> Sequence[str]:

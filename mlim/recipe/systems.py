@@ -10,6 +10,7 @@ from pydantic import Field
 
 from mlim.recipe.data import ImageConfig, TextConfig
 from mlim.recipe.dual import DualSystem
+from mlim.recipe.joint import JointSystem
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.system import SystemBase
 
@@ -19,10 +20,11 @@ class MlimSystem(SystemBase):
 
     kind: Literal["mlim"] = "mlim"
     offers = frozenset({"tokens", "pictures", "agreement"})
+    maskings = ("mam", "naive", "text")
     read_outs = ("cls", "joint", "separate")
 
 
-SystemConfig = Annotated[MlimSystem | DualSystem, Field(discriminator="kind")]
+SystemConfig = Annotated[MlimSystem | JointSystem | DualSystem, Field(discriminator="kind")]
 
 MLIM = MlimSystem()  # the system of every pre-training and variant that names none
 

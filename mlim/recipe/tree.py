@@ -141,6 +141,11 @@ class Recipe(Config):
 
     def _task_problems(self, name: str, pretraining: Pretraining) -> list[str]:
         system, problems = self.system_of(pretraining), []
+        if system.maskings and pretraining.masking not in (None, *system.maskings):
+            problems.append(
+                f"pretrainings.{name}.masking: {pretraining.masking} hides parts of pictures, which system "
+                f"{system.kind} reads whole; set it to {' or '.join(system.maskings)}"
+            )
         for task in pretraining.all_tasks:
             if task.needs not in system.offers:
                 problems.append(

@@ -47,6 +47,7 @@ MODES: Final = {
     "heavy_text": "heavy text masking",
     "light": "light masking",
     "naive": "naive masking",
+    "text_only": "text masking",
     "unmasked": "nothing masked",
     "both": "both",
     "text": "text only",

@@ -25,7 +25,7 @@ def pretrain_objective(
     """
     tasks = [build_task(task, system) for task in pretraining.all_tasks]
     places = text_limit + TEXT_SPECIALS
-    passes = Passes.of(pretraining, config.masking, config.itm_swap, places, system.patches, seed)
+    passes = Passes.of(pretraining, config.masking, config.itm_swap, places, system.patches, seed, system.sampled)
     return PretrainObjective(system, tasks, pretraining.weights(config.weights), passes)
 
 

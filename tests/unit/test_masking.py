@@ -56,6 +56,7 @@ def test_rates_are_the_configured_ones(mode):
         MaskMode.HEAVY_TEXT: CONFIG.mam.heavy_text,
         MaskMode.LIGHT: CONFIG.mam.light,
         MaskMode.NAIVE: MamMode(text=CONFIG.naive, image=CONFIG.naive),
+        MaskMode.TEXT_ONLY: MamMode(text=CONFIG.text, image=0),
         MaskMode.UNMASKED: MamMode(text=0, image=0),
     }[mode]
     assert plan.text.float().mean().item() == pytest.approx(wanted.text, abs=0.02)

@@ -148,6 +148,9 @@ def test_an_entry_of_another_kind_replaces_the_one_below(write):
     write("extends: small\nsystems: {other: {kind: dual, width: 64}, two: {kind: dual, width: 64}}\n", "base.yaml")
     found = load_recipe(write("extends: base.yaml\nsystems: {other: {kind: mlim}, two: {width: 32}}\n"))
     assert (found.systems["other"].kind, found.systems["two"].kind, found.systems["two"].width) == ("mlim", "dual", 32)
+    write("extends: small\nsystems: {pixels: {kind: joint, width: 64, image: {kind: cnn, stem: 8}}}\n", "base.yaml")
+    pixels = load_recipe(write("extends: base.yaml\nsystems: {pixels: {image: {kind: patch}}}\n")).systems["pixels"]
+    assert (pixels.width, pixels.image.kind) == (64, "patch")
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL))

@@ -83,7 +83,15 @@ class PretrainObjective:
     def losses(self, prepared: PreparedItems) -> ObjectiveOutput:
         """The losses of a prepared batch; `prepared` lies on the model's device."""
         batch, masks = prepared.batch.with_floats(), prepared.masks
-        shown = Shown(batch.input_ids, batch.text_attention, batch.pixels, masks.text, masks.image, prepared.packing)
+        shown = Shown(
+            batch.input_ids,
+            batch.text_attention,
+            batch.pixels,
+            masks.text,
+            masks.image,
+            prepared.packing,
+            prepared.plan.cells,
+        )
         readings: dict[str, Any] = {}
         terms = []
         for task in self.tasks:

@@ -19,13 +19,15 @@ from mlim.recipe.pretrain import MaskingConfig, Pretraining
 class PassPlan(NamedTuple):
     """A batch as a pass shows it: some pictures exchanged, some tokens and patches hidden.
 
-    own (B,) bool: whose picture is its own; kept (K,): the rows of these.
+    own (B,) bool: whose picture is its own; kept (K,): the rows of these; cells (B, sample): which of the picture's
+    vectors are read, None: all.
     """
 
     batch: ItemBatch
     masks: MaskPlan
     own: torch.Tensor
     kept: torch.Tensor
+    cells: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Passes:
     """Plans passes for one training.
 
     `text_places` and `patches` are how many numbers a sample draws for what may be hidden, whatever its text's length.
+    `sample` is how many of the patches are read, drawn by the numbers that would hide them; None: all.
     `exchange` is the probability that a sample and its neighbour exchange pictures; 0 where no task asks for it.
     """
 
@@ -42,14 +45,22 @@ class Passes:
     text_places: int
     patches: int
     seed: int
+    sample: int | None = None
 
     @classmethod
     def of(
-        cls, pretraining: Pretraining, config: MaskingConfig, swap: float, text_places: int, patches: int, seed: int
+        cls,
+        pretraining: Pretraining,
+        config: MaskingConfig,
+        swap: float,
+        text_places: int,
+        patches: int,
+        seed: int,
+        sample: int | None = None,
     ) -> "Passes":
         """Those of a pre-training; `swap` is the probability of an exchange where one of its tasks wants exchanges."""
         exchange = swap if any(task.exchanges for task in pretraining.all_tasks) else 0.0
-        return cls(config, pretraining.masking, exchange, text_places, patches, seed)
+        return cls(config, pretraining.masking, exchange, text_places, patches, seed, sample)
 
     @property
     def modes(self) -> tuple[MaskMode, ...]:
@@ -57,6 +68,8 @@ class Passes:
         match self.masking:
             case "naive":
                 return (MaskMode.NAIVE,)
+            case "text":
+                return (MaskMode.TEXT_ONLY,)
             case "mam":
                 return (MaskMode.HEAVY_IMAGE, MaskMode.HEAVY_TEXT, MaskMode.LIGHT)
             case _:
@@ -70,10 +83,11 @@ class Passes:
         rows = draw_rows(generator, first, len(batch.ids), sum(numbers))
         text, image, exchange = torch.split(rows, numbers, dim=1)
         masks = plan_masks(batch.maskable, text, image, mode or drawn, self.config)
+        cells = None if self.sample is None else image.argsort(dim=1)[:, : self.sample].sort(dim=1).values
         own = torch.ones(len(batch.ids), dtype=torch.bool)
         if self.exchange:
             batch, own = swap_pictures(batch, exchange[:, 0] < self.exchange, first)
-        return PassPlan(batch, masks, own, own.nonzero().squeeze(1))
+        return PassPlan(batch, masks, own, own.nonzero().squeeze(1), cells)
 
 
 def swap_pictures(batch: ItemBatch, exchange: torch.Tensor, first: int) -> tuple[ItemBatch, torch.Tensor]:
