@@ -7,16 +7,19 @@ seed or read from a file, and each process keeps what it needs of them.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 M = TypeVar("M", bound=nn.Module)
 M_co = TypeVar("M_co", bound=nn.Module, covariant=True)
 
 NamedTensors = Iterator[tuple[str, Tensor]]
 Weights = Callable[[], NamedTensors]
+
+DRAWS = frozenset({nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_})
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,21 @@ class Planned(Generic[M_co]):
 
 def on_meta(build: Callable[[], M]) -> M:
     """What `build` makes, without memory and without drawing random numbers."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NothingDrawn():
         return build()
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Skips the first weights of modules: on the meta device they are nothing, and torch imports its compiler for them.
+
+    That takes more than a second of each process that loads a model.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        return given["tensor"] if func in DRAWS else func(*args, **given)
 
 
 @torch.no_grad()

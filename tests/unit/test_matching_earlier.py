@@ -136,7 +136,7 @@ def edited(catalog: Catalog, edits: Edits) -> Catalog:
     return {item: what for item, what in {**catalog, **edits}.items() if what is not None}
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(CATALOGS, st.lists(EDITS, min_size=1, max_size=3), st.sampled_from([AVERAGE, CONNECTED]))
 def test_following_earlier_matches_comes_to_the_same_groups(
     catalog: Catalog, nights: Sequence[Edits], rules: GroupRules

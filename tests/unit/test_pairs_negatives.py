@@ -72,7 +72,7 @@ def made_of(items, seed=0, config=CONFIG, near_links=None, **rules):
 
 
 @given(mixes, st.sampled_from([None, 0.5, 1, 3]), st.integers(0, 5))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_every_mismatch_is_of_its_kind_and_inside_one_split(negatives, ratio, seed):
     items = make_catalog(seed)
     made = made_of(items, seed, negatives=negatives, mismatches_per_match=ratio)

@@ -29,7 +29,7 @@ SEEDS = (0, 1, 2)
 
 @pytest.fixture(scope="module")
 def recipe(tiny_recipe):
-    evaluate = tiny_recipe.evaluate.model_copy(update={"bootstrap_samples": 500, "confidence": 0.95})
+    evaluate = tiny_recipe.evaluate.model_copy(update={"bootstrap_samples": 250, "confidence": 0.95})
     return tiny_recipe.model_copy(update={"seeds": SEEDS, "evaluate": evaluate})
 
 

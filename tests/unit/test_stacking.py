@@ -90,9 +90,13 @@ def test_a_stored_stack_gives_the_same_scores_and_the_same_bytes(parts, learned,
     pd.testing.assert_frame_equal(scores_of(again, learned), scores)
     np.testing.assert_array_equal(combined.score(scores), combination.score(scores))
     assert combined.weights == combination.weights
-    refitted = fit_parts(learned, FOLDS, SEED)
-    save_stack(paths[1], refitted, combination)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_fitting_again_gives_the_same_bytes(parts, learned, tmp_path):
+    combination = combine(scores := scores_of(parts, learned), list(scores), learned.labels)
+    for name, fitted in (("one", parts), ("again", fit_parts(learned, FOLDS, SEED))):
+        save_stack(tmp_path / name, fitted, combination)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "again").read_bytes()
 
 
 def test_nothing_that_runs_code_is_read(tmp_path):

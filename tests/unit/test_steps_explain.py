@@ -49,15 +49,15 @@ def test_it_explains_the_score_that_decides(model, tiny_recipe, tiny_workspace):
     json.dumps(pair.summary)
 
 
-def test_a_stack_is_explained_as_it_decides(tiny_recipe, tiny_workspace, parts, learned):  # noqa: F811
+def test_a_stack_is_explained_as_it_decides(tiny_recipe, tiny_workspace, parts, learned, quiet):  # noqa: F811
     scores = parts.scores(learned.items, learned.first, learned.second)
     scores[MATCHER] = np.linspace(0.1, 0.9, len(scores))
     stacked = build(tiny_recipe, scorer="stack")
     stacked.settings = stacked.settings.model_copy(update={"batch_size": 64})
     stacked._stack = (parts, combine(scores, list(scores), learned.labels))
-    found = explained(stacked, tiny_recipe, tiny_workspace).explanation
+    both = explain_pairs(stacked, [PAIR, PAIR[::-1]], tiny_recipe, tiny_workspace, 0.5, quiet)
+    found, turned = both.values()
     assert found.baseline + sum(one.value for one in found.contributions) == pytest.approx(found.score)
-    turned = explained(stacked, tiny_recipe, tiny_workspace, *PAIR[::-1]).explanation
     for one, other in zip(found.contributions, turned.contributions, strict=True):
         assert one.value == pytest.approx(other.value, abs=1e-6)
 

@@ -215,7 +215,6 @@ def test_bad_pairs_are_refused_with_a_reason(tmp_path, column, value, complaint)
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_rule_that_leaks_in_one_split_is_reported_with_its_name_and_the_limit(tmp_path, split):
     frame = pair_frame()
-    assert all(finding.success for finding in check_pair_frame(tmp_path, frame))
     frame.loc[frame["split"] == split, "rule_solves"] = 0.9  # the limit itself is too much
     findings = check_pair_frame(tmp_path, frame)
     (leak,) = [finding for finding in findings if not finding.success]
