@@ -31,7 +31,8 @@ ModelOption = Annotated[
     str, typer.Option(metavar="WHERE", help="models:/NAME@ALIAS, models:/NAME/3, a work folder or a saved model.")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Processes that compute. Default: one for each core; one with a GPU.")
+    int | None,
+    typer.Option(min=1, help="Processes that compute. Default: as many as it is worth; one with a GPU."),
 ]
 
 
@@ -148,6 +149,7 @@ def match(
             since=since,
             full_if_changed=full_if_changed,
             workers=workers,
+            gate=loaded.gate,
         )
         track_match(session.recipe, session.workspace, summary, out)
         session.show(summary, f"wrote {out}: open {out / 'matches.html'}")

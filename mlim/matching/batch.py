@@ -9,11 +9,12 @@ alone, so that the result is the same bytes for any number of processes.
 import json
 import multiprocessing
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -38,13 +39,14 @@ from mlim.matching.item_rows import UNKNOWN, ItemRows, Rows
 from mlim.matching.model import MatchingModel, Scores
 from mlim.matching.pairs_table import SIDES, PairRows, PairsTable, write_table
 from mlim.matching.prepared import Caches, ItemReader, PreparedItems, caches_for, content_digests
-from mlim.processes import die_with_parent
+from mlim.processes import cores, die_with_parent
 from mlim.recipe.base import Modality
 from mlim.shards.items import ItemStore
 
 FORMAT: Final = 1  # of finished pieces; another one computes them again
 PAIRS_PER_CHUNK: Final = 4096
 ITEMS_PER_BLOCK: Final = 1024
+PROCESS_SECONDS: Final = 5.0  # of a core until another process computes (4.7 measured): imports and the model
 ADDED: Final[Any] = pa.schema(
     [
         pa.field("score", pa.float64()),  # in [0, 1]; null, like the next two, where a pair was not scored
@@ -107,10 +109,13 @@ class Counts:
         }
 
 
-def score_table(run: ScoringRun, pairs: PairsTable, out: Path, workers: int, terminal: Terminal) -> dict[str, Any]:
+def score_table(
+    run: ScoringRun, pairs: PairsTable, out: Path, workers: int | None, terminal: Terminal
+) -> dict[str, Any]:
     """Write the table `pairs` with the columns `ADDED` to `out`, one row for each in the same order; its counts.
 
-    `workers` processes compute, 1: this one does; on a cluster all that it has. `InputError` when the table is none of
+    `workers` processes compute, 1: this one does, None: one for each core as soon as that takes less time than to start
+    them; on a cluster all that it has. `InputError` when the table is none of
     pairs, has one of these columns, or changes meanwhile; `MlimError` when a process dies.
     """
     pairs.check(ADDED.names)
@@ -394,7 +399,7 @@ class _Setup:
 
 
 @contextmanager
-def _processes(run: ScoringRun, job: _Job, workers: int) -> Iterator[Work]:
+def _processes(run: ScoringRun, job: _Job, workers: int | None) -> Iterator[Work]:
     if run.cluster is not None:
         from mlim.matching.cluster import open_scoring_cluster  # Dask takes its time to load
 
@@ -404,12 +409,56 @@ def _processes(run: ScoringRun, job: _Job, workers: int) -> Iterator[Work]:
         setup = _Setup(shared / "model", run.model.device.type, run.store, job)
         with open_scoring_cluster(run.cluster, setup) as (submit, ahead):
             yield lambda task, starts: _in_order(submit, task, iter(starts), ahead)
-        return
-    if workers == 1:
-        with one_thread():
-            worker = _Worker(run.model, run.store, job)
-            yield lambda task, starts: (task(worker, start) for start in starts)
-        return
+    elif workers is None and cores() > 1:
+        with ExitStack() as opened, _here(run, job) as here:
+            yield _Growing(here, lambda: opened.enter_context(_pool(run, job, cores())), cores())
+    elif workers is None or workers == 1:
+        with _here(run, job) as here:
+            yield here
+    else:
+        with _pool(run, job, workers) as pool:
+            yield pool
+
+
+@contextmanager
+def _here(run: ScoringRun, job: _Job) -> Iterator[Work]:
+    """This process does the tasks."""
+    with one_thread():
+        worker = _Worker(run.model, run.store, job)
+        yield lambda task, starts: (task(worker, start) for start in starts)
+
+
+@dataclass
+class _Growing:
+    """Does tasks in this process until those that are left take longer than to start `workers` others, which then do.
+
+    Which that is changes no result: a task computes the same in any process.
+    """
+
+    here: Work
+    open_pool: Callable[[], Work]
+    workers: int
+    pool: Work | None = None
+
+    def __call__(self, task: Callable[[_Worker, int], int], starts: Iterable[int]) -> Iterator[int]:
+        left = list(starts)
+        while left and self.pool is None:
+            began = time.thread_time()
+            yield from self.here(task, [left.pop(0)])
+            if _pays(time.thread_time() - began, len(left), self.workers):
+                self.pool = self.open_pool()
+        if left and self.pool is not None:
+            yield from self.pool(task, left)
+
+
+def _pays(seconds: float, tasks: int, workers: int) -> bool:
+    """Whether `workers` processes, started first, finish so many tasks sooner; a task takes `seconds` of a core."""
+    return seconds * (tasks - -(-tasks // workers)) > PROCESS_SECONDS
+
+
+@contextmanager
+def _pool(run: ScoringRun, job: _Job, workers: int) -> Iterator[Work]:
+    """So many other processes do the tasks."""
     with run.model.in_folder() as model:
         pool = ProcessPoolExecutor(
             workers,

@@ -42,13 +42,15 @@ def score_pairs(
     """Write the table `pairs` with scores to `out` (.parquet or .csv); returns counts and what names the model.
 
     The items are those of `workspace` (`prepare_items`). A pair matches from `threshold` on, None: the model's.
-    `workers` processes compute; None: one for each core, or one where the model is on a GPU. `InputError` before any
+    `workers` processes compute; None: one for each core where the work is worth starting them, or one where the model
+    is on a GPU. `InputError` before any
     work when table, target or items are wrong.
     """
     check_out(out, force)
     run = scoring_run(model, recipe, workspace, modality, threshold)
     wanted = 1 if workers is None and model.device.type != "cpu" else workers
-    counts = score_table(run, PairsTable(pairs), out, processes_for(wanted, WORKERS), terminal)
+    processes = None if wanted is None else processes_for(wanted, WORKERS)
+    counts = score_table(run, PairsTable(pairs), out, processes, terminal)
     summary = {**counts, "model": model.sha256, "threshold": run.threshold, "modality": run.modality}
     terminal.say(
         f"{counts['scored']:,} of {counts['pairs']:,} pairs scored, {counts['matches']:,} of them match"

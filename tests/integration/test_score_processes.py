@@ -40,13 +40,19 @@ if __name__ == "__main__":
 SECONDS = 300
 
 
-def test_any_number_of_processes_gives_the_same_bytes(store, tiny_recipe, tmp_path, quiet):
+def test_any_number_of_processes_gives_the_same_bytes(store, tiny_recipe, tmp_path, quiet, monkeypatch):
+    """Even where others are started in the middle, because the rest is worth it."""
+    started, pool = [], batch._pool
+    monkeypatch.setattr(batch, "PROCESS_SECONDS", 0)
+    monkeypatch.setattr(batch, "cores", lambda: 2)
+    monkeypatch.setattr(batch, "_pool", lambda *given: started.append(given[-1]) or pool(*given))
     model = build(tiny_recipe, "separate")
     table = written(some_pairs(store, 120), tmp_path / "p.parquet")
-    for workers in (1, 2):
+    for workers in (1, None):
         run = run_of(model, store, tmp_path / f"cache{workers}")
         score_table(run, table, tmp_path / f"{workers}.parquet", workers, quiet)
-    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
+    assert started == [2]
+    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "None.parquet").read_bytes()
 
 
 def test_a_dask_cluster_gives_the_same_bytes(store, tiny_recipe, tmp_path, quiet):

@@ -56,8 +56,8 @@ def expected_scores(model, store, frame):
 def test_scores_are_those_of_the_model(model, store, tmp_path, quiet):
     frame = some_pairs(store)
     summary = score_table(
-        run_of(model, store, tmp_path), written(frame, tmp_path / "p.parquet"), tmp_path / "out.parquet", 1, quiet
-    )
+        run_of(model, store, tmp_path), written(frame, tmp_path / "p.parquet"), tmp_path / "out.parquet", None, quiet
+    )  # few pairs: no process is started, as none may be in a unit test
     found = pd.read_parquet(tmp_path / "out.parquet")
     assert found[["item_a", "item_b"]].equals(frame[["item_a", "item_b"]])
     assert [list(ways) for ways in found["found_by"]] == frame["found_by"].tolist()
