@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mlim.console import Terminal
 from mlim.errors import InputError
+from mlim.evaluation.gate import GateDecision
 from mlim.local_store import SQLITE, database
 from mlim.manifest import ARTIFACT, MANIFEST, check_manifest
 from mlim.matching.model import MatchingModel
@@ -14,7 +15,7 @@ from mlim.matching.settings import SETTINGS
 from mlim.models.mlim import Mlim
 from mlim.recipe import TrackingConfig, load_recipe, stored_recipe
 from mlim.registry import CHALLENGER, CHAMPION, referred
-from mlim.steps.packaged import package_model, read_metrics
+from mlim.steps.packaged import package_model, read_decision, read_metrics
 from mlim.tracking import tracking_uri, without_password
 from mlim.workspace import Workspace
 from mlim.writer import only_writer
@@ -30,9 +31,13 @@ EXPORTED: Final = "model"  # in the folder that `mlim export` wrote
 
 
 class CatalogModel(MatchingModel):
-    """A loaded model that also works on whole catalogs."""
+    """A loaded model that also works on whole catalogs.
+
+    `gate` is what the quality gate found when it was registered, None where that is not known.
+    """
 
     name: str = "model"
+    gate: GateDecision | None = None
 
     def match(
         self,
@@ -60,7 +65,8 @@ class CatalogModel(MatchingModel):
             since: the folder of an earlier match of this catalog, perhaps `out`: only what differs is scored and
                 grouped, and the ids of groups stay.
             full_if_changed: match everything where that one is missing or was made with another model or settings.
-            workers: processes that compute; None: one for each core, or one where the model is on a GPU.
+            workers: processes that compute; None: one for each core where the work is worth starting them, or one where
+                the model is on a GPU.
             quiet: print nothing but warnings.
 
         Raises:
@@ -87,6 +93,7 @@ class CatalogModel(MatchingModel):
                 since=None if since is None else Path(since),
                 full_if_changed=full_if_changed,
                 workers=workers,
+                gate=self.gate,
             )
 
     def explain_items(
@@ -159,8 +166,11 @@ def _from_registry(reference: str, uri: str | None, device: "torch.device | str 
     if reference in (CHAMPION, CHALLENGER):
         reference = f"{tracking.model_name}@{reference}"
     registry, choice = referred(tracking, reference, "mlim.load:")
-    with registry.fetched(registry.version_of(choice)) as folder:
-        return CatalogModel.from_folder(folder / "artifacts" / ARTIFACT, device)
+    version = registry.version_of(choice)
+    with registry.fetched(version) as folder:
+        model = CatalogModel.from_folder(folder / "artifacts" / ARTIFACT, device)
+    model.gate = registry.gate_decision(version)
+    return model
 
 
 def _recorded_at(uri: str | None) -> TrackingConfig:
@@ -177,8 +187,10 @@ def _from_work_folder(workspace: Workspace, device: "torch.device | str | None")
     metrics = read_metrics(recipe, workspace)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / ARTIFACT
-        package_model(recipe, workspace, metrics, folder)
-        return CatalogModel.from_folder(folder, device)
+        sha256 = package_model(recipe, workspace, metrics, folder)
+        model = CatalogModel.from_folder(folder, device)
+    model.gate = read_decision(workspace, sha256)
+    return model
 
 
 def _nothing_there(folder: Path) -> str:

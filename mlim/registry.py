@@ -9,6 +9,7 @@ tag say the same for tools that still read those.
 """
 
 import io
+import json
 import os
 import re
 import sys
@@ -23,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlim.config import parse
 from mlim.errors import InputError
+from mlim.evaluation.gate import GateDecision
 from mlim.local_store import SQLITE
 from mlim.manifest import ARTIFACT, MANIFEST, ChangedFilesError, check_manifest, remove_derived, write_manifest
 from mlim.recipe.tracking import TrackingConfig
@@ -40,6 +43,7 @@ CHALLENGER = "challenger"
 STAGE_TAG = "stage"
 MODEL_SHA256 = "mlim.model_sha256"  # of the manifest of weights, settings and tokenizer: the same model
 VERSION_SHA256 = "mlim.version_sha256"  # of the manifest of every file of the version, with the code beside it
+GATE_DECISION = "mlim.gate_decision"  # all that the quality gate found at registration, as JSON
 GONE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 STORE_VARIABLES = (URI_VARIABLE, "MLFLOW_REGISTRY_URI")
 NAME = "matcher"
@@ -176,6 +180,12 @@ class Registry:
         """The tags of a version."""
         with as_mlim_error(self.uri):
             return dict(self._client.get_model_version(self.name, version).tags)
+
+    def gate_decision(self, version: str) -> GateDecision | None:
+        """What the quality gate found about a version; None for one of before it was recorded."""
+        found = self.tags(version).get(GATE_DECISION)
+        where = f"the tag {GATE_DECISION} of {self.name} version {version}"
+        return None if found is None else parse(GateDecision, json.loads(found), where)
 
     def add_tags(self, version: str, tags: Mapping[str, str]) -> None:
         """Add tags to a version; those of the same names are replaced."""

@@ -138,6 +138,11 @@ class Workspace:
         return self.root / "registration"
 
     @property
+    def gate_decision(self) -> Path:
+        """What the quality gate found at registration, and about which model."""
+        return self.registration / "gate.json"
+
+    @property
     def logs(self) -> Path:
         """Log files of the steps that a flow started."""
         return self.root / "logs"

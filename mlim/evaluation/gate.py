@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mlim.config import Config
 from mlim.recipe.evaluate import GateConfig
 
 Kind = Mapping[str, Any]  # group, pairs, matches, right: a row of mlim.evaluation.groups.group_figures
@@ -25,6 +26,20 @@ class Objection:
 
     code: str
     sentence: str
+
+
+class GateDecision(Config):
+    """What the gate found about a model when it was registered: every objection, and why a person overruled them."""
+
+    objections: tuple[Objection, ...] = ()
+    forced: str | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence each for whoever uses the model; none when nothing was found."""
+        found = [f"the quality gate objects to this model: {each.sentence}" for each in self.objections]
+        forced = bool(found) and self.forced is not None
+        return [*found, *([f"it was made champion against these objections, because: {self.forced}"] if forced else [])]
 
 
 def plain(found: Iterable[Objection]) -> list[dict[str, str]]:

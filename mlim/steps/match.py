@@ -13,6 +13,7 @@ from mlim.catalog.quarantine import QUARANTINE_FILE
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.evaluation.evidence import families_of
+from mlim.evaluation.gate import GateDecision
 from mlim.evaluation.promise import Promise, Promised, promised_threshold
 from mlim.evaluation.resampling import JudgedPairs
 from mlim.evaluation.scores import labels_of, part, scores_of
@@ -73,6 +74,7 @@ def match(
     since: Path | None = None,
     full_if_changed: bool = False,
     workers: int | None = None,
+    gate: GateDecision | None = None,
 ) -> dict[str, Any]:
     """Write pairs, groups and rejected rows (Parquet and CSV), matches.html and summary.json into the folder `out`.
 
@@ -80,7 +82,8 @@ def match(
     from the model's threshold on, or from the one that keeps `promise`. `name` is what the model is called.
     `since` is an earlier match of this catalog, perhaps `out` itself: the catalog is ingested again, what did not
     change keeps scores and groups, and events.csv says what became of the groups. `full_if_changed`: match everything
-    where that match is missing or was made with another model or settings.
+    where that match is missing or was made with another model or settings. `gate` is what the quality gate found when
+    the model was registered; where it is not known, the evaluation in `workspace` says what it found.
 
     `InputError` when catalog, model or target are wrong, labels too few for the promise, or `since` cannot be followed.
     """
@@ -108,7 +111,7 @@ def match(
         "recipe": recipe.name,
         "threshold": threshold,
         "promise": "" if promised is None else promised.sentence,
-        "warnings": _warnings(model, recipe, catalog, workspace, terminal),
+        "warnings": _warnings(model, gate or _evaluated(model, workspace), recipe, catalog, workspace, terminal),
         "since": None if last is None or earlier is None else since_summary(last, earlier, scored, groups),
         **_figures(candidates, scored, groups),
     }
@@ -191,12 +194,16 @@ def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, promis
 
 
 def _warnings(
-    model: MatchingModel, recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal
+    model: MatchingModel,
+    gate: GateDecision,
+    recipe: Recipe,
+    catalog: Path,
+    workspace: Workspace,
+    terminal: Terminal,
 ) -> list[str]:
     """Why the matches may be worth little, a sentence each; said to the terminal too."""
     families = "" if model.settings.trained_across_families else _warning_of_families(catalog)
-    found = [families] if families else []
-    found += [f"the quality gate objects to this model: {each}" for each in _objections(model, workspace)]
+    found = [*([families] if families else []), *gate.warnings]
     known, present = model.settings.catalog, read_profile(workspace.valid)
     if known is not None and present is not None:
         description = load_description(catalog)
@@ -207,12 +214,12 @@ def _warnings(
     return found
 
 
-def _objections(model: MatchingModel, workspace: Workspace) -> list[str]:
-    """What `mlim evaluate` found against a model of this work folder; tests of a registered version are not in it."""
+def _evaluated(model: MatchingModel, workspace: Workspace) -> GateDecision:
+    """What `mlim evaluate` found against a model of this work folder; tests at registration are not in it."""
     path = workspace.evaluation / "metrics.json"
     metrics = read_json(path) if path.is_file() else {}
     same = metrics.get("threshold") == model.threshold
-    return [each["sentence"] for each in metrics.get("objections", ())] if same else []
+    return GateDecision(objections=metrics.get("objections", ()) if same else ())
 
 
 def _warning_of_families(catalog: Path) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mlim.catalog.pair_rules import FAMILY
+from mlim.config import parse
 from mlim.errors import InputError
+from mlim.evaluation.gate import GateDecision
 from mlim.files import read_json, write_json
 from mlim.manifest import write_manifest
 from mlim.matching.catalog_drift import read_profile
@@ -17,6 +19,8 @@ from mlim.stacking.stack import MATCHER
 from mlim.stacking.storage import STACK_FILE
 from mlim.steps.as_trained import as_trained
 from mlim.workspace import Workspace
+
+MODEL = "model_sha256"  # in a gate decision: which model it is about
 
 
 def trained_folder(recipe: Recipe, workspace: Workspace) -> Path:
@@ -52,6 +56,18 @@ def package_model(recipe: Recipe, workspace: Workspace, metrics: Mapping[str, An
         shutil.copy(workspace.stack / STACK_FILE, folder / STACK_FILE)
     write_json(folder / SETTINGS, serving_settings(recipe, workspace, metrics).model_dump(mode="json"))
     return write_manifest(folder)
+
+
+def write_decision(path: Path, sha256: str, decision: GateDecision) -> None:
+    """Keep what the quality gate found about the packaged model with this SHA-256."""
+    write_json(path, {MODEL: sha256, **decision.model_dump(mode="json")})
+
+
+def read_decision(workspace: Workspace, sha256: str) -> GateDecision | None:
+    """What the quality gate found about this packaged model at registration; None for a model it has not seen."""
+    path = workspace.gate_decision
+    found = read_json(path) if path.is_file() else {}
+    return parse(GateDecision, found, str(path)) if found.pop(MODEL, None) == sha256 else None
 
 
 def serving_settings(recipe: Recipe, workspace: Workspace, metrics: Mapping[str, Any]) -> ServingSettings:

@@ -13,18 +13,18 @@ from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.evaluation.behaviour import fields_of
 from mlim.evaluation.evidence import judged_pairs
-from mlim.evaluation.gate import Objection, behaviour_objections, objections, plain
+from mlim.evaluation.gate import GateDecision, Objection, behaviour_objections, objections, plain
 from mlim.evaluation.resampling import JudgedPairs, compare
 from mlim.files import atomic_folder, read_json, write_json
 from mlim.manifest import ChangedFilesError
 from mlim.offline import check_recorded
 from mlim.recipe import Recipe
-from mlim.registry import CHAMPION, MODEL_SHA256, Registry
+from mlim.registry import CHAMPION, GATE_DECISION, MODEL_SHA256, Registry
 from mlim.shards.items import open_items
 from mlim.steps.as_trained import as_trained
 from mlim.steps.behaviour import measure_behaviour, sent
 from mlim.steps.cards import write_cards
-from mlim.steps.packaged import package_model, read_metrics, trained_folder
+from mlim.steps.packaged import package_model, read_metrics, trained_folder, write_decision
 from mlim.tracking import TAG, StageRun, recipe_sha256, run_tags, stage_run, without_password
 from mlim.versions import UNKNOWN, Lineage, lineage
 from mlim.workspace import Workspace
@@ -71,6 +71,8 @@ def register(recipe: Recipe, workspace: Workspace, terminal: Terminal, force: st
             "run_id": run.id,
             "uri": without_password(registry.uri),
         }
+        decision = GateDecision(objections=judged["objections"], forced=judged["forced"])
+        write_decision(folder / workspace.gate_decision.name, registry.tags(version)[MODEL_SHA256], decision)
         run.tag("mlim.model_version", version)
         run.tag("mlim.why", judged["why"])
         for card in write_cards(
@@ -108,6 +110,7 @@ def _judgement_tags(found: Sequence[Objection], behaviour: dict[str, Any], verdi
     forced = {} if verdict.forced is None else {FORCED: verdict.forced}
     return {
         f"{TAG}objections": _codes(found) or "none",
+        GATE_DECISION: GateDecision(objections=tuple(found), forced=verdict.forced).model_dump_json(),
         f"{TAG}swap_difference": f"{behaviour['swap_difference']:.6f}",
         f"{TAG}identical_right": f"{behaviour['identical_right']:.4f}",
         **{f"{TAG}unrelated_{what}": f"{mean:.4f}" for what, mean in behaviour["unrelated"].items()},

@@ -257,7 +257,7 @@ def _match(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
         "candidates, scores and groups of the whole catalog, and a page",
         reads=[
             *(DVC_CATALOG, *_everything_prepared(work)),
-            *(work.stack, work.evaluation, work.finetuned(recipe.main, MAIN_SEED)),
+            *(work.stack, work.evaluation, work.finetuned(recipe.main, MAIN_SEED), work.gate_decision),
         ],
         writes=[work.matches],
         settings=["name", "seed", "match", "loader.items", *RESAMPLING],

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mlim.errors import InputError
+from mlim.evaluation.gate import GateDecision, Objection, plain
 from mlim.evaluation.promise import Promise
 from mlim.files import read_csv, read_json, write_json
 from mlim.matching.catalog_drift import CatalogProfile, read_profile
@@ -138,11 +139,19 @@ def test_a_catalog_of_another_kind_and_the_objections_of_the_gate_are_warnings(t
     trained_on = read_profile(work.valid)
     assert trained_on.columns == ("colour", "title")
     model = build(tiny_recipe, "separate", catalog=trained_on)
-    write_json(
-        work.evaluation / "metrics.json", {"threshold": model.threshold, "objections": [{"sentence": "useless"}]}
-    )
+    objections = plain([Objection("chance", "useless")])
+    write_json(work.evaluation / "metrics.json", {"threshold": model.threshold, "objections": objections})
     summary = run(model, shop, tmp_path, quiet, write=False)
     assert summary["warnings"] == ["the quality gate objects to this model: useless"]
+    [swap, one_answer] = (Objection(code, f"found by {code}") for code in ("swap", "one-answer"))
+    decided = GateDecision(objections=(swap, one_answer), forced="a talk")
+    summary = run(model, shop, tmp_path, quiet, write=False, gate=decided)
+    page = (tmp_path / "out" / "matches.html").read_text()
+    assert summary["warnings"] == [
+        *(f"the quality gate objects to this model: {each.sentence}" for each in (swap, one_answer)),
+        "it was made champion against these objections, because: a talk",
+    ]
+    assert all(sentence in page for sentence in summary["warnings"])
 
     bright = {**trained_on.profile.histograms, "brightness": (10_000, *[0] * 19)}
     other = trained_on.profile.model_copy(update={"items": 10_000, "histograms": bright})

@@ -24,10 +24,12 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
+import mlim
 from mlim.console import Terminal
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
+from mlim.evaluation.gate import plain
 from mlim.evaluation.scoring import score_pairs
 from mlim.evaluation.threshold import Calibration
 from mlim.files import read_json, sha256_of, write_json
@@ -47,6 +49,7 @@ from mlim.steps.stack import stack
 from mlim.tracking import client, stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
+from mlim.writer import record_recipe
 from tests.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.integration
@@ -238,6 +241,10 @@ def test_objections_refuse_a_champion_until_a_person_says_why(recipe, trained, q
     tags = registry.tags("1")
     assert tags["mlim.forced"] == "a talk"
     assert tags["mlim.objections"].startswith("chance, one-answer")
+    decided = mlim.load(f"models:/{registry.name}@champion", tracking_uri=recipe.tracking.uri).gate
+    record_recipe(trained, recipe.record)
+    assert decided == mlim.load(trained.root).gate
+    assert (plain(decided.objections), decided.forced) == (forced["objections"], "a talk")
     again = register(recipe, trained, quiet)
     assert (again["promoted"], again["forced"], registry.holder("champion")) == (False, "a talk", "1")
     client(recipe.tracking).delete_model_version_tag(registry.name, "1", "mlim.forced")
