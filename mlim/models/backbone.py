@@ -47,7 +47,7 @@ class Backbone(nn.Module):
 
         The position is added after masking: the transformer still knows where the hidden patch lies (section 3.1).
         """
-        patches = self.image_embedder(pixels)
+        patches = self.image_embedder(pixels, masked)
         if masked is not None:
             patches = torch.where(masked.unsqueeze(-1), self._mask_vector(), patches)
         return self._in_modality(patches + self.image_positions.weight, IMAGE)

@@ -8,9 +8,11 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from mlim.config import Config
 from mlim.data.tokenize import TextTokenizer
 from mlim.recipe.base import Probability
+from mlim.recipe.image_sides import LiteSide
 from mlim.recipe.model import DecoderConfig, EmbedderConfig
 from mlim.recipe.systems import NetworkSections
 
+RGB = 3  # channels of a picture
 BERT_NORM_EPS = 1e-12
 BERT_ACTIVATION = "gelu"
 TEXT_SPECIALS = 2  # [CLS] before and [SEP] after the tokens of an item
@@ -78,6 +80,11 @@ class MlimConfig(Inputs):
             embedder=model.embedder,
             decoder=model.decoder,
         )
+
+    @property
+    def features(self) -> LiteSide | None:
+        """The frozen network whose vectors are added to the embedder's."""
+        return None if self.embedder.features is None else LiteSide(stride=self.image_size // self.grid)
 
     @property
     def embedder_strides(self) -> list[int]:

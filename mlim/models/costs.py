@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from mlim.models.config import MlimConfig
+from mlim.models.config import RGB, MlimConfig
+from mlim.models.images.build import picture_operations
 from mlim.models.transformer import EncoderShape, WordShape
 
 CostedPart = Literal["embedder", "transformer", "mlm_head", "decoder"]
@@ -17,7 +18,6 @@ PARTS: tuple[CostedPart, ...] = ("embedder", "transformer", "mlm_head", "decoder
 MULTIPLY_ADD = 2
 TRAINING = 3  # backward costs twice the forward pass: one product for the inputs' gradients, one for the weights'
 BLEND_KERNEL = 3  # of the decoder's layers with stride 1
-RGB = 3
 
 
 class Layer(NamedTuple):
@@ -87,12 +87,14 @@ def mlm_layers(config: WordShape, masked: float) -> list[Layer]:
 
 
 def embedder_layers(config: MlimConfig) -> list[Layer]:
-    """The convolutions over one picture, each a matrix product over its patches."""
+    """The convolutions over one picture, each a matrix product over its patches; a frozen network as one layer."""
     channels, side, layers = (RGB, *config.embedder.channels, config.hidden_size), config.image_size, []
     for entering, leaving, stride in zip(channels[:-1], channels[1:], config.embedder_strides, strict=True):
         side //= stride
         kernel = stride + 2 * config.embedder.overlap * (stride > 1)
         layers.append(linear(side**2, entering * kernel**2, leaving))
+    if (features := config.features) is not None:
+        layers.append(Layer(picture_operations(features, config.hidden_size, config.image_size), 0, 0))
     return layers
 
 

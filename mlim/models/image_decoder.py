@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mlim.models.config import MlimConfig
-from mlim.models.image_embedder import RGB
+from mlim.models.config import RGB, MlimConfig
 
 CONTEXT_KERNEL = 3
 

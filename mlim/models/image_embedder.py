@@ -1,14 +1,17 @@
 """Pictures to vectors: a shallow CNN whose filters never overlap (paper sections 3.1, 4.1)."""
 
+import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mlim.errors import InputError
-from mlim.models.config import MlimConfig
+from mlim.models.config import RGB, MlimConfig
+from mlim.models.images.lite import LiteReader
 
-RGB = 3
+GRAY = 0.5
 
 
 class ImageEmbedder(nn.Module):
@@ -16,7 +19,8 @@ class ImageEmbedder(nn.Module):
 
     Kernel = stride in every layer and nothing mixes across space (no padding, no spatial normalisation), so a vector
     knows the pixels of its own patch and no other: hiding the vector hides everything about the region. (`overlap`
-    gives that up, to measure what it is worth.)
+    gives that up, to measure what it is worth.) Where the vectors of a frozen network are added, hidden patches are gray
+    for that network.
     """
 
     def __init__(self, config: MlimConfig) -> None:
@@ -27,22 +31,36 @@ class ImageEmbedder(nn.Module):
             _convolution(entering, leaving, stride, config.embedder.overlap)
             for entering, leaving, stride in zip(channels[:-1], channels[1:], config.embedder_strides, strict=True)
         )
+        self.features = None if config.features is None else LiteReader(config.features, config.hidden_size)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """The patch vectors; `InputError` for a picture of another size than the network was built for."""
+    def forward(self, pixels: Tensor, masked: Tensor | None = None) -> Tensor:
+        """The patch vectors, those in `masked` (B, patches) bool to be hidden; `InputError` for a picture of another size than the network was built for."""
         if pixels.shape[-2:] != (self.size, self.size):
             given = " x ".join(map(str, pixels.shape[-2:]))
             raise InputError(f"the model reads {self.size} x {self.size} pictures, got {given}; resize them first")
         centred = 2 * pixels - 1  # gray is 0, white and black weigh alike
-        grid = self.layers[0](centred.contiguous(memory_format=torch.channels_last))  # as pictures lie in files, too
+        grid: Tensor = self.layers[0](
+            centred.contiguous(memory_format=torch.channels_last)
+        )  # as pictures lie in files, too
         for layer in self.layers[1:]:
             grid = layer(nn.functional.gelu(grid))
-        return torch.flatten(grid, start_dim=2).transpose(1, 2)
+        patches = torch.flatten(grid, start_dim=2).transpose(1, 2)
+        if self.features is None:
+            return patches
+        added: Tensor = self.features(pixels if masked is None else grayed(pixels, masked))
+        return patches + added
 
     @property
     def projection(self) -> nn.Conv2d:
         """The last layer, to the transformer's hidden size."""
         return cast(nn.Conv2d, self.layers[-1])
+
+
+def grayed(pixels: Tensor, masked: Tensor) -> Tensor:
+    """Pictures (B, 3, S, S) with the patches in `masked` (B, grid * grid) bool gray."""
+    grid = math.isqrt(masked.shape[1])
+    places = masked.view(-1, 1, grid, grid).to(pixels.dtype)
+    return torch.where(functional.interpolate(places, size=pixels.shape[-2:]) > 0, GRAY, pixels)
 
 
 def _convolution(entering: int, leaving: int, stride: int, overlap: int) -> nn.Conv2d:

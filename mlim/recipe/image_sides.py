@@ -1,6 +1,7 @@
 """Image sides: how a system turns a picture into vectors, a closed set discriminated by the field `kind`."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, PositiveInt
@@ -10,6 +11,7 @@ from mlim.recipe.base import is_none
 from mlim.recipe.data import ImageConfig
 
 RANDOM_START: Final = "random"
+IMAGENET: Final = "ImageNet"
 STEM_STRIDE = 4  # of what lies below the first stage of a ResNet
 
 
@@ -18,6 +20,11 @@ class PatchSide(Config):
 
     kind: Literal["patch"] = "patch"
     size: PositiveInt = Field(default=16, description="side of a patch, pixels; divides image.size")
+
+    @property
+    def also_saw(self) -> str | None:
+        """What its weights have seen beside the catalog."""
+        return None
 
     def problems(self, image: ImageConfig) -> Sequence[str]:
         """Patches have to fill the picture."""
@@ -79,6 +86,11 @@ class CnnSide(GridSide):
         """Pixels from a vector to the next one: every stage but the first halves the grid."""
         return STEM_STRIDE << (len(self.depths) - 1)
 
+    @property
+    def also_saw(self) -> str | None:
+        """What its weights have seen beside the catalog: whatever the named network saw."""
+        return None if self.start == RANDOM_START else PurePath(self.start).name
+
     def problems(self, image: ImageConfig) -> Sequence[str]:
         """One width for each stage."""
         if len(self.widths) != len(self.depths):
@@ -99,6 +111,11 @@ class LiteSide(GridSide):
     def cell_size(self) -> int:
         """Pixels from a vector to the next one."""
         return self.stride
+
+    @property
+    def also_saw(self) -> str | None:
+        """What its weights have seen beside the catalog."""
+        return IMAGENET
 
 
 ImageSide = Annotated[PatchSide | CnnSide | LiteSide, Field(discriminator="kind")]

@@ -26,6 +26,11 @@ class JointSystem(SystemBase):
     maskings = ("text",)
     offers = frozenset({"tokens", "agreement"})
 
+    @property
+    def also_saw(self) -> str | None:
+        """What the weights of its image side have seen."""
+        return self.image.also_saw
+
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.width % self.heads:

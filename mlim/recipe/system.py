@@ -16,6 +16,11 @@ class SystemBase(Config):
     maskings: ClassVar[tuple[Masking, ...]] = ()  # what may be hidden from it
     read_outs: ClassVar[tuple[ReadOut, ...]] = ("separate",)  # ways to compare two items
 
+    @property
+    def also_saw(self) -> str | None:
+        """What weights that it starts from have seen beside the catalog, as labels of variants have to name it."""
+        return None
+
     def problems(self, image: ImageConfig) -> Sequence[str]:
         """What about its shape does not fit the pictures, a clause each."""
         return ()

@@ -98,6 +98,11 @@ class Recipe(Config):
                 )
             if len(strides) > layers:
                 problems.append(f"model.{name} has {len(strides)} strides but only {layers} layers (channels + 1)")
+        features, patch = self.model.embedder.features, self.image.size // self.image.grid
+        if features is not None and patch not in (16, 32):
+            problems.append(
+                f"model.embedder.features {features} reads patches of 16 or 32 pixels, image.grid has {patch}"
+            )
         return problems
 
     def _order_problems(self) -> list[str]:
@@ -170,7 +175,15 @@ class Recipe(Config):
         offered = self.system_of(variant).read_outs
         if variant.read_out is not None and variant.read_out not in offered:
             return [f"variants.{name}.read_out: its system offers {', '.join(offered)}, not {variant.read_out}"]
-        return []
+        return self._label_problems(name, variant) if self.systems else []
+
+    def _label_problems(self, name: str, variant: Variant) -> list[str]:
+        """Whoever reads a table has to see which variants have seen more than the catalog."""
+        system = self.system_of(variant)
+        saw = self.model.embedder.also_saw if system == MLIM else system.also_saw
+        if saw is None or saw in variant.label:
+            return []
+        return [f"variants.{name}.label: its network has also seen {saw}, which others have not; name it in the label"]
 
     def _reference_problems(self) -> list[str]:
         problems = []

@@ -14,12 +14,17 @@ from transformers import ResNetConfig, ResNetModel, ViltConfig, ViltModel
 
 from mlim.config import override, parse
 from mlim.data.batches import ItemBatch, PairSide
+from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
+from mlim.models.config import MlimConfig
+from mlim.models.costs import embedder_layers, operations_of
+from mlim.models.hub import build_mlim
 from mlim.models.images import lite
 from mlim.models.images.build import build_image_side, picture_operations
 from mlim.models.images.cnn import CnnReader
 from mlim.models.initialise import initialise
 from mlim.models.joint import Joint, JointConfig
+from mlim.models.mlim import Mlim
 from mlim.models.separate_matcher import SeparateMatcher
 from mlim.models.system import Shown
 from mlim.models.systems import load_matcher, load_system
@@ -341,3 +346,54 @@ def test_ten_steps_of_pre_training_lower_the_losses(side):
     assert same == frozen | {name for name, _ in model.named_buffers()}
     assert bool(frozen) == (side == "lite")
     assert objective.operations(prepared) > 0
+
+
+@pytest.fixture
+def beside(tiny_recipe) -> Recipe:
+    """MLIM with the vectors of a frozen network beside its own."""
+    return changed(
+        tiny_recipe,
+        *("image={size: 32, grid: 2}", "model.embedder={strides: [4, 4], channels: [8, 16], features: lite0}"),
+        "model.decoder={strides: [4, 4], channels: [16, 8]}",
+    )
+
+
+def test_features_beside_mlims_embedder_say_nothing_of_hidden_patches(beside):
+    shape = MlimConfig.from_recipe(beside.network, vocabulary_size=30)
+    model = Mlim.random(shape, 0).eval()
+    features = model.backbone.image_embedder.features
+    assert {each.requires_grad for each in features.network.parameters()} == {False}
+    item, masked = shown(), torch.tensor([[True, False, False, False]]).expand(4, -1)
+    other = item.pixels.clone()
+    other[..., :16, :16] = 1 - other[..., :16, :16]  # the hidden patch
+    with torch.no_grad():
+        seen = [model.fuse(item._replace(pixels=pixels, image_mask=masked)).text for pixels in (item.pixels, other)]
+        whole = [model.fuse(item._replace(pixels=pixels)).text for pixels in (item.pixels, other)]
+    assert torch.equal(*seen)
+    assert not torch.equal(*whole)
+    added = picture_operations(LiteSide(), shape.hidden_size, SIZE)
+    without = shape.model_copy(update={"embedder": shape.embedder.model_copy(update={"features": None})})
+    assert operations_of(embedder_layers(shape)) == operations_of(embedder_layers(without)) + added
+
+
+@NEEDS_LITE
+def test_mlim_starts_from_the_weights_of_the_package(beside):
+    tokenizer = TextTokenizer.learn(["shirt red"] * 4, 64)
+    model = build_mlim(beside, tokenizer, seed=0)
+    features = model.backbone.image_embedder.features
+    for name, value in features.start():
+        assert torch.equal(named_tensors(features)[name], value)
+
+
+def test_labels_name_what_a_variant_has_seen_beside_the_catalog(recipe, beside):
+    lite = (
+        "systems.lite={kind: joint, image: {kind: lite, stride: 16}}",
+        "variants.lite={label: Lite0, pretraining: null, system: lite}",
+    )
+    with pytest.raises(InputError, match=r"variants\.lite\.label: its network has also seen ImageNet"):
+        changed(recipe, *lite)
+    changed(recipe, *lite, "variants.lite.label=Lite0 of ImageNet")
+    with pytest.raises(InputError, match="also seen ImageNet"):
+        changed(beside, "systems={other: {kind: dual}}")
+    with pytest.raises(InputError, match="lite0 reads patches of 16 or 32 pixels"):
+        changed(beside, "image.grid=4", "model.embedder.strides=[4, 2]", "model.decoder.strides=[4, 2]")

@@ -6,7 +6,7 @@ from typing import assert_never
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlim.models.image_embedder import RGB
+from mlim.models.config import RGB
 from mlim.models.images.cnn import CnnReader
 from mlim.models.images.lite import LiteReader
 from mlim.models.images.patch import Patches

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlim.errors import InputError
+from mlim.models.config import RGB
 from mlim.models.fetch import find_folder
-from mlim.models.image_embedder import RGB
 from mlim.models.images.norms import FrozenBatchNorm, NormMaker, group_norm
 from mlim.models.images.side import GridReader
 from mlim.models.storage import WEIGHTS_FILE, stored_shapes, stored_tensors

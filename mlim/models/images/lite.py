@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlim.errors import InputError
-from mlim.models.image_embedder import RGB
+from mlim.models.config import RGB
 from mlim.models.images.norms import FrozenBatchNorm
 from mlim.models.images.side import GridReader
 from mlim.models.weights import NamedTensors, named_shapes

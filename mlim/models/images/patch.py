@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from mlim.models.image_embedder import RGB
+from mlim.models.config import RGB
 from mlim.models.images.side import PictureSide
 from mlim.recipe.image_sides import PatchSide
 
