@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 
 from mlim.config import parse
 from mlim.data.tokenize import TextTokenizer
-from mlim.models.config import BERT_ACTIVATION, BERT_NORM_EPS, TEXT_SPECIALS, Inputs, SpecialIds
-from mlim.models.costs import RGB, linear, operations_of, transformer_layers
+from mlim.models.config import BERT_ACTIVATION, BERT_NORM_EPS, RGB, TEXT_SPECIALS, Inputs, SpecialIds
+from mlim.models.costs import linear, operations_of, transformer_layers
 from mlim.models.dropout import Dropout
 from mlim.models.images.patch import PatchProjection
 from mlim.models.initialise import drawn

@@ -19,8 +19,8 @@ class ImageEmbedder(nn.Module):
 
     Kernel = stride in every layer and nothing mixes across space (no padding, no spatial normalisation), so a vector
     knows the pixels of its own patch and no other: hiding the vector hides everything about the region. (`overlap`
-    gives that up, to measure what it is worth.) Where the vectors of a frozen network are added, hidden patches are gray
-    for that network.
+    gives that up, to measure what it is worth.) Where the vectors of a frozen network are added, it sees hidden patches
+    gray.
     """
 
     def __init__(self, config: MlimConfig) -> None:
@@ -34,14 +34,16 @@ class ImageEmbedder(nn.Module):
         self.features = None if config.features is None else LiteReader(config.features, config.hidden_size)
 
     def forward(self, pixels: Tensor, masked: Tensor | None = None) -> Tensor:
-        """The patch vectors, those in `masked` (B, patches) bool to be hidden; `InputError` for a picture of another size than the network was built for."""
+        """The patch vectors, of which those in `masked` (B, patches) bool will be hidden.
+
+        `InputError` for a picture of another size than the network was built for.
+        """
         if pixels.shape[-2:] != (self.size, self.size):
             given = " x ".join(map(str, pixels.shape[-2:]))
             raise InputError(f"the model reads {self.size} x {self.size} pictures, got {given}; resize them first")
         centred = 2 * pixels - 1  # gray is 0, white and black weigh alike
-        grid: Tensor = self.layers[0](
-            centred.contiguous(memory_format=torch.channels_last)
-        )  # as pictures lie in files, too
+        centred = centred.contiguous(memory_format=torch.channels_last)  # as pictures lie in files, too
+        grid: Tensor = self.layers[0](centred)
         for layer in self.layers[1:]:
             grid = layer(nn.functional.gelu(grid))
         patches = torch.flatten(grid, start_dim=2).transpose(1, 2)

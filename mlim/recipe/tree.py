@@ -100,9 +100,7 @@ class Recipe(Config):
                 problems.append(f"model.{name} has {len(strides)} strides but only {layers} layers (channels + 1)")
         features, patch = self.model.embedder.features, self.image.size // self.image.grid
         if features is not None and patch not in (16, 32):
-            problems.append(
-                f"model.embedder.features {features} reads patches of 16 or 32 pixels, image.grid has {patch}"
-            )
+            problems.append(f"model.embedder.features {features} has patches of 16 or 32 pixels, image.grid of {patch}")
         return problems
 
     def _order_problems(self) -> list[str]:

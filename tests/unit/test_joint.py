@@ -395,5 +395,5 @@ def test_labels_name_what_a_variant_has_seen_beside_the_catalog(recipe, beside):
     changed(recipe, *lite, "variants.lite.label=Lite0 of ImageNet")
     with pytest.raises(InputError, match="also seen ImageNet"):
         changed(beside, "systems={other: {kind: dual}}")
-    with pytest.raises(InputError, match="lite0 reads patches of 16 or 32 pixels"):
+    with pytest.raises(InputError, match="lite0 has patches of 16 or 32 pixels"):
         changed(beside, "image.grid=4", "model.embedder.strides=[4, 2]", "model.decoder.strides=[4, 2]")
