@@ -38,10 +38,11 @@ def show(
     """Show every value of a recipe as YAML, with a comment that names its origin.
 
     The origin is `default`, a recipe (by name or file), or `--set`; the last one wins. The output is itself a complete
-    recipe: write it to a file to keep it unchanged when defaults change.
+    recipe: write it to a file to keep it unchanged when defaults change. A file never replaces itself: its own comments
+    would be lost.
     """
-    if out is not None and out.exists() and not force:
-        raise InputError(f"{out} exists already; choose another --out or add --force")
+    if out is not None and out.exists():
+        _check_overwritable(out, recipe, force)
     from mlim.recipe import resolve
     from mlim.recipe.shown import show_recipe
 
@@ -55,3 +56,14 @@ def show(
     with atomic_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     terminal.say(f"wrote {out}")
+
+
+def _check_overwritable(out: Path, recipe: str, force: bool) -> None:
+    """`InputError` for a file without `force`, and for the recipe itself, whose comments are not carried over."""
+    if not force:
+        raise InputError(f"{out} exists already; choose another --out or add --force")
+    if Path(recipe).exists() and out.samefile(recipe):
+        raise InputError(
+            f"--out {out}: is the recipe itself, whose comments would be lost; write to another file, move "
+            f"there what you want to keep of {recipe}, and rename it"
+        )

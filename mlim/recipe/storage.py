@@ -96,7 +96,7 @@ def complete_recipe(path: Path) -> Recipe:
     resolved = resolve(str(path))
     settings = list(leaves(resolved.recipe.model_dump(mode="json")))
     unsaid = [".".join(setting) for setting in settings if resolved.origin(setting) != str(path)]
-    cure = f"write it anew with `mlim recipe show {path} --out {path} --force`"
+    cure = f"write it anew with `mlim recipe show {path} --out new.yaml`, and rename new.yaml to it"
     if unsaid:
         more = f" and {len(unsaid) - 1} more" if len(unsaid) > 1 else ""
         raise InputError(f"{path}: does not say {unsaid[0]}{more}, and DVC sees no defaults; {cure}")

@@ -69,6 +69,24 @@ def test_init_never_writes_over_the_table(
     assert table.read_bytes() == before
 
 
+def test_a_recipe_is_not_shown_onto_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Its comments would be lost."""
+    monkeypatch.chdir(tmp_path)
+    own, other = Path("own.yaml"), Path("other.yaml")
+    own.write_text("# why it is small\nextends: demo\nimage: {size: 64}\n")
+    other.write_text("# old\n")
+    Path("link.yaml").symlink_to(own)
+    for out in (own, Path("link.yaml")):
+        assert mlim(monkeypatch, "recipe", "show", str(own), "--out", str(out), "--force") == 2
+        assert "is the recipe itself, whose comments would be lost" in capsys.readouterr().err
+    assert own.read_text().startswith("# why")
+    assert mlim(monkeypatch, "recipe", "show", str(own), "--out", str(other)) == 2
+    assert mlim(monkeypatch, "recipe", "show", str(own), "--out", str(other), "--force") == 0
+    assert "# own.yaml" in other.read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
