@@ -1,20 +1,16 @@
 """How often held-back values are restored, with intervals by family."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlim.completion.calibration import calibration_error, log_loss
+from mlim.completion.compared import MODEL
 from mlim.completion.values import ABSENT
 from mlim.evaluation.probes import ItemLosses
 from mlim.evaluation.resampling import Effect, Resampled, draw_units, effect_of
-
-MODEL: Final = "model"
-WITHOUT_PICTURE: Final = "model without picture"
-MOST_FREQUENT: Final = "most frequent"
-TREES: Final = "trees"
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]

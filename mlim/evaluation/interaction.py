@@ -16,30 +16,13 @@ from torch import Tensor
 from mlim.data.batches import ItemBatch
 from mlim.data.seeds import numpy_generator
 from mlim.data.tokenize import CONTINUATION
+from mlim.evaluation.item_views import Guess, ItemAttention, Neighbour, Neighbourhood, WordShare
 from mlim.evaluation.probes import BRIGHTEST, GRAY, Families, Floats, ProbedModel
 from mlim.models.mlim import Mlim
 from mlim.models.system import Fused
 from mlim.models.transformer import QKV, Block
 
 SMALLEST_LENGTH: Final = 1e-12  # of a vector: items that are all alike have no direction
-Pixels = NDArray[np.uint8]
-
-
-class Neighbour(NamedTuple):
-    """One item that lies close to another one."""
-
-    picture: Pixels
-    text: str
-    similarity: float
-    same_family: bool
-
-
-class Neighbourhood(NamedTuple):
-    """An item and its nearest others, the nearest first."""
-
-    picture: Pixels
-    text: str
-    nearest: list[Neighbour]
 
 
 class FamilyShare(NamedTuple):
@@ -116,40 +99,6 @@ def family_share(cosines: Floats, families: Families) -> FamilyShare:
     same = families[cosines.argmax(axis=1)] == queries
     chance = relatives[findable] / (len(families) - 1)
     return FamilyShare(float(same[findable].mean()), float(chance.mean()), int(findable.sum()))
-
-
-class Guess(NamedTuple):
-    """The model's best guess at a hidden word, and how likely the true word is to it beside two pictures."""
-
-    word: str
-    probability: float
-    truth: float
-    truth_beside_gray: float
-
-
-class WordShare(NamedTuple):
-    """The share of an attention that goes to one word, all its pieces together."""
-
-    text: str
-    share: float
-    pieces: int
-
-
-class ItemAttention(NamedTuple):
-    """Attention across modalities in one item; shares are of all attention that the hidden place has to give.
-
-    `patches` (grid, grid): of the hidden `word`; `words`: of the hidden `patch` (row, column), in the text's order.
-    `places`: how many tokens and patches attention goes to; even attention gives each 1 / places.
-    """
-
-    picture: Pixels
-    text: str
-    word: str
-    guess: Guess | None
-    patches: Floats
-    patch: tuple[int, int]
-    words: list[WordShare]
-    places: int
 
 
 def item_attention(probed: ProbedModel, item: str, guess: bool, seed: int) -> ItemAttention | None:

@@ -36,7 +36,7 @@ from mlim.stacking.combine import Combination
 from mlim.stacking.items import Items, Measure, describe
 from mlim.stacking.parts import Parts
 from mlim.stacking.pictures import picture_of
-from mlim.stacking.stack import MATCHER
+from mlim.stacking.scorers import MATCHER
 from mlim.stacking.storage import STACK_FILE, load_stack, save_stack
 
 SEPARATE: Final = "separate"

@@ -8,7 +8,7 @@ from mlim.config import Config
 from mlim.matching.catalog_drift import CatalogProfile
 from mlim.pictures.decoding import ImageRules
 from mlim.recipe.base import Modality, Scorer
-from mlim.stacking.stack import MATCHER
+from mlim.stacking.scorers import MATCHER
 
 SETTINGS: Final = "serving.json"
 SHARD_FORMAT: Final = "JPEG"

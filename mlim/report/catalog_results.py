@@ -7,7 +7,7 @@ good the groups are on test pairs, how many held-back values are restored.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from mlim.completion.judging import MODEL, MOST_FREQUENT, TREES, WITHOUT_PICTURE
+from mlim.completion.compared import MODEL, MOST_FREQUENT, TREES, WITHOUT_PICTURE
 from mlim.pairs.labels import TEST
 from mlim.report.kit import formats
 from mlim.report.kit.markdown import table

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -22,12 +22,10 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from mlim.errors import MlimError
+from mlim.evaluation.item_views import ItemAttention, Neighbourhood
 from mlim.files import atomic_file
 from mlim.recipe.tasks import loss_titles
 from mlim.report.kit.colours import INK
-
-if TYPE_CHECKING:  # they bring torch along, which a report does not need
-    from mlim.evaluation.interaction import ItemAttention, Neighbourhood
 
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito, without yellow
 DASHES: Final = ("-", "--", "-.", ":")
@@ -215,7 +213,7 @@ def draw_reconstructions(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[
                 axes.imshow(picture, interpolation="nearest")
 
 
-def draw_neighbours(rows: Sequence["Neighbourhood"], path: Path) -> None:
+def draw_neighbours(rows: Sequence[Neighbourhood], path: Path) -> None:
     """One row per item: its picture, then its nearest others with their similarity; its own family in frames."""
     columns = 1 + max((len(row.nearest) for row in rows), default=0)
     width, height = NEIGHBOUR_INCHES
@@ -248,7 +246,7 @@ def _frame(axes: Axes, corner: tuple[float, float], side: float, colour: str) ->
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), side, side, fill=False, ec=colour, lw=FRAME_WIDTH, clip_on=False))
 
 
-def draw_attention(rows: Sequence["ItemAttention"], path: Path) -> None:
+def draw_attention(rows: Sequence[ItemAttention], path: Path) -> None:
     """One row per item: where a hidden word looks in the picture, and which words a hidden patch looks at."""
     width, height = ATTENTION_INCHES
     size = (width, height * max(len(rows), 1))
@@ -262,7 +260,7 @@ def draw_attention(rows: Sequence["ItemAttention"], path: Path) -> None:
             _draw_words(bars, row)
 
 
-def _draw_heat(axes: Axes, row: "ItemAttention") -> None:
+def _draw_heat(axes: Axes, row: ItemAttention) -> None:
     """The picture in pale gray; patches with more than the average of its attention are covered, on a fixed scale."""
     size = row.picture.shape[0]
     gray = PALEST + (1 - PALEST) * row.picture.mean(axis=2) / BRIGHTEST
@@ -284,7 +282,7 @@ def _draw_heat(axes: Axes, row: "ItemAttention") -> None:
     _write_below(axes, lines)
 
 
-def _draw_hidden_patch(axes: Axes, row: "ItemAttention") -> None:
+def _draw_hidden_patch(axes: Axes, row: ItemAttention) -> None:
     axes.imshow(row.picture, interpolation="nearest")
     side = row.picture.shape[0] / len(row.patches)
     line, column = row.patch
@@ -298,7 +296,7 @@ def _short(word: str) -> str:
     return word if len(word) <= WORD_CHARACTERS else f"{word[:WORD_CHARACTERS]}..."
 
 
-def _draw_words(axes: Axes, row: "ItemAttention") -> None:
+def _draw_words(axes: Axes, row: ItemAttention) -> None:
     """The words with the most attention as bars; dots: even attention to words of as many pieces."""
     top = sorted(row.words, key=lambda word: -word.share)[:ATTENTION_WORDS]
     places = np.arange(len(top))

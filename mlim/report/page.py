@@ -18,7 +18,7 @@ from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
 from mlim.report.usable import usable_section, usable_verdict
 from mlim.report.verdicts import verdicts
-from mlim.stacking.stack import MATCHER
+from mlim.stacking.scorers import MATCHER
 from mlim.workspace import Workspace
 
 TEMPLATE = "report.html"

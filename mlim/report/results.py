@@ -29,7 +29,7 @@ from mlim.report.kit.markdown import table
 from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_TITLE, label_cells
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
-from mlim.stacking.stack import STACK
+from mlim.stacking.scorers import STACK
 from mlim.versions import UNKNOWN
 
 RESULTS_FILE: Final = "results.json"

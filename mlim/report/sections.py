@@ -21,7 +21,7 @@ from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_T
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import BASELINE_LABELS, Estimate, baseline_scores, judged_score, scorer_scores, variant_scores
 from mlim.shards.items import ItemStore, open_items
-from mlim.stacking.stack import STACK, WITHOUT_MATCHER
+from mlim.stacking.scorers import STACK, WITHOUT_MATCHER
 from mlim.workspace import Workspace
 
 EXAMPLES_PER_REASON: Final = 2

@@ -12,7 +12,7 @@ from mlim.report.kit import formats
 from mlim.report.kit.blocks import Table
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import Estimate, Score, baseline_scores, judged_score, scorer_scores, variant_scores
-from mlim.stacking.stack import MATCHER
+from mlim.stacking.scorers import MATCHER
 from mlim.workspace import Workspace
 
 NOT_RUN: Final = "not run"

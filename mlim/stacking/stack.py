@@ -13,11 +13,8 @@ from mlim.recipe.base import Scorer
 from mlim.recipe.evaluate import StackConfig
 from mlim.stacking.combine import Combination, Families, combine, cross_fitted
 from mlim.stacking.parts import AGREE
+from mlim.stacking.scorers import CANDIDATES, MATCHER, STACK
 
-MATCHER: Final[Scorer] = "matcher"
-STACK: Final[Scorer] = "stack"
-WITHOUT_MATCHER: Final[Scorer] = "stack without matcher"
-CANDIDATES: Final[tuple[Scorer, ...]] = (MATCHER, WITHOUT_MATCHER, STACK)  # where two are equal, the first is taken
 ATTRIBUTES: Final = "attributes"
 
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from mlim.completion.baselines import by_frequency, by_trees
 from mlim.completion.calibration import Calibration
 from mlim.completion.cells import Cell, read_cells
+from mlim.completion.compared import MODEL, MOST_FREQUENT, TREES, WITHOUT_PICTURE
 from mlim.completion.fill import CellFiller
-from mlim.completion.judging import MODEL, MOST_FREQUENT, TREES, WITHOUT_PICTURE, Judge
+from mlim.completion.judging import Judge
 from mlim.completion.review import Rule, contradictions, likeliest
 from mlim.completion.values import ABSENT, Candidates
 from mlim.config import MAX_NAME_CHARACTERS, PLAIN_NAME, nearest

@@ -32,7 +32,7 @@ from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.recipe import Modality, Recipe, Scorer
 from mlim.report.figures import draw_pr_curves
 from mlim.report.kit import formats
-from mlim.stacking.stack import MATCHER
+from mlim.stacking.scorers import MATCHER
 from mlim.steps.stack import BASELINES_FILE, SCORERS_FILE, SUMMARY_FILE, finetune_command
 from mlim.tracking import StageRun, stage_run
 from mlim.versions import lineage

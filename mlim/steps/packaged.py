@@ -15,7 +15,7 @@ from mlim.matching.catalog_drift import read_profile
 from mlim.matching.settings import MOST_CHARACTERS, MOST_ROWS, SETTINGS, SHARD_FORMAT, ServingSettings
 from mlim.pairs.labels import TRAIN
 from mlim.recipe import Recipe
-from mlim.stacking.stack import MATCHER
+from mlim.stacking.scorers import MATCHER
 from mlim.stacking.storage import STACK_FILE
 from mlim.steps.as_trained import as_trained
 from mlim.workspace import Workspace

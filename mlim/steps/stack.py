@@ -23,7 +23,8 @@ from mlim.shards.items import open_items
 from mlim.stacking.attributes import chosen_attributes
 from mlim.stacking.items import Items, describe
 from mlim.stacking.parts import Learned, Parts, fit_parts
-from mlim.stacking.stack import MATCHER, Stacked, only_matcher, stack_parts
+from mlim.stacking.scorers import MATCHER
+from mlim.stacking.stack import Stacked, only_matcher, stack_parts
 from mlim.stacking.storage import STACK_FILE, save_stack
 from mlim.tracking import StageRun, stage_run
 from mlim.versions import lineage

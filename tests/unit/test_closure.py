@@ -50,6 +50,11 @@ def test_imports_of_every_kind_are_followed(package: Path) -> None:
     ]
 
 
+def test_the_report_reads_results_and_needs_no_network(sources: Sources) -> None:
+    found = sources.closure(["mlim.steps.report"])
+    assert not [name for name in found if name.startswith(("mlim/models", "mlim/tasks", "mlim/training"))]
+
+
 def test_a_folder_that_is_not_whole_is_named_by_its_files(package: Path) -> None:
     (package / "mlim" / "whole" / "more.py").write_text("")
     found = Sources(package).closure(["mlim.step"])

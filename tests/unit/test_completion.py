@@ -8,8 +8,9 @@ from torch import nn
 from mlim.completion.baselines import by_frequency, by_trees
 from mlim.completion.calibration import Calibration, Usual, calibration_error, evidence, log_loss
 from mlim.completion.cells import Cell, read_cells
+from mlim.completion.compared import MODEL
 from mlim.completion.fill import CellFiller, MaskedCells
-from mlim.completion.judging import MODEL, Judge
+from mlim.completion.judging import Judge
 from mlim.completion.review import Rule, likeliest
 from mlim.completion.values import ABSENT, LONGEST, Candidates
 from mlim.data.tokenize import TextTokenizer

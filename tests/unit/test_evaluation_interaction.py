@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from mlim.data.tokenize import TextTokenizer
 from mlim.evaluation.interaction import (
-    WordShare,
     attend,
     attention_weights,
     embed,
@@ -24,6 +23,7 @@ from mlim.evaluation.interaction import (
     share_words,
     similarities,
 )
+from mlim.evaluation.item_views import WordShare
 from mlim.evaluation.probes import ProbedModel, Shown
 from mlim.models.hub import build_mlim
 from mlim.models.transformer import QKV, pack

@@ -18,7 +18,8 @@ from mlim.stacking.attributes import OTHER, agreements, chosen_attributes, fit_c
 from mlim.stacking.combine import combine, cross_fitted
 from mlim.stacking.items import describe
 from mlim.stacking.parts import TREES, WORDS, Learned, fit_parts
-from mlim.stacking.stack import CANDIDATES, MATCHER, STACK, WITHOUT_MATCHER, choose_scorer, only_matcher, stack_parts
+from mlim.stacking.scorers import CANDIDATES, MATCHER, STACK, WITHOUT_MATCHER
+from mlim.stacking.stack import choose_scorer, only_matcher, stack_parts
 from mlim.stacking.storage import load_stack, save_stack
 
 SEED, FOLDS = 0, 2

@@ -13,7 +13,7 @@ from mlim.catalog.item import QUARANTINE_SCHEMA
 from mlim.errors import InputError
 from mlim.matching.nearest_pairs import nearest_pairs
 from mlim.stacking.combine import combine
-from mlim.stacking.stack import MATCHER
+from mlim.stacking.scorers import MATCHER
 from mlim.steps.explain import REFERENCES, explain_pair, explain_pairs
 from mlim.steps.score import scoring_run
 from tests.commands import call
