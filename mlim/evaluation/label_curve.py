@@ -5,11 +5,11 @@ A point is one number of training pairs (`finetune.max_pairs`), with everything 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from mlim.evaluation.evidence import Evidence, TrainedVariant
 from mlim.evaluation.pr_auc import Difference, Interval
-from mlim.evaluation.resampling import effect_of, resample
+from mlim.evaluation.resampling import Resampling, effect_of, resample
 from mlim.evaluation.spreads import Pools
 
 FEWEST_POINTS: Final = 2  # of a curve
@@ -39,14 +39,6 @@ class LabelPoint:
             "unpretrained": self.unpretrained._asdict(),
             "difference": self.difference._asdict(),
         }
-
-
-class Resampling(NamedTuple):
-    """How the intervals are drawn."""
-
-    samples: int
-    confidence: float
-    seed: int
 
 
 def label_curve(

@@ -26,6 +26,14 @@ Families = NDArray[np.int64]
 Name = TypeVar("Name", bound=Hashable)
 
 
+class Resampling(NamedTuple):
+    """How the intervals are drawn."""
+
+    samples: int
+    confidence: float
+    seed: int
+
+
 class JudgedPairs(NamedTuple):
     """The pairs that all models are judged on: labels (n,), and the families (n, 2) of their two items, from 0.
 

@@ -30,10 +30,12 @@ from mlim.recipe.pretrain import (
     Pretraining,
 )
 from mlim.recipe.record import RecipeRecord
+from mlim.recipe.retrieval import RetrievalConfig
 from mlim.recipe.storage import complete_recipe, load_recipe, recipe_names, recipe_purpose, resolve, stored_recipe
 from mlim.recipe.tracking import TrackingConfig
 from mlim.recipe.training import CheckpointConfig, ComputeConfig, OptimConfig, RatesConfig, TraceConfig
 from mlim.recipe.tree import Recipe
+from mlim.recipe.tuning import TuningConfig
 
 __all__ = [
     "AUTO",
@@ -68,6 +70,7 @@ __all__ = [
     "ReadOut",
     "Recipe",
     "RecipeRecord",
+    "RetrievalConfig",
     "Scorer",
     "Share",
     "StackConfig",
@@ -75,6 +78,7 @@ __all__ = [
     "TextConfig",
     "TraceConfig",
     "TrackingConfig",
+    "TuningConfig",
     "ValidationConfig",
     "Variant",
     "complete_recipe",

@@ -1,24 +1,23 @@
 """Fine-tuning on pairs, and the variants of the model that a recipe compares."""
 
+import operator
 from typing import Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from mlim.config import Config, PlainName
 from mlim.recipe.base import Modality, Probability, ReadOut, is_none, share
 from mlim.recipe.tasks import FinetuneTask
-from mlim.recipe.training import CheckpointConfig, OptimConfig
+from mlim.recipe.tuning import TuningConfig
 
 
-class FinetuneConfig(Config):
+class FinetuneConfig(TuningConfig):
     """Fine-tuning on pairs; the same budget for every variant that is compared."""
 
-    steps: PositiveInt = Field(default=2000, description="optimiser steps")
     batch_size: PositiveInt = Field(default=16, description="pairs per micro-batch, on all devices together")
     accumulate: PositiveInt = Field(
         default=1, description="micro-batches per optimiser step (MDO draws one mode for each step)"
     )
-    optim: OptimConfig = OptimConfig()
     read_out: ReadOut = Field(
         default="joint",
         description="what the logit of a pair is read from: cls, the output at [CLS] alone; joint, also differences "
@@ -44,18 +43,7 @@ class FinetuneConfig(Config):
     head_dropout: Probability = share(0.1, "dropout in the matching head")
     mdo_text_only: Probability = share(0.15, "probability that MDO drops the pictures of a micro-batch")
     mdo_image_only: Probability = share(0.15, "probability that MDO drops the texts of a micro-batch")
-    ema_decay: Probability = share(0.99, "of the moving average of the weights that is judged and kept; 0: the weights")
     swap_items: bool = Field(default=True, description="show each training pair in a random order of its two items")
-    validate_every: PositiveInt = Field(default=250, description="optimiser steps between validations")
-    max_skipped_steps: NonNegativeInt = Field(
-        default=10, description="steps whose loss or gradient is not finite are left out; more of them end the training"
-    )
-    checkpoint: CheckpointConfig = CheckpointConfig()
-
-    @property
-    def balance(self) -> None:
-        """Fine-tuning has nothing to balance."""
-        return None
 
     @model_validator(mode="after")
     def _probabilities(self) -> Self:
@@ -73,6 +61,11 @@ class Variant(Config):
     modality: Modality = Field(default="both", description="what the model is trained on and judged by")
     task: FinetuneTask = Field(
         default="match", exclude_if=lambda task: task == "match", description="what it is fine-tuned to"
+    )
+    zero_shot: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="judge what pre-training left, without fine-tuning; where a task needs no head of its own",
     )
     system: PlainName | None = Field(
         default=None,

@@ -6,14 +6,21 @@ new task is a class in a file of its own here, its name in the union, and a file
 
 import operator
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal, assert_never, get_args
 
 from pydantic import Field
 
+from mlim.config import Config
+from mlim.recipe.base import is_none
 from mlim.recipe.itc import ItcTask
+from mlim.recipe.retrieval import RetrievalConfig
 from mlim.recipe.task import TaskConfig
+from mlim.recipe.tuning import OtherTuningConfig
 
-FinetuneTask = Literal["match"]
+OtherTask = Literal["retrieval"]
+"""What a variant may be fine-tuned to besides matching; each has a section in `tasks` and a table of its own."""
+
+FinetuneTask = Literal["match"] | OtherTask
 
 
 class MlmTask(TaskConfig):
@@ -49,9 +56,26 @@ class ItmTask(TaskConfig):
 
 PretrainTask = Annotated[MlmTask | ReconTask | ItmTask | ItcTask, Field(discriminator="task")]
 
-FINETUNE_TITLES: Final[Mapping[str, str]] = {"match": "Matching loss per pair"}
+FINETUNE_TITLES: Final[Mapping[str, str]] = {
+    "match": "Matching loss per pair",
+    "retrieval": "Retrieval loss per item",
+}
 BESIDE: Final = ("attribute",)  # losses that a task adds to its own, which no figure shows
 TOTAL: Final = "total"
+
+
+class TasksConfig(Config):
+    """One section for each fine-tuning task besides matching: equal budgets for all its variants."""
+
+    retrieval: RetrievalConfig | None = Field(default=None, exclude_if=is_none)
+
+    def section(self, task: OtherTask) -> OtherTuningConfig | None:
+        """That of a task; None where the recipe has none."""
+        match task:
+            case "retrieval":
+                return self.retrieval
+            case _:
+                assert_never(task)
 
 
 def loss_titles() -> dict[str, str]:

@@ -22,12 +22,15 @@ from mlim.recipe.model import ModelConfig
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
 from mlim.recipe.record import RecipeRecord, record_of
 from mlim.recipe.systems import MLIM, NetworkSections, SystemConfig
+from mlim.recipe.tasks import FinetuneTask, OtherTask, TasksConfig
 from mlim.recipe.tracking import TrackingConfig
 from mlim.recipe.training import ComputeConfig
+from mlim.recipe.tuning import TuningConfig
 
 FIRST_READ_OUT = "cls"  # the only one when results were first named: theirs keep their names
 FIRST_TEXT_KEYS = ("max_tokens", "vocabulary_size")  # likewise
 KEY_DIGITS = 16
+HEAD_IS_LEARNED = "this task's head has to be learned; leave it out, or choose another task"
 
 
 class Recipe(Config):
@@ -48,6 +51,11 @@ class Recipe(Config):
     loader: LoaderConfig = LoaderConfig()
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    tasks: TasksConfig = Field(
+        default=TasksConfig(),
+        exclude_if=lambda tasks: tasks == TasksConfig(),
+        description="fine-tuning tasks besides matching, a section each, as `finetune` is that of matching",
+    )
     evaluate: EvaluateConfig = EvaluateConfig()
     stack: StackConfig = StackConfig()
     gate: GateConfig = GateConfig()
@@ -76,7 +84,7 @@ class Recipe(Config):
         problems = [
             *self._size_problems(),
             *self._reference_problems(),
-            *self._system_problems(),
+            *(self._system_problems() or self._tuning_problems()),
             *self._order_problems(),
             *self._joining_problems(),
         ]
@@ -183,6 +191,36 @@ class Recipe(Config):
             return []
         return [f"variants.{name}.label: its network has also seen {saw}, which others have not; name it in the label"]
 
+    def _tuning_problems(self) -> list[str]:
+        problems = []
+        if self.main in self.variants and self.main_variant.task != "match":
+            problems.append(
+                f"main: variant `{self.main}` is fine-tuned to {self.main_variant.task}; name one that matches"
+            )
+        for name, variant in self.variants.items():
+            if variant.pretraining is None or variant.pretraining in self.pretrainings:
+                problems += [f"variants.{name}{problem}" for problem in self._variant_task_problems(variant)]
+        return problems
+
+    def _variant_task_problems(self, variant: Variant) -> list[str]:
+        """What of a variant does not fit its task, after its name."""
+        if variant.task == "match":
+            return [f".zero_shot: {HEAD_IS_LEARNED}"] if variant.zero_shot else []
+        task, section, system = variant.task, self.tasks.section(variant.task), self.system_of(variant)
+        if section is None:
+            return [f".task: {task} needs its section; add `tasks: {{{task}: {{}}}}` with what differs in it"]
+        problems = []
+        if variant.modality != "both":
+            problems.append(f".modality: {task} needs both modalities, not {variant.modality} alone")
+        if variant.read_out is not None:
+            problems.append(f".read_out: is about pairs, and {task} has none; leave it out")
+        if variant.zero_shot and not section.can_be_zero_shot:
+            problems.append(f".zero_shot: {HEAD_IS_LEARNED}")
+        if problem := section.problem(system):
+            offered = ", ".join(sorted(system.offers))
+            problems.append(f".task: {task} {problem}, which system {system.kind} does not offer (it offers {offered})")
+        return problems
+
     def _reference_problems(self) -> list[str]:
         problems = []
         if len(set(self.seeds)) < len(self.seeds):  # the same model twice would look like two that agree
@@ -214,6 +252,25 @@ class Recipe(Config):
         if isinstance(entry, Variant) and entry.pretraining is not None:
             return self.system_of(self.pretrainings[entry.pretraining])
         return MLIM if entry.system is None else self.systems[entry.system]
+
+    def of_task(self, task: FinetuneTask) -> Self:
+        """The recipe with the variants of one task alone."""
+        variants = {name: variant for name, variant in self.variants.items() if variant.task == task}
+        return self.model_copy(update={"variants": variants})
+
+    @property
+    def other_tasks(self) -> tuple[OtherTask, ...]:
+        """The tasks besides matching that some variant is fine-tuned to, in the order of their first variants."""
+        return tuple(dict.fromkeys(variant.task for variant in self.variants.values() if variant.task != "match"))
+
+    def tuning_of(self, variant: Variant) -> TuningConfig:
+        """The section of a variant's task, as it is for the variant."""
+        if variant.task == "match":
+            return self.finetuning_of(variant)
+        section = self.tasks.section(variant.task)
+        if section is None:  # refused with the recipe
+            raise ValueError(f"the recipe has no section tasks.{variant.task}")
+        return section
 
     def finetuning_of(self, variant: Variant) -> FinetuneConfig:
         """The section `finetune` as it is for a variant: with its own read-out, or the only one that its system has.
@@ -248,7 +305,7 @@ class Recipe(Config):
     def _deciding(self, stage: Stage, name: str) -> list[Any]:
         network = self.model_dump(mode="json", include={"image", "text", "model"})
         entry: Pretraining | Variant = self.pretrainings[name] if stage == "pretrain" else self.variants[name]
-        section = self.pretrain if isinstance(entry, Pretraining) else self.finetuning_of(entry)
+        section = self.pretrain if isinstance(entry, Pretraining) else self.tuning_of(entry)
         if self.text.max_tokens != AUTO:  # no other setting finds the number then
             network["text"] = {key: network["text"][key] for key in FIRST_TEXT_KEYS}
         settings = section.model_dump(mode="json", exclude={"checkpoint", "max_skipped_steps"})
@@ -265,7 +322,8 @@ class Recipe(Config):
         if isinstance(entry, Pretraining):
             return [network, settings, entry.deciding()]
         start = None if entry.pretraining is None else self._deciding("pretrain", entry.pretraining)
-        return [network, settings, entry.mdo, entry.modality, start]
+        task = [] if entry.task == "match" else [entry.task, entry.zero_shot]
+        return [network, settings, entry.mdo, entry.modality, start, *task]
 
     @property
     def record(self) -> RecipeRecord:

@@ -58,6 +58,7 @@ class Gathered:
     hardest: pd.DataFrame | None
     ablation: Mapping[str, Summary] | None
     ablation_summary: Summary | None
+    task_tables: tuple[Summary, ...]
     figure2: Mapping[str, pd.DataFrame]
     reconstructions: bytes | None
     neighbours: bytes | None
@@ -104,6 +105,7 @@ def gather_results(
         hardest=_table(evaluation / "hardest.csv"),
         ablation=ablation_table(workspace),
         ablation_summary=_summary(ablation / SUMMARY),
+        task_tables=tuple(_task_tables(recipe, ablation)),
         figure2=dict(_figure2(probe)),
         reconstructions=_bytes(probe / "reconstructions.png"),
         neighbours=_bytes(probe / "neighbours.png"),
@@ -177,6 +179,14 @@ def _figure2(probe: Path) -> Iterator[tuple[str, pd.DataFrame]]:
             yield name, table
 
 
+def _task_tables(recipe: ReportedRecipe, ablation: Path) -> Iterator[Summary]:
+    """What `ablate` found about each task besides matching, in the order of the recipe's variants."""
+    for task in dict.fromkeys(variant.task for variant in recipe.other_variants.values()):
+        table = _summary(ablation / f"{task}.json")
+        if table is not None:
+            yield table
+
+
 def _pretrainings(recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Training]:
     for name in recipe.pretrainings:
         for seed in recipe.seeds:
@@ -184,7 +194,7 @@ def _pretrainings(recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Trai
 
 
 def _finetunings(recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Training]:
-    for variant in recipe.variants:
+    for variant in (*recipe.variants, *recipe.other_variants):
         for seed in recipe.seeds:
             yield from _training("finetune", variant, seed, workspace.finetuned(variant, seed))
 

@@ -48,6 +48,7 @@ def all_sections(
     return (
         usable_section(recipe, gathered),
         _results(recipe, gathered),
+        *sections.task_sections(gathered),
         claims_section(recipe, gathered),
         sections.hardest_section(recipe, gathered, workspace),
         sections.probes_section(gathered),

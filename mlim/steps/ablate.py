@@ -1,4 +1,7 @@
-"""Step `ablate`: Tables 1 and 2 of the paper (section 4.2.1), all variants over all seeds on the same test pairs."""
+"""Step `ablate`: Tables 1 and 2 of the paper (section 4.2.1), all variants over all seeds on the same test pairs.
+
+Variants that are fine-tuned to other tasks than matching have a table for each task (`task_tables`).
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from mlim.evaluation.spreads import spread_parts
 from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.recipe import Modality, Recipe
 from mlim.references import load_reference
+from mlim.steps.task_tables import describe_tables, headlines, task_tables, write_tables
 from mlim.tracking import stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
@@ -65,34 +69,46 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     `InputError` names every run that has not been trained and the command that trains it. `DataError` when variants
     were trained on unequal budgets or scored on different pairs: their difference would not be the variant's doing.
     """
+    check_trained(recipe, workspace)
+    tables, record = task_tables(recipe, workspace), recipe.record
+    recipe = recipe.of_task("match")
     runs = read_runs(recipe, workspace)
     check_budgets(recipe, runs)
-    with stage_run(recipe.record, workspace, STAGE, STAGE, lineage(workspace)) as run:
+    with stage_run(record, workspace, STAGE, STAGE, lineage(workspace)) as run:
         pairs = judged_pairs(_common_pairs(recipe, runs), workspace)
         results = compare_variants(recipe, runs, pairs)
         metrics = {variant: _metrics(result) for variant, result in results.items()}
         about = {"main": recipe.main, "seeds": [*recipe.seeds], "pairs": pairs.labels.size}
         about |= {"prevalence": prevalence(pairs.labels), "no_interval": pairs.no_interval or None}
         figures = [_figures(pairs.labels, runs[name], each.modality) for name, each in recipe.variants.items()]
+        about |= {"tasks": [*tables]} if tables else {}
         summary = {**about, "rows": metrics, "spread": spread_parts(figures), "run_id": run.id}
         with atomic_folder(workspace.ablation) as folder:
             write_csv(folder / "table.csv", table_rows(recipe, runs, results), COLUMNS)
             write_json(folder / "metrics.json", metrics)
             write_json(folder / SUMMARY, summary)
+            write_tables(folder, tables)
             run.artifact(folder)
         for variant, result in results.items():
             run.metric(f"pr_auc.{variant}", result.pr_auc.value)
+        for name, value in headlines(tables).items():
+            run.metric(name, value)
     _say(recipe, results, terminal)
+    for line in describe_tables(tables):
+        terminal.say(line)
     if pairs.no_interval:
         terminal.warn(pairs.no_interval)
     return summary
 
 
-def read_runs(recipe: Recipe, workspace: Workspace) -> dict[str, list[Run]]:
-    """The runs of every variant, seed by seed; `InputError` with one line for each file that is not there."""
-    missing = dict.fromkeys(_missing(recipe, workspace))
-    if missing:
+def check_trained(recipe: Recipe, workspace: Workspace) -> None:
+    """`InputError` with one line for each training of a variant that is not there."""
+    if missing := dict.fromkeys(_missing(recipe, workspace)):
         raise InputError(*missing)
+
+
+def read_runs(recipe: Recipe, workspace: Workspace) -> dict[str, list[Run]]:
+    """The runs of every variant, seed by seed, which have to be there."""
     return {name: [_read_run(recipe, workspace, name, seed) for seed in recipe.seeds] for name in recipe.variants}
 
 

@@ -14,6 +14,7 @@ from mlim.report.figures import draw_label_curves
 from mlim.report.labels import label_lines
 from mlim.steps.experiment_runs import ExperimentRun, label_points, recipe_of_run, trained_variants, variants_of
 from mlim.steps.probe import probe
+from mlim.steps.task_tables import describe_tables, task_tables
 from mlim.steps.trainings import train_missing
 from mlim.workspace import Workspace
 from mlim.writer import record_recipe
@@ -25,9 +26,10 @@ def run_experiment(
     """Train (`jobs` at a time) and compare one plan; writes experiments/NAME.json into the work folder and returns it.
 
     Each variant and run has its PR-AUC by seed and its difference to the main variant, on the same pairs, with an
-    interval over families and seeds. Where runs learn from fewer pairs, the curve over their numbers is there too
-    (`label_curve`), drawn in experiments/NAME.png. `InputError` for an unknown experiment, missing inputs or results of
-    other settings, `DataError` when budgets differ that have to be equal.
+    interval over families and seeds; variants of other tasks have a table for each task (`tasks`). Where runs learn
+    from fewer pairs, the curve over their numbers is there too (`label_curve`), drawn in experiments/NAME.png.
+    `InputError` for an unknown experiment, missing inputs or results of other settings, `DataError` when budgets differ
+    that have to be equal.
     """
     plan = load_experiment(name)
     terminal.say(f"experiment {name}: {plan.question}")
@@ -41,6 +43,8 @@ def run_experiment(
     about = {"experiment": name, "question": plan.question, "judged_on": plan.judged_on}
     variants = compare(chosen, evidence, plan.equal_budgets)
     summary = {**about, "main": recipe.main, "seeds": list(recipe.seeds), "rows": variants}
+    if tables := task_tables(chosen, workspace, plan.judged_on):
+        summary["tasks"] = tables
     if points := [point.plain() for point in label_points(chosen, trained, evidence)]:
         summary["label_curve"] = points
         draw_label_curves(
@@ -111,4 +115,5 @@ def describe_experiment(summary: dict[str, Any]) -> str:
         if minus is not None and minus["low"] is not None:
             shown += f" [{minus['low']:+.4f}, {minus['high']:+.4f}]"
         lines.append(f"{variant:<26} {found['pr_auc']:.4f}{shown}")
+    lines += describe_tables(summary.get("tasks", {}))
     return "\n".join([*lines, *label_lines(summary.get("label_curve", ()))])

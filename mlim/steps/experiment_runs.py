@@ -6,7 +6,8 @@ from typing import NamedTuple
 from mlim.config import nearest, override, parse
 from mlim.errors import InputError
 from mlim.evaluation.evidence import Evidence, TrainedVariant
-from mlim.evaluation.label_curve import LabelPoint, Resampling, label_curve
+from mlim.evaluation.label_curve import LabelPoint, label_curve
+from mlim.evaluation.resampling import Resampling
 from mlim.experiments import ExperimentPlan
 from mlim.recipe import Recipe
 from mlim.workspace import Workspace
@@ -39,8 +40,9 @@ def recipe_of_run(recipe: Recipe, name: str, settings: tuple[str, ...]) -> Recip
 def trained_variants(
     recipe: Recipe, workspace: Workspace, runs: Mapping[str, ExperimentRun] | None = None
 ) -> dict[str, TrainedVariant]:
-    """Where the variants of a recipe lie, and the main variants of the runs of an experiment by their names."""
-    own = {variant: _trained(ExperimentRun(recipe, workspace), variant, own=True) for variant in recipe.variants}
+    """Where the variants of a recipe that match pairs lie, and the main variants of an experiment's runs by name."""
+    matching = recipe.of_task("match").variants
+    own = {variant: _trained(ExperimentRun(recipe, workspace), variant, own=True) for variant in matching}
     others = {name: _trained(run, run.recipe.main, own=False) for name, run in (runs or {}).items()}
     return own | others
 

@@ -1,9 +1,11 @@
-"""`mlim finetune`: closely matching or not, on pairs of items, with modality dropout (paper sections 3.3 and 4.2.1)."""
+"""`mlim finetune`: a variant learns its task: to match pairs (paper sections 3.3 and 4.2.1), or another one."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, assert_never
 
 import pandas as pd
+import torch
 
 from mlim.console import Terminal
 from mlim.data.seeds import seed_of
@@ -18,6 +20,7 @@ from mlim.models.systems import load_system, plan_system
 from mlim.models.weights import Planned
 from mlim.recipe import Recipe, Variant
 from mlim.steps.matching import MatchTuning, check_pairs
+from mlim.steps.retrieval import RetrievalTuning, check_items
 from mlim.steps.trained import (
     HISTORY_FILE,
     MODEL_FOLDER,
@@ -45,11 +48,13 @@ from mlim.tracking import stage_run
 from mlim.training.checkpoint import Checkpoints, fingerprint_of
 from mlim.training.device import DeviceContext
 from mlim.training.loop import Trainer
+from mlim.training.metric_logger import VALIDATED
 from mlim.training.protocols import MetricSink, NullLogger, TrainResult
 from mlim.versions import lineage
 from mlim.workspace import Workspace, run_name
 
 STAGE: Final = "finetune"
+BEYOND_MATCHING: Final = ("task", "zero_shot")  # of a variant; not written where they are as in matching
 SEEDS: Final = 1 << 31  # of further fine-tunings; as a person's, they fit everywhere
 
 
@@ -62,7 +67,7 @@ def finetune(
     resume: Resume = "auto",
     again: int = 0,
 ) -> dict[str, Any]:
-    """Fine-tune one variant, score the validation and test pairs, write workspace.finetuned(variant, seed).
+    """Fine-tune one variant, score the validation and test splits, write workspace.finetuned(variant, seed).
 
     `again` above 0 is a further fine-tuning from the same pre-training, with draws of its own, in a folder of its own.
     `resume="auto"` continues an interrupted training of the same recipe, data and start; `never` starts from the
@@ -109,7 +114,6 @@ class _Job:
         self._samples = workspace.samples(STAGE, name, *which)
         self._variant: Variant = named("variants", recipe.variants, name)
         self._settings = recipe.training_key(STAGE, name)
-        self._config = recipe.finetuning_of(self._variant)
         self._start = _start_folder(recipe, workspace, self._variant, which[0])
         self._data = _open_data(recipe, workspace, self._variant)
         if self._start is None:
@@ -119,7 +123,7 @@ class _Job:
         self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)
         start = _plan_start(recipe, self._variant, self._start, self.tokenizer, self._seed)
         self._tuning = _open_tuning(
-            TuningInputs(recipe, workspace, self._variant, self._config, self._seed, self._data, self.tokenizer, start)
+            TuningInputs(recipe, workspace, self._variant, self._seed, self._data, self.tokenizer, start)
         )
         self.model = self._tuning.planned.model
 
@@ -134,7 +138,7 @@ class _Job:
         return {
             **system_sections(self._recipe, self._variant),
             "cell": [STAGE, self._name, self._seed],
-            "row": self._variant.model_dump(mode="json", include={"mdo", "modality"}),
+            "row": self._variant.model_dump(mode="json", include={"mdo", "modality", *BEYOND_MATCHING}),
             **self._origin,
         }
 
@@ -148,10 +152,12 @@ class _Job:
 
     def open_checkpoints(self, folder: Path, resume: Resume, terminal: Terminal) -> Checkpoints:
         """Those of this training."""
-        return open_checkpoints(folder, self._config, self.decisive, resume, terminal)
+        return open_checkpoints(folder, self._tuning.config, self.decisive, resume, terminal)
 
     def train(self, checkpoints: Checkpoints, sink: MetricSink, terminal: Terminal) -> TrainResult:
-        config, tuning = self._config, self._tuning
+        config, tuning = self._tuning.config, self._tuning
+        if self._variant.zero_shot:
+            return self._as_it_is()
         trainer = Trainer(
             tuning.objective(),
             tuning.planned.weights,
@@ -167,6 +173,17 @@ class _Job:
         result = trainer.run(terminal, f"finetune {self._name}")
         tuning.finish()
         return result
+
+    def _as_it_is(self) -> TrainResult:
+        """The result of no training: what pre-training left, on the device, validated once."""
+        self._tuning.planned.build().to(self._context.device).eval()
+        with torch.no_grad():
+            found = self._tuning.validate(0)
+        rows = [
+            {"step": 0, "mode": mode, **means, found.metric.name: found.value} for mode, means in found.by_mode.items()
+        ]
+        history = [{"kind": VALIDATED.rstrip("/"), **row} for row in rows]
+        return TrainResult(0, 0, 0.0, 0, history, found.overall, 0, found.value, nullcontext)
 
     def score(self, result: TrainResult, terminal: Terminal) -> pd.DataFrame:
         """What the trained model says of the validation and test splits."""
@@ -195,6 +212,9 @@ def _open_data(recipe: Recipe, workspace: Workspace, variant: Variant) -> Traini
             data = with_pairs(data, recipe.finetune.max_pairs, workspace)
             check_pairs(data, workspace)
             return data
+        case "retrieval":
+            check_items(data, workspace)
+            return data
         case _:
             assert_never(variant.task)
 
@@ -204,6 +224,8 @@ def _open_tuning(given: TuningInputs) -> Tuning:
     match given.variant.task:
         case "match":
             return MatchTuning(given)
+        case "retrieval":
+            return RetrievalTuning(given)
         case _:
             assert_never(given.variant.task)
 

@@ -1,6 +1,7 @@
 """What the report is made from: the results in a work folder, with those of the runs of experiments."""
 
 from dataclasses import fields
+from typing import Any
 
 from mlim.errors import InputError
 from mlim.evaluation.evidence import read_evidence
@@ -14,8 +15,11 @@ from mlim.workspace import Workspace
 
 def reported(recipe: Recipe) -> ReportedRecipe:
     """What is reported of a recipe."""
-    parts = {field.name: getattr(recipe, field.name) for field in fields(ReportedRecipe) if field.name != "as_yaml"}
-    return ReportedRecipe(**parts, as_yaml=recipe.record.text)
+    matching = recipe.of_task("match")
+    others = {name: variant for name, variant in recipe.variants.items() if name not in matching.variants}
+    known: dict[str, Any] = {"other_variants": others, "as_yaml": recipe.record.text}
+    parts = {field.name: getattr(matching, field.name) for field in fields(ReportedRecipe) if field.name not in known}
+    return ReportedRecipe(**parts, **known)
 
 
 def gather(recipe: Recipe, workspace: Workspace) -> Gathered:

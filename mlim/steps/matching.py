@@ -30,9 +30,10 @@ class MatchTuning:
 
     def __init__(self, given: TuningInputs) -> None:
         self._given, self._data = given, given.data
-        self._values = read_deciding(given.data, given.workspace) if given.config.attribute_weight else None
+        self.config = given.recipe.finetuning_of(given.variant)
+        self._values = read_deciding(given.data, given.workspace) if self.config.attribute_weight else None
         classes = () if self._values is None else self._values.counts
-        self.planned = plan_matcher(given.start, given.config, given.seed, classes)
+        self.planned = plan_matcher(given.start, self.config, given.seed, classes)
         self._model = self.planned.model
         self.collate = PairCollator(*prepare_collating(given.recipe, given.data, given.tokenizer, given.workspace))
 
@@ -44,7 +45,7 @@ class MatchTuning:
     def objective(self) -> MatchObjective:
         """From a batch of pairs to its losses."""
         given = self._given
-        return MatchObjective(self._model, given.config, given.variant, given.seed, self._values)
+        return MatchObjective(self._model, self.config, given.variant, given.seed, self._values)
 
     def finish(self) -> None:
         """Drop the heads that predict attributes."""

@@ -127,7 +127,7 @@ def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
         reads=[*_training_data(work), *([] if start is None else [work.pretrained(start, SEED) / MODEL])],
         writes=[work.finetuned(NAME, SEED)],
         settings=[
-            *(*NETWORK, *_systems(recipe), *_section(recipe, "finetune")),
+            *(*NETWORK, *_systems(recipe), *_tuning_settings(recipe, runs)),
             *_variant_settings(recipe, runs),
             *([] if start is None else _start_settings(recipe, start)),
         ],
@@ -144,8 +144,18 @@ def _start(recipe: Recipe, runs: Sequence[str]) -> str | None:
 def _variant_settings(recipe: Recipe, runs: Sequence[str]) -> list[str]:
     """What decides a variant of one kind; all of it where one of them says what most variants leave out."""
     variants = [recipe.variants[run].model_dump() for run in runs]
-    beyond = {key for variant in variants for key in variant} & {"task", "system", "read_out"}
+    beyond = {key for variant in variants for key in variant} & {"task", "zero_shot", "system", "read_out"}
     return [f"variants.{NAME}"] if beyond else [f"variants.{NAME}.{key}" for key in ("pretraining", "mdo", "modality")]
+
+
+def _tuning_settings(recipe: Recipe, runs: Sequence[str]) -> Iterator[str]:
+    """The sections of the tasks of these variants."""
+    tasks = {recipe.variants[run].task for run in runs}
+    if "match" in tasks:
+        yield from _section(recipe, "finetune")
+    for task in sorted(tasks - {"match"}):  # its keys are those of `finetune`, and more
+        keys = recipe.model_dump(include={"tasks"})["tasks"][task]
+        yield from (f"tasks.{task}.{key}" for key in keys if f"finetune.{key}" not in SAME_RESULT)
 
 
 def _systems(recipe: Recipe) -> list[str]:

@@ -28,7 +28,7 @@ from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, atomic_folder, remove_folder, sha256_of, write_csv, write_json
 from mlim.models.hub import RANDOM, load_tokenizer
 from mlim.pairs.fewer import first_pairs
-from mlim.recipe import AUTO, FinetuneConfig, PretrainConfig, Pretraining, Recipe, Variant
+from mlim.recipe import AUTO, PretrainConfig, Pretraining, Recipe, TuningConfig, Variant
 from mlim.recipe.systems import MLIM
 from mlim.shards.items import ItemStore, open_items
 from mlim.shards.mapped import Strings
@@ -169,7 +169,7 @@ def device_context(recipe: Recipe, folder: Path) -> Iterator[DeviceContext]:
 def training_batches(
     examples: Sequence[Example] | EpochExamples[Example],
     collate: Callable[[Sequence[Example]], Batch],
-    config: PretrainConfig | FinetuneConfig,
+    config: PretrainConfig | TuningConfig,
     recipe: Recipe,
     seed: int,
     context: DeviceContext,
@@ -189,7 +189,7 @@ def training_batches(
 
 def open_checkpoints(
     folder: Path,
-    config: PretrainConfig | FinetuneConfig,
+    config: PretrainConfig | TuningConfig,
     decisive: Mapping[str, Any],
     resume: Resume,
     terminal: Terminal,

@@ -11,7 +11,7 @@ from mlim.data.tokenize import TextTokenizer
 from mlim.models.network import Network
 from mlim.models.system import System
 from mlim.models.weights import Planned
-from mlim.recipe import FinetuneConfig, Recipe, Variant
+from mlim.recipe import Recipe, TuningConfig, Variant
 from mlim.steps.trained import TrainingData
 from mlim.tasks.protocols import Objective
 from mlim.training.protocols import TrainResult, Validation
@@ -20,12 +20,11 @@ from mlim.workspace import Workspace
 
 @dataclass(frozen=True)
 class TuningInputs:
-    """What a variant is fine-tuned from, and on; `config` is the section `finetune` as it is for this variant."""
+    """What a variant is fine-tuned from, and on."""
 
     recipe: Recipe
     workspace: Workspace
     variant: Variant
-    config: FinetuneConfig
     seed: int
     data: TrainingData
     tokenizer: TextTokenizer
@@ -34,6 +33,10 @@ class TuningInputs:
 
 class Tuning(Protocol):
     """The fine-tuning of one variant for its task."""
+
+    @property
+    def config(self) -> TuningConfig:
+        """Its section of the recipe, as it is for the variant."""
 
     @property
     def planned(self) -> Planned[Network]:

@@ -17,9 +17,9 @@ from mlim.data.loader import BatchLoader
 from mlim.data.seeds import seed_of
 from mlim.data.transfer import to_device
 from mlim.models.weights import Weights, named_tensors
-from mlim.recipe.finetune import FinetuneConfig
 from mlim.recipe.pretrain import PretrainConfig
 from mlim.recipe.training import OptimConfig
+from mlim.recipe.tuning import TuningConfig
 from mlim.tasks.protocols import Objective, ObjectiveOutput, P
 from mlim.training.balance import Balance, Factors, gradient_norms
 from mlim.training.checkpoint import (
@@ -72,7 +72,7 @@ class Trainer(Generic[Batch, P]):
         objective: Objective[Batch, P],
         weights: Weights,
         loader: BatchLoader[Any, Batch],
-        config: PretrainConfig | FinetuneConfig,
+        config: PretrainConfig | TuningConfig,
         seed: int,
         validate: Callable[[int], Validation],
         checkpoints: Checkpoints,

@@ -1,0 +1,82 @@
+"""The tables of the fine-tuning tasks besides matching: one for each task that a variant of the recipe has."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mlim.evaluation.evidence import Split
+from mlim.evaluation.judges import judge_of
+from mlim.evaluation.resampling import Resampling
+from mlim.evaluation.task_table import TaskRuns, task_table
+from mlim.files import write_csv, write_json
+from mlim.recipe import Recipe
+from mlim.report.kit import formats
+from mlim.workspace import Workspace
+
+COLUMNS: Final = (
+    *("row", "label", "zero_shot", "seeds", "figure", "value", "low", "high"),
+    *("difference", "difference_low", "difference_high", "p_value"),
+)
+DIGITS: Final = 6  # of figures in tables; more would only be noise
+
+Tables = dict[str, dict[str, Any]]
+
+
+def task_tables(recipe: Recipe, workspace: Workspace, split: Split = "test") -> Tables:
+    """The table of each task by its name, of trainings that are there (`task_table` says what is refused)."""
+    settings = recipe.evaluate
+    resampling = Resampling(settings.bootstrap_samples, settings.confidence, recipe.seed)
+    tables: Tables = {}
+    for task in recipe.other_tasks:
+        variants = recipe.of_task(task).variants
+        folders = {
+            name: [
+                [workspace.finetuned(name, seed, again) for again in range(recipe.finetunings)] for seed in recipe.seeds
+            ]
+            for name in variants
+        }
+        tables[task] = task_table(judge_of(task), TaskRuns(variants, folders), split, workspace, resampling)
+    return tables
+
+
+def write_tables(folder: Path, tables: Tables) -> None:
+    """TASK.json, and TASK.csv with a row for each variant and figure."""
+    for task, table in tables.items():
+        write_json(folder / f"{task}.json", table)
+        write_csv(folder / f"{task}.csv", [*_rows(table)], COLUMNS)
+
+
+def _rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, row in table["rows"].items():
+        for figure in table["figures"]:
+            found = row[figure["name"]]
+            apart = found.get("difference", {})
+            numbers = {end: found[end] for end in ("value", "low", "high")}
+            numbers |= {f"difference_{end}": apart.get(end) for end in ("low", "high")}
+            numbers |= {"difference": apart.get("value"), "p_value": apart.get("p_value")}
+            rounded = {key: None if value is None else round(value, DIGITS) for key, value in numbers.items()}
+            about = {"row": name, **{key: row[key] for key in ("label", "zero_shot", "seeds")}}
+            yield {**about, "figure": figure["name"], **rounded}
+
+
+def headlines(tables: Tables) -> dict[str, float]:
+    """The figure that stands for each task, of every variant: `retrieval.r1.dual` for MLflow."""
+    return {
+        f"{task}.{table['figures'][0]['name']}.{name}": row[table["figures"][0]["name"]]["value"]
+        for task, table in tables.items()
+        for name, row in table["rows"].items()
+    }
+
+
+def describe_tables(tables: Tables) -> list[str]:
+    """A line for each variant: the figure that stands for its task, and the difference to the task's first variant."""
+    lines = []
+    for table in tables.values():
+        figure = table["figures"][0]
+        for row in table["rows"].values():
+            found = row[figure["name"]]
+            apart = found.get("difference")
+            shown = "" if apart is None else f", {apart['value']:+.3f} to {table['main']}"
+            value = formats.interval(found["value"], found["low"], found["high"])
+            lines.append(f"{row['label']}: {table['title']}, {figure['title']} {value}{shown}")
+    return lines
