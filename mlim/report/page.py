@@ -16,6 +16,7 @@ from mlim.report.kit.blocks import Section, Tile, Verdicts
 from mlim.report.kit.page import render_page
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
+from mlim.report.tasks import task_sections
 from mlim.report.usable import usable_section, usable_verdict
 from mlim.report.verdicts import verdicts
 from mlim.stacking.scorers import MATCHER
@@ -48,7 +49,7 @@ def all_sections(
     return (
         usable_section(recipe, gathered),
         _results(recipe, gathered),
-        *sections.task_sections(gathered),
+        *task_sections(gathered.task_tables),
         claims_section(recipe, gathered),
         sections.hardest_section(recipe, gathered, workspace),
         sections.probes_section(gathered),

@@ -29,6 +29,7 @@ from mlim.report.kit.markdown import table
 from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_TITLE, label_cells
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
+from mlim.report.tasks import task_lines
 from mlim.stacking.scorers import STACK
 from mlim.versions import UNKNOWN
 
@@ -66,7 +67,12 @@ HEADER: Final = (
     "time for one seed",
 )
 
-CURVE, MATCHING, COMPLETIONS = "label_curve", "matching", "completions"  # not in results of earlier versions
+TASKS, CURVE, MATCHING, COMPLETIONS = (
+    "tasks",
+    "label_curve",
+    "matching",
+    "completions",
+)  # not in earlier ones
 SHOWN: Final = {"recipe", "catalog", "rows", "baselines", "claims"}  # by these a result is known
 
 Store = Any  # MLflow's client and run: only the tracking room may name its types
@@ -109,6 +115,7 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         "registered": (metrics.get("registered") or {}).get("scorer"),
         "scorers": [_plain(score) for score in combined],
         "claims": [_plain(claim) for claim in describe_claims(recipe, gathered)],
+        TASKS: list(gathered.task_tables),
         CURVE: [point.plain() for point in gathered.label_curve],
         "pooled": pooled_words(recipe, gathered),
         "unshown": unshown(recipe, gathered),
@@ -294,6 +301,7 @@ def _part(results: Mapping[str, Any]) -> str:
         *_markdown_table(results),
         f"{PAPER_NOTE} {SEEDS_NOTE}" if len(results["seeds"]) > 1 else PAPER_NOTE,
         "",
+        *task_lines(results.get(TASKS, ())),
         *_claims(results),
         *(matching_part(results[MATCHING]) if results.get(MATCHING) else ()),
         *completions_part(results.get(COMPLETIONS, ())),

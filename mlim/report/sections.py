@@ -194,21 +194,6 @@ def results_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     return Section("results", title, lead, filled(blocks), missing)
 
 
-def task_sections(gathered: Gathered) -> tuple[Section, ...]:
-    """A section for each task besides matching: its table."""
-    return tuple(_task_section(table) for table in gathered.task_tables)
-
-
-def _task_section(table: Mapping[str, Any]) -> Section:
-    lead = (
-        f"Figures on {formats.count(table['examples'])} {table['judged_on']} {table['examples_name']} of "
-        f"{formats.count(table['units'])} independent units, the same for all variants, with "
-        f"{100 * table['confidence']:g} % intervals over units and seeds; differences are to the first variant, paired."
-    )
-    missing = f"{table['no_interval'].capitalize()}." if table["no_interval"] else ""
-    return Section(table["title"].lower(), table["title"], lead, (tables.task_table(table),), missing)
-
-
 def _overview(recipe: ReportedRecipe, gathered: Gathered) -> Block:
     stacks = [score for name, score in scorer_scores(gathered.metrics).items() if name in (STACK, WITHOUT_MATCHER)]
     scores = [*stacks, *variant_scores(recipe, gathered).values(), *baseline_scores(gathered.metrics).values()]

@@ -1,7 +1,7 @@
 """Every table of the report as rows of text, and the short table that the command line prints at the end."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -263,22 +263,6 @@ def _score_header(recipe: ReportedRecipe) -> tuple[str, ...]:
         "picture only",
         "minus the main model",
     )
-
-
-def task_table(table: Summary) -> Table:
-    """The figures of a task besides matching, a row for each variant; the difference is of its first figure."""
-    figures, first = table["figures"], table["figures"][0]
-    header = ("variant", "seeds", *(figure["title"] for figure in figures), f"{first['title']} minus the first")
-    rows = tuple(_task_cells(row, [row[figure["name"]] for figure in figures]) for row in table["rows"].values())
-    return Table(f"{table['title']} by variant", header, rows)
-
-
-def _task_cells(row: Summary, found: Sequence[Summary]) -> tuple[str, ...]:
-    apart = found[0].get("difference")
-    minus = formats.MISSING if apart is None else formats.signed_interval(apart["value"], apart["low"], apart["high"])
-    label = f"{row['label']} (without fine-tuning)" if row["zero_shot"] else row["label"]
-    values = (formats.interval(one["value"], one["low"], one["high"]) for one in found)
-    return (label, formats.count(row["seeds"]), *values, minus)
 
 
 def _score_cells(recipe: ReportedRecipe, name: str, scores: Mapping[str, Score]) -> tuple[str, ...]:

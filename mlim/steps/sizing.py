@@ -76,7 +76,7 @@ def _places(recipe: Recipe, workspace: Workspace, experiment: str | None) -> tup
 
 def _other(recipe: Recipe, runs: Mapping[str, ExperimentRun]) -> str:
     unpretrained = recipe.unpretrained_variant
-    names = [name for name in (*recipe.variants, *runs) if name != recipe.main]
+    names = [name for name in (*recipe.of_task("match").variants, *runs) if name != recipe.main]
     if not names:
         raise InputError(
             "there is only one variant, so nothing to compare: name an --experiment, or a recipe with more variants"

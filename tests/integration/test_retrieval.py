@@ -63,7 +63,7 @@ def test_variants_of_retrieval_have_a_table_and_a_section(tiny_recipe, own_works
     assert (list(table["rows"]), table["main"], table["examples"]) == (list(KEPT[1:]), "dual-retrieval", 6)
     assert table["no_interval"]  # two test families
     assert "difference" in table["rows"]["dual-zero"]["r1"]
-    page = (own_workspace.root / report(recipe, own_workspace, quiet)["path"]).read_text()
+    page = Path(report(recipe, own_workspace, quiet)["path"]).read_text()
     assert "R@1, mean of both directions" in page
     assert "as it is (without fine-tuning)" in page
 

@@ -13,7 +13,9 @@ from mlim.models.hub import plan_mlim
 from mlim.models.mlim import Mlim
 from mlim.models.system import Shown
 from mlim.recipe import Recipe
+from mlim.steps.stages import define_stages
 from mlim.tasks.retrieval import ByAgreement, turned_loss
+from mlim.workspace import Workspace
 from tests.dual_recipe import SETTINGS
 
 TASK = "tasks={retrieval: {steps: 5}}"
@@ -102,7 +104,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(tiny_recipe, se
         changed(tiny_recipe, *SETTINGS, *settings)
 
 
-def test_other_variants_keep_their_keys_and_a_task_has_its_own(tiny_recipe):
+def test_other_variants_keep_their_keys_and_a_task_has_its_own(tiny_recipe, tmp_path):
     recipe = changed(
         tiny_recipe,
         *SETTINGS,
@@ -119,3 +121,8 @@ def test_other_variants_keep_their_keys_and_a_task_has_its_own(tiny_recipe):
     assert recipe.of_task("match").variants.keys() == before.variants.keys()
     assert recipe.other_tasks == ("retrieval",)
     assert "tasks" not in before.model_dump()
+    definitions = define_stages(recipe, Workspace(tmp_path))
+    followed = {setting for each in definitions.values() if "find" in each.runs for setting in each.settings}
+    assert "tasks.retrieval.steps" in followed
+    assert "tasks.retrieval.checkpoint" not in followed
+    assert not any(setting.startswith("finetune") for setting in followed)

@@ -1,0 +1,58 @@
+"""The table of a fine-tuning task besides matching, as the page and the document of results show it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlim.report.kit import formats
+from mlim.report.kit.blocks import Section, Table
+from mlim.report.kit.markdown import table as markdown_table
+
+
+def task_header(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """The header of its table; the difference is of its first figure."""
+    figures = [figure["title"] for figure in table["figures"]]
+    return ("variant", "seeds", *figures, f"{figures[0]} minus the first variant")
+
+
+def task_rows(table: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """A row of cells for each variant."""
+    names = [figure["name"] for figure in table["figures"]]
+    return tuple(_cells(row, [row[name] for name in names]) for row in table["rows"].values())
+
+
+def _cells(row: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    apart = found[0].get("difference")
+    minus = formats.MISSING if apart is None else formats.signed_interval(apart["value"], apart["low"], apart["high"])
+    label = f"{row['label']} (without fine-tuning)" if row["zero_shot"] else row["label"]
+    values = (formats.interval(one["value"], one["low"], one["high"]) for one in found)
+    return (label, formats.count(row["seeds"]), *values, minus)
+
+
+def task_lead(table: Mapping[str, Any]) -> str:
+    """What the figures are of."""
+    return (
+        f"Figures on {formats.count(table['examples'])} {table['judged_on']} {table['examples_name']} of "
+        f"{formats.count(table['units'])} independent units, the same for all variants, with "
+        f"{100 * table['confidence']:g} % intervals over units and seeds; differences are to the first variant, paired."
+    )
+
+
+def task_sections(tables: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
+    """A section of the page for each task."""
+    return tuple(_section(table) for table in tables)
+
+
+def _section(table: Mapping[str, Any]) -> Section:
+    block = Table(f"{table['title']} by variant", task_header(table), task_rows(table))
+    missing = f"{table['no_interval'].capitalize()}." if table["no_interval"] else ""
+    return Section(table["title"].lower(), table["title"], task_lead(table), (block,), missing)
+
+
+def task_lines(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tables in Markdown, each below its lead."""
+    parts = ([f"{table['title']}. {task_lead(table)}", "", *_lines(table)] for table in tables)
+    return [line for part in parts for line in part]
+
+
+def _lines(table: Mapping[str, Any]) -> list[str]:
+    return markdown_table(task_header(table), task_rows(table))
