@@ -1,0 +1,62 @@
+"""Objects as a set: learned queries read a picture, and each becomes one box, or none (Carion et al. 2020, DETR)."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mlim.models.boxes import CORNERS
+
+BOX_LAYERS = 3  # of the head that predicts boxes
+WAVES = 10_000  # ratio of the longest wave of a sine position to the shortest one
+FULL_TURN: Final = 2 * math.pi
+EPS = 1e-6
+
+
+class Detected(NamedTuple):
+    """Predictions of every layer of a decoder for every query, the last layer last.
+
+    `classes` (L, B, Q, K + 1): logits, the last one is that there is no object; `boxes` (L, B, Q, 4): centres and
+    sizes, in 0..1; `attributes`: logits (L, B, Q, values) for each kind.
+    """
+
+    classes: Tensor
+    boxes: Tensor
+    attributes: list[Tensor]
+
+
+class DetectionHeads(nn.Module):
+    """What a query has become, as class, box and attributes."""
+
+    def __init__(self, width: int, classes: int, attributes: Sequence[int] = ()) -> None:
+        """`classes` of objects; `attributes`: the values that each kind has."""
+        super().__init__()
+        self.classes = nn.Linear(width, classes + 1)
+        widths = [width] * BOX_LAYERS + [CORNERS]
+        self.boxes = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise(widths))
+        self.attributes = nn.ModuleList(nn.Linear(width, values) for values in attributes)
+
+    def forward(self, hidden: Tensor) -> Detected:
+        """Predictions from the decoder's outputs (L, B, Q, H)."""
+        boxes = hidden
+        for number, layer in enumerate(self.boxes):
+            boxes = layer(boxes if number == 0 else functional.relu(boxes))
+        attributes = [cast(Tensor, layer(hidden)) for layer in self.attributes]
+        return Detected(self.classes(hidden), boxes.sigmoid(), attributes)
+
+
+def sine_positions(grid: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Fixed positions (grid * grid, width) of cells, row by row: sines of the height, then of the width.
+
+    `width` is a multiple of 4. Nearby cells are alike, and a box can be read off them.
+    """
+    places = torch.arange(1, grid + 1, device=device) / (grid + EPS) * FULL_TURN
+    waves = WAVES ** (2 * torch.arange(width // 4, device=device) / (width // 2))
+    turns = places[:, None] / waves
+    along = torch.stack([turns.sin(), turns.cos()], dim=2).flatten(1)  # (grid, width / 2)
+    rows, columns = along[:, None].expand(-1, grid, -1), along[None].expand(grid, -1, -1)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1)
