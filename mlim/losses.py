@@ -57,6 +57,15 @@ def itm_loss(logits: Tensor, labels: Tensor) -> LossTerm:
     return _binary(logits, labels)
 
 
+def write_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> LossTerm:
+    """Negative log-likelihood of the tokens that are written: logits (N, V), targets (N,) ids.
+
+    `smoothing` is the share of each target that all tokens have alike (Szegedy et al. 2016).
+    """
+    total = functional.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
+    return LossTerm(total, _count(total, targets.numel()))
+
+
 def match_loss(logits: Tensor, labels: Tensor) -> LossTerm:
     """Are the two items closely matching? Binary cross-entropy over pairs: logits (B,), labels (B,) in {0, 1}."""
     return _binary(logits, labels)

@@ -36,6 +36,11 @@ class Workspace:
         return self.root / "valid"
 
     @property
+    def annotations(self) -> Path:
+        """`annotate`: regions, captions, questions and statements (.arrow), vocabularies.json, summary.json."""
+        return self.root / "annotations"
+
+    @property
     def pairs(self) -> Path:
         """`pairs`: items.parquet (id, component, split), pairs.parquet, summary.json."""
         return self.root / "pairs"

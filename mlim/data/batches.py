@@ -7,11 +7,36 @@ from torch import Tensor
 from mlim.data.images import as_floats
 
 
+class Objects(NamedTuple):
+    """What there is to see in the pictures of a batch; the boxes of a picture come first, then padding.
+
+    boxes (B, M, 4): centres and sizes (x, y, width, height), in 0..1; labels (B, M) long, `UNKNOWN` at padding;
+    attributes (B, M, A) long, `UNKNOWN` where a box has none of a kind; numbers (B,) long: boxes of each picture. A
+    picture without boxes is one of which nothing is known: it counts nothing.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    attributes: Tensor
+    numbers: Tensor
+
+
+class Captions(NamedTuple):
+    """Texts about the pictures of a batch.
+
+    ids (B, K, T) long: [CLS] tokens [SEP], then [PAD]; lengths (B, K) long, without [PAD]; 0: a picture has fewer.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+
 class ItemBatch(NamedTuple):
     """Items for pre-training: [CLS] tokens [SEP] and pictures.
 
     input_ids (B, T) long; text_attention and maskable (B, T) bool, maskable without [CLS], [SEP], [PAD];
-    pixels (B, 3, S, S) of 0..255 (uint8) until `with_floats`.
+    pixels (B, 3, S, S) of 0..255 (uint8) until `with_floats`; objects and captions of the pictures, where a task wants
+    them.
     """
 
     input_ids: Tensor
@@ -19,10 +44,18 @@ class ItemBatch(NamedTuple):
     maskable: Tensor
     pixels: Tensor
     ids: list[str]
+    objects: Objects | None = None
+    captions: Captions | None = None
 
     def with_floats(self) -> Self:
         """The batch as models take it, pixels of [0, 1]; call it on the model's device."""
         return self._replace(pixels=as_floats(self.pixels))
+
+    def with_pictures_of(self, rows: Tensor) -> Self:
+        """The batch where each item shows the picture of another one, `rows` (B,), with all that belongs to it."""
+        objects = None if self.objects is None else Objects(*(part[rows] for part in self.objects))
+        captions = None if self.captions is None else Captions(*(part[rows] for part in self.captions))
+        return self._replace(pixels=self.pixels[rows], objects=objects, captions=captions)
 
 
 class PairSide(NamedTuple):

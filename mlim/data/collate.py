@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from mlim.data.batches import ItemBatch, PairBatch, PairSide
 from mlim.data.images import to_pixels
+from mlim.data.objects import Beside, collate_captions, collate_objects
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import TokenSource
+
+NOBODY = ""  # the id of no item
 
 
 class ItemSource(Protocol):
@@ -48,12 +51,16 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class _Collator:
-    """What both collators read of an item; without prepared `tokens` the texts are tokenised here and now."""
+    """What all collators read of an item; without prepared `tokens` the texts are tokenised here and now.
+
+    `beside` is what batches of items hold beside them.
+    """
 
     source: ItemSource
     tokenizer: TextTokenizer
     max_tokens: int
     tokens: TokenSource | None = None
+    beside: Beside | None = None
 
     def _token_ids(self, item: str) -> Sequence[int]:
         if self.tokens is not None:
@@ -63,11 +70,18 @@ class _Collator:
     def _pixels(self, items: Sequence[str]) -> torch.Tensor:
         return to_pixels((self.source.image(item) for item in items), len(items))
 
-    def _item_batch(self, ids: Sequence[str], pixels: torch.Tensor) -> ItemBatch:
+    def _item_batch(self, ids: Sequence[str], pixels: torch.Tensor, known: Sequence[str]) -> ItemBatch:
+        """The batch of these items; annotated are the pictures of those that are `known`."""
         cls, sep = self.tokenizer.cls, self.tokenizer.sep
         input_ids, attention = pad_tokens([[cls, *self._token_ids(item), sep] for item in ids], self.tokenizer.pad)
         maskable = attention & (input_ids != cls) & (input_ids != sep)
-        return ItemBatch(input_ids, attention, maskable, pixels, [*ids])
+        batch = ItemBatch(input_ids, attention, maskable, pixels, [*ids])
+        if self.beside is None:
+            return batch
+        source, wants_objects, wants_captions = self.beside
+        objects = collate_objects(source, known) if wants_objects else None
+        captions = collate_captions(source, known, self.tokenizer, self.max_tokens) if wants_captions else None
+        return batch._replace(objects=objects, captions=captions)
 
 
 class ItemCollator(_Collator):
@@ -75,7 +89,7 @@ class ItemCollator(_Collator):
 
     def __call__(self, ids: Sequence[str]) -> ItemBatch:
         """The batch of these items, in this order."""
-        return self._item_batch(ids, self._pixels(ids))
+        return self._item_batch(ids, self._pixels(ids), ids)
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,8 @@ class LookCollator(_Collator):
     def __call__(self, looks: Sequence[Look]) -> ItemBatch:
         """The batch of these items with the pictures that the looks name, in this order."""
         pictures = (self.source.image(look.item, look.picture) for look in looks)
-        return self._item_batch([look.item for look in looks], to_pixels(pictures, len(looks)))
+        known = [NOBODY if look.picture else look.item for look in looks]  # annotated is the first picture
+        return self._item_batch([look.item for look in looks], to_pixels(pictures, len(looks)), known)
 
 
 class PairCollator(_Collator):

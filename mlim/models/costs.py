@@ -80,6 +80,24 @@ def transformer_layers(config: EncoderShape, tokens: float, blocks: int | None =
     )
 
 
+def crossing_layers(
+    config: EncoderShape, tokens: float, before: float = 0.0, memory: float | None = None
+) -> list[Layer]:
+    """Blocks over `tokens` vectors that also see `before` ones before them, and a `memory` by cross-attention."""
+    width, inner = config.hidden_size, config.intermediate_size
+    seen = linear(tokens + before, width, 2 * width)
+    layers = [linear(tokens, width, width), seen, _attention(tokens, tokens + before, width)]
+    layers += [linear(tokens, width, width), norm(width)]
+    if memory is not None:
+        layers += [linear(tokens, width, width), linear(memory, width, 2 * width), _attention(tokens, memory, width)]
+        layers += [linear(tokens, width, width), norm(width)]
+    return [*layers, linear(tokens, width, inner), linear(tokens, inner, width), norm(width)] * config.layers
+
+
+def _attention(queries: float, keys: float, width: int) -> Layer:
+    return Layer(2 * MULTIPLY_ADD * queries * keys * width, 0, 2 * (queries + keys) * width)
+
+
 def mlm_layers(config: WordShape, masked: float) -> list[Layer]:
     """The head over the vocabulary at `masked` positions; its second matrix is the word embedding's."""
     width = config.hidden_size

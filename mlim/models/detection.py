@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mlim.models.boxes import CORNERS
+from mlim.models.system import Fuses, Shown
 
 BOX_LAYERS = 3  # of the head that predicts boxes
 WAVES = 10_000  # ratio of the longest wave of a sine position to the shortest one
@@ -27,6 +28,31 @@ class Detected(NamedTuple):
     classes: Tensor
     boxes: Tensor
     attributes: list[Tensor]
+
+
+@runtime_checkable
+class Detects(Fuses, Protocol):
+    """A system that finds objects."""
+
+    @property
+    def queries_and_layers(self) -> tuple[int, int]:
+        """How many objects are looked for in a picture, and how many predictions of each are judged."""
+
+    @property
+    def detection_modules(self) -> list[nn.Module]:
+        """Decoder and heads; the heads come last."""
+
+    def look(self, shown: Shown) -> Tensor:
+        """The outputs at the cells (B, C, H) of pictures that are read without a text."""
+
+    def detect(self, cells: Tensor, text: Tensor | None = None, attention: Tensor | None = None) -> Detected:
+        """The objects, from outputs at the cells (B, C, H), and at the text's tokens (B, T, H) where that is read, too.
+
+        `attention` (B, T) bool is False at padding of the text.
+        """
+
+    def detection_operations(self, text: float, alone: bool) -> float:
+        """Operations of finding the objects of a picture beside so many tokens; `alone`: with those of `look`."""
 
 
 class DetectionHeads(nn.Module):

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
+from mlim.data.objects import NO_OBJECTS, ObjectNames
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
-from mlim.models import dual, joint, matcher, mlim, separate_matcher
+from mlim.models import dual, e2e_vlp, joint, matcher, mlim, separate_matcher, writer
 from mlim.models.dual import Dual, plan_dual
+from mlim.models.e2e_vlp import E2eVlp, plan_e2e_vlp
 from mlim.models.hub import plan_mlim
 from mlim.models.joint import Joint, plan_joint
 from mlim.models.matcher import Matcher
@@ -20,17 +22,25 @@ from mlim.models.separate_matcher import SeparateMatcher
 from mlim.models.storage import read_config
 from mlim.models.system import System
 from mlim.models.weights import Planned
+from mlim.models.writer import Writer, plan_writer
 from mlim.recipe.dual import DualSystem
+from mlim.recipe.e2e_vlp import E2eVlpSystem
 from mlim.recipe.finetune import FinetuneConfig
 from mlim.recipe.joint import JointSystem
 from mlim.recipe.systems import MlimSystem, NetworkSections, SystemConfig
+from mlim.recipe.writer import WriterSystem
 
 
 def plan_system(
-    config: SystemConfig, sections: NetworkSections, tokenizer: TextTokenizer, seed: int
+    config: SystemConfig,
+    sections: NetworkSections,
+    tokenizer: TextTokenizer,
+    seed: int,
+    objects: ObjectNames = NO_OBJECTS,
 ) -> Planned[System]:
     """The network that pre-training starts from, to be built: random from `seed`, or with weights of others.
 
+    `objects` is what the annotations of the catalog call the objects in its pictures.
     `InputError` when a start cannot be found or read, or when its shape is not the recipe's.
     """
     match config:
@@ -40,6 +50,10 @@ def plan_system(
             return plan_joint(config, sections, tokenizer, seed)
         case DualSystem():
             return plan_dual(config, sections, tokenizer, seed)
+        case E2eVlpSystem():
+            return plan_e2e_vlp(config, sections, tokenizer, seed, objects)
+        case WriterSystem():
+            return plan_writer(config, sections, tokenizer, seed)
         case _:
             assert_never(config)
 
@@ -53,6 +67,10 @@ def saved_class(kind: object) -> type[System] | None:
             return Joint
         case dual.KIND:
             return Dual
+        case e2e_vlp.KIND:
+            return E2eVlp
+        case writer.KIND:
+            return Writer
         case _:
             return None
 

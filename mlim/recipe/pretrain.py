@@ -109,7 +109,7 @@ class Pretraining(Config):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        names = self.loss_names
+        names = self.task_names
         if not names:
             raise ValueError("names no task; give `losses` (mlm, recon, itm) or `tasks`")
         if len(set(names)) < len(names):
@@ -127,18 +127,26 @@ class Pretraining(Config):
         return (*(BY_LOSS[name] for name in self.losses), *self.tasks)
 
     @property
-    def loss_names(self) -> tuple[str, ...]:
-        """The names of all tasks, which are those of their losses."""
+    def task_names(self) -> tuple[str, ...]:
+        """The names of all tasks."""
         return tuple(task.task for task in self.all_tasks)
 
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """The names of all losses; those of most tasks have the task's name."""
+        return tuple(name for task in self.all_tasks for name in task.losses)
+
     def weights(self, section: LossWeights) -> dict[str, float]:
-        """The weight of each task: its own, else that of the section, else 1."""
-        known = section.model_dump()
-        return {task.task: known.get(task.task, 1.0) if task.weight is None else task.weight for task in self.all_tasks}
+        """The weight of each loss: its task's own, else that of the section, else 1; times that inside the task."""
+        known, weights = section.model_dump(), dict[str, float]()
+        for task in self.all_tasks:
+            own = known.get(task.task, 1.0) if task.weight is None else task.weight
+            weights |= {name: own * factor for name, factor in task.losses.items()}
+        return weights
 
     def described(self) -> str:
         """In a few words, for people: `mlm, recon under mam`."""
-        tasks = ", ".join(self.loss_names)
+        tasks = ", ".join(self.task_names)
         return tasks if self.masking is None else f"{tasks} under {self.masking}"
 
     def deciding(self) -> dict[str, Any]:

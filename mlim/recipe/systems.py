@@ -10,9 +10,11 @@ from pydantic import Field
 
 from mlim.recipe.data import ImageConfig, TextConfig
 from mlim.recipe.dual import DualSystem
+from mlim.recipe.e2e_vlp import E2eVlpSystem
 from mlim.recipe.joint import JointSystem
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.system import SystemBase
+from mlim.recipe.writer import WriterSystem
 
 
 class MlimSystem(SystemBase):
@@ -24,7 +26,9 @@ class MlimSystem(SystemBase):
     read_outs = ("cls", "joint", "separate")
 
 
-SystemConfig = Annotated[MlimSystem | JointSystem | DualSystem, Field(discriminator="kind")]
+SystemConfig = Annotated[
+    MlimSystem | JointSystem | DualSystem | E2eVlpSystem | WriterSystem, Field(discriminator="kind")
+]
 
 MLIM = MlimSystem()  # the system of every pre-training and variant that names none
 

@@ -1,13 +1,14 @@
 """What every pre-training task says of itself in a recipe."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat
 
 from mlim.config import Config
 
-Reading = Literal["tokens", "pictures", "agreement", "vectors"]
-"""What a system may offer: to predict hidden tokens, to reconstruct its picture, to match text and picture."""
+Reading = Literal["tokens", "pictures", "agreement", "vectors", "objects", "writing"]
+"""What a system may offer: to predict hidden tokens, to reconstruct its picture, to match text and picture ..."""
 
 
 class TaskConfig(Config):
@@ -21,3 +22,20 @@ class TaskConfig(Config):
     hides: ClassVar[bool] = True  # is about what masking hides
     exchanges: ClassVar[bool] = False  # wants pictures of other items
     needs_whole_batch: ClassVar[bool] = False  # its loss changes when a batch is cut
+    reads_objects: ClassVar[bool] = False  # of the annotations
+    reads_captions: ClassVar[bool] = False  # of the annotations, where there are any
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        """Its losses by name, each with its weight beside the others; most tasks have one."""
+        return {type(self).name(): 1.0}
+
+    @classmethod
+    def name(cls) -> str:
+        """What it is called in recipes."""
+        return str(cls.model_fields["task"].default)
+
+    @classmethod
+    def titles(cls) -> Mapping[str, str]:
+        """What its losses are called in figures."""
+        return {cls.name(): cls.title}

@@ -12,6 +12,8 @@ from pydantic import Field
 
 from mlim.config import Config
 from mlim.recipe.base import is_none
+from mlim.recipe.caption import CaptionTask
+from mlim.recipe.detect import DetectTask
 from mlim.recipe.itc import ItcTask
 from mlim.recipe.retrieval import RetrievalConfig
 from mlim.recipe.task import TaskConfig
@@ -54,7 +56,9 @@ class ItmTask(TaskConfig):
     exchanges = True
 
 
-PretrainTask = Annotated[MlmTask | ReconTask | ItmTask | ItcTask, Field(discriminator="task")]
+PretrainTask = Annotated[
+    MlmTask | ReconTask | ItmTask | ItcTask | DetectTask | CaptionTask, Field(discriminator="task")
+]
 
 FINETUNE_TITLES: Final[Mapping[str, str]] = {
     "match": "Matching loss per pair",
@@ -81,7 +85,7 @@ class TasksConfig(Config):
 def loss_titles() -> dict[str, str]:
     """What the loss of every task is called in figures, by its name in histories; pre-training first."""
     union, _ = get_args(PretrainTask)
-    titles: dict[str, str] = {kind.model_fields["task"].default: kind.title for kind in get_args(union)}
+    titles = {name: title for kind in get_args(union) for name, title in kind.titles().items()}
     return {**titles, **FINETUNE_TITLES}
 
 

@@ -15,6 +15,7 @@ from mlim.data.looks import Rotation
 from mlim.errors import InputError
 from mlim.models.systems import plan_system
 from mlim.recipe import Pretraining, Recipe
+from mlim.steps.annotated import annotations_for, hashes_of, names_in
 from mlim.steps.looks import visible_pictures
 from mlim.steps.trained import (
     HISTORY_FILE,
@@ -144,10 +145,13 @@ class _Job:
             raise InputError(f"{workspace.pairs}: the validation split is empty; run `mlim pairs` with more items")
         self.tokenizer = make_tokenizer(recipe, self._data)
         self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)
-        self.planned = plan_system(recipe.system_of(pretraining), recipe.network, self.tokenizer, seed)
+        self._beside = annotations_for(pretraining, workspace)
+        self._hashes = {**self._data.hashes, **hashes_of(self._beside, workspace)}
+        system, names = recipe.system_of(pretraining), names_in(self._beside)
+        self.planned = plan_system(system, recipe.network, self.tokenizer, seed, names)
         self.model = self.planned.model
         self._collating = prepare_collating(recipe, self._data, self.tokenizer, workspace)
-        self._collate = ItemCollator(*self._collating)
+        self._collate = ItemCollator(*self._collating, self._beside)
         self._visible = visible_pictures(self._data.store, workspace) if self._data.store.has_further else None
 
     @property
@@ -171,7 +175,7 @@ class _Job:
         if self._visible is None:
             return training_batches(items, self._collate, *settings)
         looks = Rotation(items, self._visible, self._seed)
-        return training_batches(looks, LookCollator(*self._collating), *settings)
+        return training_batches(looks, LookCollator(*self._collating, self._beside), *settings)
 
     def try_batch(self, size: int) -> None:
         """One full optimiser step on a batch of `size` items."""
@@ -186,7 +190,7 @@ class _Job:
             **system_sections(self._recipe, self._pretraining),
             "cell": [STAGE, self._name, self._seed],
             "pretraining": self._pretraining.deciding(),
-            "data": dict(self._data.hashes),
+            "data": self._hashes,
         }
 
     def train(self, checkpoints: Checkpoints, sink: MetricSink, terminal: Terminal) -> TrainResult:

@@ -111,12 +111,18 @@ def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
     return Definition(
         "pretrain",
         "MLM and RECON or ITM under a masking policy",
-        reads=_training_data(work),
+        reads=[*_training_data(work), *_annotations(recipe, work, runs)],
         writes=[work.pretrained(NAME, SEED)],
         # and probe.reconstruction_masking, for pictures to look at while it trains
         settings=[*NETWORK, *_systems(recipe), *_section(recipe, "pretrain"), f"pretrainings.{NAME}"],
         runs=runs,
     )
+
+
+def _annotations(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> list[Path]:
+    """What is annotated, where a pre-training needs it."""
+    tasks = [task for name in runs for task in recipe.pretrainings[name].all_tasks]
+    return [work.annotations] if any(task.reads_objects for task in tasks) else []
 
 
 def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:

@@ -4,9 +4,13 @@ from typing import Any, assert_never
 
 from mlim.models.config import TEXT_SPECIALS
 from mlim.models.system import System
+from mlim.recipe.caption import CaptionTask
+from mlim.recipe.detect import DetectTask
 from mlim.recipe.itc import ItcTask
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
 from mlim.recipe.tasks import ItmTask, MlmTask, PretrainTask, ReconTask
+from mlim.tasks.pretrain.caption import Captioning
+from mlim.tasks.pretrain.detect import Detect
 from mlim.tasks.pretrain.itc import Itc
 from mlim.tasks.pretrain.itm import Itm
 from mlim.tasks.pretrain.mlm import Mlm
@@ -40,5 +44,9 @@ def build_task(config: PretrainTask, system: System) -> Task[Any]:
             return Itm(system)
         case ItcTask():
             return Itc(system)
+        case DetectTask():
+            return Detect(system, config)
+        case CaptionTask():
+            return Captioning(system, config)
         case _:
             assert_never(config)

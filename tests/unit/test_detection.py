@@ -10,11 +10,12 @@ from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss, generalized_box_iou
 from transformers.models.detr.modeling_detr import DetrSinePositionEmbedding
 
+from mlim.data.batches import Objects
 from mlim.losses import UNKNOWN
 from mlim.models.boxes import giou, iou, matching_cost, to_centres, to_corners
 from mlim.models.decoder import Blocks, Memory
 from mlim.models.detection import Detected, DetectionHeads, sine_positions
-from mlim.models.set_loss import Objects, match_objects, object_counts, set_loss
+from mlim.tasks.pretrain.set_loss import largest, match_objects, object_counts, set_loss
 
 WIDTH, HEADS, INNER, LAYERS, QUERIES, CLASSES, GRID = 16, 2, 24, 2, 5, 4, 3
 SHAPE = SimpleNamespace(
@@ -177,3 +178,13 @@ def test_a_cost_that_is_not_finite_is_only_the_dearest():
     cost = matching_cost(torch.zeros(2, 2), predicted, torch.tensor([0]), boxes)
     assert cost.isfinite().all()
     assert cost.argmin() == 1
+
+
+def test_of_more_boxes_than_queries_the_largest_stay():
+    _, objects = random_case(6, (3, 1), kinds=(2,))
+    sizes = objects.boxes[..., 2:].prod(dim=-1)
+    kept = largest(objects, 2)
+    assert kept.numbers.tolist() == [2, 1]
+    assert set(kept.boxes[0, :, 2:].prod(dim=-1).tolist()) == set(sizes[0].sort().values[1:].tolist())
+    assert kept.labels[1].tolist() == [objects.labels[1, 0].item(), UNKNOWN]
+    assert largest(objects, 3) is objects

@@ -171,10 +171,13 @@ def test_orders_and_modality_do_not_depend_on_how_a_step_is_cut(model, tiny_reci
 
 def _part(batch, part: slice):
     """Some examples of a batch of either kind."""
-    cut = [
-        type(field)(*(side[part] for side in field)) if hasattr(field, "_fields") else field[part] for field in batch
-    ]
-    return type(batch)(*cut)
+
+    def of(field):
+        if field is None:
+            return None
+        return type(field)(*(side[part] for side in field)) if hasattr(field, "_fields") else field[part]
+
+    return type(batch)(*map(of, batch))
 
 
 def test_micro_batches_weigh_by_their_targets(model, tiny_recipe, batch):

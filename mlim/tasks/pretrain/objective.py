@@ -49,7 +49,7 @@ class PreparedItems(NamedTuple):
     @property
     def counts(self) -> Mapping[str, float]:
         """Targets of every loss."""
-        return {name: targets.number for name, targets in self.targets.items()}
+        return {loss: count for name, targets in self.targets.items() for loss, count in targets.counts(name).items()}
 
 
 class PretrainObjective:
@@ -59,7 +59,7 @@ class PretrainObjective:
         self, system: System, tasks: Sequence[Task[Any]], weights: Mapping[str, float], passes: Passes
     ) -> None:
         self.model, self.tasks, self.weights, self.passes = system, tuple(tasks), weights, passes
-        used = [task.head for task in tasks]
+        used = [module for task in tasks for module in task.modules]
         for module in system.task_modules():  # heads of other tasks get no gradient, which DDP would wait for
             module.requires_grad_(any(module is head for head in used))
 
@@ -93,12 +93,12 @@ class PretrainObjective:
             prepared.plan.cells,
         )
         readings: dict[str, Any] = {}
-        terms = []
+        terms: list[Weighted] = []
         for task in self.tasks:
             if task.reads not in readings:
                 readings[task.reads] = task.read(shown)
-            term = task.loss(readings[task.reads], prepared.targets[task.name], batch)
-            terms.append(Weighted(task.name, term, self.weights[task.name]))
+            losses = task.losses(readings[task.reads], prepared.targets[task.name], batch)
+            terms += [Weighted(name, term, self.weights[name]) for name, term in losses.items()]
         return ObjectiveOutput(tuple(terms), masks.mode.value)
 
     def operations(self, prepared: PreparedItems) -> float:

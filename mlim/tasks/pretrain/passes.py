@@ -10,17 +10,24 @@ from typing import NamedTuple
 
 import torch
 
-from mlim.data.batches import ItemBatch
+from mlim.data.batches import Captions, ItemBatch
 from mlim.data.seeds import torch_generator
 from mlim.masking import MaskMode, MaskPlan, draw_mam_mode, draw_rows, plan_masks
 from mlim.recipe.pretrain import MaskingConfig, Pretraining
+
+
+class Caption(NamedTuple):
+    """A text about each picture: ids (B, T) long, [CLS] tokens [SEP] and [PAD]; lengths (B,) long, 0: there is none."""
+
+    ids: torch.Tensor
+    lengths: torch.Tensor
 
 
 class PassPlan(NamedTuple):
     """A batch as a pass shows it: some pictures exchanged, some tokens and patches hidden.
 
     own (B,) bool: whose picture is its own; kept (K,): the rows of these; cells (B, sample): which of the picture's
-    vectors are read, None: all.
+    vectors are read, None: all; caption: one of the picture's, None where the batch has none.
     """
 
     batch: ItemBatch
@@ -28,6 +35,7 @@ class PassPlan(NamedTuple):
     own: torch.Tensor
     kept: torch.Tensor
     cells: torch.Tensor | None = None
+    caption: Caption | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,21 @@ class Passes:
         own = torch.ones(len(batch.ids), dtype=torch.bool)
         if self.exchange:
             batch, own = swap_pictures(batch, exchange[:, 0] < self.exchange, first)
-        return PassPlan(batch, masks, own, own.nonzero().squeeze(1), cells)
+        captions = None if batch.captions is None else choose_captions(batch.captions, self._draw(step, first, batch))
+        return PassPlan(batch, masks, own, own.nonzero().squeeze(1), cells, captions)
+
+    def _draw(self, step: int, first: int, batch: ItemBatch) -> torch.Tensor:
+        """One uniform number (B,) for each sample, which chooses its caption."""
+        return draw_rows(torch_generator("captions", self.seed, step), first, len(batch.ids), 1).squeeze(1)
+
+
+def choose_captions(captions: Captions, draws: torch.Tensor) -> Caption:
+    """One caption of each picture, by a uniform number (B,); of a picture without captions an empty one."""
+    numbers = (captions.lengths > 0).sum(dim=1)
+    chosen = (draws * numbers).long()
+    rows = torch.arange(len(chosen))
+    lengths = captions.lengths[rows, chosen]
+    return Caption(captions.ids[rows, chosen, : max(1, int(lengths.max()))], lengths)
 
 
 def swap_pictures(batch: ItemBatch, exchange: torch.Tensor, first: int) -> tuple[ItemBatch, torch.Tensor]:
@@ -102,4 +124,4 @@ def swap_pictures(batch: ItemBatch, exchange: torch.Tensor, first: int) -> tuple
         if exchange[even] and ids[even] != ids[even + 1]:
             places[even], places[even + 1] = even + 1, even
     source = torch.tensor(places)
-    return batch._replace(pixels=batch.pixels[source]), source == torch.arange(len(ids))
+    return batch.with_pictures_of(source), source == torch.arange(len(ids))

@@ -1,7 +1,7 @@
 """What a pre-training task is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -19,18 +19,27 @@ R = TypeVar("R")
 
 
 class Targets(NamedTuple):
-    """The targets of a task in a batch, as tensors made on the CPU, and how many targets these are."""
+    """The targets of a task in a batch, as tensors made on the CPU, and how many targets these are.
+
+    `by_loss`: targets of each loss of a task that has several.
+    """
 
     wanted: Any
     number: int
+    by_loss: Mapping[str, float] | None = None
+
+    def counts(self, task: str) -> Mapping[str, float]:
+        """Targets by loss; the only loss of a task has the task's name."""
+        return {task: self.number} if self.by_loss is None else self.by_loss
 
 
 class Task(ABC, Generic[R]):
-    """One loss of pre-training: what it wants of a batch, and how it scores what the system reads.
+    """What pre-training asks for: what it wants of a batch, and how it scores what the system reads.
 
-    `read` gives a reading of the batch; tasks whose `reads` is equal share one. With pictures exchanged, a task that
-    does not judge the exchange counts only items that kept their own: the others' texts and pictures say nothing about
-    each other.
+    `read` gives a reading of the batch; tasks whose `reads` is equal share one. A task has one `loss`, or several
+    `losses` by name, each with targets of its own (`Targets.by_loss`) and its weight in the recipe. With pictures
+    exchanged, a task that does not judge the exchange counts only items that kept their own: the others' texts and
+    pictures say nothing about each other.
     """
 
     name: str
@@ -39,7 +48,12 @@ class Task(ABC, Generic[R]):
     @property
     @abstractmethod
     def head(self) -> nn.Module:
-        """What only this task trains."""
+        """What reads the outputs for this task."""
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """The heads and decoders that this task trains."""
+        return [self.head]
 
     @abstractmethod
     def read(self, shown: Shown) -> R:
@@ -49,9 +63,13 @@ class Task(ABC, Generic[R]):
     def targets(self, plan: PassPlan) -> Targets:
         """What it wants of a batch; on the CPU."""
 
-    @abstractmethod
     def loss(self, reading: R, targets: Targets, batch: ItemBatch) -> LossTerm:
         """Sum and count over the targets; all on the model's device."""
+        raise NotImplementedError(f"task {self.name} has neither `loss` nor `losses`")
+
+    def losses(self, reading: R, targets: Targets, batch: ItemBatch) -> Mapping[str, LossTerm]:
+        """The same by name."""
+        return {self.name: self.loss(reading, targets, batch)}
 
     @abstractmethod
     def operations(self, targets: Targets, items: int) -> float:

@@ -7,26 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mlim.data.batches import Objects
 from mlim.losses import UNKNOWN, LossTerm
 from mlim.models.boxes import assign, giou, matching_cost, to_corners
 from mlim.models.detection import Detected
 
 NO_OBJECT_WEIGHT: Final = 0.1  # of the queries that take no box
 CLASS, L1, GIOU, ATTRIBUTE = "detect-class", "detect-l1", "detect-giou", "detect-attribute"
-
-
-class Objects(NamedTuple):
-    """What there is to see in the pictures of a batch; the boxes of a picture come first, then padding.
-
-    `boxes` (B, M, 4): centres and sizes, in 0..1; `labels` (B, M) long, `UNKNOWN` at padding; `attributes` (B, M, A)
-    long, `UNKNOWN` where a box has none of a kind; `numbers` (B,) long: boxes of each picture. A picture without boxes
-    is one of which nothing is known: it counts nothing.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    attributes: Tensor
-    numbers: Tensor
 
 
 class Taken(NamedTuple):
@@ -41,13 +28,25 @@ class Taken(NamedTuple):
 def object_counts(objects: Objects, layers: int, queries: int) -> dict[str, float]:
     """What the terms of `set_loss` count, from what is known before the forward pass.
 
-    No picture may have more boxes than there are `queries`.
+    No picture may have more boxes than there are `queries` (`largest`).
     """
     boxes, pictures = int(objects.numbers.sum()), int((objects.numbers > 0).sum())
     counts = {CLASS: boxes + NO_OBJECT_WEIGHT * (pictures * queries - boxes), L1: boxes, GIOU: boxes}
     if kinds := objects.attributes.shape[-1]:
         counts[ATTRIBUTE] = int((objects.attributes != UNKNOWN).sum()) / kinds
     return {name: layers * float(count) for name, count in counts.items()}
+
+
+def largest(objects: Objects, most: int) -> Objects:
+    """The `most` largest objects of each picture; which are on the CPU."""
+    if objects.boxes.shape[1] <= most:
+        return objects
+    sizes = objects.boxes[..., 2:].prod(dim=-1).masked_fill(objects.labels == UNKNOWN, -1.0)
+    kept = sizes.argsort(dim=1, descending=True, stable=True)[:, :most, None]
+    boxes, attributes = (
+        part.gather(1, kept.expand(-1, -1, part.shape[-1])) for part in (objects.boxes, objects.attributes)
+    )
+    return Objects(boxes, objects.labels.gather(1, kept.squeeze(2)), attributes, objects.numbers.clamp(max=most))
 
 
 def set_loss(detected: Detected, objects: Objects) -> dict[str, LossTerm]:

@@ -1,0 +1,19 @@
+"""A recipe with tiny systems that find objects and write: E2E-VLP, its detector, and GIT."""
+
+SHAPE = "width: 16, heads: 2"
+CNN = "{kind: cnn, stem: 8, depths: [1, 1], widths: [8, 16]}"
+E2E = f"{{kind: e2e-vlp, image: {CNN}, depth: 1, decoder_depth: 1, queries: 4, {SHAPE}}}"
+GIT = f"{{kind: writer, image: {{kind: patch, size: 4}}, image_depth: 1, depth: 1, {SHAPE}}}"
+
+TASKS = "[{task: detect}, {task: caption}]"
+
+SETTINGS = (
+    f"systems={{e2e-vlp: {E2E}, git: {GIT}}}",
+    f"pretrainings.e2e-vlp={{system: e2e-vlp, losses: [mlm, itm], masking: text, tasks: {TASKS}}}",
+    "pretrainings.detector={system: e2e-vlp, tasks: [{task: detect, text: false}]}",
+    "pretrainings.git={system: git, tasks: [{task: caption}]}",
+    *(f"variants.{name}={{label: {name}, pretraining: {name}}}" for name in ("e2e-vlp", "git")),
+    "pretrain.optim.rates.embedder=0.1",
+    *(f"{stage}.{key}" for stage in ("pretrain", "finetune") for key in ("steps=6", "validate_every=3")),
+    "tracking.uri=none",
+)
