@@ -10,7 +10,6 @@ candidates and the most similar ones.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -53,11 +52,9 @@ def read(catalog: Path, workspace: Workspace) -> Candidates:
     pairs = pd.read_parquet(workspace.candidates / "candidates.parquet")[["item_a", "item_b"]]
     place = pd.Series(np.arange(len(items)), index=items["id"])
     first, second = (place[pairs[side]].to_numpy() for side in ("item_a", "item_b"))
-    attributes = items["attributes"].map(json.loads).tolist()
     store = open_items(load_recipe("demo").loader, workspace)
-    columns = similarities(
-        describe(store, items["id"].tolist(), SilentBar()), attributes, np.ones(len(items), dtype=bool), first, second
-    )
+    described = describe(store, items["id"].tolist(), SilentBar())
+    columns = similarities(described, np.ones(len(items), dtype=bool), first, second)
     numbers = value_numbers(items["facts"], description.pairs.decided_by, description.values)
     family = items["family"].to_numpy()
     one_family = family[first] == family[second]

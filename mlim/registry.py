@@ -48,7 +48,7 @@ GONE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 STORE_VARIABLES = (URI_VARIABLE, "MLFLOW_REGISTRY_URI")
 NAME = "matcher"
 REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:[@/](?P<choice>[^@/]+))?")
-INPUTS = ("text_a", "image_a", "text_b", "image_b")
+INPUTS = ("text_a", "image_a", "text_b", "image_b", "fields_a", "fields_b")
 # What the code beside the model imports; written as exact versions, so that MLflow guesses and looks up nothing.
 REQUIREMENTS = (
     "mlflow",
@@ -234,7 +234,8 @@ class Registry:
 
         with self.fetched(version) as folder, _fluent(self.uri):
             model = mlflow.pyfunc.load_model(str(folder))
-            parts = [model.predict(request) for request in requests]
+            known = model.metadata.get_input_schema().input_names()  # earlier versions read no fields
+            parts = [model.predict(request[request.columns.intersection(known)]) for request in requests]
         answers: pd.DataFrame = pd.concat(parts, ignore_index=True)
         return answers
 
@@ -289,7 +290,10 @@ def requirements() -> list[str]:
 
 
 def signature(modality: str) -> "ModelSignature":
-    """Strings in (pictures as base64), probability and decision out; the parameter `modality` chooses what counts."""
+    """Strings in (pictures as base64, fields as JSON), probability and decision out.
+
+    The parameter `modality` chooses what counts.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 

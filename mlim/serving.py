@@ -8,6 +8,7 @@ from mlim.processes import wait_briefly
 
 wait_briefly()  # before torch is loaded below: `mlflow models serve` has no other moment for it
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -26,12 +27,13 @@ from mlim.config import parse
 from mlim.data.collate import Pair
 from mlim.errors import InputError
 from mlim.manifest import ARTIFACT
-from mlim.matching.items import ItemsInMemory, Pixels, blank, read_picture, read_text
+from mlim.matching.items import ItemsInMemory, Pixels, blank, fields_of, read_picture, read_text
 from mlim.matching.model import MatchingModel
 from mlim.matching.settings import ServingSettings
 from mlim.pictures.decoding import ImageRules
 from mlim.received import UnreadableError, decode_base64
 from mlim.recipe.base import Modality
+from mlim.stacking.items import UNKNOWN, Columns
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -58,8 +60,10 @@ class Deadline:
 class MatcherModel(PythonModel):
     """Scores pairs of items given as columns text_a, image_a, text_b, image_b (pictures as base64 of a file's bytes).
 
-    The parameter `modality` chooses what is looked at: both, text or image; columns that are not needed may be left
-    out. Every row gives `probability` (calibrated, that the two match) and `match` (the score reaches the threshold).
+    The fields that a text was made from may come along, as JSON objects in fields_a and fields_b: a stack compares
+    them. The parameter `modality` chooses what is looked at: both, text or image; columns that are not needed may be
+    left out. Every row gives `probability` (calibrated, that the two match) and `match` (the score reaches the
+    threshold).
     """
 
     def load_context(self, context: Any) -> None:
@@ -108,15 +112,29 @@ def read_request(
     for side in SIDES:
         texts = _column(frame, f"text_{side}", start, modality != "image")
         images = _column(frame, f"image_{side}", start, modality != "text")
-        for row, (text, image) in enumerate(zip(texts, images, strict=True)):
+        fields = frame.get(f"fields_{side}", pd.Series([None] * len(frame)))
+        for row, (text, image, columns) in enumerate(zip(texts, images, fields, strict=True)):
             deadline.check()
             where = f"row {start + row + 1}"
             words = read_text(text or "", f"{where}, text_{side}", settings)
             picture = (
                 blank(settings) if image is None else decode(image, f"{where}, image_{side}", settings.image_rules)
             )
-            found.add(f"{side}{row}", words, picture)
+            found.add(f"{side}{row}", words, picture, _fields(columns, f"{where}, fields_{side}"))
     return found
+
+
+def _fields(given: Any, where: str) -> Columns:
+    """The fields of an item in a JSON object; nothing where none came along."""
+    if not isinstance(given, str):
+        return UNKNOWN
+    try:
+        found = json.loads(given)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{where} is no JSON object; send the fields that the text was made from, or leave it out")
+    return fields_of(found, where)
 
 
 def _column(frame: pd.DataFrame, name: str, start: int, needed: bool) -> Sequence[str | None]:

@@ -8,7 +8,6 @@
 They read what the model reads: the text, the attributes it was made from and the square picture.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,20 +27,14 @@ BASELINES: Final = (TFIDF, HASH, TREES)
 JUDGED: Final = (VALIDATION, TEST)  # splits that are scored
 
 
-def similarities(
-    items: Items,
-    attributes: Sequence[Mapping[str, str]],
-    training_items: NDArray[np.bool_],
-    first: Places,
-    second: Places,
-) -> pd.DataFrame:
+def similarities(items: Items, training_items: NDArray[np.bool_], first: Places, second: Places) -> pd.DataFrame:
     """One row of similarities for each pair items[first], items[second]; the order of its items does not matter.
 
-    `attributes` are those of each item (n,); TF-IDF is fitted on the texts of the `training_items` (n,).
+    TF-IDF is fitted on the texts of the `training_items` (n,).
     """
     groups = (
         text_similarities(items.texts, word_vectors(texts_at(items, training_items)), first, second),
-        attribute_similarities(attributes, first, second),
+        attribute_similarities(items.columns, first, second),
         picture_similarities(items.pictures, first, second),
     )
     return pd.DataFrame({name: values for group in groups for name, values in group.items()})

@@ -79,4 +79,4 @@ def _read_row(
 
 def _read(item: ItemIn, where: str, modality: Modality, settings: ServingSettings, pictures: Pictures) -> Shown:
     found = read_items([given_item(item, where, modality, pictures)], [where], modality, settings)
-    return Shown(found.text(where), found.image(where))
+    return Shown(found.text(where), found.image(where), found.columns(where))

@@ -31,7 +31,7 @@ GONE: Final = -1
 class ItemChanges:
     """Ids of the items that are `new`, `changed` or `removed` since an earlier match, sorted.
 
-    `rescored` are those of them whose text or picture is new or differs: their pairs are scored again.
+    `rescored` are those of the items of now among them: their pairs are scored again.
     """
 
     new: Sequence[str]
@@ -44,13 +44,11 @@ def compare_items(before: pd.DataFrame, now: pd.DataFrame) -> ItemChanges:
     """What differs between two tables of `item_digests`."""
     both = before.merge(now, on="id", how="outer", suffixes=("_before", ""), indicator="place").sort_values("id")
     common = both["place"] == "both"
-    read = common & (both["content"] != both["content_before"])
-    changed = read | (common & (both["described"] != both["described_before"]))
+    differs = [both[name] != both[f"{name}_before"] for name in ("content", "described")]
+    changed = common & (differs[0] | differs[1])
     new, removed = both["place"] == "right_only", both["place"] == "left_only"
-    arrived, differ, went, rescored = (
-        both.loc[chosen, "id"].tolist() for chosen in (new, changed, removed, new | read)
-    )
-    return ItemChanges(arrived, differ, went, frozenset(rescored))
+    arrived, differ, went = (both.loc[chosen, "id"].tolist() for chosen in (new, changed, removed))
+    return ItemChanges(arrived, differ, went, frozenset((*arrived, *differ)))
 
 
 class PairNumbers:

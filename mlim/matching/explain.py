@@ -23,6 +23,7 @@ from mlim.data.seeds import numpy_generator
 from mlim.matching.item_parts import ItemParts
 from mlim.matching.items import TEXT, Pixels
 from mlim.recipe.base import Modality
+from mlim.stacking.items import UNKNOWN, Columns
 
 MOST_EXACT: Final = 6  # columns whose every order is looked at
 SAMPLED_ORDERS: Final = 16  # of more columns, at least, and as many reversed
@@ -40,10 +41,11 @@ How = Literal["same", "other"]
 
 
 class Shown(NamedTuple):
-    """An item as the scorer sees it: a text and a picture (size, size, 3)."""
+    """An item as the scorer sees it: a text, a picture (size, size, 3), and its columns where they are known."""
 
     text: str
     picture: Pixels
+    columns: Columns = UNKNOWN
 
 
 Scorer = Callable[[Sequence[tuple[Shown, Shown]]], Floats]
@@ -191,7 +193,14 @@ class Question:
         said = {name: one.stretch(name) for name, one in zip(self.columns, chosen, strict=False)}
         in_order = dict.fromkeys(name for name in (*item.stretches, *said) if name in said)
         text = join_text([(None, said[name]) for name in in_order])
-        return Shown(text, (chosen[-1] if self.picture else item).picture)
+        return Shown(text, (chosen[-1] if self.picture else item).picture, self._columns(item, chosen))
+
+    def _columns(self, item: ItemParts, chosen: Sequence[ItemParts]) -> Columns:
+        """The columns that say what the text does; a part that was taken away has no value in its column."""
+        told = dict(zip(self.columns, chosen, strict=False))
+        if self.first.is_whole or self.second.is_whole:
+            return told.get(TEXT, item).columns
+        return {name: told[name].columns.get(name, "") if name in told else "" for name in item.columns}
 
 
 def explain(

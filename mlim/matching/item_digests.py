@@ -16,8 +16,8 @@ DESCRIBED: Final = ["family", "attributes", "facts"]  # columns of the index of 
 ITEM_SCHEMA: Final[Any] = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("content", pa.string(), nullable=False),  # of text and picture, which decide scores
-        pa.field("described", pa.string(), nullable=False),  # of family and columns, which decide rules
+        pa.field("content", pa.string(), nullable=False),  # of text and picture, which a network reads
+        pa.field("described", pa.string(), nullable=False),  # of family and columns, which rules and stacks read
     ]
 )
 

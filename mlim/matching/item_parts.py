@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mlim.catalog.item import ATTRIBUTE_SEPARATOR, LABEL_SEPARATOR, join_text
@@ -10,6 +10,7 @@ from mlim.catalog.texts import clean_text
 from mlim.matching.items import TEXT, Item, Pixels, fields_of, read_items
 from mlim.matching.settings import ServingSettings
 from mlim.recipe.base import Modality
+from mlim.stacking.items import Columns
 
 _LABEL: Final = rf"(?:.*?{LABEL_SEPARATOR})?"
 _END: Final = rf"(?={ATTRIBUTE_SEPARATOR}|$)"
@@ -20,12 +21,14 @@ class ItemParts:
     """What the model reads of an item: the stretches of its text by column, in order, and its picture (size, size, 3).
 
     `stretches` joined are the text; an empty one is a column without a value. `values` are the same without labels, as
-    a person reads them.
+    a person reads them. `columns` are the columns that the text is made from, also where its stretches cannot be told;
+    nothing where they are not known.
     """
 
     stretches: Mapping[str, str]
     values: Mapping[str, str]
     picture: Pixels
+    columns: Columns = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -50,8 +53,8 @@ def parts_of(text: str, attributes: Mapping[str, str], picture: Pixels) -> ItemP
     """An item of a catalog; `attributes` are its text columns as the catalog wrote them, in the order of the text."""
     stretches = split_text(text, attributes)
     if TEXT in stretches and TEXT not in attributes:
-        return ItemParts(stretches, stretches, picture)
-    return ItemParts(stretches, {name: attributes[name] for name in stretches}, picture)
+        return ItemParts(stretches, stretches, picture, attributes)
+    return ItemParts(stretches, {name: attributes[name] for name in stretches}, picture, attributes)
 
 
 def split_text(text: str, attributes: Mapping[str, str]) -> dict[str, str]:

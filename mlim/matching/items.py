@@ -20,6 +20,7 @@ from mlim.pictures.base import EMPTY_IMAGE, MISSING_IMAGE
 from mlim.pictures.decoding import ImageRules, prepare_picture, to_rgb, turned_upright
 from mlim.received import UnreadableError, check_text
 from mlim.recipe.base import Modality
+from mlim.stacking.items import UNKNOWN, Columns
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Item: TypeAlias = Mapping[str, Any]
@@ -50,15 +51,16 @@ class ItemError(InputError):
 
 
 class ItemsInMemory:
-    """Texts and pictures by name: an `ItemSource`."""
+    """Texts, pictures and columns by name: a `ColumnSource`."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._pictures: dict[str, Pixels] = {}
+        self._columns: dict[str, Columns] = {}
 
-    def add(self, name: str, text: str, picture: Pixels) -> None:
+    def add(self, name: str, text: str, picture: Pixels, columns: Columns = UNKNOWN) -> None:
         """Keep an item whose picture is (size, size, 3)."""
-        self._texts[name], self._pictures[name] = text, picture
+        self._texts[name], self._pictures[name], self._columns[name] = text, picture, columns
 
     def text(self, item: str) -> str:
         """The text of one item."""
@@ -67,6 +69,10 @@ class ItemsInMemory:
     def image(self, item: str) -> Pixels:
         """The picture of one item (size, size, 3)."""
         return self._pictures[item]
+
+    def columns(self, item: str) -> Columns:
+        """The columns of one item; nothing where they are not known."""
+        return self._columns[item]
 
 
 def read_items(
@@ -77,7 +83,7 @@ def read_items(
     for item, name in zip(items, where, strict=True):
         text = "" if modality == "image" else read_text(_text_of(item, name), f"{name}: the text", settings)
         picture = blank(settings) if modality == "text" else _picture_of(item, name, settings.image_rules)
-        found.add(name, text, picture)
+        found.add(name, text, picture, {} if TEXT in item else fields_of(item, name))
     return found
 
 

@@ -32,17 +32,15 @@ from mlim.models.systems import load_matcher
 from mlim.onnx.matcher import KIND as ONNX
 from mlim.onnx.matcher import OnnxMatcher
 from mlim.recipe.base import Modality
-from mlim.stacking.combine import Combination
-from mlim.stacking.items import Items, Measure, describe
-from mlim.stacking.parts import Parts
+from mlim.stacking.items import ColumnSource, Items, Measure, describe
 from mlim.stacking.pictures import picture_of
 from mlim.stacking.scorers import MATCHER
+from mlim.stacking.stack import Stack
 from mlim.stacking.storage import STACK_FILE, load_stack, save_stack
 
 SEPARATE: Final = "separate"
 Scores = NDArray[np.float64]
 Places = NDArray[np.int64]
-Stack = tuple[Parts, Combination]
 T = TypeVar("T")
 
 
@@ -94,7 +92,7 @@ class MatchingModel:
         self._matcher.save_pretrained(folder)
         self.tokenizer.save(folder)
         if self._stack is not None:
-            save_stack(folder / STACK_FILE, *self._stack)
+            save_stack(folder / STACK_FILE, self._stack)
         write_json(folder / SETTINGS, self.settings.model_dump(mode="json"))
         write_manifest(folder)
 
@@ -248,7 +246,7 @@ class MatchingModel:
         return float(settings.matcher_threshold if alone else settings.threshold)  # type: ignore[arg-type]
 
     def score_source(
-        self, source: ItemSource, pairs: Sequence[Pair], modality: Modality, measure: Measure = picture_of
+        self, source: ColumnSource, pairs: Sequence[Pair], modality: Modality, measure: Measure = picture_of
     ) -> Scores:
         """The score (n,) of one batch of pairs of the items in `source`; `measure` is for a stack's pictures."""
         first = np.arange(len(pairs))
@@ -264,7 +262,7 @@ class MatchingModel:
 
     def uses_network(self, modality: Modality) -> bool:
         """Whether scores depend on the network: those of a stack that was registered without it do not."""
-        return self._stack is None or not self.uses_stack(modality) or MATCHER in self._stack[1].parts
+        return self._stack is None or not self.uses_stack(modality) or self._stack.reads_matcher
 
     def stacked(self, items: Items | None, first: Places, second: Places, matcher: Callable[[], Scores]) -> Scores:
         """The scores (n,) of the pairs items[first], items[second] by the stack; by the matcher alone without items.
@@ -273,11 +271,7 @@ class MatchingModel:
         """
         if self._stack is None or items is None:
             return matcher()
-        parts, combination = self._stack
-        scores = parts.scores(items, first, second)
-        if MATCHER in combination.parts:
-            scores[MATCHER] = matcher()
-        return combination.score(scores)
+        return self._stack.score(items, first, second, matcher)
 
     def matcher_scores(self, first: PairSide, second: PairSide, modality: Modality) -> Scores:
         """The scores (n,) of the network alone for a batch of pairs, pixels of 0..255."""

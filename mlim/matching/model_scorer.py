@@ -6,12 +6,12 @@ from typing import Protocol
 
 import numpy as np
 
-from mlim.data.collate import ItemSource, Pair
+from mlim.data.collate import Pair
 from mlim.matching.explain import Floats, Shown
 from mlim.matching.items import ItemsInMemory, Pixels
 from mlim.matching.settings import ServingSettings
 from mlim.recipe.base import Modality
-from mlim.stacking.items import Measure
+from mlim.stacking.items import ColumnSource, Measure
 from mlim.stacking.pictures import Picture, picture_of
 
 
@@ -20,7 +20,7 @@ class ScoresItems(Protocol):
 
     settings: ServingSettings
 
-    def score_source(self, source: ItemSource, pairs: Sequence[Pair], modality: Modality, measure: Measure) -> Floats:
+    def score_source(self, source: ColumnSource, pairs: Sequence[Pair], modality: Modality, measure: Measure) -> Floats:
         """The score (n,) of one batch of pairs of the items in `source`; `measure` is for a stack's pictures."""
 
 

@@ -178,7 +178,8 @@ class PreparedItems:
         held = np.searchsorted(self.rows, rows)
         described = None
         if self.measures is not None:
-            described = Items(self.reader.store.texts_at(rows), [from_row(row) for row in self.measures.take(held)])
+            store, pictures = self.reader.store, [from_row(row) for row in self.measures.take(held)]
+            described = Items(store.texts_at(rows), pictures, store.columns_at(rows))
         scores = self.reader.model.stacked(described, one, other, lambda: self._matcher(rows, held, one, other))
         return scores[which.ravel()]
 

@@ -5,6 +5,7 @@ The leak audit learns from these, and so do the baselines of `mlim.evaluation`, 
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -40,7 +41,8 @@ def text_similarities(
 
 def comparable_attributes(attributes: Sequence[Mapping[str, Any]], values: Values) -> list[dict[str, str]]:
     """The attributes in the form in which they are compared; empty where an item has no value."""
-    compare = {name: values.of(name).comparable for one in attributes for name in one}
+    names = dict.fromkeys(name for one in attributes for name in one)
+    compare = {name: cache(values.of(name).comparable) for name in names}  # most values come more than once
     return [{name: compare[name](str(value or "")) or "" for name, value in one.items()} for one in attributes]
 
 

@@ -28,8 +28,9 @@ AUDIT_NOTE: Final = (
 STACK_NOTE: Final = (
     "Parts are fitted on the train pairs and combined on the validation pairs, which also choose what is registered; "
     "the test pairs only judge. A stack without a part shows what that part adds. Trees: over similarities of texts "
-    "and pictures and over agreements; words: those in both texts, and in one; agree: the probability that both items "
-    "have the same value of an attribute, as classifiers tell it from text and picture."
+    "and pictures and over agreements; columns: these and the text columns, compared one by one; words: those in both "
+    "texts, and in one; agree: the probability that both items have the same value of an attribute, as classifiers "
+    "tell it from text and picture."
 )
 OVERALL: Final = "overall"  # as mlim.training.baselines calls the mean over all modes
 REFERENCES_NOTE: Final = (

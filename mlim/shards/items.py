@@ -111,6 +111,15 @@ class ItemStore:
         found: list[str] = self._table["id"].take(pa.array(rows)).to_pylist()
         return found
 
+    def columns(self, item: str) -> dict[str, str]:
+        """The columns that the text of an item is made from, in order; "" where it has no value."""
+        return self.columns_at(np.array([self.row(item)]))[0]
+
+    def columns_at(self, rows: NDArray[np.int64]) -> list[dict[str, str]]:
+        """The same of the items at these rows of the index (n,)."""
+        cells = self._table["attributes"].take(pa.array(rows)).to_pylist()
+        return [{name: value or "" for name, value in json.loads(cell).items()} for cell in cells]
+
     @property
     def has_further(self) -> bool:
         """Whether any item has pictures after its first one."""

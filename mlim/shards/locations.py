@@ -20,15 +20,17 @@ from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, sha256_of, sha256_of_bytes
 from mlim.shards.shard import FURTHER_PICTURE, ShardEntry, Shards, further_pictures, picture_ranges
 
-FORMAT = 1  # of the file; another one makes every file again
+FORMAT = 2  # of the file; another one makes every file again
 FILES_KEY = b"files"  # in the schema's metadata: the shards' names as JSON
 ROWS_AT_ONCE = 1 << 16
+TOLD = ["id", "text", "attributes"]  # columns that are taken from the index
 FURTHER = "further"  # the column of the pictures after the first, where any item has one
 
 LOCATIONS_SCHEMA: Any = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
+        pa.field("attributes", pa.string(), nullable=False),  # as the index has them
         pa.field("file", pa.int32(), nullable=False),  # number of the shard in the metadata's list
         pa.field("offset", pa.int64(), nullable=False),  # of the picture's first byte in the shard
         pa.field("length", pa.int64(), nullable=False),  # bytes of the picture
@@ -70,13 +72,14 @@ def _write(path: Path, index: Path, shards: Shards) -> None:
         for rows, part in _parts(index):
             numbers = [values[rows] for values in (files, offsets, lengths, by_id)]
             lists = [] if further is None else [further.slice(rows.start, len(part))]
-            out.write_batch(pa.record_batch([part["id"], part["text"], *numbers, *lists], schema=schema))
+            told = [part[name] for name in TOLD]
+            out.write_batch(pa.record_batch([*told, *numbers, *lists], schema=schema))
 
 
 def _parts(index: Path) -> Iterator[tuple[slice, Any]]:
-    """The texts of the index a part at a time, and which rows they are."""
+    """What the index tells of its items a part at a time, and which rows they are."""
     start = 0
-    for part in pq.ParquetFile(index).iter_batches(ROWS_AT_ONCE, columns=["id", "text"]):
+    for part in pq.ParquetFile(index).iter_batches(ROWS_AT_ONCE, columns=TOLD):
         yield slice(start, start + len(part)), part
         start += len(part)
 

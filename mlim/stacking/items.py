@@ -1,7 +1,8 @@
-"""Items as everything but the matcher reads them: their texts, and what is measured on their pictures."""
+"""Items as everything but the matcher reads them: texts, what is measured on pictures, and columns."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,23 @@ from mlim.stacking.pictures import Picture, picture_of
 Measure = Callable[[NDArray[np.uint8]], Picture]
 
 
+Columns = Mapping[str, str]
+UNKNOWN: Final[Columns] = MappingProxyType({})  # of an item that came as one text
+
+
+class ColumnSource(ItemSource, Protocol):
+    """Where items have columns too, of some of them perhaps."""
+
+    def columns(self, item: str, /) -> Columns:
+        """The columns that its text is made from, "" where one has no value; nothing where they are not known."""
+
+
 class Items(NamedTuple):
-    """Texts (n,) and what is measured on the pictures (n,) of items."""
+    """Texts (n,), what is measured on the pictures (n,), and columns (n,) of items; without any: not known."""
 
     texts: Sequence[str]
     pictures: Sequence[Picture]
+    columns: Sequence[Columns]
 
     @property
     def measures(self) -> Vector:
@@ -26,13 +39,13 @@ class Items(NamedTuple):
         return np.stack([picture.measures for picture in self.pictures])
 
 
-def describe(source: ItemSource, ids: Sequence[str], bar: ProgressBar, measure: Measure = picture_of) -> Items:
+def describe(source: ColumnSource, ids: Sequence[str], bar: ProgressBar, measure: Measure = picture_of) -> Items:
     """Read the items `ids`; `bar` advances by one for each. `measure` may remember pictures that come back."""
     pictures = []
     for item in ids:
         pictures.append(measure(source.image(item)))
         bar.advance()
-    return Items([source.text(item) for item in ids], pictures)
+    return Items([source.text(item) for item in ids], pictures, [source.columns(item) for item in ids])
 
 
 def texts_at(items: Items, chosen: NDArray[np.bool_]) -> list[str]:

@@ -16,7 +16,8 @@ from mlim.errors import InputError
 from mlim.pairs.learned import PairTrees, PairWords
 from mlim.stacking.attributes import AttributeClassifiers
 from mlim.stacking.combine import Combination
-from mlim.stacking.parts import Parts
+from mlim.stacking.parts import ColumnTrees, Parts
+from mlim.stacking.stack import Stack
 
 STACK_FILE: Final = "stack.skops"
 SCHEMA: Final = "schema.json"
@@ -24,8 +25,9 @@ TRUSTED: Final = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredic
 ADDRESS: Final = re.compile(r'(?<="__id__": )\d+|(?<=")\d+(?=\.(?:npy|npz)")')
 
 
-def save_stack(path: Path, parts: Parts, combination: Combination) -> None:
-    """Write the fitted parts and their combination to `path`."""
+def save_stack(path: Path, stack: Stack) -> None:
+    """Write the fitted parts and their combinations to `path`."""
+    parts, columns, without_columns = stack.parts, stack.parts.columns, stack.without_columns
     values = {
         "vectors": parts.vectors,
         "texts": parts.classifiers.texts,
@@ -33,21 +35,31 @@ def save_stack(path: Path, parts: Parts, combination: Combination) -> None:
         "attributes": parts.classifiers.by_name,
         "trees": parts.trees._asdict(),
         "words": parts.words._asdict(),
-        "combination": combination._asdict(),
+        "columns": None if columns is None else {"names": columns.names, "trees": columns.trees._asdict()},
+        "combination": stack.combination._asdict(),
+        "without_columns": None if without_columns is None else without_columns._asdict(),
     }
     for vectorizer in (parts.vectors, parts.classifiers.texts[0], parts.words.counter):
         vars(vectorizer).pop("_stop_words_id", None)  # an address too, which scikit-learn only remembers
     path.write_bytes(_without_addresses(skops.dumps(values)))
 
 
-def load_stack(path: Path) -> tuple[Parts, Combination]:
-    """What `save_stack` wrote; `InputError` for a file that holds anything else, before any of it is built."""
+def load_stack(path: Path) -> Stack:
+    """What `save_stack` wrote; `InputError` for a file that holds anything else, before any of it is built.
+
+    A stack of a version that compared no columns scores as it did.
+    """
     try:
         found: dict[str, Any] = skops.load(path, trusted=TRUSTED)
         classifiers = AttributeClassifiers(found["texts"], found["pictures"], found["attributes"])
         words, trees = PairWords(**found["words"]), PairTrees(**found["trees"])
-        combination = Combination(**found["combination"])
-        return Parts(found["vectors"], classifiers, trees, words), combination
+        columns, without_columns = found.get("columns"), found.get("without_columns")
+        of_columns = columns and ColumnTrees(columns["names"], PairTrees(**columns["trees"]))
+        return Stack(
+            Parts(found["vectors"], classifiers, trees, words, of_columns),
+            Combination(**found["combination"]),
+            without_columns and Combination(**without_columns),
+        )
     except Exception as error:
         raise InputError(f"{path} holds no stack that can be read ({type(error).__name__}); run `mlim stack`") from None
 

@@ -1,30 +1,37 @@
 """Test cases for a registered model, sent as a client would send them."""
 
 import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mlim.evaluation.behaviour import FIELDS, behaviour_of, draw_cases
+from mlim.evaluation.behaviour import behaviour_of, draw_cases
 from mlim.recipe import Recipe
-from mlim.registry import Registry
+from mlim.registry import INPUTS, Registry
 from mlim.shards.items import ItemStore, open_items
 from mlim.workspace import Workspace
 
 
 def sent(store: ItemStore, fields: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
-    """Requests of `size` rows each: texts, and pictures as base64, of the items in the columns `FIELDS`."""
+    """Requests of `size` rows each, of the items in the columns `FIELDS` of mlim.evaluation.behaviour.
+
+    They hold texts with the columns that they are made from, and pictures as base64.
+    """
 
     def value(field: str, item: str) -> str:
         if field.startswith("text"):
             return store.text(item)
+        if field.startswith("fields"):
+            return json.dumps(store.columns(item))
         return base64.b64encode(store.jpeg(item)).decode("ascii")
 
+    sources = {field: field.replace("fields", "text") for field in INPUTS}  # the field whose item a value is of
     for start in range(0, len(fields), size):
         part = fields.iloc[start : start + size]
-        yield pd.DataFrame({field: [value(field, item) for item in part[field]] for field in FIELDS})
+        yield pd.DataFrame({field: [value(field, item) for item in part[of]] for field, of in sources.items()})
 
 
 def measure_behaviour(

@@ -1,7 +1,6 @@
 """`mlim explain`: why two items of a catalog match or not, by the model that decides."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -124,12 +123,8 @@ class CatalogItems:
 
     def read(self, ids: Iterable[str]) -> dict[str, ItemParts]:
         """The items in parts."""
-        table = self._rows(ids, ["id", "attributes"])
-        attributes = dict(zip(table["id"], map(_as_texts, table["attributes"]), strict=True))
-        return {
-            item: parts_of(self.store.text(item), of_item, self.store.image(item))
-            for item, of_item in attributes.items()
-        }
+        store = self.store
+        return {item: parts_of(store.text(item), store.columns(item), store.image(item)) for item in ids}
 
     def references(self, labelled: pd.DataFrame, without: set[str], most: int) -> tuple[Sequence[tuple[str, str]], str]:
         """Pairs to compare with, none of an item in `without`, and what they are, in words."""
@@ -166,10 +161,6 @@ class CatalogItems:
 
 def _as_pairs(pairs: pd.DataFrame) -> list[tuple[str, str]]:
     return [(str(a), str(b)) for a, b in zip(pairs["item_a"], pairs["item_b"], strict=True)]
-
-
-def _as_texts(attributes: str) -> Mapping[str, str]:
-    return {str(name): str(value or "") for name, value in json.loads(attributes).items()}
 
 
 def _why_missing(item: str, reason: str | None, root: Path) -> str:

@@ -51,12 +51,13 @@ def stack(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
         store = open_items(recipe.loader, workspace)
         with terminal.progress("measure pictures", len(catalog.ids)) as bar:
             items = describe(store, catalog.ids, bar)
-        features = similarities(items, catalog.attributes, catalog.training_items, catalog.first, catalog.second)
+        features = similarities(items, catalog.training_items, catalog.first, catalog.second)
         baselines = score_baselines(catalog.pairs, features, recipe.seed)
-        parts = _fit_parts(recipe, catalog, items) if recipe.main_variant.modality == "both" else None
+        learned = _learned(recipe, catalog, items)
+        parts = fit_parts(learned, recipe.stack.folds, recipe.seed) if recipe.main_variant.modality == "both" else None
         stacked = _stack(recipe, workspace, catalog, items, parts, matcher)
         if parts is not None and stacked.chosen != MATCHER:
-            save_stack(folder / STACK_FILE, parts, stacked.combinations[stacked.chosen])
+            save_stack(folder / STACK_FILE, stacked.stack(parts))
         baselines.to_parquet(folder / BASELINES_FILE, index=False)
         _long(catalog.judged, stacked.scores).to_parquet(folder / SCORERS_FILE, index=False)
         summary = {**_summary(recipe, stacked), "run_id": run.id}
@@ -143,14 +144,18 @@ def _matcher_scores(recipe: Recipe, workspace: Workspace, catalog: _Catalog) -> 
     return scores_of(found)
 
 
-def _fit_parts(recipe: Recipe, catalog: _Catalog, items: Items) -> Parts:
-    config = recipe.stack
-    learned = Learned(
+def _learned(recipe: Recipe, catalog: _Catalog, items: Items) -> Learned:
+    """What the parts are fitted on; `items` are those of the catalog."""
+    return Learned(
         items=items,
         training_items=catalog.training_items,
         families=catalog.items["component"].to_numpy(np.int64),
         values=chosen_attributes(
-            catalog.facts, catalog.attributes, catalog.training_items, config.attributes, config.attribute_values
+            catalog.facts,
+            catalog.attributes,
+            catalog.training_items,
+            recipe.stack.attributes,
+            recipe.stack.attribute_values,
         ),
         first=catalog.first,
         second=catalog.second,
@@ -158,7 +163,6 @@ def _fit_parts(recipe: Recipe, catalog: _Catalog, items: Items) -> Parts:
         training=catalog.of(TRAIN),
         validation=catalog.of(VALIDATION),
     )
-    return fit_parts(learned, config.folds, recipe.seed)
 
 
 def _stack(

@@ -29,6 +29,7 @@ from mlim.console import Terminal
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
+from mlim.evaluation.behaviour import fields_of
 from mlim.evaluation.gate import plain
 from mlim.evaluation.scoring import score_pairs
 from mlim.evaluation.threshold import Calibration
@@ -41,6 +42,7 @@ from mlim.models.mlim import Mlim
 from mlim.recipe import GateConfig, Recipe, load_recipe
 from mlim.registry import VERSION_SHA256, Registry
 from mlim.shards.items import ItemStore
+from mlim.steps.behaviour import sent
 from mlim.steps.evaluate import evaluate, read_scored
 from mlim.steps.finetune import finetune
 from mlim.steps.register import register
@@ -179,13 +181,7 @@ def relabel(workspace: Workspace, recipe: Recipe, version: str, better: bool) ->
 
 def request(workspace: Workspace, pairs: pd.DataFrame) -> pd.DataFrame:
     store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
-    columns: dict[str, list[str]] = {}
-    for side in ("a", "b"):
-        columns[f"text_{side}"] = [store.text(item) for item in pairs[f"item_{side}"]]
-        columns[f"image_{side}"] = [
-            base64.b64encode(store.jpeg(item)).decode("ascii") for item in pairs[f"item_{side}"]
-        ]
-    return pd.DataFrame(columns)
+    return next(sent(store, fields_of(pairs), len(pairs)))
 
 
 def some_pairs(workspace: Workspace, count: int = 3) -> pd.DataFrame:
@@ -391,7 +387,7 @@ def test_served_scores_are_those_of_the_network(registered, loaded):
 
 
 def test_a_served_stack_scores_as_the_batch_did(recipe, trained, quiet):
-    """Parts, matcher and their combination, from the texts and pictures of a request alone."""
+    """Parts, matcher and their combination, from the texts, pictures and fields of a request alone."""
     folder = trained.finetuned(recipe.main, recipe.seeds[0])
     pairs = pd.read_parquet(trained.pairs / "pairs.parquet", columns=["item_a", "item_b", "label", "split"])
     pairs = pairs[pairs["split"] != "train"]

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,10 +27,8 @@ def store(tiny_workspace):
 
 @pytest.fixture(scope="module")
 def catalog(tiny_workspace, store):
-    index = pd.read_parquet(tiny_workspace.valid / "index.parquet").set_index("id").loc[list(store.ids)]
     items = pd.read_parquet(tiny_workspace.pairs / "items.parquet").set_index("id").loc[list(store.ids)]
-    attributes = [json.loads(cell) for cell in index["attributes"]]
-    return describe(store, list(store.ids), SilentBar()), attributes, (items["split"] == "train").to_numpy()
+    return describe(store, list(store.ids), SilentBar()), (items["split"] == "train").to_numpy()
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +63,9 @@ def test_the_order_of_the_two_items_does_not_matter(catalog, places, features):
 
 
 def test_a_missing_attribute_is_neither_equal_nor_different(catalog):
-    items, attributes, training = catalog
-    without = [{}, {"kind": "", "colour": "red"}, *attributes[2:]]
-    found = similarities(items, without, training, np.array([0, 0]), np.array([1, 2]))
+    items, training = catalog
+    without = items._replace(columns=[{}, {"kind": "", "colour": "red"}, *items.columns[2:]])
+    found = similarities(without, training, np.array([0, 0]), np.array([1, 2]))
     assert found["equal:kind"].isna().all()
     assert found["missing:kind"].tolist() == [2, 1]
     assert found["missing:colour"].tolist() == [1, 1]

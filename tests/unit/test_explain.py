@@ -243,6 +243,26 @@ def test_a_text_that_is_known_as_a_whole_only_is_one_part():
     assert found.score == pytest.approx(agreement(shown(whole), shown(SECOND)))
 
 
+def test_columns_say_what_the_text_says():
+    """A part that is taken away has no value in its column, and a text that is one part takes all its columns along."""
+    seen_columns = []
+
+    def reader(pairs):
+        seen_columns.extend((one.text, one.columns) for pair in pairs for one in pair)
+        return np.zeros(len(pairs))
+
+    shirt = parts_of("red; colour: shirt", {"name": "red", "colour": "shirt", "size": ""}, picture(200))
+    bag = parts_of("bag; colour: blue; L", {"name": "bag", "colour": "blue", "size": "L"}, picture(200))
+    asked(shirt, shirt, score=reader, references=[])
+    assert ("red", {"name": "red", "colour": "", "size": ""}) in seen_columns
+    asked(shirt, shirt, score=reader, references=[(bag, bag)])
+    assert ("bag; colour: shirt", {"name": "bag", "colour": "shirt", "size": ""}) in seen_columns
+    whole = parts_of("a shirt", {"name": "red"}, picture(200))
+    asked(whole, whole, score=reader, references=[(bag, bag)])
+    assert ("a shirt", {"name": "red"}) in seen_columns
+    assert ("bag; colour: blue; L", bag.columns) in seen_columns
+
+
 def test_items_keep_the_order_of_their_own_columns():
     texts: list[str] = []
 

@@ -12,6 +12,7 @@ from mlim.files import read_csv
 from mlim.matching.batch import ScoringRun, score_table
 from mlim.matching.pairs_table import PairsTable
 from mlim.shards.items import ItemStore
+from mlim.stacking.stack import Stack
 from tests.unit.test_loading import build
 
 
@@ -203,7 +204,7 @@ class Mean:
 
 def test_a_stack_reads_the_same_of_kept_items(store, tiny_recipe, tmp_path, quiet):
     plain = build(tiny_recipe, "separate")
-    model = type(plain)(plain._matcher, plain.tokenizer, plain.settings, (ByMeasures(), Mean()), "cpu")
+    model = type(plain)(plain._matcher, plain.tokenizer, plain.settings, Stack(ByMeasures(), Mean()), "cpu")
     model._sha256 = "stack"
     frame = some_pairs(store)
     run = run_of(model, store, tmp_path)

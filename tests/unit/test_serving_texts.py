@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from mlim.errors import InputError
 from mlim.files import write_json
 from mlim.matching.settings import ServingSettings
 from mlim.recipe import load_recipe
@@ -39,6 +40,16 @@ def test_texts_are_read_as_those_that_the_model_learned_from(chosen, read):
     items = read_request(SENT, 0, "text", ServingSettings(**SETTINGS, **chosen), Deadline())
     assert items.text("a0") == read
     assert items.text("b0") == "AT&T, size < 40"
+
+
+def test_fields_may_come_along_and_a_wrong_one_is_one_sentence():
+    given = SENT.assign(fields_a=['{"title": " Soft  & warm", "size": null}'], fields_b=[None])
+    items = read_request(given, 4, "text", ServingSettings(**SETTINGS), Deadline())
+    assert items.columns("a0") == {"title": "Soft & warm", "size": ""}
+    assert items.columns("b0") == {}
+    for wrong, message in [("[1]", "is no JSON object; send the fields"), ('{"a": [1]}', "the field `a` is neither")]:
+        with pytest.raises(InputError, match=f"row 5, fields_b.*{message}"):
+            read_request(SENT.assign(fields_b=[wrong]), 4, "text", ServingSettings(**SETTINGS), Deadline())
 
 
 @pytest.mark.parametrize(

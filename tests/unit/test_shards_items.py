@@ -1,5 +1,6 @@
 """Items by id: from a work folder, from another process, from an object store."""
 
+import json
 import os
 import pickle
 import shutil
@@ -56,6 +57,7 @@ def test_every_item_has_its_own_text_and_picture(store, workspace):
     items = as_stored(workspace)
     for item in listed:
         assert store.text(item) == items[item]["text"]
+        assert store.columns(item) == json.loads(items[item]["attributes"])
         assert store.jpeg(item) == items[item]["image"]
         assert store.row(item) == listed.index(item)
     assert [text for part in store.texts() for text in part] == [items[item]["text"] for item in listed]

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
+from skops import io as skops
 
 from mlim.console import SilentBar
 from mlim.errors import InputError
@@ -17,10 +19,10 @@ from mlim.shards.items import ItemStore
 from mlim.stacking.attributes import OTHER, agreements, chosen_attributes, fit_classifiers
 from mlim.stacking.combine import combine, cross_fitted
 from mlim.stacking.items import describe
-from mlim.stacking.parts import TREES, WORDS, Learned, fit_parts
+from mlim.stacking.parts import COLUMNS, TREES, WORDS, Learned, fit_parts
 from mlim.stacking.scorers import CANDIDATES, MATCHER, STACK, WITHOUT_MATCHER
-from mlim.stacking.stack import choose_scorer, only_matcher, stack_parts
-from mlim.stacking.storage import load_stack, save_stack
+from mlim.stacking.stack import Stack, choose_scorer, only_matcher, stack_parts
+from mlim.stacking.storage import TRUSTED, load_stack, save_stack
 
 SEED, FOLDS = 0, 2
 AGREE = "agree:kind"
@@ -32,7 +34,7 @@ def learned(tiny_workspace):
     ids = list(store.ids)
     members = pd.read_parquet(tiny_workspace.pairs / "items.parquet").set_index("id").loc[ids]
     index = pd.read_parquet(tiny_workspace.valid / "index.parquet").set_index("id").loc[ids]
-    pairs = pd.read_parquet(tiny_workspace.pairs / "pairs.parquet")
+    pairs = pd.concat([pd.read_parquet(tiny_workspace.pairs / "pairs.parquet")] * 5)  # enough for a tree to split
     place = {item: number for number, item in enumerate(ids)}
     first, second = (pairs[side].map(place).to_numpy() for side in ("item_a", "item_b"))
     training = (members["split"] == "train").to_numpy()
@@ -59,9 +61,35 @@ def scores_of(parts, learned):
     return parts.scores(learned.items, learned.first, learned.second)
 
 
+@pytest.fixture(scope="module")
+def planted(learned):
+    """The same pairs with labels that only a column tells."""
+    values = np.random.default_rng(0).integers(3, size=len(learned.items.texts)).astype(str)
+    items = learned.items._replace(columns=[{"size": value, "none": ""} for value in values.tolist()])
+    return replace(learned, items=items, labels=np.int64(values[learned.first] == values[learned.second]))
+
+
+@pytest.fixture(scope="module")
+def stack(planted):
+    """A stack of the parts alone, combined on all pairs."""
+    return stack_of(fit_parts(planted, FOLDS, SEED), planted)
+
+
+def stack_of(parts, learned):
+    scores = scores_of(parts, learned)
+    plain = [name for name in scores if name != COLUMNS]
+    told = [COLUMNS if name == TREES else name for name in plain]
+    return Stack(parts, combine(scores, told, learned.labels), combine(scores, plain, learned.labels))
+
+
+def by_stack(stack, learned, columns):
+    items = learned.items._replace(columns=columns)
+    return stack.score(items, learned.first, learned.second, lambda: pytest.fail("no matcher is asked"))
+
+
 def test_every_part_scores_every_pair_whatever_the_order_of_its_items(parts, learned):
     scores = scores_of(parts, learned)
-    assert list(scores) == [TREES, WORDS, AGREE]
+    assert list(scores) == [TREES, COLUMNS, WORDS, AGREE]
     assert scores.notna().all(axis=None)
     assert ((scores >= 0) & (scores <= 1)).all(axis=None)
     turned = parts.scores(learned.items, learned.second, learned.first)
@@ -80,24 +108,54 @@ def describe_pair(learned, pair):
     return type(learned.items)(*([column[place] for place in places] for column in learned.items))
 
 
-def test_a_stored_stack_gives_the_same_scores_and_the_same_bytes(parts, learned, tmp_path):
-    scores = scores_of(parts, learned)
-    combination = combine(scores, list(scores), learned.labels)
+def test_columns_are_compared_as_they_decide(stack, planted):
+    """What only a column tells is found by the trees that compare columns, and by no other part."""
+    scores = scores_of(stack.parts, planted)
+    reached = {name: average_precision_score(planted.labels, scores[name]) for name in (TREES, COLUMNS)}
+    assert reached[COLUMNS] > 0.99 > reached[TREES]
+
+
+def test_without_columns_a_pair_is_scored_as_if_there_were_none(stack, planted):
+    """A request that sends joined texts gives what a stack without columns gives, whatever else is in the batch."""
+    known = planted.items.columns
+    bare = fit_parts(replace(planted, items=planted.items._replace(columns=[{}] * len(known))), FOLDS, SEED)
+    scores = scores_of(bare, planted)
+    assert COLUMNS not in scores
+    expected = combine(scores, list(scores), planted.labels).score(scores)
+    full = by_stack(stack, planted, known)
+    assert not np.allclose(full, expected, atol=1e-3)
+    for unknown in ({}, {"of another catalog": "x"}):
+        np.testing.assert_allclose(by_stack(stack, planted, [unknown] * len(known)), expected, atol=1e-9)
+    half = [one if place % 2 else {} for place, one in enumerate(known)]
+    both = (planted.first % 2 == 1) & (planted.second % 2 == 1)
+    np.testing.assert_allclose(by_stack(stack, planted, half), np.where(both, full, expected), atol=1e-9)
+
+
+def test_a_stored_stack_gives_the_same_scores_and_the_same_bytes(stack, planted, tmp_path):
     paths = [tmp_path / "one.skops", tmp_path / "other.skops"]
     for path in paths:
-        save_stack(path, parts, combination)
+        save_stack(path, stack)
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    again, combined = load_stack(paths[0])
-    pd.testing.assert_frame_equal(scores_of(again, learned), scores)
-    np.testing.assert_array_equal(combined.score(scores), combination.score(scores))
-    assert combined.weights == combination.weights
+    again, known = load_stack(paths[0]), planted.items.columns
+    pd.testing.assert_frame_equal(scores_of(again.parts, planted), scores_of(stack.parts, planted))
+    for columns in (known, [{}] * len(known)):
+        np.testing.assert_array_equal(by_stack(again, planted, columns), by_stack(stack, planted, columns))
+    assert again.combination.weights == stack.combination.weights
 
 
-def test_fitting_again_gives_the_same_bytes(parts, learned, tmp_path):
-    combination = combine(scores := scores_of(parts, learned), list(scores), learned.labels)
-    for name, fitted in (("one", parts), ("again", fit_parts(learned, FOLDS, SEED))):
-        save_stack(tmp_path / name, fitted, combination)
+def test_fitting_again_gives_the_same_bytes(stack, planted, tmp_path):
+    for name, fitted in (("one", stack.parts), ("again", fit_parts(planted, FOLDS, SEED))):
+        save_stack(tmp_path / name, stack._replace(parts=fitted))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "again").read_bytes()
+
+
+def test_a_stack_of_an_earlier_version_scores_as_it_did(stack, planted, tmp_path):
+    path, known = tmp_path / "stack.skops", planted.items.columns
+    save_stack(path, stack._replace(combination=stack.without_columns))
+    values = skops.load(path, trusted=TRUSTED)
+    skops.dump({name: value for name, value in values.items() if "columns" not in name}, path)
+    expected = by_stack(stack, planted, [{}] * len(known))
+    np.testing.assert_array_equal(by_stack(load_stack(path), planted, known), expected)
 
 
 def test_nothing_that_runs_code_is_read(tmp_path):
@@ -166,6 +224,17 @@ def test_the_stack_is_better_than_its_parts_and_is_what_is_registered():
     assert found.chosen == STACK
     assert found.combinations[STACK].weights[MATCHER] > 3 * abs(found.combinations[STACK].weights[WORDS])
     assert set(found.scores) == {*SKILLS, STACK, *(f"stack without {name}" for name in SKILLS)}
+
+
+def test_trees_compare_columns_where_these_are_known():
+    frame, labels, families = judged(np.random.default_rng(1))
+    frame[COLUMNS] = frame[TREES]
+    found = stack_parts(frame, labels, families, np.arange(len(labels)) < 200, StackConfig())
+    parts = {name: set(combination.parts) for name, combination in found.combinations.items()}
+    assert parts[STACK] == {MATCHER, COLUMNS, WORDS}
+    assert parts["stack without columns"] == set(found.without_columns.parts) == {MATCHER, TREES, WORDS}
+    assert parts["stack without trees"] == {MATCHER, WORDS}
+    assert parts[WITHOUT_MATCHER] == {COLUMNS, WORDS}
 
 
 def test_a_matcher_that_knows_nothing_is_left_out():

@@ -1,6 +1,9 @@
 """`mlim explain`: two ids of a work folder in, why they match or not out."""
 
+import asyncio
+import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,10 +13,22 @@ import pytest
 
 import mlim
 from mlim.catalog.item import QUARANTINE_SCHEMA
+from mlim.console import Terminal
+from mlim.data.collate import Pair
 from mlim.errors import InputError
+from mlim.evaluation.behaviour import fields_of
+from mlim.http_api.options import ApiOptions
+from mlim.http_api.schema import ScoreRequest
+from mlim.http_api.service import Service
+from mlim.matching.batch import score_table
 from mlim.matching.nearest_pairs import nearest_pairs
+from mlim.matching.pairs_table import PairsTable
+from mlim.serving import Deadline, read_request
 from mlim.stacking.combine import combine
+from mlim.stacking.parts import TREES
 from mlim.stacking.scorers import MATCHER
+from mlim.stacking.stack import Stack
+from mlim.steps.behaviour import sent
 from mlim.steps.explain import REFERENCES, explain_pair, explain_pairs
 from mlim.steps.score import scoring_run
 from tests.commands import call
@@ -49,14 +64,62 @@ def test_it_explains_the_score_that_decides(model, tiny_recipe, tiny_workspace):
     json.dumps(pair.summary)
 
 
-def test_a_stack_is_explained_as_it_decides(tiny_recipe, tiny_workspace, parts, learned, quiet):  # noqa: F811
+def stacked_model(recipe, parts, learned):  # noqa: F811
+    """A model with a stack of all parts, and of the matcher alone where columns are not known."""
     scores = parts.scores(learned.items, learned.first, learned.second)
     scores[MATCHER] = np.linspace(0.1, 0.9, len(scores))
-    stacked = build(tiny_recipe, scorer="stack")
+    model = build(recipe, scorer="stack")
+    told = [name for name in scores if name != TREES]
+    model._stack = Stack(parts, combine(scores, told, learned.labels), combine(scores, [MATCHER], learned.labels))
+    model._sha256 = "stack"
+    return model
+
+
+def scores_of_table(model, recipe, workspace, folder):
+    """What `mlim score` gives the pair."""
+    pd.DataFrame([PAIR], columns=["item_a", "item_b"]).to_parquet(folder / "pairs.parquet")
+    run = replace(scoring_run(model, recipe, workspace), cache=folder / "cache")
+    score_table(run, PairsTable(folder / "pairs.parquet"), folder / "scored.parquet", 1, Terminal(quiet=True))
+    return pd.read_parquet(folder / "scored.parquet")["score"].to_numpy()
+
+
+def test_a_stack_compares_columns_alike_wherever_it_scores(
+    tiny_recipe,
+    tiny_workspace,
+    parts,  # noqa: F811
+    learned,  # noqa: F811
+    tmp_path,
+):
+    """Items of a catalog, rows of MLflow's protocol, items of Python and of HTTP."""
+    model = stacked_model(tiny_recipe, parts, learned)
+    store = scoring_run(model, tiny_recipe, tiny_workspace).store
+    expected = scores_of_table(model, tiny_recipe, tiny_workspace, tmp_path)
+    rows = next(sent(store, fields_of(pd.DataFrame([PAIR], columns=["item_a", "item_b"])), 1))
+    pairs = [Pair("a0", "b0", 0)]
+    found, without = (
+        model.score_source(read_request(given, 0, "both", model.settings, Deadline()), pairs, "both")
+        for given in (rows, rows.drop(columns=["fields_a", "fields_b"]))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    texts = [{"text": store.text(item), "image": store.jpeg(item)} for item in PAIR]
+    np.testing.assert_allclose(without, model.score([tuple(texts)]), atol=1e-6)
+    assert not np.allclose(found, without, atol=1e-3)
+
+    fields = [{**store.columns(item), "image": store.jpeg(item)} for item in PAIR]
+    joined = [{"text": "; ".join(store.columns(item).values()), "image": store.jpeg(item)} for item in PAIR]
+    assert not np.allclose(model.score([tuple(fields)]), model.score([tuple(joined)]), atol=1e-3)
+    items_in = [{"fields": store.columns(item), "image": base64.b64encode(store.jpeg(item)).decode()} for item in PAIR]
+    request = ScoreRequest.model_validate({"pairs": [dict(zip("ab", items_in, strict=True))]})
+    served = asyncio.run(Service(model, ApiOptions()).score(request)).results[0]
+    assert served.score == pytest.approx(model.score([tuple(fields)])[0], abs=1e-6)
+
+
+def test_a_stack_is_explained_as_it_decides(tiny_recipe, tiny_workspace, parts, learned, tmp_path, quiet):  # noqa: F811
+    stacked = stacked_model(tiny_recipe, parts, learned)
     stacked.settings = stacked.settings.model_copy(update={"batch_size": 64})
-    stacked._stack = (parts, combine(scores, list(scores), learned.labels))
     both = explain_pairs(stacked, [PAIR, PAIR[::-1]], tiny_recipe, tiny_workspace, 0.5, quiet)
     found, turned = both.values()
+    assert found.score == pytest.approx(scores_of_table(stacked, tiny_recipe, tiny_workspace, tmp_path)[0], abs=1e-6)
     assert found.baseline + sum(one.value for one in found.contributions) == pytest.approx(found.score)
     for one, other in zip(found.contributions, turned.contributions, strict=True):
         assert one.value == pytest.approx(other.value, abs=1e-6)

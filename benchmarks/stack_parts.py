@@ -1,0 +1,225 @@
+"""Which trees belong into the stack? Its parts without the matcher, with and without columns, on validation pairs.
+
+    python benchmarks/stack_parts.py --work build/emoji --work build/hm_fashion [--split test]
+    python benchmarks/stack_parts.py --work build/separate --vectors no-pretraining
+
+Parts are fitted on the training pairs and combined on the validation pairs; scores of validation pairs are cross-fitted
+over families, and intervals are those of `mlim evaluate`. `--vectors VARIANT` also asks whether similarities of the
+vectors of that variant (fine-tuned with finetune.read_out=separate) add to the stack with its matcher.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from measure import heading, table
+
+from mlim.console import SilentBar
+from mlim.data.collate import PairCollator
+from mlim.data.images import as_floats
+from mlim.data.loader import chunks
+from mlim.data.tokenize import TextTokenizer
+from mlim.evaluation.baselines import TREES as BASELINE
+from mlim.evaluation.baselines import score_baselines, similarities
+from mlim.evaluation.evidence import families_of
+from mlim.evaluation.pr_auc import Interval
+from mlim.evaluation.resampling import JudgedPairs, compare_all
+from mlim.evaluation.scores import labels_of, part, read_scores, scores_of
+from mlim.models.systems import load_matcher
+from mlim.pairs.learned import fit_trees
+from mlim.recipe import Recipe, stored_recipe
+from mlim.report.kit import formats
+from mlim.shards.items import ItemStore, open_items
+from mlim.stacking.attributes import fit_classifiers
+from mlim.stacking.combine import combine, cross_fitted
+from mlim.stacking.items import Items, describe
+from mlim.stacking.parts import AGREE, COLUMNS, TREES, WORDS, Learned, Parts, _similarities, _with_columns, fit_parts
+from mlim.stacking.scorers import MATCHER
+from mlim.steps.stack import _Catalog, _learned, _read
+from mlim.workspace import Workspace
+
+PACKAGES = ("mlim", "scikit-learn")
+DROPPED = (0.25, 0.5)  # shares of the training pairs whose columns one tree model does not see
+WITHOUT, WITH, BOTH = "`trees`: the stack without columns", "`columns` in place of `trees`", "`columns` beside `trees`"
+BATCH = 64
+VECTORS = "vectors"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A work folder after `mlim pairs`, with the parts of a stack fitted on it."""
+
+    folder: Path
+    split: str
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return stored_recipe(self.workspace.recipe)
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.folder)
+
+    @cached_property
+    def store(self) -> ItemStore:
+        return open_items(self.recipe.loader, self.workspace)
+
+    @cached_property
+    def catalog(self) -> _Catalog:
+        return _read(self.recipe, self.workspace)
+
+    @cached_property
+    def items(self) -> Items:
+        return describe(self.store, self.catalog.ids, SilentBar())
+
+    @cached_property
+    def learned(self) -> Learned:
+        return _learned(self.recipe, self.catalog, self.items)
+
+    @cached_property
+    def parts(self) -> Parts:
+        return fit_parts(self.learned, self.recipe.stack.folds, self.recipe.seed)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Of all pairs by all parts, by the baseline on the judged ones, and by single trees with column dropout."""
+        catalog = self.catalog
+        found = self.parts.scores(self.items, catalog.first, catalog.second)
+        features = similarities(self.items, catalog.training_items, catalog.first, catalog.second)
+        baselines = score_baselines(catalog.pairs, features, self.recipe.seed)
+        found.loc[~catalog.of("train"), BASELINE] = scores_of(part(baselines, baseline=BASELINE))
+        return found.assign(**self._dropout())
+
+    def _dropout(self) -> Mapping[str, np.ndarray]:
+        """Scores of trees that did not see the columns of a share of the training pairs, with columns and without."""
+        learned, items, recipe, names = self.learned, self.items, self.recipe, self.parts.columns.names
+        places = learned.first, learned.second
+        known = learned.values, learned.training_items, learned.families
+        _, unseen = fit_classifiers(items, *known, recipe.stack.folds, recipe.seed)
+        seen = self.parts.classifiers.probabilities(items)
+        shown = {"with": items.columns, "without": [{}] * len(items.columns)}
+        features, judged = (
+            {name: _with_columns(similar, names, columns, *places) for name, columns in shown.items()}
+            for similar in (_similarities(items, self.parts.vectors, one, *places) for one in (unseen, seen))
+        )
+        found = {}
+        for share in DROPPED:
+            dropped = np.random.default_rng(0).random((len(learned.labels), 1)) < share
+            mixed = np.where(dropped, features["without"], features["with"])
+            trees = fit_trees(mixed, learned.labels, learned.training, learned.validation, recipe.seed)
+            found |= {f"{share} {name}": trees.score(judged[name]).clip(0, 1) for name in judged}
+        return found
+
+    @property
+    def judged(self) -> JudgedPairs:
+        chosen = self.catalog.of(self.split)
+        families = families_of(self.catalog.pairs, self.workspace)
+        return JudgedPairs(labels_of(self.catalog.pairs)[chosen], families[chosen])
+
+    def combined(
+        self, scores: pd.DataFrame, parts: Sequence[str], shown: Mapping[str, str] | None = None
+    ) -> np.ndarray:
+        """Scores of the judged pairs by a combination of `parts`, which at scoring time are `shown` as others."""
+        catalog, labels = self.catalog, labels_of(self.catalog.pairs)
+        validation = catalog.of("validation")
+        held, families = scores[validation].reset_index(drop=True), families_of(catalog.pairs, self.workspace)
+        later = scores.assign(**{name: scores[other] for name, other in (shown or {}).items()})
+        found = combine(held, parts, labels[validation]).score(later)
+        if not shown:
+            folds = self.recipe.stack.folds
+            found[validation] = cross_fitted(held, parts, labels[validation], families[validation], folds)
+        return found[catalog.of(self.split)]
+
+
+def stacks(work: Work) -> dict[str, np.ndarray]:
+    """Scores of the judged pairs by every way to compare columns; the first is what the others are compared with."""
+    scores, judged = work.scores, work.catalog.of(work.split)
+    rest = [WORDS, *(name for name in scores if name.startswith(AGREE))]
+    found = {
+        WITHOUT: work.combined(scores, [TREES, *rest]),
+        WITH: work.combined(scores, [COLUMNS, *rest]),
+        BOTH: work.combined(scores, [TREES, COLUMNS, *rest]),
+    }
+    for share in DROPPED:
+        name = f"one tree model, columns dropped from {share:.0%} of the training pairs"
+        found[name] = work.combined(scores, [f"{share} with", *rest])
+        if work.split == "test":  # on validation pairs the combination would have seen them
+            shown = {f"{share} with": f"{share} without"}
+            found[f"{name}, columns not known"] = work.combined(scores, [f"{share} with", *rest], shown)
+    return {**found, "baseline: boosted trees": scores[BASELINE].to_numpy()[judged]}
+
+
+def with_vectors(work: Work, variant: str) -> dict[str, np.ndarray]:
+    """Scores of the judged pairs by the whole stack, and with a part that compares the vectors of the matcher."""
+    folder = work.workspace.finetuned(variant, work.recipe.seeds[0])
+    scores = work.scores.copy()
+    known = ~work.catalog.of("train")
+    matcher = part(read_scores(folder, "mlim finetune"), modality="both")
+    scores.loc[known, MATCHER] = scores_of(matcher)
+    scores[VECTORS] = compared_vectors(work, folder / "model")
+    rest = [MATCHER, COLUMNS, WORDS, *(name for name in scores if name.startswith(AGREE))]
+    return {
+        "the stack": work.combined(scores, rest),
+        "the stack and `vectors`": work.combined(scores, [*rest, VECTORS]),
+    }
+
+
+def compared_vectors(work: Work, folder: Path) -> np.ndarray:
+    """The score of every pair by trees over cosine, L1 and L2 distance of its items' vectors."""
+    catalog, network = work.catalog, load_matcher(folder).eval()
+    collate = PairCollator(work.store, TextTokenizer.from_folder(folder), work.recipe.text.limit)
+    vectors = []
+    for ids in chunks(catalog.ids, BATCH):
+        side = collate.side(ids)
+        with torch.inference_mode():
+            vectors.append(network.item_vectors(side._replace(pixels=as_floats(side.pixels)), "both").numpy())
+    found = np.concatenate(vectors)
+    one, other = found[catalog.first], found[catalog.second]
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    features = np.column_stack(
+        [(one * other).sum(axis=1) / lengths, np.abs(one - other).sum(axis=1), np.linalg.norm(one - other, axis=1)]
+    )
+    masks = catalog.of("train"), catalog.of("validation")
+    return fit_trees(features, labels_of(catalog.pairs), *masks, work.recipe.seed).score(features)
+
+
+def rows(work: Work, scored: Mapping[str, np.ndarray]) -> Iterator[list[str]]:
+    """PR-AUC of each scorer, and its difference to the first."""
+    settings = work.recipe.evaluate
+    systems = {name: values[None] for name, values in scored.items()}
+    found = compare_all(work.judged, systems, settings.bootstrap_samples, settings.confidence, work.recipe.seed)
+    for name, compared in found.items():
+        minus = "" if compared.minus_first is None else _difference(compared.minus_first.difference)
+        yield [work.folder.name, name, formats.score(compared.pr_auc.interval.value), minus]
+
+
+def _difference(found: Interval) -> str:
+    return f"{formats.signed(found.value)} [{formats.signed(found.low)}, {formats.signed(found.high)}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, action="append", required=True, help="a work folder after `mlim pairs`")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--vectors", help="a variant with vectors of items that was fine-tuned in the work folders")
+    options = parser.parse_args()
+    works = [Work(folder, options.split) for folder in options.work]
+    found = [
+        row
+        for work in works
+        for row in rows(work, with_vectors(work, options.vectors) if options.vectors else stacks(work))
+    ]
+    print(heading(PACKAGES))
+    for work in works:
+        print(f"{work.folder.name}: {len(work.judged.labels):,} {options.split} pairs, {work.judged.clusters} families")
+    print()
+    print(table(("work folder", "scorer", "PR-AUC", "minus the first"), found))
+
+
+if __name__ == "__main__":
+    main()
