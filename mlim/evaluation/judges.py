@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlim.errors import InputError
-from mlim.evaluation.metrics import recall
+from mlim.evaluation.metrics import captions, recall
 from mlim.evaluation.metrics.measure import Figure, Measure
 from mlim.recipe.tasks import OtherTask
 from mlim.workspace import Workspace
@@ -64,11 +64,32 @@ class RetrievalJudge:
         return components_of(scores["id"], workspace)
 
 
+class CaptionJudge:
+    """Columns: id, split, written, references."""
+
+    title, examples_name, key, spent = "Captions", "images", "id", "items_seen"
+
+    def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
+        """CIDEr-D, BLEU-4 and ROUGE-L."""
+        return captions.FIGURES
+
+    def measure(self, scores: pd.DataFrame) -> Measure:
+        """What was written beside the references."""
+        written = [captions.words_of(text) for text in scores["written"]]
+        return captions.captions(written, [[*map(captions.words_of, texts)] for texts in scores["references"]])
+
+    def units(self, scores: pd.DataFrame, workspace: Workspace) -> NDArray[np.int64]:
+        """Families: what the splits keep together."""
+        return components_of(scores["id"], workspace)
+
+
 def judge_of(task: OtherTask) -> Judge:
     """The judge of a task."""
     match task:
         case "retrieval":
             return RetrievalJudge()
+        case "caption":
+            return CaptionJudge()
         case _:
             assert_never(task)
 

@@ -5,6 +5,7 @@ so that every choice is visible and can be changed (docs/paper-decisions.md list
 """
 
 from mlim.recipe.base import LossName, Modality, Probability, ReadOut, Scorer, Share, Stage
+from mlim.recipe.captioning import CaptioningConfig
 from mlim.recipe.data import (
     AUTO,
     FEWEST_TOKENS,
@@ -42,6 +43,7 @@ __all__ = [
     "FEWEST_TOKENS",
     "MAX_NEAR_BITS",
     "BalanceConfig",
+    "CaptioningConfig",
     "CheckpointConfig",
     "ComputeConfig",
     "DecoderConfig",

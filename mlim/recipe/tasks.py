@@ -13,13 +13,14 @@ from pydantic import Field
 from mlim.config import Config
 from mlim.recipe.base import is_none
 from mlim.recipe.caption import CaptionTask
+from mlim.recipe.captioning import CaptioningConfig
 from mlim.recipe.detect import DetectTask
 from mlim.recipe.itc import ItcTask
 from mlim.recipe.retrieval import RetrievalConfig
 from mlim.recipe.task import TaskConfig
 from mlim.recipe.tuning import OtherTuningConfig
 
-OtherTask = Literal["retrieval"]
+OtherTask = Literal["retrieval", "caption"]
 """What a variant may be fine-tuned to besides matching; each has a section in `tasks` and a table of its own."""
 
 FinetuneTask = Literal["match"] | OtherTask
@@ -72,12 +73,15 @@ class TasksConfig(Config):
     """One section for each fine-tuning task besides matching: equal budgets for all its variants."""
 
     retrieval: RetrievalConfig | None = Field(default=None, exclude_if=is_none)
+    caption: CaptioningConfig | None = Field(default=None, exclude_if=is_none)
 
     def section(self, task: OtherTask) -> OtherTuningConfig | None:
         """That of a task; None where the recipe has none."""
         match task:
             case "retrieval":
                 return self.retrieval
+            case "caption":
+                return self.caption
             case _:
                 assert_never(task)
 

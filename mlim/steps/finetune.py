@@ -19,6 +19,7 @@ from mlim.models.system import System
 from mlim.models.systems import load_system, plan_system
 from mlim.models.weights import Planned
 from mlim.recipe import Recipe, Variant
+from mlim.steps.captioning import CaptionTuning, caption_data
 from mlim.steps.matching import MatchTuning, check_pairs
 from mlim.steps.retrieval import RetrievalTuning, check_items
 from mlim.steps.trained import (
@@ -215,6 +216,8 @@ def _open_data(recipe: Recipe, workspace: Workspace, variant: Variant) -> Traini
         case "retrieval":
             check_items(data, workspace)
             return data
+        case "caption":
+            return caption_data(data, workspace)
         case _:
             assert_never(variant.task)
 
@@ -226,6 +229,8 @@ def _open_tuning(given: TuningInputs) -> Tuning:
             return MatchTuning(given)
         case "retrieval":
             return RetrievalTuning(given)
+        case "caption":
+            return CaptionTuning(given)
         case _:
             assert_never(given.variant.task)
 
