@@ -36,6 +36,11 @@ SYSTEMS: Final[Mapping[str, tuple[str, str]]] = {  # shape, pre-training
     "joint, Lite0 frozen": ("{kind: joint, image: {kind: lite}}", "losses: [mlm, itm], masking: text"),
     "joint, Lite0 trained": ("{kind: joint, image: {kind: lite, frozen: false}}", "losses: [mlm, itm], masking: text"),
     "dual encoder": ("{kind: dual}", "tasks: [{task: itc}]"),
+    "GIT": ("{kind: writer}", "tasks: [{task: caption}]"),
+    "E2E-VLP without detection": (
+        "{kind: e2e-vlp}",
+        "losses: [mlm, itm], masking: text, tasks: [{task: caption}]",
+    ),
 }
 VOCABULARY, WARM = 2000, 2
 WORDS = [f"word{number}" for number in range(VOCABULARY)]

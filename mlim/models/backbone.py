@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from mlim.errors import InputError
 from mlim.models.config import MlimConfig
 from mlim.models.dropout import Dropout
-from mlim.models.image_embedder import ImageEmbedder
+from mlim.models.image_embedder import ImageEmbedder, grayed
+from mlim.models.images.lite import LiteReader
 from mlim.models.transformer import Encoder, Packing, pack, put_tokens, take_tokens
 
 MODALITIES, TEXT, IMAGE = 2, 0, 1
@@ -24,12 +25,18 @@ class Backbone(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocabulary_size, config.hidden_size)
         self.text_positions = nn.Embedding(config.text_positions, config.hidden_size)
         self.image_embedder = ImageEmbedder(config)
+        self.image_features = None if config.features is None else LiteReader(config.features, config.hidden_size)
         self.image_positions = nn.Embedding(config.patches, config.hidden_size)
         self.image_mask = nn.Embedding(1, config.hidden_size) if config.separate_masks else None
         self.modalities = nn.Embedding(MODALITIES, config.hidden_size) if config.modality_segments else None
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.dropout = Dropout(config.dropout)
         self.encoder = Encoder(config)
+
+    @property
+    def embedders(self) -> list[nn.Module]:
+        """What makes vectors of pictures."""
+        return [each for each in (self.image_embedder, self.image_features) if each is not None]
 
     def embed_text(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Word + position vectors (B, T, H); `ids` (B, T), `positions` (T,) or (B, T) count from an item's [CLS]."""
@@ -45,9 +52,12 @@ class Backbone(nn.Module):
     def embed_image(self, pixels: Tensor, masked: Tensor | None = None) -> Tensor:
         """Patch + position vectors (B, C, H); patches in `masked` (B, C) bool become the word vector of [MASK].
 
+        A frozen network whose vectors are added sees the masked patches gray, so that those beside them tell nothing.
         The position is added after masking: the transformer still knows where the hidden patch lies (section 3.1).
         """
-        patches = self.image_embedder(pixels, masked)
+        patches = self.image_embedder(pixels)
+        if self.image_features is not None:
+            patches = patches + self.image_features(pixels if masked is None else grayed(pixels, masked))
         if masked is not None:
             patches = torch.where(masked.unsqueeze(-1), self._mask_vector(), patches)
         return self._in_modality(patches + self.image_positions.weight, IMAGE)

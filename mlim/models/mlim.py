@@ -60,7 +60,7 @@ class Mlim(System):
     def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
         """Its modules by the part of the network that they belong to."""
         return {
-            "embedder": [self.backbone.image_embedder],
+            "embedder": self.backbone.embedders,
             "transformer": [self.backbone],
             "decoder": [self.decoder],
             "heads": [self.mlm_head, self.itm_head],

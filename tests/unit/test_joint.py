@@ -361,7 +361,7 @@ def beside(tiny_recipe) -> Recipe:
 def test_features_beside_mlims_embedder_say_nothing_of_hidden_patches(beside):
     shape = MlimConfig.from_recipe(beside.network, vocabulary_size=30)
     model = Mlim.random(shape, 0).eval()
-    features = model.backbone.image_embedder.features
+    features = model.backbone.image_features
     assert {each.requires_grad for each in features.network.parameters()} == {False}
     item, masked = shown(), torch.tensor([[True, False, False, False]]).expand(4, -1)
     other = item.pixels.clone()
@@ -380,7 +380,7 @@ def test_features_beside_mlims_embedder_say_nothing_of_hidden_patches(beside):
 def test_mlim_starts_from_the_weights_of_the_package(beside):
     tokenizer = TextTokenizer.learn(["shirt red"] * 4, 64)
     model = build_mlim(beside, tokenizer, seed=0)
-    features = model.backbone.image_embedder.features
+    features = model.backbone.image_features
     for name, value in features.start():
         assert torch.equal(named_tensors(features)[name], value)
 
