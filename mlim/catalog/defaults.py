@@ -56,6 +56,32 @@ def describe_embedded(task: Task = "variant") -> dict[str, Any]:
     }
 
 
+def describe_scenes() -> dict[str, Any]:
+    """The catalog of scenes: items with a split and a caption, without pairs, and the files of their annotations."""
+    folder = "annotations"
+    return {
+        "source": "table",
+        "table": EMBEDDED_TABLE,
+        "images": EMBEDDED_IMAGES,
+        "columns": {"id": "item_id", "image": "image", "split": "split", "text": ["caption"]},
+        "pairs": "none",
+        "annotations": {
+            "files": {
+                "instances": [f"{folder}/instances.json"],
+                "captions": [f"{folder}/captions.json"],
+                "vqa": [
+                    {
+                        "questions": f"{folder}/questions.json",
+                        "answers": f"{folder}/answers.json",
+                        "entailed": f"{folder}/entailed.json",
+                    }
+                ],
+                "statements": [f"{folder}/statements.jsonl"],
+            }
+        },
+    }
+
+
 def describe_abo() -> dict[str, Any]:
     """ABO: what the columns mean, and which pairs match.
 

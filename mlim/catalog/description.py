@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlim.catalog.annotation_rules import AnnotationRules
 from mlim.catalog.defaults import describe_abo, describe_embedded
 from mlim.catalog.headers import header_problems
 from mlim.catalog.match_rules import MatchRules
@@ -77,6 +78,9 @@ class Columns(Config):
     )
     family: str | None = Field(default=None, description="items with the same value are variations of one product")
     category: str | None = Field(default=None, description="the shop's own grouping; drift and samples look at it")
+    split: str | None = Field(
+        default=None, description="train, validation or test, as its maker split the catalog; without one it is drawn"
+    )
     inherit: tuple[str, ...] = Field(
         default=(), description="where blank, the value of the family's first row that has one before it"
     )
@@ -175,6 +179,7 @@ class CatalogDescription(Config):
     values: Values = Values()
     pairs: PairRules = PairRules()
     matching: MatchRules = MatchRules()
+    annotations: AnnotationRules | None = Field(default=None, description="boxes, captions, questions, statements")
     ceilings: Ceilings | None = Field(default=None, description="of the embedded catalog, which is drawn")
 
     @model_validator(mode="after")
@@ -186,6 +191,8 @@ class CatalogDescription(Config):
         problems += [f"columns.text names `{column}` twice" for column, count in counts.items() if count > 1]
         unknown = [name for name in self.values.columns if name not in known]
         problems += [f"values.columns: no column `{name}` is read{nearest(name, known)}" for name in unknown]
+        if self.annotations is not None:
+            problems += self.annotations.problems(self.pairs.decided_by)
         problems += [*self._inherit_problems(), *self.pairs.problems(self.text_columns, self.columns.family)]
         if problems:
             raise ValueError("; ".join(problems))
@@ -209,9 +216,11 @@ class CatalogDescription(Config):
 
     @property
     def metadata_columns(self) -> tuple[str, ...]:
-        """The columns that rules of pairs and of matches read and the model does not, in order and once each."""
-        matching = (name for name in self.matching.columns if name not in self.text_columns)
-        return tuple(dict.fromkeys((*self.pairs.columns, *matching)))
+        """The columns that the model does not read but pairs, matches or annotations do, in order and once each."""
+        annotated = () if self.annotations is None else self.annotations.columns
+        others = (name for name in (*self.matching.columns, *annotated) if name not in self.text_columns)
+        split = () if self.columns.split is None else (self.columns.split,)
+        return tuple(dict.fromkeys((*self.pairs.columns, *others, *split)))
 
     @property
     def compared_columns(self) -> tuple[str, ...]:
@@ -244,12 +253,14 @@ def load_description(path: Path) -> CatalogDescription:
 
 
 def check_pair_rules(description: CatalogDescription, where: str) -> None:
-    """`InputError` led by `where` unless the description tells which items make pairs."""
+    """`InputError` led by `where` unless the description tells which items make pairs, or that none do."""
+    if description.pairs.none:
+        return
     if description.pairs.labelled is None and not description.pairs.decided_by:
         raise InputError(
             f"{where}: nothing tells which items make pairs; add columns.family (the column that groups the "
             "variations of a product) and pairs.decided_by (the columns that decide a match), or pairs.labelled (a "
-            "table with item_a, item_b, label)"
+            "table with item_a, item_b, label), or say `pairs: none`"
         )
 
 
@@ -281,7 +292,24 @@ def _with_places(values: dict[str, Any], file: Path) -> tuple[dict[str, Any], li
         ]
         changed = {**node, name: _place(node[name], key, file.parent)}
         placed = {**placed, section: changed} if section else changed
+    annotations = placed.get("annotations")
+    if isinstance(annotations, dict) and "files" in annotations:
+        found = _placed_files(annotations["files"], file.parent)
+        placed = {**placed, "annotations": {**annotations, "files": found}}
     return placed, problems
+
+
+def _placed_files(node: Any, folder: Path) -> Any:
+    """All texts below `annotations.files` as paths from here."""
+    match node:
+        case str():
+            return _place(node, "annotations.files", folder)
+        case list():
+            return [_placed_files(inner, folder) for inner in node]
+        case dict():
+            return {name: _placed_files(inner, folder) for name, inner in node.items()}
+        case _:
+            return node
 
 
 def _place(text: str, key: str, folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -52,8 +52,12 @@ class Negatives(Config):
 
 
 class PairRules(Config):
-    """How pairs are labelled: by the type of variation inside a family, or by a table of the user's own."""
+    """How pairs are labelled: by the type of variation inside a family, or by a table of the user's own.
 
+    `pairs: none` says that the items are split and make no pairs.
+    """
+
+    none: bool = Field(default=False, description="no pairs: the items are split and that is all")
     decided_by: tuple[str, ...] = Field(default=(), description="match when all of these columns are equal")
     same: tuple[str, ...] = Field(default=(), description="only items equal in these columns are compared")
     differ: tuple[str, ...] = Field(
@@ -77,6 +81,11 @@ class PairRules(Config):
     negatives: Negatives = Negatives()
     directions: Literal["one", "both"] = Field(default="one", description="both: each pair is also written turned")
     labelled: Path | None = Field(default=None, description="the user's own pairs instead of the rule")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, given: Any) -> Any:
+        return {"none": True} if given == "none" else given
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -104,6 +113,8 @@ class PairRules(Config):
         for column in self.hidden:
             if column in text_columns:
                 yield f"`{column}` is hidden (pairs.hidden), so the model must not read it: take it out of columns.text"
+        if self.none and (self.decided_by or self.labelled is not None):
+            yield "pairs.none says that there are no pairs, so leave out pairs.decided_by and pairs.labelled"
         if self.decided_by and family is None:
             yield "pairs.decided_by compares items of one family: name the column in columns.family"
         yield from self._contradictions()

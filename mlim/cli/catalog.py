@@ -17,7 +17,11 @@ app = typer.Typer(no_args_is_help=True, help="Create, download or inspect a cata
 @app.command(epilog="Example: `mlim catalog synthesize` makes ./data, the catalog of the demo")
 def synthesize(
     out: Annotated[Path, typer.Option(help="Folder for the table, images and catalog.yaml.")] = Path("data"),
-    items: Annotated[int, typer.Option(min=100, help="Number of items.")] = 2400,
+    kind: Annotated[
+        Literal["items", "scenes"],
+        typer.Option(help="`items`: a product per image, in families; `scenes`: several products, with annotations."),
+    ] = "items",
+    items: Annotated[int, typer.Option(min=100, help="Number of items or scenes.")] = 2400,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 128,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
@@ -29,13 +33,24 @@ def synthesize(
         Literal["variant", "product"],
         typer.Option(help="Definition of a match: the same variant of a product, or the same product."),
     ] = "variant",
+    products: Annotated[int, typer.Option(min=2, max=32, help="scenes: number of different products.")] = 12,
+    colours: Annotated[int, typer.Option(min=2, max=14, help="scenes: number of different colours.")] = 8,
+    most: Annotated[int, typer.Option(min=1, max=9, help="scenes: products in one image, at most.")] = 3,
+    crowded: Annotated[bool, typer.Option("--crowded", help="scenes: products overlap.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Generate the embedded catalog: rendered product photos and attribute texts of a synthetic shop."""
     from mlim.embedded.generate import synthesize as draw
+    from mlim.embedded.scenes.facts import Difficulty
+    from mlim.embedded.scenes.generate import synthesize_scenes
     from mlim.versions import commit_data
 
     terminal = Terminal(quiet)
+    if kind == "scenes":
+        difficulty = Difficulty(products, colours, most, crowded)
+        synthesize_scenes(out, items, seed, image_size, workers, terminal, difficulty)
+        terminal.say(f"wrote {out / 'catalog.yaml'} and {items} scenes with annotations{commit_data(out)}")
+        return
     draw(out, items, seed, image_size, workers, terminal, broken, named_pattern, task)
     terminal.say(f"wrote {out / 'catalog.yaml'} and {items} items{commit_data(out)}")
 

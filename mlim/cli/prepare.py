@@ -151,6 +151,9 @@ def _pairs(session: Session, catalog: Path) -> None:
 
     summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
     record(session.recipe, session.workspace, "pairs", session.workspace.pairs)
+    if not summary["pairs"]:
+        session.show(summary, f"wrote {session.workspace.pairs}")
+        return
     leaks = [entry["rule"] for entry in summary["leak_audit"] if entry["leaks"]]
     audit = f"these simple rules give the answer away: {', '.join(leaks)}" if leaks else "no simple rule gives it away"
     session.show(summary, f"wrote {session.workspace.pairs}; leak audit: {audit}")

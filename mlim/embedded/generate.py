@@ -1,10 +1,7 @@
 """The embedded catalog as files: a table, pictures, and the YAML that describes them."""
 
 import csv
-import hashlib
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +18,10 @@ from mlim.catalog.defaults import (
 from mlim.console import Terminal
 from mlim.embedded.broken import break_rows
 from mlim.embedded.ceilings import measure_ceilings
+from mlim.embedded.drawing import FOLDER_DIGITS, SMALLEST_IMAGE, Order, drawn, name_of
 from mlim.embedded.families import SMALLEST_FAMILY, Draw, Member, draw_members, generator_for
 from mlim.embedded.look import Look, draw_look
 from mlim.embedded.products import PRODUCTS
-from mlim.embedded.render import render
 from mlim.embedded.wording import Texts, name_pattern, write_texts
 from mlim.errors import InputError
 from mlim.files import atomic_folder, check_claim, mark
@@ -32,12 +29,7 @@ from mlim.processes import processes_for
 
 DESCRIPTION = "catalog.yaml"
 COLUMNS = ("item_id", "image", "family", *Texts._fields, *EMBEDDED_SAME, *EMBEDDED_DECIDED_BY)
-SMALLEST_IMAGE = 16
-ID_DIGITS = 10
-FOLDER_DIGITS = 2
-JPEG_QUALITY = 92
 CEILING_DIGITS = 3
-CHUNK = 16  # pictures per message to a worker
 
 Row = dict[str, str]
 
@@ -47,12 +39,6 @@ class Item(NamedTuple):
 
     row: Row
     look: Look
-
-
-class _Order(NamedTuple):
-    path: Path
-    look: Look
-    size: int
 
 
 def synthesize(
@@ -80,9 +66,9 @@ def synthesize(
         mark(folder)
         planned = plan_items(items, seed, named_pattern)
         rows = [item.row for item in planned]
-        orders = [_Order(folder / EMBEDDED_IMAGES / item.row["image"], item.look, image_size) for item in planned]
+        orders = [Order(folder / EMBEDDED_IMAGES / item.row["image"], (item.look,), image_size) for item in planned]
         with terminal.progress("drawing pictures", items) as bar:
-            for _ in _drawn(orders, workers):
+            for _ in drawn(orders, workers):
                 bar.advance()
         faulty = break_rows(rows, folder / EMBEDDED_IMAGES) if broken else []
         _write_table(folder / EMBEDDED_TABLE, [*rows, *faulty])
@@ -118,12 +104,12 @@ def plan_item(member: Member, seed: int, named_pattern: float = 0.0) -> Item:
     )
     texts = write_texts(member, generator_for(*place, Draw.TEXT))
     texts = name_pattern(texts, member.pattern, named_pattern, generator_for(*place, Draw.NAMED))
-    digits = _hash("item", *place)
+    digits = name_of("item", *place)
     item_id = f"p{digits}"  # a letter first: no reader parses it as a number
     row = {
         "item_id": item_id,
         "image": f"{digits[:FOLDER_DIGITS]}/{item_id}.jpg",
-        "family": f"f{_hash('family', seed, family.number)}",
+        "family": f"f{name_of('family', seed, family.number)}",
         **texts._asdict(),
         "product_type": family.product,
         "pattern": member.pattern,
@@ -154,26 +140,8 @@ def _check(out: Path, items: int, seed: int, image_size: int, workers: int, name
         raise InputError(*problems)
 
 
-def _hash(*parts: object) -> str:
-    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:ID_DIGITS]
-
-
 def _write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as target:
         writer = csv.DictWriter(target, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _drawn(orders: Sequence[_Order], workers: int) -> Iterator[None]:
-    if workers == 1:
-        yield from map(_draw, orders)
-        return
-    # Fresh processes, not forks: the caller may hold threads (progress bar, torch) that must not be copied.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_draw, orders, chunksize=CHUNK)
-
-
-def _draw(order: _Order) -> None:
-    order.path.parent.mkdir(parents=True, exist_ok=True)
-    render(order.look, order.size).save(order.path, "JPEG", quality=JPEG_QUALITY, subsampling=0)

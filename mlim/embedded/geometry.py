@@ -98,3 +98,16 @@ def curve(points: Sequence[Point]) -> Outline:
     while len(levels) > 1:  # de Casteljau
         levels = [first + along * (second - first) for first, second in pairwise(levels)]
     return np.array(levels[0])
+
+
+def clipped(outline: Outline) -> Outline:
+    """The part of a closed outline inside the unit square, (0, 2) where nothing is (Sutherland and Hodgman, 1974)."""
+    for axis in (0, 1):
+        for limit, sign in ((0.0, 1.0), (1.0, -1.0)):
+            inside = sign * (outline[:, axis] - limit)
+            following, after = np.roll(outline, -1, axis=0), np.roll(inside, -1)
+            crossing = (inside < 0) != (after < 0)
+            share = np.where(crossing, inside, 0) / np.where(crossing, inside - after, 1)
+            points = np.stack([outline, outline + share[:, None] * (following - outline)], axis=1)
+            outline = points[np.stack([inside >= 0, crossing], axis=1)]
+    return outline

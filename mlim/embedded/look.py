@@ -17,10 +17,14 @@ LIGHT_SIDE, LIGHT_ABOVE = (0.35, 0.75), (0.45, 0.8)
 
 
 class View(NamedTuple):
-    """Where the camera is: `matrix` (2x2) and `offset` take centred object coordinates to the picture."""
+    """Where the camera is: `matrix` (2x2) and `offset` take centred object coordinates to the picture.
+
+    `scale` is the product's size against that in a picture of its own: relief and shadows shrink with it.
+    """
 
     matrix: tuple[tuple[float, float], tuple[float, float]]
     offset: tuple[float, float]
+    scale: float = 1.0
 
 
 class Look(NamedTuple):

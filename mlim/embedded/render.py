@@ -32,6 +32,7 @@ VIGNETTE, GLOW = 0.16, 0.07
 BANDS = 1.1  # mirror images of the studio across a metal surface
 WEAVE_PITCH = 0.045
 SENSOR_NOISE = 0.008
+SMALLEST_WINDOW = 2  # pixels: a slope needs two of them, also of a part outside the picture
 COARSE_STEP = 2.5  # a blur this many times wider than a pixel is computed on coarser pixels
 BOX_PASSES = 3  # box blurs in a row come close to a Gaussian blur
 FIXED_COLOURS = {Tone.LIGHT: LIGHT_INK, Tone.DARK: (52, 46, 46), Tone.METAL: (188, 192, 198), Tone.WOOD: (160, 112, 66)}
@@ -62,7 +63,7 @@ class Window(NamedTuple):
 
 
 class Studio(NamedTuple):
-    """A picture in the making: `canvas` (side, side, 3) is painted over, `noise` (side, side) is added to it."""
+    """A product's picture in the making: `canvas` (side, side, 3) is painted over, `noise` (side, side) is added."""
 
     look: Look
     side: int
@@ -72,20 +73,31 @@ class Studio(NamedTuple):
 
 def render(look: Look, size: int) -> Image.Image:
     """The RGB picture of a look, `size` x `size` pixels; equal looks give equal pixels."""
+    return render_all([look], size)
+
+
+def render_all(looks: Sequence[Look], size: int) -> Image.Image:
+    """The RGB picture of several products, painted one after the other on the first one's background."""
     side = size * SUPERSAMPLING
-    noise = np.random.default_rng(look.noise_seed).standard_normal((side, side), dtype=np.float32)
-    studio = Studio(look, side, _background(look, side), noise)
+    noise = np.random.default_rng(looks[0].noise_seed).standard_normal((side, side), dtype=np.float32)
+    canvas = _background(looks[0], side)
+    for look in looks:
+        studio = Studio(look, side, canvas, noise)
+        parts = [part._replace(outline=part.outline * side) for part in placed_parts(look)]
+        _cast_shadow(studio, [part.outline for part in parts])
+        for part in parts:
+            _paint(studio, part)
+    pixels = (np.clip(canvas + SENSOR_NOISE * noise[..., None], 0, 1) * 255 + 0.5).astype(np.uint8)
+    return Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX)
+
+
+def placed_parts(look: Look) -> list[Part]:
+    """The product's parts where the picture shows them: x and y in 0..1 of its side, below or above 0..1 outside it."""
     matrix = np.array(look.view.matrix).T
-    parts = [
-        part._replace(outline=((part.outline - 0.5) @ matrix + 0.5 + look.view.offset) * side)
+    return [
+        part._replace(outline=(part.outline - 0.5) @ matrix + 0.5 + look.view.offset)
         for part in PRODUCTS[look.product].shape()
     ]
-    _cast_shadow(studio, [part.outline for part in parts])
-    for part in parts:
-        _paint(studio, part)
-    canvas = studio.canvas + SENSOR_NOISE * noise[..., None]
-    picture = Image.fromarray((np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8))
-    return picture.resize((size, size), Image.Resampling.BOX)
 
 
 def _rgb(colour: Rgb) -> Plane:
@@ -116,8 +128,8 @@ def _plane(image: Image.Image) -> Plane:
 
 def _cast_shadow(studio: Studio, outlines: Sequence[Outline]) -> None:
     """Away from the lamp; on the floor when the product stands, on the backdrop when it lies."""
-    side, (toward, _) = studio.side, studio.look.light
-    shift = SHADOW_SHIFT * side
+    side, (toward, _), scale = studio.side, studio.look.light, studio.look.view.scale
+    shift = SHADOW_SHIFT * side * scale
     if studio.look.stands:
         ground = max(float(outline[:, 1].max()) for outline in outlines)
         heights = [(ground - outline[:, 1:]) / side for outline in outlines]
@@ -127,24 +139,25 @@ def _cast_shadow(studio: Studio, outlines: Sequence[Outline]) -> None:
         ]
     else:
         outlines = [outline + np.array((-toward * shift, shift / 2)) for outline in outlines]
-    shadow = _mask(outlines, Window(0, 0, side, side)).filter(ImageFilter.GaussianBlur(SHADOW_BLUR * side))
+    shadow = _mask(outlines, Window(0, 0, side, side)).filter(ImageFilter.GaussianBlur(SHADOW_BLUR * side * scale))
     studio.canvas[:] *= 1 - SHADOW * _plane(shadow)[..., None]
 
 
 def _window(outline: Outline, margin: float, side: int) -> Window:
-    left, top = np.clip(np.floor(outline.min(axis=0) - margin), 0, side - 1).astype(int).tolist()
+    left, top = np.clip(np.floor(outline.min(axis=0) - margin), 0, side - SMALLEST_WINDOW).astype(int).tolist()
     right, bottom = np.clip(np.ceil(outline.max(axis=0) + margin), 1, side).astype(int).tolist()
-    return Window(left, top, max(right, left + 1), max(bottom, top + 1))
+    return Window(left, top, max(right, left + SMALLEST_WINDOW), max(bottom, top + SMALLEST_WINDOW))
 
 
 def _paint(studio: Studio, part: Part) -> None:
     """One part: its contact shadow on what is below, then its lit surface inside its mask."""
-    side = studio.side
-    window = _window(part.outline, 2 * CONTACT_BLUR * side, side)
+    side, scale = studio.side, studio.look.view.scale
+    contact = CONTACT_BLUR * side * scale
+    window = _window(part.outline, 2 * contact, side)
     mask = _mask([part.outline], window)
     patch = window.of(studio.canvas)
-    patch *= 1 - CONTACT * _plane(mask.filter(ImageFilter.GaussianBlur(CONTACT_BLUR * side)))[..., None]
-    normal = _normal(mask, max(part.puff * side / 2, 1.0))
+    patch *= 1 - CONTACT * _plane(mask.filter(ImageFilter.GaussianBlur(contact)))[..., None]
+    normal = _normal(mask, max(part.puff * side * scale / 2, 1.0))
     patch += _plane(mask)[..., None] * (_lit(studio, part.tone, normal, window) - patch)
 
 

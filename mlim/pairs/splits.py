@@ -6,7 +6,7 @@ Only then are pairs chosen, inside each split: no pair ever crosses from one spl
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,28 +59,35 @@ def split_pairs(
     rules: PairRules | None = None,
     near_links: Places | None = None,
     values: Values | None = None,
+    given: Sequence[str] | None = None,
 ) -> SplitPairs:
     """Assign components of `items` to splits, then choose the pairs of each from `pairs` and from across families.
 
     `items` has id, family, image_sha256 and what `item_columns(rules)` adds; `pairs` are candidates with item_a,
     item_b, label, kind; `near_links` (n, 2) are positions in `items` of near copies; `values` tells which values are
-    equal. Deterministic for a seed, whatever the order of the rows. `DataError` when a split lacks either label.
+    equal; `given` names the split of each item where the catalog's maker chose it. Deterministic for a seed, whatever
+    the order of the rows. `DataError` when a split lacks either label, unless `rules` want no pairs.
     """
     rules = PairRules() if rules is None else rules
-    ordered = items[item_columns(rules)].reset_index(drop=True).sort_values("id")
+    ordered = items[item_columns(rules)].reset_index(drop=True).assign(given=given).sort_values("id")
     links = None if near_links is None else np.argsort(ordered.index.to_numpy())[near_links]
     ordered = ordered.reset_index(drop=True)
     ordered["component"] = find_components(ordered, pairs, links)
     place = pd.Index(ordered["id"]).get_indexer(pairs["item_a"])
     placed = pairs.assign(component=ordered["component"].to_numpy()[place])
-    ordered["split"] = _assigned(ordered["component"].to_numpy(), placed, config, rules, seed)
+    ordered["split"] = (
+        _assigned(ordered["component"].to_numpy(), placed, config, rules, seed)
+        if given is None
+        else _most_protected(ordered["given"], ordered["component"])
+    )
     placed["split"] = ordered["split"].to_numpy()[place]
     chosen = choose_given(placed, _caps(config, rules), rules, seed)
     kept = chosen.pairs[list(PAIR_COLUMNS)]
     if rules.negatives.cross_families:
         across = cross_family_pairs(ordered, kept, chosen.quotas, rules, values or Values(), seed)
         kept = pd.concat([kept, across], ignore_index=True).sort_values(["item_a", "item_b"], ignore_index=True)
-    _require_both_labels(kept)
+    if not rules.none:
+        _require_both_labels(kept)
     skipped = {BEYOND_RATIO: chosen.beyond_ratio, BEYOND_CAP: chosen.beyond_cap}
     return SplitPairs(ordered[["id", "component", "split"]], kept, skipped, _made(chosen.quotas, kept))
 
@@ -113,6 +120,12 @@ def _assigned(
     shares = {TRAIN: 1 - sum(shares.values()), **shares}
     names = np.array(SPLITS, dtype=object)
     return names[assign_splits(evidence, [shares[name] for name in SPLITS], seed)][component]
+
+
+def _most_protected(given: pd.Series, component: pd.Series) -> NDArray[Any]:
+    """The given split of each item; of items that belong together, test before validation before train."""
+    rank = given.map({name: place for place, name in enumerate(SPLITS)})
+    return np.array(SPLITS, dtype=object)[rank.groupby(component).transform("max").to_numpy()]
 
 
 def _made(quotas: Mapping[str, Quota], pairs: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:

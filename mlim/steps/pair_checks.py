@@ -39,6 +39,16 @@ def check_pairs(
     return findings
 
 
+def check_splits(
+    recipe: Recipe, made: SplitPairs, items: pd.DataFrame, near_links: Any, data_docs: Path
+) -> list[Finding]:
+    """What the suite `splits` finds where there are no pairs; arguments as for `check_pairs`."""
+    validation = Validation(data_docs)
+    findings = validation.check("splits", split_table(made, items, near_links), split_parameters(recipe))
+    validation.write_docs()
+    return findings
+
+
 def split_table(made: SplitPairs, items: pd.DataFrame, near_links: Any) -> pd.DataFrame:
     """The split of every item and what must not be in two: its family, its picture, the group of its near copies."""
     groups = np.nan if near_links is None else link_groups(near_links, len(items))

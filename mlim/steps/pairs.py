@@ -1,6 +1,8 @@
 """`mlim pairs`: make the labelled pairs and the splits, prove them safe, and say what simple baselines could solve."""
 
+import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from mlim.console import Terminal
 from mlim.errors import DataError, InputError
 from mlim.files import atomic_folder, remove_folder, write_json
 from mlim.pairs.audit import LEARNED, READ_COLUMNS, audit_leaks
-from mlim.pairs.labels import TEST
+from mlim.pairs.labels import TEST, TRAIN, VALIDATION
 from mlim.pairs.splits import SplitPairs, count_pairs, directed, item_columns, pairs_sha256, split_pairs
 from mlim.pairs.ties import Given, Tie, explain_ties
 from mlim.pairs.user_pairs import read_user_pairs, user_pairs
@@ -26,13 +28,17 @@ from mlim.pairs.variation import rule_of, value_numbers, variation_pairs
 from mlim.quality.near_duplicates import near_duplicate_links
 from mlim.recipe import Recipe
 from mlim.shards.items import open_items
-from mlim.steps.pair_checks import check_pairs
+from mlim.steps.pair_checks import check_pairs, check_splits
 from mlim.validation import Finding, require
 from mlim.workspace import Workspace
 
 GIANT_SHARE = 0.1  # of the items: a component that holds more makes lopsided splits
 DATA_DOCS = "data_docs"
 TYING_PICTURE = "tying_picture.jpg"
+GIVEN_SPLITS: Mapping[str, str] = {  # as public data sets write them; `restval` joins train, as is usual for COCO
+    "train": TRAIN, "restval": TRAIN, "validation": VALIDATION, "val": VALIDATION, "dev": VALIDATION, "test": TEST,
+}  # fmt: skip
+SHOWN_VALUES = 3
 NEAR_COLUMNS = ["image_hash", "image_brightness", "image_contrast"]  # what nearly the same pictures agree in
 ITEMS_SCHEMA: Any = pa.schema(
     [
@@ -73,6 +79,8 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
     inputs = _Inputs(recipe, catalog, load_description(catalog), workspace)
     check_pair_rules(inputs.description, str(catalog))
     items = _accepted_items(inputs)
+    if inputs.description.pairs.none:
+        return _make_splits(inputs, items, terminal)
     candidates, skipped = _candidates(inputs, items)
     if candidates.empty:
         raise DataError(
@@ -81,7 +89,8 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
     rules, values = inputs.description.pairs, inputs.description.values
     near_links = _near_links(recipe, items)
     try:
-        made = split_pairs(items, candidates, recipe.pairs, recipe.seed, rules, near_links, values)
+        given = _given_splits(inputs, items)
+        made = split_pairs(items, candidates, recipe.pairs, recipe.seed, rules, near_links, values, given)
     except DataError as problem:
         raise DataError("; ".join([str(problem), *_why_tied(inputs, items, candidates)])) from None
     paired = _paired_items(workspace, made.pairs)
@@ -105,6 +114,48 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
     for warning in _giant(total, largest, ties, workspace.pairs / TYING_PICTURE):
         terminal.warn(warning)
     return summary
+
+
+def _make_splits(inputs: _Inputs, items: pd.DataFrame, terminal: Terminal) -> dict[str, Any]:
+    """The splits alone, for a catalog that says `pairs: none`; pairs.parquet is empty."""
+    recipe, near_links = inputs.recipe, _near_links(inputs.recipe, items)
+    none = pd.DataFrame({name: [] for name in ("item_a", "item_b", "label", "kind")}).astype({"label": "int64"})
+    given = _given_splits(inputs, items)
+    made = split_pairs(items, none, recipe.pairs, recipe.seed, inputs.description.pairs, near_links, given=given)
+    with atomic_folder(inputs.workspace.pairs) as folder:
+        findings = check_splits(recipe, made, items, near_links, folder / DATA_DOCS)
+        _require(findings, folder / DATA_DOCS, inputs.workspace)
+        summary = _split_summary(made) | {
+            "pairs": 0,
+            "counts": count_pairs(made.pairs),
+            "leak_audit": [],
+            "expectations": [finding.summary() for finding in findings],
+        }
+        _write(_with_deciding(made.items, items, inputs.description), ITEMS_SCHEMA, folder / "items.parquet")
+        _write(made.pairs, PAIRS_SCHEMA, folder / "pairs.parquet")
+        write_json(folder / "summary.json", summary)
+    counts = ", ".join(f"{split} {count}" for split, count in summary["items"].items())
+    terminal.say(f"no pairs (pairs: none); items: {counts}")
+    return summary
+
+
+def _given_splits(inputs: _Inputs, items: pd.DataFrame) -> list[str] | None:
+    """The split that the catalog gives each item (columns.split); None where the splits are drawn.
+
+    `DataError` names values that are no split.
+    """
+    column = inputs.description.columns.split
+    if column is None:
+        return None
+    written = [str(json.loads(facts).get(column, "")).strip().lower() for facts in items["facts"]]
+    unknown = Counter(value for value in written if value not in GIVEN_SPLITS)
+    if unknown:
+        shown = ", ".join(f"{value or 'nothing'!r} ({count})" for value, count in unknown.most_common(SHOWN_VALUES))
+        raise DataError(
+            f"columns.split: `{column}` of {sum(unknown.values())} items says {shown}, but must say train, validation "
+            "or test; correct it, or leave out columns.split and the splits are drawn"
+        )
+    return [GIVEN_SPLITS[value] for value in written]
 
 
 def _accepted_items(inputs: _Inputs) -> pd.DataFrame:
@@ -169,11 +220,17 @@ def _summary(inputs: _Inputs, made: SplitPairs, written: pd.DataFrame, paired: p
         "ceilings": None if ceilings is None else ceilings.model_dump(),
         "kinds": written["kind"].value_counts().to_dict(),
         "mismatches": made.mismatches,
+        **_split_summary(made),
+        "leak_audit": audit_leaks(made.pairs, paired, recipe.pairs, recipe.seed, values),
+        "test_pairs_sha256": pairs_sha256(written),
+    }
+
+
+def _split_summary(made: SplitPairs) -> dict[str, Any]:
+    return {
         "items": made.items["split"].value_counts().to_dict(),
         "components": made.items.groupby("split")["component"].nunique().to_dict(),
         "largest_component": int(made.items["component"].value_counts().max()),
-        "leak_audit": audit_leaks(made.pairs, paired, recipe.pairs, recipe.seed, values),
-        "test_pairs_sha256": pairs_sha256(written),
     }
 
 
