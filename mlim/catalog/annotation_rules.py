@@ -21,7 +21,7 @@ class VqaFiles(Config):
     """Questions and answers in VQA v2's layout."""
 
     questions: Path
-    answers: Path | None = Field(default=None, description="`annotations` of the same questions")
+    answers: Path = Field(description="`annotations` of the same questions")
     entailed: Path | None = Field(default=None, description="question -> questions that follow from its answer")
 
 
@@ -75,6 +75,15 @@ class ColumnRegions(Config):
     attributes: tuple[str, ...] = ()
 
 
+class AnnotationLimits(Config):
+    """When an annotation, or all of them, are rejected."""
+
+    min_box_area: float = Field(default=0.0005, ge=0, le=1, description="smaller boxes, as a share of the picture")
+    max_unknown_share: float = Field(
+        default=0.5, ge=0, le=1, description="of the annotations may be of pictures that the catalog does not have"
+    )
+
+
 class AnnotationRules(Config):
     """What is known beyond an item's text: from columns of the table, from files, or both."""
 
@@ -84,6 +93,7 @@ class AnnotationRules(Config):
     )
     regions: ColumnRegions | None = None
     files: AnnotationFiles = AnnotationFiles()
+    limits: AnnotationLimits = AnnotationLimits()
     may_tell: tuple[str, ...] = Field(
         default=(), description="columns of pairs.decided_by that may be asked, told or learned as attributes"
     )

@@ -52,7 +52,7 @@ QUARANTINE_SCHEMA: Any = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("id", pa.string(), nullable=False),
-        pa.field("stage", pa.string(), nullable=False),  # "ingest" or "validate"
+        pa.field("stage", pa.string(), nullable=False),  # "ingest", "validate" or "annotate"
         pa.field("reason", pa.string(), nullable=False),  # a stable code, or the expectation's name
         pa.field("detail", pa.string(), nullable=False),  # one sentence for a person
         pa.field("thumbnail", pa.binary()),  # small JPEG; null where the picture cannot be opened

@@ -100,6 +100,27 @@ def pairs(
         _pairs(session, catalog)
 
 
+@app.command(epilog="Example: `mlim annotate --catalog scenes/catalog.yaml --work build/scenes`")
+def annotate(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    work: WorkOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read and check boxes, captions, questions and statements of a catalog that has them."""
+    session = Session(recipe, set_, work, quiet, as_json)
+    with session.step("annotate"):
+        with session.loading():
+            from mlim.steps.annotate import annotate as run_step
+            from mlim.steps.recorded import record
+
+        summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
+        record(session.recipe, session.workspace, "annotate", session.workspace.annotations)
+        session.show(summary, f"wrote {session.workspace.annotations}")
+
+
 def prepare(session: Session, catalog: Path) -> None:
     """Ingest, validate and pair a catalog, unless the work folder has pairs of it; never those of another one."""
     if not session.workspace.pairs.is_dir():

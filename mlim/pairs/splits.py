@@ -125,7 +125,8 @@ def _assigned(
 def _most_protected(given: pd.Series, component: pd.Series) -> NDArray[Any]:
     """The given split of each item; of items that belong together, test before validation before train."""
     rank = given.map({name: place for place, name in enumerate(SPLITS)})
-    return np.array(SPLITS, dtype=object)[rank.groupby(component).transform("max").to_numpy()]
+    names: NDArray[Any] = np.array(SPLITS, dtype=object)[rank.groupby(component).transform("max").to_numpy()]
+    return names
 
 
 def _made(quotas: Mapping[str, Quota], pairs: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:

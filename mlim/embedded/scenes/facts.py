@@ -205,8 +205,9 @@ def _in_slot(view: View, slot: int, raster: int, crowded: bool, generator: np.ra
 def _lit_alike(looks: Sequence[Look]) -> list[Look]:
     """The looks under the first one's lamp, on its background, with its noise."""
     first = looks[0]
-    same = {"light": first.light, "background": first.background, "noise_seed": first.noise_seed}
-    return [look._replace(**same) for look in looks]
+    return [
+        look._replace(light=first.light, background=first.background, noise_seed=first.noise_seed) for look in looks
+    ]
 
 
 def _visible(looks: Sequence[Look]) -> list[bool]:

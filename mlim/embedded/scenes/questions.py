@@ -36,7 +36,7 @@ class Draw(NamedTuple):
     def one(self, values: Iterable[str]) -> str | None:
         """One of the values; None when there is none."""
         known = list(values)
-        return known[self.generator.integers(len(known))] if known else None
+        return known[int(self.generator.integers(len(known)))] if known else None
 
     def heads(self) -> bool:
         """True or false, each half of the time."""

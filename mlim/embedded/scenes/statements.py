@@ -83,7 +83,7 @@ def _find_pairs(
 
 
 def _one(scenes: Sequence[Scene], generator: np.random.Generator) -> Scene:
-    return scenes[generator.integers(len(scenes))]
+    return scenes[int(generator.integers(len(scenes)))]
 
 
 def _shows(scene: Scene, fields: Fields) -> bool:

@@ -80,7 +80,7 @@ def _beside(objects: Sequence[Object], generator: np.random.Generator) -> str | 
     ]
     if not places:
         return None
-    first, second, word = places[generator.integers(len(places))]
+    first, second, word = places[int(generator.integers(len(places)))]
     return f"{with_article(NOUNS[first.product])} {word} {with_article(NOUNS[second.product])}"
 
 

@@ -1,0 +1,211 @@
+"""The tables of annotations that tasks read: what `mlim annotate` writes, and how to load it.
+
+Every row has the split of its picture; vocabularies are of the train split alone.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlim.annotations.records import Annotation, Caption, Kind, Question, Region, Statement
+from mlim.errors import InputError
+from mlim.files import read_json
+
+REGIONS, CAPTIONS, QUESTIONS, STATEMENTS = "regions", "captions", "questions", "statements"
+VOCABULARIES_FILE = "vocabularies.json"
+TEXT, TEXTS, NUMBER, YES_OR_NO = pa.string(), pa.list_(pa.string()), pa.float32(), pa.bool_()
+ATTRIBUTES = pa.list_(pa.struct([("kind", TEXT), ("value", TEXT)]))
+ANSWERS = pa.list_(pa.struct([("answer", TEXT), ("score", NUMBER)]))
+SCHEMAS: Mapping[str, Any] = {
+    REGIONS: pa.schema(
+        [
+            *[("id", TEXT), ("split", TEXT)],
+            *[(side, NUMBER) for side in ("x0", "y0", "x1", "y1")],  # in 0..1 of the picture's width and height
+            *[("label", TEXT), ("attributes", ATTRIBUTES)],  # kind is empty where the file has none
+            *[("score", NUMBER), ("crowd", YES_OR_NO)],
+        ]
+    ),
+    CAPTIONS: pa.schema([("id", TEXT), ("split", TEXT), ("caption_id", TEXT), ("caption", TEXT)]),
+    QUESTIONS: pa.schema(
+        [
+            *[("question_id", TEXT), ("id", TEXT), ("split", TEXT), ("question", TEXT)],
+            *[("answers", ANSWERS), ("kind", TEXT), ("template", TEXT), ("entailed", TEXTS)],
+        ]
+    ),
+    STATEMENTS: pa.schema(
+        [
+            *[("statement_id", TEXT), ("left", TEXT), ("right", TEXT), ("split", TEXT)],
+            *[("sentence", TEXT), ("label", YES_OR_NO), ("set", TEXT)],
+        ]
+    ),
+}
+
+
+class RegionRow(NamedTuple):
+    """A box of an item's picture, in 0..1; `attributes` are (kind, value)."""
+
+    id: str
+    box: tuple[float, float, float, float]
+    label: str
+    attributes: tuple[tuple[str, str], ...]
+    score: float
+    crowd: bool
+
+
+class CaptionRow(NamedTuple):
+    """A sentence about an item's picture; the first of an item is the target."""
+
+    id: str
+    caption_id: str
+    caption: str
+
+
+class QuestionRow(NamedTuple):
+    """A question about an item's picture; the item's text is not shown with it."""
+
+    question_id: str
+    id: str
+    question: str
+    answers: Mapping[str, float]
+    kind: Kind
+    template: str
+    entailed: tuple[str, ...]
+
+
+class StatementRow(NamedTuple):
+    """A sentence about the pictures of two items; consistency counts the sets that are right as a whole."""
+
+    statement_id: str
+    left: str
+    right: str
+    sentence: str
+    label: bool
+    set: str
+
+
+def table_of(annotation: Annotation) -> str:
+    """The table that an annotation belongs to."""
+    match annotation:
+        case Region():
+            return REGIONS
+        case Caption():
+            return CAPTIONS
+        case Question():
+            return QUESTIONS
+        case Statement():
+            return STATEMENTS
+
+
+def row_of(annotation: Annotation, items: Sequence[str], split: str) -> dict[str, Any]:
+    """The row of an annotation; `items` are the item it is about, or left and right."""
+    match annotation:
+        case Region():
+            sides = dict(zip(("x0", "y0", "x1", "y1"), annotation.box, strict=True))
+            attributes = [{"kind": kind, "value": value} for kind, value in annotation.attributes]
+            own: dict[str, Any] = {"label": annotation.label, "score": annotation.score, "crowd": annotation.crowd}
+            return {"id": items[0], "split": split, **sides, "attributes": attributes, **own}
+        case Caption():
+            return {"id": items[0], "split": split, "caption_id": annotation.caption_id, "caption": annotation.caption}
+        case Question():
+            answers = [{"answer": answer, "score": score} for answer, score in annotation.answers]
+            own = {
+                name: getattr(annotation, name) for name in ("question_id", "question", "kind", "template", "entailed")
+            }
+            return own | {"id": items[0], "split": split, "answers": answers}
+        case Statement():
+            own = {name: getattr(annotation, name) for name in ("statement_id", "sentence", "label", "set")}
+            left, right = items
+            return own | {"left": left, "right": right, "split": split}
+
+
+def table_file(folder: Path, table: str) -> Path:
+    """Where a table lies."""
+    return folder / f"{table}.arrow"
+
+
+def read_table(folder: Path, table: str, split: str | None = None) -> Any:
+    """An Arrow table of `SCHEMAS`, of one split or of all; `InputError` when the annotations were not made."""
+    path = table_file(folder, table)
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run `mlim annotate` first")
+    with pa.memory_map(str(path)) as source:
+        found = pa.ipc.open_file(source).read_all()
+    return found if split is None else found.filter(pc.equal(found["split"], split))
+
+
+def load_regions(folder: Path, split: str) -> list[RegionRow]:
+    """The boxes of a split, in the order of the files."""
+    return [
+        RegionRow(
+            row["id"],
+            (row["x0"], row["y0"], row["x1"], row["y1"]),
+            row["label"],
+            tuple((told["kind"], told["value"]) for told in row["attributes"]),
+            row["score"],
+            row["crowd"],
+        )
+        for row in _rows(folder, REGIONS, split)
+    ]
+
+
+def load_captions(folder: Path, split: str) -> list[CaptionRow]:
+    """The captions of a split; those of one item in the order of the files."""
+    return [CaptionRow(row["id"], row["caption_id"], row["caption"]) for row in _rows(folder, CAPTIONS, split)]
+
+
+def load_questions(folder: Path, split: str) -> list[QuestionRow]:
+    """The questions of a split, in the order of the files."""
+    return [
+        QuestionRow(
+            row["question_id"],
+            row["id"],
+            row["question"],
+            {given["answer"]: given["score"] for given in row["answers"]},
+            row["kind"],
+            row["template"],
+            tuple(row["entailed"]),
+        )
+        for row in _rows(folder, QUESTIONS, split)
+    ]
+
+
+def load_statements(folder: Path, split: str) -> list[StatementRow]:
+    """The statements of a split, in the order of the files."""
+    return [StatementRow(*(row[name] for name in StatementRow._fields)) for row in _rows(folder, STATEMENTS, split)]
+
+
+def load_vocabulary(folder: Path, name: str) -> list[str]:
+    """The `labels` or `answers` of the train split, the most frequent first; `attributes/KIND` for those of a kind."""
+    section, _, kind = name.partition("/")
+    found = read_json(folder / VOCABULARIES_FILE)[section]
+    return [entry["name"] for entry in (found[kind] if kind else found)]
+
+
+def count_vocabularies(folder: Path, split: str) -> dict[str, Any]:
+    """Labels, attributes by kind and answers of a split with their counts, the most frequent first."""
+    labels, answers, attributes = Counter[str](), Counter[str](), dict[str, Counter[str]]()
+    for row in _rows(folder, REGIONS, split):
+        labels[row["label"]] += 1
+        for told in row["attributes"]:
+            attributes.setdefault(told["kind"], Counter())[told["value"]] += 1
+    for row in _rows(folder, QUESTIONS, split):
+        answers.update(given["answer"] for given in row["answers"])
+    return {
+        "labels": _ordered(labels),
+        "attributes": {kind: _ordered(counts) for kind, counts in attributes.items()},
+        "answers": _ordered(answers),
+    }
+
+
+def _ordered(counts: Counter[str]) -> list[dict[str, Any]]:
+    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return [{"name": name, "count": count} for name, count in ordered]
+
+
+def _rows(folder: Path, table: str, split: str) -> Iterator[dict[str, Any]]:
+    for batch in read_table(folder, table, split).to_batches():
+        yield from batch.to_pylist()

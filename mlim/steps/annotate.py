@@ -1,0 +1,222 @@
+"""`mlim annotate`: read boxes, captions, questions and statements, check them, and write the tables that tasks read."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlim.annotations.columns import ItemValues, annotate_columns, item_values
+from mlim.annotations.measures import Found, find_items, measure
+from mlim.annotations.pictures import Pictures
+from mlim.annotations.priors import Posed, measure_priors
+from mlim.annotations.records import Annotation, Region, Statement
+from mlim.annotations.sources import picture_numbers, read_files
+from mlim.annotations.tables import (
+    SCHEMAS,
+    VOCABULARIES_FILE,
+    count_vocabularies,
+    load_questions,
+    row_of,
+    table_file,
+    table_of,
+)
+from mlim.catalog.annotation_rules import AnnotationRules
+from mlim.catalog.description import CatalogDescription, load_description
+from mlim.catalog.quarantine import QUARANTINE_FILE, Quarantined, describe_reasons, write_quarantine
+from mlim.console import Terminal
+from mlim.errors import InputError
+from mlim.files import atomic_folder, write_json
+from mlim.pairs.labels import SPLITS, TEST, TRAIN
+from mlim.recipe import Recipe
+from mlim.shards.items import open_items
+from mlim.validation import Finding, SuiteCheck, Validation, require
+from mlim.workspace import Workspace
+
+SUITE = "annotations"
+DATA_DOCS = "data_docs"
+CHUNK = 20_000  # annotations that are checked at a time
+EDGE = 0.01  # of a picture's side: a box that leaves it by less is cut off there
+SHOWN_CHARACTERS = 80
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class _Rejected:
+    found: Found
+    expectation: str
+
+
+def annotate(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
+    """Write regions, captions, questions and statements (.arrow), vocabularies.json, quarantine.parquet, summary.json.
+
+    Returns the summary. `InputError` for a catalog without annotations, one that was not split, and a file that is not
+    of its layout; `DataError` when too many annotations are of pictures that the catalog does not have.
+    """
+    description = load_description(catalog)
+    rules = description.annotations
+    if rules is None:
+        raise InputError(f"{catalog}: has no section `annotations`; docs/scenes.md says what it can hold")
+    pictures = Pictures(_splits(workspace), picture_numbers(rules.files))
+    with atomic_folder(workspace.annotations) as folder:
+        validation = Validation(folder / DATA_DOCS)
+        check, counts, rejected = validation.start(SUITE), Counter[tuple[str, str]](), list[_Rejected]()
+        with ExitStack() as stack:
+            writers = {name: stack.enter_context(_writer(folder, name)) for name in SCHEMAS}
+            for chunk in _chunks(_all(recipe, rules, description, workspace)):
+                found = [find_items(_cut(annotation), pictures) for annotation in chunk]
+                accepted = _judge(check, found, pictures, rules, rejected)
+                _write(writers, accepted, pictures, counts)
+        findings = _conclude(check, rules, sum(counts.values()), rejected)
+        validation.write_docs()
+        require([finding for finding in findings if not finding.row_level])
+        quarantined = write_quarantine(folder / QUARANTINE_FILE, _quarantined(rejected, findings))
+        write_json(folder / VOCABULARIES_FILE, count_vocabularies(folder, TRAIN))
+        summary = _summary(folder, rules, counts, quarantined)
+        write_json(folder / "summary.json", summary)
+    kept = ", ".join(f"{sum(by.values())} {name}" for name, by in summary["counts"].items())
+    terminal.say(f"{kept}; quarantined: {describe_reasons(quarantined) or 'none'}")
+    return summary
+
+
+def _splits(workspace: Workspace) -> dict[str, str]:
+    """The split of every accepted item."""
+    path = workspace.pairs / "items.parquet"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run `mlim pairs` first, which splits the items")
+    table = pq.read_table(path, columns=["id", "split"])
+    return dict(zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def _all(
+    recipe: Recipe, rules: AnnotationRules, description: CatalogDescription, workspace: Workspace
+) -> Iterator[Annotation]:
+    """What the files say, then what the columns say; attributes that decide pairs are refused."""
+    refused = set(description.pairs.decided_by) - set(rules.may_tell)
+    for annotation in read_files(rules.files):
+        told = [kind for kind, _ in annotation.attributes if kind in refused] if isinstance(annotation, Region) else []
+        if told:
+            raise InputError(
+                f"{annotation.place.file}: line {annotation.place.row}: the attribute `{told[0]}` decides which pairs "
+                f"match (pairs.decided_by); leave it out, or say `annotations.may_tell: [{told[0]}]`"
+            )
+        yield annotation
+    if rules.questions or rules.captions or rules.regions is not None:
+        yield from annotate_columns(rules, list(_items(recipe, rules, workspace)), recipe.seed)
+
+
+def _items(recipe: Recipe, rules: AnnotationRules, workspace: Workspace) -> Iterator[ItemValues]:
+    """The accepted items, with their pictures where boxes are found in them."""
+    store = open_items(recipe.loader, workspace) if rules.regions is not None else None
+    index = pq.read_table(workspace.valid / "index.parquet", columns=["id", "attributes", "facts"])
+    for row, item in enumerate(index.to_pylist(), start=1):
+        yield item_values(row, item, None if store is None else store.jpeg(item["id"]))
+
+
+def _chunks(annotations: Iterable[Annotation]) -> Iterator[list[Annotation]]:
+    """Chunks of any annotations but statements, which come last and whole: a sentence is judged with all its pairs."""
+    stated: list[Annotation] = []
+    pending: list[Annotation] = []
+    for annotation in annotations:
+        (stated if isinstance(annotation, Statement) else pending).append(annotation)
+        if len(pending) == CHUNK:
+            yield pending
+            pending = []
+    yield from (chunk for chunk in (pending, stated) if chunk)
+
+
+def _cut(annotation: Annotation) -> Annotation:
+    """A box that leaves its picture by a rounding error, cut off there."""
+    if not isinstance(annotation, Region):
+        return annotation
+    x0, y0, x1, y1 = (min(max(side, 0.0), 1.0) if -EDGE <= side <= 1 + EDGE else side for side in annotation.box)
+    return replace(annotation, box=(x0, y0, x1, y1))
+
+
+def _judge(
+    check: SuiteCheck, found: Sequence[Found], pictures: Pictures, rules: AnnotationRules, rejected: list[_Rejected]
+) -> list[Found]:
+    """The annotations of a chunk that pass; of the others the first expectation that they fail is kept."""
+    bad: dict[int, str] = {}
+    for rejection in check.rows(measure(found, pictures), _parameters(rules)):
+        for row in rejection.rows.tolist():
+            bad.setdefault(row, rejection.id)
+    rejected += [_Rejected(found[row], expectation) for row, expectation in sorted(bad.items())]
+    return [entry for row, entry in enumerate(found) if row not in bad]
+
+
+def _parameters(rules: AnnotationRules) -> dict[str, Any]:
+    limits = rules.limits
+    return {"min_box_area": limits.min_box_area, "min_known_share": 1 - limits.max_unknown_share}
+
+
+def _write(
+    writers: Mapping[str, Any], accepted: Sequence[Found], pictures: Pictures, counts: Counter[tuple[str, str]]
+) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in writers}
+    for entry in accepted:
+        items = [item for item in entry.items if item is not None]
+        table, split = table_of(entry.annotation), pictures.split(items[0])
+        rows[table].append(row_of(entry.annotation, items, split))
+        counts[table, split] += 1
+    for name, members in rows.items():
+        if members:
+            writers[name].write_table(pa.Table.from_pylist(members, schema=SCHEMAS[name]))
+
+
+def _writer(folder: Path, table: str) -> Any:
+    return pa.ipc.new_file(str(table_file(folder, table)), SCHEMAS[table])
+
+
+def _conclude(check: SuiteCheck, rules: AnnotationRules, accepted: int, rejected: Sequence[_Rejected]) -> list[Finding]:
+    """The expectations of all annotations together."""
+    if not accepted and not rejected:
+        raise InputError("the section `annotations` of the catalog names nothing; docs/scenes.md says what it can hold")
+    unknown = sum(None in entry.found.items for entry in rejected)
+    check.whole(pd.DataFrame({"is_known": [1 - unknown / (accepted + len(rejected))]}), _parameters(rules))
+    return check.findings()
+
+
+def _quarantined(rejected: Sequence[_Rejected], findings: Sequence[Finding]) -> Iterator[Quarantined]:
+    by_id = {finding.id: finding for finding in findings}
+    for entry in rejected:
+        finding, annotation = by_id[entry.expectation], entry.found.annotation
+        names = annotation.left if isinstance(annotation, Statement) else annotation.picture
+        detail = f"{finding.problem}: {_shown(annotation)}; {finding.advice}"
+        place = annotation.place
+        yield Quarantined(place.file, place.row, names[0], "annotate", finding.code, detail)
+
+
+def _shown(annotation: Annotation) -> str:
+    """What identifies an annotation for a person."""
+    values = {name: value for name, value in vars(annotation).items() if name not in ("place", "entailed")}
+    text = ", ".join(f"{name} {value}" for name, value in values.items())
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def _summary(
+    folder: Path, rules: AnnotationRules, counts: Mapping[tuple[str, str], int], quarantined: Mapping[str, int]
+) -> dict[str, Any]:
+    priors = measure_priors(_posed(folder, TRAIN), list(_posed(folder, TEST)))
+    return {
+        "counts": {name: {split: counts.get((name, split), 0) for split in SPLITS} for name in SCHEMAS},
+        "quarantined": dict(quarantined),
+        "may_tell": list(rules.may_tell),
+        "priors": {
+            key: {
+                "questions": found.questions,
+                "majority": round(found.majority, DIGITS),
+                "words": round(found.words, DIGITS),
+            }
+            for key, found in priors.items()
+        },
+    }
+
+
+def _posed(folder: Path, split: str) -> Iterator[Posed]:
+    return (Posed(row.kind, row.template, row.question, row.answers) for row in load_questions(folder, split))
