@@ -46,11 +46,6 @@ class Workspace:
         return self.root / "pairs"
 
     @property
-    def annotations(self) -> Path:
-        """`annotate`: regions, captions, questions, statements (.arrow), vocabularies.json, quarantine, summary."""
-        return self.root / "annotations"
-
-    @property
     def indexes(self) -> Path:
         """Indexes of vectors by name, and the encoder of texts; kept from run to run, safe to delete."""
         return self.root / "indexes"

@@ -18,7 +18,7 @@ from mlim.files import read_json
 REGIONS, CAPTIONS, QUESTIONS, STATEMENTS = "regions", "captions", "questions", "statements"
 VOCABULARIES_FILE = "vocabularies.json"
 TEXT, TEXTS, NUMBER, YES_OR_NO = pa.string(), pa.list_(pa.string()), pa.float32(), pa.bool_()
-ATTRIBUTES = pa.list_(pa.struct([("kind", TEXT), ("value", TEXT)]))
+ATTRIBUTES = pa.map_(TEXT, TEXT)
 ANSWERS = pa.list_(pa.struct([("answer", TEXT), ("score", NUMBER)]))
 SCHEMAS: Mapping[str, Any] = {
     REGIONS: pa.schema(
@@ -105,9 +105,8 @@ def row_of(annotation: Annotation, items: Sequence[str], split: str) -> dict[str
     match annotation:
         case Region():
             sides = dict(zip(("x0", "y0", "x1", "y1"), annotation.box, strict=True))
-            attributes = [{"kind": kind, "value": value} for kind, value in annotation.attributes]
-            own: dict[str, Any] = {"label": annotation.label, "score": annotation.score, "crowd": annotation.crowd}
-            return {"id": items[0], "split": split, **sides, "attributes": attributes, **own}
+            own = {name: getattr(annotation, name) for name in ("label", "attributes", "score", "crowd")}
+            return own | {"id": items[0], "split": split, **sides}
         case Caption():
             return {"id": items[0], "split": split, "caption_id": annotation.caption_id, "caption": annotation.caption}
         case Question():
@@ -128,10 +127,15 @@ def table_file(folder: Path, table: str) -> Path:
 
 
 def read_table(folder: Path, table: str, split: str | None = None) -> Any:
-    """An Arrow table of `SCHEMAS`, of one split or of all; `InputError` when the annotations were not made."""
+    """An Arrow table of `SCHEMAS`, of one split or of all; `InputError` when the annotations were not made.
+
+    A table without rows is not written.
+    """
     path = table_file(folder, table)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing; run `mlim annotate` first")
     if not path.is_file():
-        raise InputError(f"{path} is missing; run `mlim annotate` first")
+        return SCHEMAS[table].empty_table()
     with pa.memory_map(str(path)) as source:
         found = pa.ipc.open_file(source).read_all()
     return found if split is None else found.filter(pc.equal(found["split"], split))
@@ -144,7 +148,7 @@ def load_regions(folder: Path, split: str) -> list[RegionRow]:
             row["id"],
             (row["x0"], row["y0"], row["x1"], row["y1"]),
             row["label"],
-            tuple((told["kind"], told["value"]) for told in row["attributes"]),
+            tuple(row["attributes"]),
             row["score"],
             row["crowd"],
         )
@@ -178,32 +182,35 @@ def load_statements(folder: Path, split: str) -> list[StatementRow]:
     return [StatementRow(*(row[name] for name in StatementRow._fields)) for row in _rows(folder, STATEMENTS, split)]
 
 
-def load_vocabulary(folder: Path, name: str) -> list[str]:
-    """The `labels` or `answers` of the train split, the most frequent first; `attributes/KIND` for those of a kind."""
-    section, _, kind = name.partition("/")
-    found = read_json(folder / VOCABULARIES_FILE)[section]
-    return [entry["name"] for entry in (found[kind] if kind else found)]
+def load_answers(folder: Path) -> list[str]:
+    """The answers of the train split, the most frequent first."""
+    answers: list[str] = read_json(folder / VOCABULARIES_FILE)["answers"]
+    return answers
 
 
-def count_vocabularies(folder: Path, split: str) -> dict[str, Any]:
-    """Labels, attributes by kind and answers of a split with their counts, the most frequent first."""
+def make_vocabularies(folder: Path, split: str) -> dict[str, Any]:
+    """`labels`, `attributes` by kind and `answers` of a split, the most frequent first, and their `counts`.
+
+    `labels` goes on with those of the other splits, which count 0: a box of theirs has a class, too.
+    """
     labels, answers, attributes = Counter[str](), Counter[str](), dict[str, Counter[str]]()
     for row in _rows(folder, REGIONS, split):
         labels[row["label"]] += 1
-        for told in row["attributes"]:
-            attributes.setdefault(told["kind"], Counter())[told["value"]] += 1
+        for kind, value in row["attributes"]:
+            attributes.setdefault(kind, Counter())[value] += 1
     for row in _rows(folder, QUESTIONS, split):
         answers.update(given["answer"] for given in row["answers"])
+    labels.update(dict.fromkeys(read_table(folder, REGIONS)["label"].unique().to_pylist(), 0))
     return {
         "labels": _ordered(labels),
         "attributes": {kind: _ordered(counts) for kind, counts in attributes.items()},
         "answers": _ordered(answers),
+        "counts": {"labels": labels, "attributes": attributes, "answers": answers},
     }
 
 
-def _ordered(counts: Counter[str]) -> list[dict[str, Any]]:
-    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return [{"name": name, "count": count} for name, count in ordered]
+def _ordered(counts: Counter[str]) -> list[str]:
+    return sorted(counts, key=lambda name: (-counts[name], name))
 
 
 def _rows(folder: Path, table: str, split: str) -> Iterator[dict[str, Any]]:

@@ -20,8 +20,8 @@ from mlim.annotations.sources import picture_numbers, read_files
 from mlim.annotations.tables import (
     SCHEMAS,
     VOCABULARIES_FILE,
-    count_vocabularies,
     load_questions,
+    make_vocabularies,
     row_of,
     table_file,
     table_of,
@@ -67,16 +67,16 @@ def annotate(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Term
         validation = Validation(folder / DATA_DOCS)
         check, counts, rejected = validation.start(SUITE), Counter[tuple[str, str]](), list[_Rejected]()
         with ExitStack() as stack:
-            writers = {name: stack.enter_context(_writer(folder, name)) for name in SCHEMAS}
+            writers: dict[str, Any] = {}
             for chunk in _chunks(_all(recipe, rules, description, workspace)):
                 found = [find_items(_cut(annotation), pictures) for annotation in chunk]
                 accepted = _judge(check, found, pictures, rules, rejected)
-                _write(writers, accepted, pictures, counts)
+                _write(folder, stack, writers, accepted, pictures, counts)
         findings = _conclude(check, rules, sum(counts.values()), rejected)
         validation.write_docs()
         require([finding for finding in findings if not finding.row_level])
         quarantined = write_quarantine(folder / QUARANTINE_FILE, _quarantined(rejected, findings))
-        write_json(folder / VOCABULARIES_FILE, count_vocabularies(folder, TRAIN))
+        write_json(folder / VOCABULARIES_FILE, make_vocabularies(folder, TRAIN))
         summary = _summary(folder, rules, counts, quarantined)
         write_json(folder / "summary.json", summary)
     kept = ", ".join(f"{sum(by.values())} {name}" for name, by in summary["counts"].items())
@@ -156,21 +156,25 @@ def _parameters(rules: AnnotationRules) -> dict[str, Any]:
 
 
 def _write(
-    writers: Mapping[str, Any], accepted: Sequence[Found], pictures: Pictures, counts: Counter[tuple[str, str]]
+    folder: Path,
+    stack: ExitStack,
+    writers: dict[str, Any],
+    accepted: Sequence[Found],
+    pictures: Pictures,
+    counts: Counter[tuple[str, str]],
 ) -> None:
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in writers}
+    """Append to the tables; a table begins, as one of `writers`, with its first row."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     for entry in accepted:
         items = [item for item in entry.items if item is not None]
         table, split = table_of(entry.annotation), pictures.split(items[0])
         rows[table].append(row_of(entry.annotation, items, split))
         counts[table, split] += 1
     for name, members in rows.items():
+        if members and name not in writers:
+            writers[name] = stack.enter_context(pa.ipc.new_file(str(table_file(folder, name)), SCHEMAS[name]))
         if members:
             writers[name].write_table(pa.Table.from_pylist(members, schema=SCHEMAS[name]))
-
-
-def _writer(folder: Path, table: str) -> Any:
-    return pa.ipc.new_file(str(table_file(folder, table)), SCHEMAS[table])
 
 
 def _conclude(check: SuiteCheck, rules: AnnotationRules, accepted: int, rejected: Sequence[_Rejected]) -> list[Finding]:

@@ -1,0 +1,353 @@
+"""Importers on files of a few lines, and one broken file for every rule."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlim.annotations import json_stream
+from mlim.annotations.coco import read_captions, read_instances, read_karpathy, read_karpathy_splits
+from mlim.annotations.columns import ItemValues, annotate_columns, find_foreground
+from mlim.annotations.genome import read_genome
+from mlim.annotations.json_stream import entries
+from mlim.annotations.lxmert import read_features, read_regions, read_texts
+from mlim.annotations.measures import find_items, measure
+from mlim.annotations.pictures import Pictures
+from mlim.annotations.priors import Posed, measure_priors
+from mlim.annotations.questions import read_gqa, read_scene_graphs, read_vqa
+from mlim.annotations.records import Caption, Place, Question, Region, Statement
+from mlim.annotations.sources import read_pairs
+from mlim.annotations.statements import read_nlvr2
+from mlim.catalog.annotation_rules import AnnotationRules, GenomeFiles
+from mlim.errors import InputError
+from mlim.validation import Validation
+
+IMAGES = [{"id": number, "file_name": f"{number:012d}.jpg", "width": 200, "height": 100} for number in (1, 2)]
+COCO = {
+    "info": {"year": 2017},
+    "images": IMAGES,
+    "annotations": [
+        {"id": 7, "image_id": 1, "category_id": 90, "bbox": [20, 10, 100, 50.0], "area": 5000, "iscrowd": 0},
+        {"id": 8, "image_id": 2, "category_id": 3, "bbox": [0, 0, 200, 100], "iscrowd": 1,
+         "attributes": {"colour": "red"}},
+    ],
+    "categories": [{"id": 3, "name": "car"}, {"id": 90, "name": "toothbrush"}],
+}  # fmt: skip
+CAPTIONS = {"images": IMAGES, "annotations": [{"id": 5, "image_id": 2, "caption": "two cars"}]}
+QUESTIONS = {"questions": [{"question_id": 11, "image_id": 1, "question": "what is it?"}]}
+ANSWERS = {
+    "annotations": [
+        {"question_id": 11, "image_id": 1, "question_type": "what is", "answer_type": "other",
+         "answers": [{"answer_id": n, "answer": a} for n, a in enumerate(["brush"] * 6 + ["Comb"] * 3 + ["broom"])]},
+    ]
+}  # fmt: skip
+GQA = {
+    "201": {
+        "imageId": "n1", "question": "Is it red?", "answer": "yes", "entailed": ["201", "202"],
+        "types": {"structural": "verify", "detailed": "verifyAttr"},
+    },
+    "202": {"imageId": "n1", "question": "What colour?", "answer": "red", "types": {"structural": "query"}},
+}  # fmt: skip
+GRAPHS = {
+    "n1": {
+        "width": 10, "height": 20,
+        "objects": {"1": {"name": "cup", "x": 1, "y": 2, "w": 4, "h": 6, "attributes": ["red"], "relations": []}},
+    }
+}  # fmt: skip
+NLVR2 = {"identifier": "dev-8-0-1", "sentence": "Two.", "label": "True", "left_url": "a/l.jpg", "right_url": "r.png"}
+LXMERT_TEXT = {"img_id": "n1", "sentf": {"mscoco": ["a cup"], "vqa": ["is it?"]}, "labelf": {"vqa": [{"yes": 1.0}]}}
+
+
+def write(path: Path, value: Any, indent: int | None = None) -> Path:
+    path.write_text(json.dumps(value, indent=indent))
+    return path
+
+
+def without(value: Any, *keys: Any, change: Any = None) -> Any:
+    """A copy in which one inner value is missing, or another."""
+    copy = json.loads(json.dumps(value))
+    node = copy
+    for key in keys[:-1]:
+        node = node[key]
+    if change is None:
+        del node[keys[-1]]
+    else:
+        node[keys[-1]] = change
+    return copy
+
+
+def test_coco_instances_have_fractions_classes_attributes_and_crowds(tmp_path):
+    first, second = read_instances(write(tmp_path / "i.json", COCO))
+    assert first.box == pytest.approx((0.1, 0.1, 0.6, 0.6))
+    assert (first.label, first.crowd, first.picture) == ("toothbrush", False, ("000000000001", "000000000001.jpg", "1"))
+    assert (second.attributes, second.crowd) == ((("colour", "red"),), True)
+
+
+def test_captions_splits_and_lists_of_pairs(tmp_path):
+    (caption,) = read_captions(write(tmp_path / "c.json", CAPTIONS))
+    assert (caption.caption_id, caption.caption) == ("5", "two cars")
+    karpathy = {
+        "images": [{"filename": "a.jpg", "cocoid": 9, "split": "restval", "sentences": [{"raw": "hi", "sentid": 1}]}]
+    }
+    path = write(tmp_path / "k.json", karpathy)
+    assert [(found.picture, found.caption) for found in read_karpathy(path)] == [(("a", "a.jpg", "9"), "hi")]
+    assert list(read_karpathy_splits(path)) == [(("a", "a.jpg", "9"), "restval")]
+    pairs = write(
+        tmp_path / "p.json", [{"image": "b.jpg", "caption": ["one", "two"]}, {"image": "c.jpg", "caption": "x"}]
+    )
+    assert [found.caption for found in read_pairs(pairs)] == ["one", "two", "x"]
+
+
+def test_vqa_scores_answers_by_how_many_people_gave_them(tmp_path):
+    files = [
+        write(tmp_path / name, value) for name, value in (("q", QUESTIONS), ("a", ANSWERS), ("e", {"11": [12, 13]}))
+    ]
+    (found,) = read_vqa(*files)
+    assert found.answers == (("brush", 1.0), ("comb", 0.9), ("broom", 0.3))
+    assert (found.kind, found.template, found.entailed) == ("open", "what is", ("12", "13"))
+
+
+def test_gqa_questions_and_scene_graphs(tmp_path):
+    binary, open_ = read_gqa(write(tmp_path / "q.json", GQA))
+    assert (binary.kind, binary.template, binary.entailed) == ("binary", "verifyAttr", ("202",))
+    assert (open_.kind, open_.answers) == ("open", (("red", 1.0),))
+    (region,) = read_scene_graphs(write(tmp_path / "g.json", GRAPHS))
+    assert region.box == pytest.approx((0.1, 0.1, 0.5, 0.4))
+    assert (region.label, region.attributes) == ("cup", (("", "red"),))
+
+
+def test_nlvr2_lines(tmp_path):
+    (found,) = read_nlvr2(write(tmp_path / "s.jsonl", NLVR2))
+    assert (found.left, found.right) == (("dev-8-0-img0", "l", "a/l.jpg"), ("dev-8-0-img1", "r", "r.png"))
+    assert (found.label, found.set) == (True, "dev-8-1")
+
+
+def test_visual_genome(tmp_path):
+    thing = {"object_id": 4, "x": 1, "y": 2, "w": 4, "h": 6, "names": ["Cup"]}
+    files = GenomeFiles(
+        images=write(tmp_path / "i", [{"image_id": 1, "width": 10, "height": 20, "url": "http://x/VG_100K/1.jpg"}]),
+        objects=write(tmp_path / "o", [{"image_id": 1, "objects": [thing]}]),
+        attributes=write(tmp_path / "a", [{"image_id": 1, "attributes": [{**thing, "attributes": ["red "]}]}]),
+        regions=write(tmp_path / "r", [{"id": 1, "regions": [{"region_id": 3, "image_id": 1, "phrase": "a red cup"}]}]),
+        questions=write(tmp_path / "q", [{"id": 1, "qas": [{"qa_id": 2, "question": "How many?", "answer": "2."}]}]),
+    )
+    region, caption, question = read_genome(files)
+    assert (region.label, region.attributes, region.box) == ("cup", (("", "red"),), pytest.approx((0.1, 0.1, 0.5, 0.4)))
+    assert (caption.caption, question.kind, question.template) == ("a red cup", "number", "how")
+
+
+def tsv_row(**changes: str) -> str:
+    def packed(values: Any, kind: str) -> str:
+        return base64.b64encode(np.asarray(values, dtype=kind).tobytes()).decode()
+
+    cells = {
+        "img_id": "n1", "img_h": "100", "img_w": "200", "objects_id": packed([1, 0], "<i8"),
+        "objects_conf": packed([0.5, 0.25], "<f4"), "attrs_id": packed([0, 0], "<i8"),
+        "attrs_conf": packed([1, 1], "<f4"), "num_boxes": "2",
+        "boxes": packed([[0, 0, 100, 50], [50, 25, 200, 100]], "<f4"), "features": packed(np.ones((2, 9000)), "<f4"),
+    } | changes  # fmt: skip
+    return "\t".join(cells.values()) + "\n"
+
+
+def test_lxmert_regions_and_texts(tmp_path):
+    path, names = tmp_path / "f.tsv", tmp_path / "names.txt"
+    path.write_text(tsv_row() * 2)
+    names.write_text("cup,mug\nplate\n")
+    found = list(read_features(path))
+    assert [entry.place.row for entry in found] == [1, 2]
+    assert found[0].features.shape == (2, 9000)
+    first, second = list(read_regions(path, labels=names))[:2]
+    assert (first.label, first.score, first.box) == ("plate", 0.5, (0.0, 0.0, 0.5, 0.5))
+    assert (second.label, second.attributes) == ("cup", (("", "0"),))
+    statement = {"identifier": "dev-8-0-1", "uid": "u", "img0": "x", "img1": "y", "sent": "Two.", "label": 0}
+    question = {"question_id": 3, "img_id": "n1", "sent": "how many?", "label": {"2": 1, "3": 0.3}}
+    caption, asked, stated, posed = read_texts(write(tmp_path / "t.json", [LXMERT_TEXT, statement, question]))
+    assert (caption.caption, asked.answers, stated.label, stated.set) == ("a cup", (("yes", 1.0),), False, "dev-8-1")
+    assert (posed.kind, posed.answers) == ("number", (("2", 1.0), ("3", 0.3)))
+
+
+BROKEN = [
+    (read_instances, without(COCO, "annotations", 0, "bbox"), "`annotations`[0]: has no `bbox`"),
+    (read_instances, without(COCO, "annotations", 1, "bbox", change=[1, 2, 3]), "it has 3 numbers"),
+    (read_instances, without(COCO, "annotations", 1, "bbox", change=[1, 2, 3, "x"]), "`bbox` must be a number"),
+    (read_instances, without(COCO, "annotations", 0, "image_id", change=5), "`image_id` 5 is not among"),
+    (read_instances, without(COCO, "annotations", 0, "category_id", change=5), "`category_id` 5 is not among"),
+    (read_instances, without(COCO, "images", 0, "width", change=-1), "`width` must be above 0"),
+    (read_instances, without(COCO, "annotations"), "has no entries in `annotations`"),
+    (read_captions, without(CAPTIONS, "annotations", 0, "image_id", change=5), "`image_id` 5 is not among"),
+    (read_captions, without(CAPTIONS, "annotations", 0, "caption", change=5), "`caption` must be a text, it is 5"),
+    (read_gqa, without(GQA, "201", "types"), "`201`[0]: has no `types`"),
+    (read_scene_graphs, without(GRAPHS, "n1", "width", change=-1), "must be above 0"),
+    (read_scene_graphs, without(GRAPHS, "n1", "objects", "1", "h"), "has no `h`"),
+    (read_nlvr2, without(NLVR2, "identifier", change="x"), "must be SPLIT-SET-PAIR-SENTENCE"),
+    (read_nlvr2, without(NLVR2, "label", change="maybe"), "must be True or False"),
+    (read_texts, [without(LXMERT_TEXT, "labelf", "vqa", change=[])], "has 0 answers for 1 sentences"),
+    (read_pairs, [{"image": "x"}], "has no `caption`"),
+    (read_pairs, ["x"], "must be an object"),
+    (read_karpathy, {"images": [{"filename": "x", "sentences": [{"raw": "x"}]}]}, "has no `sentid`"),
+]
+
+
+@pytest.mark.parametrize(("read", "value", "problem"), BROKEN)
+def test_a_broken_entry_is_refused_with_file_and_line(tmp_path, read, value, problem):
+    with pytest.raises(InputError) as refused:
+        list(read(write(tmp_path / "broken.json", value)))
+    assert problem in str(refused.value)
+    assert "broken.json" in str(refused.value)
+
+
+def test_answers_to_unknown_questions_and_of_unknown_types_are_refused(tmp_path):
+    questions = write(tmp_path / "q", QUESTIONS)
+    for change, problem in (({"question_id": 9}, "9 is not among"), ({"answer_type": "x"}, "must be one of yes/no")):
+        answers = write(tmp_path / "a", {"annotations": [{**ANSWERS["annotations"][0], **change}]})
+        with pytest.raises(InputError, match=problem):
+            list(read_vqa(questions, answers))
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("a\tb\n", "must have 10 columns between tabs, it has 2"),
+        (tsv_row(img_h="x"), "`img_h` must be a whole number above 0"),
+        (tsv_row(boxes="?"), "`boxes` is not base64"),
+        (tsv_row(boxes="AAAA"), "`boxes` has 3 bytes"),
+        (tsv_row(num_boxes="3"), "`boxes` has 32 bytes"),
+    ],
+)
+def test_a_broken_line_of_regions_is_refused_with_its_number(tmp_path, row, problem):
+    (tmp_path / "f.tsv").write_text(tsv_row() + row)
+    with pytest.raises(InputError, match="line 2") as refused:
+        list(read_features(tmp_path / "f.tsv"))
+    assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+def test_json_is_read_in_pieces_of_any_size(monkeypatch, tmp_path, piece):
+    monkeypatch.setattr(json_stream, "READ_CHARACTERS", piece)
+    path = write(tmp_path / "f.json", {"n": 12345, "list": [1, {"a": "é]"}, 23], "empty": []}, indent=1)
+    found = [(entry.key, entry.number, entry.value, entry.place.row) for entry in entries(path)]
+    assert found == [("n", 0, 12345, 2), ("list", 0, 1, 4), ("list", 1, {"a": "é]"}, 5), ("list", 2, 23, 8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[1,\n2", "line 2: needs a comma or ]"),
+        ('{"a":\n[1,\nx]}', "line 3: is not JSON"),
+        ("x", "must begin with"),
+        ("[1] 2", "something after its end"),
+        ('{"a" 1}', "an object needs"),
+    ],
+)
+def test_broken_json_is_refused_with_its_line(tmp_path, text, problem):
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(InputError) as refused:
+        list(entries(tmp_path / "f.json"))
+    assert problem in str(refused.value)
+
+
+def test_pictures_are_found_by_any_of_their_names():
+    pictures = Pictures({"COCO_val2014_000000000042": "test", "s1": "train"}, {"3": ("s1",)})
+    assert pictures.find(("42", "000000000042")) == "COCO_val2014_000000000042"
+    assert pictures.find(("3",)) == "s1"
+    assert pictures.find(("4", "x.jpg")) is None
+
+
+PLACE = Place("f", 1)
+BAD = {
+    "unknown-picture": Caption(PLACE, ("?",), "1", "x"),
+    "box-outside": Region(PLACE, ("a",), (0.5, 0, 1.5, 1), "cup"),
+    "box-too-small": Region(PLACE, ("a",), (0.5, 0.5, 0.501, 0.501), "cup"),
+    "no-label": Region(PLACE, ("a",), (0, 0, 1, 1), " "),
+    "no-text": Caption(PLACE, ("a",), "1", " "),
+    "no-answer": Question(PLACE, ("a",), "1", "what?", (), "open", "t"),
+    "bad-score": Question(PLACE, ("a",), "1", "what?", (("x", 1.5),), "open", "t"),
+    "two-splits": Statement(PLACE, ("a",), ("c",), "1", "x", True, "both"),
+    "one-sided": Statement(PLACE, ("a",), ("b",), "2", "y", True, "lonely"),
+}
+GOOD = [
+    Region(PLACE, ("a",), (0, 0, 1, 1), "cup"),
+    Question(PLACE, ("b",), "1", "what?", (("x", 1.0),), "open", "t"),
+    Statement(PLACE, ("a",), ("b",), "3", "x", False, "both"),
+]
+
+
+def test_the_suite_rejects_each_kind_of_bad_annotation_and_no_other(tmp_path):
+    pictures = Pictures({"a": "train", "b": "train", "c": "test"}, {})
+    check = Validation(tmp_path).start("annotations")
+    found = [find_items(annotation, pictures) for annotation in (*BAD.values(), *GOOD)]
+    parameters = {"min_box_area": 0.001, "min_known_share": 0.5}
+    rejected: dict[int, str] = {}
+    for rejection in check.rows(measure(found, pictures), parameters):
+        for row in rejection.rows.tolist():
+            rejected.setdefault(row, rejection.id)
+    check.whole(pd.DataFrame({"is_known": [0.4]}), parameters)
+    findings = check.findings()
+    codes = {finding.id: finding.code for finding in findings}
+    assert [codes[rejected[row]] for row in sorted(rejected)] == list(BAD)
+    assert [finding.success for finding in findings if not finding.row_level] == [False]
+
+
+def test_priors_learn_from_train_alone_and_by_the_words():
+    train = [Posed("open", "colour", "what colour?", {"red": 1.0})] * 3 + [
+        Posed("binary", "is", "is it?", {"yes": 1.0})
+    ]
+    judged = [Posed("open", "colour", "what colour?", {"red": 0.3}), Posed("binary", "is", "new?", {"no": 1.0})]
+    priors = measure_priors(train, judged)
+    assert priors["all"] == (2, 0.15, 0.15)
+    assert priors["kind/binary"] == priors["template/is"] == (1, 0.0, 0.0)
+
+
+def test_columns_ask_tell_and_verify_half_of_the_time_with_a_wrong_value():
+    rules = AnnotationRules.model_validate(
+        {
+            "questions": [{"column": "colour", "ask": "what colour?", "verify": "is it {value}?"}],
+            "captions": ["title", "{colour} {title}"],
+        }
+    )
+    items = [
+        ItemValues(row, f"i{row}", {"colour": ("red", "blue", "green")[row % 3], "title": "mug"})
+        for row in range(1, 401)
+    ]
+    found = list(annotate_columns(rules, [*items, ItemValues(999, "none", {})], seed=0))
+    verified = [entry for entry in found if isinstance(entry, Question) and entry.kind == "binary"]
+    assert len(verified) == 400
+    assert sum(entry.answers[0][0] == "yes" for entry in verified) == pytest.approx(200, abs=40)
+    true = {item.id: item.values["colour"] for item in items}
+    assert all((true[entry.picture[0]] in entry.question) == (entry.answers[0][0] == "yes") for entry in verified)
+    assert [entry.caption for entry in found if isinstance(entry, Caption)][:2] == ["mug", "blue mug"]
+
+
+def test_columns_that_decide_pairs_are_refused_unless_they_may_be_told():
+    rules = {"captions": ["{pattern} {title}"], "questions": [{"column": "size", "ask": "how large?"}]}
+    problems = list(AnnotationRules.model_validate(rules).problems(("pattern", "size")))
+    assert [problem.split("`")[1] for problem in problems] == ["size", "pattern"]
+    told = AnnotationRules.model_validate(rules | {"may_tell": ["pattern", "size"]})
+    assert not list(told.problems(("pattern", "size")))
+
+
+def test_the_foreground_is_what_differs_from_a_plain_border(jpeg):
+    plain = np.full((60, 100, 3), 230, dtype=np.uint8)
+    plain[15:45, 20:80] = (200, 30, 30)
+    assert find_foreground(jpeg(plain)) == pytest.approx((0.2, 0.25, 0.8, 0.75), abs=0.03)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    assert find_foreground(jpeg(noise)) is None
+    assert find_foreground(jpeg(np.full((60, 100, 3), 230, dtype=np.uint8))) is None
+
+
+@pytest.fixture
+def jpeg():
+    import io
+
+    from PIL import Image
+
+    def encode(pixels: Any) -> bytes:
+        target = io.BytesIO()
+        Image.fromarray(pixels).save(target, "JPEG", quality=95)
+        return target.getvalue()
+
+    return encode
