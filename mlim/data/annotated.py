@@ -1,18 +1,21 @@
-"""The annotations of a work folder, as trainings read them: tables of regions and captions, by item."""
+"""The annotations of a work folder, as trainings read them: tables of regions and captions, by item.
 
-import json
-from collections.abc import Sequence
+Vocabularies are those of the train split: an object that has no label there is none that could be found.
+"""
+
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlim.config import parse
 from mlim.data.objects import ObjectNames, Region
 from mlim.errors import InputError
+from mlim.files import read_json
 from mlim.losses import UNKNOWN
 
 REGIONS, CAPTIONS, VOCABULARIES = "regions.arrow", "captions.arrow", "vocabularies.json"
@@ -45,7 +48,7 @@ class AnnotationTables:
     @property
     def has_captions(self) -> bool:
         """Whether any picture has captions."""
-        return (self._folder / CAPTIONS).is_file()
+        return bool(self._captions)
 
     @cached_property
     def names(self) -> ObjectNames:
@@ -53,8 +56,9 @@ class AnnotationTables:
         path = self._folder / VOCABULARIES
         if not path.is_file():
             return ObjectNames()
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return parse(ObjectNames, {key: values.get(key, {}) for key in ObjectNames.model_fields}, str(path))
+        values = read_json(path)
+        attributes = {kind: [*map(_name, told)] for kind, told in values["attributes"].items()}
+        return ObjectNames.model_validate({"labels": [*map(_name, values["labels"])], "attributes": attributes})
 
     def regions(self, item: str, /) -> list[Region]:
         """The objects in an item's picture; none where it is not annotated."""
@@ -69,35 +73,41 @@ class AnnotationTables:
 
     @cached_property
     def _regions(self) -> _Regions:
+        names = self.names
         table = _by_item(self._folder / REGIONS)
-        ids, names = table["id"].to_pylist(), self.names
+        table = table.filter(pc.and_(pc.is_in(table["label"], pa.array(names.labels, pa.string())), _single(table)))
+        ids = table["id"].to_pylist()
         corners = np.stack([table[name].to_numpy().astype(np.float32) for name in CORNERS], axis=1)
         numbers = {label: number for number, label in enumerate(names.labels)}
         kinds = [{value: number for number, value in enumerate(values)} for values in names.attributes.values()]
-        given: list[dict[str, str | None]] = [dict(each or {}) for each in table["attributes"].to_pylist()]
+        given = [{told["kind"]: told["value"] for told in each} for each in table["attributes"].to_pylist()]
         attributes = [
-            [known.get(each.get(kind) or "", UNKNOWN) for kind, known in zip(names.attributes, kinds, strict=True)]
+            [known.get(each.get(kind, ""), UNKNOWN) for kind, known in zip(names.attributes, kinds, strict=True)]
             for each in given
         ]
-        labels = [self._number(numbers, label) for label in table["label"].to_pylist()]
+        labels = [numbers[label] for label in table["label"].to_pylist()]
         shape = (len(ids), len(kinds))
         return _Regions(
             _places(ids), corners, np.array(labels, np.int64), np.array(attributes, np.int64).reshape(shape)
         )
 
-    def _number(self, numbers: dict[str, int], label: str) -> int:
-        if label not in numbers:
-            path = self._folder / REGIONS
-            raise InputError(f"{path}: label `{label}` is not in {VOCABULARIES}; run `mlim annotate` again")
-        return numbers[label]
-
     @cached_property
     def _captions(self) -> dict[str, list[str]]:
-        if not self.has_captions:
+        if not (self._folder / CAPTIONS).is_file():
             return {}
         table = _by_item(self._folder / CAPTIONS)
         texts = table["caption"].to_pylist()
         return {item: texts[rows] for item, rows in _places(table["id"].to_pylist()).items()}
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    """A word of a vocabulary, which says beside it how often it occurs."""
+    return str(entry["name"])
+
+
+def _single(table: pa.Table) -> pa.ChunkedArray:
+    """Where a box is of one object; crowds are left out."""
+    return pc.invert(table["crowd"])
 
 
 def _by_item(path: Path) -> pa.Table:

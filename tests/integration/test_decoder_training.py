@@ -45,7 +45,8 @@ def annotate(workspace: Workspace) -> None:
         "id": [item for item, _ in rows],
         **dict(zip(("x0", "y0", "x1", "y1"), corners.T, strict=True)),
         "label": [NAMES["labels"][side] for _, side in rows],
-        "attributes": [{"size": NAMES["attributes"]["size"][side]} for _, side in rows],
+        "attributes": [[{"kind": "size", "value": NAMES["attributes"]["size"][side]}] for _, side in rows],
+        "crowd": np.zeros(len(rows), dtype=bool),
         "score": np.ones(len(rows)),
     }
     captions = {"id": ids * 2, "caption_id": list(map(str, range(2 * len(ids)))), "caption": ["one", "two"] * len(ids)}
@@ -54,7 +55,12 @@ def annotate(workspace: Workspace) -> None:
         table = pa.table(columns)
         with pa.ipc.new_file(str(workspace.annotations / f"{name}.arrow"), table.schema) as writer:
             writer.write_table(table)
-    (workspace.annotations / "vocabularies.json").write_text(json.dumps(NAMES))
+    counted = {"labels": _counted(NAMES["labels"]), "attributes": {"size": _counted(NAMES["attributes"]["size"])}}
+    (workspace.annotations / "vocabularies.json").write_text(json.dumps(counted))
+
+
+def _counted(names: list[str]) -> list[dict]:
+    return [{"name": name, "count": 1} for name in names]
 
 
 def test_they_are_trained_on_annotations_killed_continued_and_compare_items(

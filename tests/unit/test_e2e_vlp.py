@@ -1,5 +1,6 @@
 """E2E-VLP: what its parts see, its four tasks in one step, and what recipes of it are refused."""
 
+import json
 import math
 from typing import ClassVar
 
@@ -177,7 +178,8 @@ def test_annotation_tables_are_read_by_item(tmp_path):
     regions = {
         "id": ["b", "a", "b"], "score": [1.0, 1.0, 1.0],
         "x0": [0.1, 0.0, 0.5], "y0": [0.1, 0.0, 0.5], "x1": [0.4, 1.0, 0.9], "y1": [0.4, 1.0, 0.9],
-        "label": ["bag", "mug", "hat"], "attributes": [{"colour": "red"}, {"colour": None}, {"colour": "green"}],
+        "label": ["bag", "mug", "new"], "crowd": [False, False, False],
+        "attributes": [[{"kind": "colour", "value": "red"}], [], [{"kind": "colour", "value": "green"}]],
     }  # fmt: skip
     captions = {"id": ["b", "b"], "caption_id": ["1", "2"], "caption": ["a bag", "a hat"]}
     for name, table in (("regions", regions), ("captions", captions)):
@@ -185,9 +187,13 @@ def test_annotation_tables_are_read_by_item(tmp_path):
             content = pa.table(table)
             with pa.ipc.new_file(sink, content.schema) as writer:
                 writer.write_table(content)
-    (tmp_path / "vocabularies.json").write_text('{"labels": ["bag", "mug", "hat"], "attributes": {"colour": ["red"]}}')
+    names = {"labels": [{"name": "bag"}, {"name": "mug"}], "attributes": {"colour": [{"name": "red"}]}}
+    (tmp_path / "vocabularies.json").write_text(json.dumps(names))
     tables = AnnotationTables(tmp_path)
-    assert [(region.label, region.attributes) for region in tables.regions("b")] == [(0, (0,)), (2, (UNKNOWN,))]
+    assert [(region.label, region.attributes) for region in tables.regions("b")] == [
+        (0, (0,))
+    ]  # `new` is no label of the train split
+    assert [(region.label, region.attributes) for region in tables.regions("a")] == [(1, (UNKNOWN,))]
     assert tables.regions("c") == []
     assert tables.captions("b") == ["a bag", "a hat"]
     assert [path.name for path in tables.files] == ["regions.arrow", "captions.arrow", "vocabularies.json"]
