@@ -14,9 +14,11 @@ from mlim.matching.batch import ScoringRun, score_table
 from mlim.matching.pairs_table import PairsTable
 from mlim.models.config import SpecialIds
 from mlim.models.dual import Dual, DualConfig
+from mlim.models.joint import Joint, JointConfig
 from mlim.models.separate_matcher import SeparateMatcher
 from mlim.onnx.export import export_matcher, quantized
 from mlim.recipe.dual import DualSystem
+from mlim.recipe.joint import JointSystem
 from mlim.shards.items import ItemStore
 from mlim.steps.export import INT8, ONNX, TORCH, export, random_side
 from tests.unit.test_loading import build, items
@@ -51,22 +53,29 @@ def test_a_graph_of_pairs_gives_the_scores_of_torch(tiny_recipe, read_out, modal
         exported.check_modality("image")
 
 
+DUAL = DualSystem.model_validate({"image": {"size": 4, "depth": 1}, "text_depth": 1, "width": 16, "heads": 2})
+CNN = {"kind": "cnn", "stem": 8, "depths": [1, 1], "widths": [8, 16]}
+JOINT = JointSystem.model_validate({"image": CNN, "depth": 1, "width": 16, "heads": 2, "norm": "pre"})
+
+
 @pytest.mark.slow
-def test_a_dual_encoder_gives_the_scores_of_torch(tiny_recipe):
+@pytest.mark.parametrize(
+    ("system", "inputs", "shape"), [(Dual, DualConfig, DUAL), (Joint, JointConfig, JOINT)], ids=["dual", "joint"]
+)
+def test_another_system_gives_the_scores_of_torch(tiny_recipe, system, inputs, shape):
     model = build(tiny_recipe, "separate")
-    shape = DualSystem.model_validate({"image": {"size": 4, "depth": 1}, "text_depth": 1, "width": 16, "heads": 2})
-    config = DualConfig(
+    config = inputs(
         vocabulary_size=model.tokenizer.vocabulary_size,
         special=SpecialIds.of(model.tokenizer),
         text_positions=14,
         image_size=16,
         shape=shape,
     )
-    network = SeparateMatcher.planned(Dual.planned(config, 0), 0.0, 0).build().eval()
+    network = SeparateMatcher.planned(system.planned(config, 0), 0.0, 0).build().eval()
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(1))
-    dual = model.with_network(network)
-    assert_same_scores(dual, as_graphs(dual, "both"), "both", 1e-5)
+    other = model.with_network(network)
+    assert_same_scores(other, as_graphs(other, "both"), "both", 1e-5)
 
 
 @pytest.fixture(scope="module")
