@@ -8,7 +8,7 @@ from mlim.steps.plan import preparation
 
 
 def _run(job: Job) -> None:
-    run_stages(job, preparation())
+    run_stages(job, preparation(job.recipe))
     show_validation(job)
 
 

@@ -41,6 +41,11 @@ class Workspace:
         return self.root / "annotations"
 
     @property
+    def annotation_docs(self) -> Path:
+        """The Data Docs of `annotate`, which carry the time: beside its results, which are the same every time."""
+        return self.root / "annotations.docs"
+
+    @property
     def pairs(self) -> Path:
         """`pairs`: items.parquet (id, component, split), pairs.parquet, summary.json."""
         return self.root / "pairs"

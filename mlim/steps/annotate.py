@@ -39,7 +39,6 @@ from mlim.validation import Finding, SuiteCheck, Validation, require
 from mlim.workspace import Workspace
 
 SUITE = "annotations"
-DATA_DOCS = "data_docs"
 CHUNK = 20_000  # annotations that are checked at a time
 EDGE = 0.01  # of a picture's side: a box that leaves it by less is cut off there
 SHOWN_CHARACTERS = 80
@@ -63,8 +62,8 @@ def annotate(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Term
     if rules is None:
         raise InputError(f"{catalog}: has no section `annotations`; docs/scenes.md says what it can hold")
     pictures = Pictures(_splits(workspace), picture_numbers(rules.files))
-    with atomic_folder(workspace.annotations) as folder:
-        validation = Validation(folder / DATA_DOCS)
+    with atomic_folder(workspace.annotations) as folder, atomic_folder(workspace.annotation_docs) as docs:
+        validation = Validation(docs)
         check, counts, rejected = validation.start(SUITE), Counter[tuple[str, str]](), list[_Rejected]()
         with ExitStack() as stack:
             writers: dict[str, Any] = {}

@@ -14,8 +14,8 @@ from mlim.recipe import Recipe
 from mlim.workspace import Workspace
 
 PREPARATION = ("ingest", "validate", "pairs")
-MATCH = "match"
-READ_THE_CATALOG = frozenset((*PREPARATION, MATCH))
+ANNOTATE, MATCH = "annotate", "match"
+READ_THE_CATALOG = frozenset((*PREPARATION, ANNOTATE, MATCH))
 INDEPENDENT = (("ablate", "probe"),)  # neighbours, other than trainings of one kind
 
 
@@ -50,9 +50,11 @@ class Stage:
         return self.command in {"pretrain", "finetune"}
 
 
-def preparation() -> list[Stage]:
-    """From the raw catalog to pairs."""
-    return [Stage(command) for command in PREPARATION]
+def preparation(recipe: Recipe) -> list[Stage]:
+    """From the raw catalog to pairs, and to annotations where a task learns from them."""
+    used = {variant.pretraining for variant in recipe.variants.values()}
+    annotated = any(task.reads_objects for name in used if name for task in recipe.pretrainings[name].all_tasks)
+    return [Stage(command) for command in (*PREPARATION, *([ANNOTATE] if annotated else []))]
 
 
 def main_pretraining(recipe: Recipe) -> list[Stage]:
@@ -102,7 +104,7 @@ def own_options(command: str, workspace: Workspace) -> list[str]:
 
 def everything(recipe: Recipe) -> Iterator[Stage]:
     """All stages in the order in which the pipeline runs them."""
-    yield from preparation()
+    yield from preparation(recipe)
     yield from main_pretraining(recipe)
     yield from main_finetuning(recipe)
     yield from sweep(recipe)

@@ -107,6 +107,17 @@ def _pairs(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
     )
 
 
+def _annotate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    return Definition(
+        "annotate",
+        "boxes, captions, questions and statements; bad ones to quarantine",
+        # all of the catalog: the description names files of annotations
+        reads=[DVC_CATALOG.parent, work.items, work.valid / INDEX, work.pairs / MEMBERS],
+        writes=[work.annotations],
+        settings=["seed", "loader.items"],
+    )
+
+
 def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
     return Definition(
         "pretrain",
@@ -305,6 +316,7 @@ _DEFINITIONS: Mapping[str, Callable[[Recipe, Workspace, Sequence[str]], Definiti
     "ingest": _ingest,
     "validate": _validate,
     "pairs": _pairs,
+    "annotate": _annotate,
     "pretrain": _pretrain,
     "finetune": _finetune,
     "stack": _stack,

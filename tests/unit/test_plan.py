@@ -9,6 +9,9 @@ import yaml
 from mlim.errors import InputError
 from mlim.recipe import Recipe, load_recipe
 from mlim.steps.plan import everything, stages_from, sweep, trainings, waves
+from mlim.steps.stages import define_stages
+from mlim.workspace import Workspace
+from tests import decoder_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,3 +74,12 @@ def test_waves_keep_the_order_and_what_a_stage_needs_comes_in_an_earlier_one(rec
             assert start is None or (start, stage.seed) in made
         made |= {(str(stage.name), stage.seed) for stage in wave if stage.command == "pretrain"}
     assert max(len(wave) for wave in found) > 2
+
+
+def test_annotations_are_made_where_a_pretraining_learns_from_boxes(recipe: Recipe) -> None:
+    assert "annotate" not in {stage.command for stage in everything(recipe)}
+    annotated = load_recipe("demo", decoder_recipe.SETTINGS)
+    commands = [stage.command for stage in everything(annotated)]
+    assert commands[:4] == ["ingest", "validate", "pairs", "annotate"]
+    defined = define_stages(annotated, Workspace(Path("build")))
+    assert defined["annotate"].writes == [Path("build/annotations")]
