@@ -1,9 +1,6 @@
-"""The annotations of a work folder, as trainings read them: tables of regions and captions, by item.
+"""The annotations of a work folder, as trainings read them: regions and captions by item."""
 
-Vocabularies are those of the train split: an object that has no label there is none that could be found.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlim.annotations.tables import CAPTIONS, REGIONS, VOCABULARIES_FILE, read_table, table_file
 from mlim.data.objects import ObjectNames, Region
-from mlim.errors import InputError
 from mlim.files import read_json
 from mlim.losses import UNKNOWN
 
-REGIONS, CAPTIONS, VOCABULARIES = "regions.arrow", "captions.arrow", "vocabularies.json"
 CORNERS = ("x0", "y0", "x1", "y1")
 
 
@@ -43,22 +39,22 @@ class AnnotationTables:
     @property
     def files(self) -> list[Path]:
         """What is read and there."""
-        return [path for name in (REGIONS, CAPTIONS, VOCABULARIES) if (path := self._folder / name).is_file()]
+        tables = [table_file(self._folder, name) for name in (REGIONS, CAPTIONS)]
+        return [path for path in (*tables, self._folder / VOCABULARIES_FILE) if path.is_file()]
 
     @property
     def has_captions(self) -> bool:
-        """Whether any picture has captions."""
-        return bool(self._captions)
+        """Whether any picture has captions: a table without rows is not written."""
+        return table_file(self._folder, CAPTIONS).is_file()
 
     @cached_property
     def names(self) -> ObjectNames:
-        """What objects are called; no names where there are no vocabularies."""
-        path = self._folder / VOCABULARIES
+        """What objects are called; no names where nothing was annotated."""
+        path = self._folder / VOCABULARIES_FILE
         if not path.is_file():
             return ObjectNames()
         values = read_json(path)
-        attributes = {kind: [*map(_name, told)] for kind, told in values["attributes"].items()}
-        return ObjectNames.model_validate({"labels": [*map(_name, values["labels"])], "attributes": attributes})
+        return ObjectNames.model_validate({name: values[name] for name in ObjectNames.model_fields})
 
     def regions(self, item: str, /) -> list[Region]:
         """The objects in an item's picture; none where it is not annotated."""
@@ -73,49 +69,32 @@ class AnnotationTables:
 
     @cached_property
     def _regions(self) -> _Regions:
-        names = self.names
-        table = _by_item(self._folder / REGIONS)
-        table = table.filter(pc.and_(pc.is_in(table["label"], pa.array(names.labels, pa.string())), _single(table)))
-        ids = table["id"].to_pylist()
+        """All but crowds, which are boxes of no single object."""
+        table = _by_item(self._folder, REGIONS)
+        table, names = table.filter(pc.invert(table["crowd"])), self.names
         corners = np.stack([table[name].to_numpy().astype(np.float32) for name in CORNERS], axis=1)
         numbers = {label: number for number, label in enumerate(names.labels)}
-        kinds = [{value: number for number, value in enumerate(values)} for values in names.attributes.values()]
-        given = [{told["kind"]: told["value"] for told in each} for each in table["attributes"].to_pylist()]
-        attributes = [
-            [known.get(each.get(kind, ""), UNKNOWN) for kind, known in zip(names.attributes, kinds, strict=True)]
-            for each in given
-        ]
         labels = [numbers[label] for label in table["label"].to_pylist()]
-        shape = (len(ids), len(kinds))
-        return _Regions(
-            _places(ids), corners, np.array(labels, np.int64), np.array(attributes, np.int64).reshape(shape)
-        )
+        kinds = [{value: number for number, value in enumerate(values)} for values in names.attributes.values()]
+        attributes = [
+            [known.get(given.get(kind, ""), UNKNOWN) for kind, known in zip(names.attributes, kinds, strict=True)]
+            for given in map(dict, table["attributes"].to_pylist())
+        ]
+        places, shape = _places(table["id"].to_pylist()), (len(labels), len(kinds))
+        return _Regions(places, corners, np.array(labels, np.int64), np.array(attributes, np.int64).reshape(shape))
 
     @cached_property
     def _captions(self) -> dict[str, list[str]]:
-        if not (self._folder / CAPTIONS).is_file():
-            return {}
-        table = _by_item(self._folder / CAPTIONS)
+        table = _by_item(self._folder, CAPTIONS)
         texts = table["caption"].to_pylist()
         return {item: texts[rows] for item, rows in _places(table["id"].to_pylist()).items()}
 
 
-def _name(entry: Mapping[str, Any]) -> str:
-    """A word of a vocabulary, which says beside it how often it occurs."""
-    return str(entry["name"])
-
-
-def _single(table: pa.Table) -> pa.ChunkedArray:
-    """Where a box is of one object; crowds are left out."""
-    return pc.invert(table["crowd"])
-
-
-def _by_item(path: Path) -> pa.Table:
-    """A table in the order of its ids. `InputError` when it is missing."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing; run `mlim annotate` first")
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all().sort_by("id")
+def _by_item(folder: Path, name: str) -> Any:
+    """A table in the order of its ids; rows of one item stay in theirs."""
+    table = read_table(folder, name)
+    order = np.argsort(table["id"].to_numpy(zero_copy_only=False).astype(str), kind="stable")
+    return table.take(pa.array(order))
 
 
 def _places(ids: Sequence[str]) -> dict[str, slice]:

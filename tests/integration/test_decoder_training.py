@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlim.annotations.tables import SCHEMAS, table_file
 from mlim.config import override, parse
 from mlim.console import Terminal
 from mlim.errors import InputError
@@ -38,29 +39,22 @@ def recipe(tiny_recipe) -> Recipe:
 
 def annotate(workspace: Workspace) -> None:
     """One or two objects in two thirds of the pictures, and captions of all."""
-    ids = pq.read_table(workspace.pairs / "items.parquet", columns=["id"])["id"].to_pylist()
-    rows = [(item, side) for number, item in enumerate(ids) for side in range(number % 3)]
-    corners = np.array([(0.1 + 0.4 * side, 0.2, 0.4 + 0.4 * side, 0.7) for _, side in rows])
-    regions = {
-        "id": [item for item, _ in rows],
-        **dict(zip(("x0", "y0", "x1", "y1"), corners.T, strict=True)),
-        "label": [NAMES["labels"][side] for _, side in rows],
-        "attributes": [[{"kind": "size", "value": NAMES["attributes"]["size"][side]}] for _, side in rows],
-        "crowd": np.zeros(len(rows), dtype=bool),
-        "score": np.ones(len(rows)),
-    }
-    captions = {"id": ids * 2, "caption_id": list(map(str, range(2 * len(ids)))), "caption": ["one", "two"] * len(ids)}
+    items = pq.read_table(workspace.pairs / "items.parquet", columns=["id", "split"]).to_pylist()
+    regions = [
+        {
+            **{**item, "label": NAMES["labels"][side], "attributes": {"size": NAMES["attributes"]["size"][side]}},
+            **{"x0": 0.1 + 0.4 * side, "y0": 0.2, "x1": 0.4 + 0.4 * side, "y1": 0.7, "score": 1.0, "crowd": False},
+        }
+        for number, item in enumerate(items)
+        for side in range(number % 3)
+    ]
+    texts = ["one", "two"] * len(items)
+    captions = [{**item, "caption_id": str(n), "caption": texts[n]} for n, item in enumerate([*items, *items])]
     workspace.annotations.mkdir()
-    for name, columns in (("regions", regions), ("captions", captions)):
-        table = pa.table(columns)
-        with pa.ipc.new_file(str(workspace.annotations / f"{name}.arrow"), table.schema) as writer:
-            writer.write_table(table)
-    counted = {"labels": _counted(NAMES["labels"]), "attributes": {"size": _counted(NAMES["attributes"]["size"])}}
-    (workspace.annotations / "vocabularies.json").write_text(json.dumps(counted))
-
-
-def _counted(names: list[str]) -> list[dict]:
-    return [{"name": name, "count": 1} for name in names]
+    for name, rows in (("regions", regions), ("captions", captions)):
+        with pa.ipc.new_file(str(table_file(workspace.annotations, name)), SCHEMAS[name]) as writer:
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[name]))
+    (workspace.annotations / "vocabularies.json").write_text(json.dumps(NAMES))
 
 
 def test_they_are_trained_on_annotations_killed_continued_and_compare_items(

@@ -1,6 +1,5 @@
 """E2E-VLP: what its parts see, its four tasks in one step, and what recipes of it are refused."""
 
-import json
 import math
 from typing import ClassVar
 
@@ -8,6 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from mlim.annotations.tables import SCHEMAS, table_file
 from mlim.config import override, parse
 from mlim.data.annotated import AnnotationTables
 from mlim.data.batches import ItemBatch
@@ -175,27 +175,29 @@ def test_a_few_steps_learn_to_find_and_to_write():
 
 
 def test_annotation_tables_are_read_by_item(tmp_path):
-    regions = {
-        "id": ["b", "a", "b"], "score": [1.0, 1.0, 1.0],
-        "x0": [0.1, 0.0, 0.5], "y0": [0.1, 0.0, 0.5], "x1": [0.4, 1.0, 0.9], "y1": [0.4, 1.0, 0.9],
-        "label": ["bag", "mug", "new"], "crowd": [False, False, False],
-        "attributes": [[{"kind": "colour", "value": "red"}], [], [{"kind": "colour", "value": "green"}]],
-    }  # fmt: skip
-    captions = {"id": ["b", "b"], "caption_id": ["1", "2"], "caption": ["a bag", "a hat"]}
-    for name, table in (("regions", regions), ("captions", captions)):
-        with pa.OSFile(str(tmp_path / f"{name}.arrow"), "wb") as sink:
-            content = pa.table(table)
-            with pa.ipc.new_file(sink, content.schema) as writer:
-                writer.write_table(content)
-    names = {"labels": [{"name": "bag"}, {"name": "mug"}], "attributes": {"colour": [{"name": "red"}]}}
-    (tmp_path / "vocabularies.json").write_text(json.dumps(names))
+    corners = dict.fromkeys(("x0", "y0"), 0.25) | dict.fromkeys(("x1", "y1"), 0.5)
+    regions = [
+        {"id": item, "split": "train", "label": label, "attributes": told, "score": 1.0, "crowd": crowd, **corners}
+        for item, label, told, crowd in (
+            ("b", "bag", {"colour": "red"}, False),
+            ("a", "mug", {}, False),
+            ("b", "mug", {"colour": "green"}, False),
+            ("b", "bag", {}, True),
+        )
+    ]
+    captions = [
+        {"id": "b", "split": "train", "caption_id": str(number), "caption": text}
+        for number, text in enumerate(("a bag", "a mug"))
+    ]
+    for name, rows in (("regions", regions), ("captions", captions)):
+        with pa.ipc.new_file(str(table_file(tmp_path, name)), SCHEMAS[name]) as writer:
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[name]))
+    (tmp_path / "vocabularies.json").write_text('{"labels": ["bag", "mug"], "attributes": {"colour": ["red"]}}')
     tables = AnnotationTables(tmp_path)
-    assert [(region.label, region.attributes) for region in tables.regions("b")] == [
-        (0, (0,))
-    ]  # `new` is no label of the train split
-    assert [(region.label, region.attributes) for region in tables.regions("a")] == [(1, (UNKNOWN,))]
-    assert tables.regions("c") == []
-    assert tables.captions("b") == ["a bag", "a hat"]
+    found = {item: [(each.label, each.attributes) for each in tables.regions(item)] for item in "abc"}
+    assert found == {"a": [(1, (UNKNOWN,))], "b": [(0, (0,)), (1, (UNKNOWN,))], "c": []}  # without the crowd
+    assert tables.regions("a")[0].corners == (0.25, 0.25, 0.5, 0.5)
+    assert tables.captions("b") == ["a bag", "a mug"]
     assert [path.name for path in tables.files] == ["regions.arrow", "captions.arrow", "vocabularies.json"]
 
 
