@@ -55,6 +55,12 @@ def show_matches(out: Path) -> None:
     create_markdown_artifact(key="matches", markdown="\n\n".join(lines), description="Matches of a catalog")
 
 
+def show_labels(new: int, least: int) -> None:
+    """A Markdown artifact: how many new labels there are of those that a training waits for."""
+    what = "a training starts" if new >= least else f"a training starts with {least}"
+    create_markdown_artifact(key="labels", markdown=f"{new} new labels: {what}.", description="New labels")
+
+
 def _since(since: dict[str, Any] | None) -> list[str]:
     """What came, changed and went since an earlier match, and what became of the groups."""
     if since is None:

@@ -1,5 +1,6 @@
 """What people say of pairs: `mlim review`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,8 @@ import typer
 
 from mlim.cli.options import JsonOption, QuietOption, RecipeOption, SetOption, WorkOption
 from mlim.cli.session import Session
+from mlim.console import Terminal
+from mlim.errors import MlimError
 
 app = typer.Typer()
 
@@ -65,9 +68,23 @@ def review(
         session.terminal.say(f"wrote {out} with {summary['queue']} pairs; its answers come back with --import")
     else:
         summary = serve_review(request, session.workspace, table, by, port, _announce)
+    if summary.get("added"):
+        _tell_server(labels, summary["added"], session.terminal)
     report_contradictions(summary, session.terminal)
     counts = ", ".join(f"{summary[key]} {key}" for key in ("match", "differs", "unsure"))
     session.show(summary, f"{labels}: {counts}")
+
+
+def _tell_server(labels: Path, added: int, terminal: Terminal) -> None:
+    """An event for the Prefect server of this environment, if any: it may start a training. The answers are safe."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return
+    from flows.events import tell_labels_saved
+
+    try:
+        tell_labels_saved(labels, added)
+    except MlimError as error:
+        terminal.warn(f"the answers are saved, but no training will start because of them: {error}")
 
 
 def _announce(address: str) -> None:

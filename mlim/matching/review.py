@@ -123,6 +123,11 @@ class ReviewSession:
         self.table.take_back(answer)
         return number
 
+    @property
+    def added(self) -> int:
+        """How many answers of this session are in the table."""
+        return len(self._given)
+
     def state(self) -> dict[str, Any]:
         """What the page shows: the answers of this session by number of pair, and all contradictions as sentences."""
         found = settle(self.table.read()).contradictions

@@ -21,6 +21,7 @@ from mlim.sources.table import column_names, read_table
 
 SHOWN_PROBLEMS = 20
 REVIEWER, TIME = "by", "at"  # of a table of answers
+LABELLED_KINDS = ("labelled match", "labelled mismatch")
 
 
 def read_user_pairs(path: Path) -> pd.DataFrame:
@@ -55,7 +56,7 @@ def user_pairs(
     clean, unclear = _settled(clean) if REVIEWER in clean else (clean, {})
     ordered = np.sort(clean[["item_a", "item_b"]].to_numpy(dtype=object), axis=1)
     label = clean["label"].map(LABELS).astype(np.int8)
-    kind = label.map({MATCH: "labelled match", MISMATCH: "labelled mismatch"})
+    kind = label.map(dict(zip((MATCH, MISMATCH), LABELLED_KINDS, strict=True)))
     pairs = pd.DataFrame({"item_a": ordered[:, 0], "item_b": ordered[:, 1], "label": label, "kind": kind})
     unique = pairs.drop_duplicates(["item_a", "item_b"])
     usable = unique[unique["item_a"].isin(accepted) & unique["item_b"].isin(accepted)]

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from mlim.catalog.description import CatalogDescription, check_pair_rules, load_description
 from mlim.catalog.pair_rules import FAMILY
-from mlim.catalog.quarantine import QUARANTINE_FILE, read_quarantine
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
 from mlim.files import atomic_folder, remove_folder, write_json
@@ -23,11 +22,11 @@ from mlim.pairs.audit import LEARNED, READ_COLUMNS, audit_leaks
 from mlim.pairs.labels import TEST, TRAIN, VALIDATION
 from mlim.pairs.splits import SplitPairs, count_pairs, directed, item_columns, pairs_sha256, split_pairs
 from mlim.pairs.ties import Given, Tie, explain_ties
-from mlim.pairs.user_pairs import read_user_pairs, user_pairs
 from mlim.pairs.variation import rule_of, value_numbers, variation_pairs
 from mlim.quality.near_duplicates import near_duplicate_links
 from mlim.recipe import Recipe
 from mlim.shards.items import open_items
+from mlim.steps.labelled import labelled_pairs
 from mlim.steps.pair_checks import check_pairs, check_splits
 from mlim.validation import Finding, require
 from mlim.workspace import Workspace
@@ -179,11 +178,9 @@ def _with_deciding(split: pd.DataFrame, items: pd.DataFrame, description: Catalo
 
 
 def _candidates(inputs: _Inputs, items: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    rules, workspace = inputs.description.pairs, inputs.workspace
+    rules = inputs.description.pairs
     if rules.labelled is not None:
-        quarantines = [folder / QUARANTINE_FILE for folder in (workspace.items, workspace.valid)]
-        quarantined = {item for path in quarantines if path.is_file() for item in read_quarantine(path)["id"]}
-        return user_pairs(read_user_pairs(rules.labelled), str(rules.labelled), set(items["id"]), quarantined)
+        return labelled_pairs(rules.labelled, set(items["id"]), inputs.workspace)
     rule = rule_of(rules, inputs.description.text_columns, inputs.description.values)
     return variation_pairs(items, rule, inputs.recipe.seed)
 

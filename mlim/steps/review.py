@@ -94,7 +94,7 @@ def serve_review(
         announce(f"http://{HOST}:{there}/{token}/")
         with suppress(KeyboardInterrupt):  # how a person ends it
             serve(build_app(session, page, token, there), listening)
-    return summary_of(table, len(queue))
+    return {"added": session.added, **summary_of(table, len(queue))}
 
 
 def write_review(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -34,7 +35,19 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values["variants"] = {name: values["variants"][name] for name in ("recon-mlm-mam", "no-mdo", "no-pretraining")}
     values["name"] = "tiny"
     (folder / "tiny.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    _wait_for_labels(folder)
     return folder
+
+
+def _wait_for_labels(folder: Path) -> None:
+    """The catalog with a table of labels, of which two are enough, for the deployment that waits for new ones."""
+    catalog = yaml.safe_load((folder / "data/catalog.yaml").read_text())
+    places = {name: f"data/{catalog[name]}" for name in ("table", "images")}
+    (folder / "asked.yaml").write_text(yaml.safe_dump({**catalog, **places, "pairs": {"labelled": "labels.csv"}}))
+    declared = yaml.safe_load((folder / "prefect.yaml").read_text())
+    (waiting,) = [one for one in declared["deployments"] if "triggers" in one]
+    waiting["parameters"] = {"recipe": "tiny.yaml", "catalog": "asked.yaml", "work": "build/asked", "least": 2}
+    (folder / "prefect.yaml").write_text(yaml.safe_dump(declared))
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +271,36 @@ def test_a_run_without_the_login_says_how_to_get_it(checkout: Path, server: dict
 def test_a_wrong_recipe_fails_the_run(checkout: Path, server: dict[str, str]) -> None:
     command = ["prefect", "deployment", "run", "ingest/local", "--watch", "--param", "recipe=nonsense"]
     assert run_in(checkout, command, check=False, **server).returncode != 0
+
+
+def test_enough_new_labels_start_a_training(checkout: Path, server: dict[str, str]) -> None:
+    """Issue 18: `mlim review` tells the server, whose automation runs the flow that counts."""
+    run_in(checkout, ["mkdir", "-p", "build/asked"])
+    for name in (".mlim-folder", "items", "valid"):
+        run_in(checkout, ["cp", "-r", f"build/tiny/{name}", f"build/asked/{name}"])
+    ids = pq.read_table(checkout / "build/asked/valid/index.parquet", columns=["id"])["id"].to_pylist()
+    for number, state in enumerate(("COMPLETED", "FAILED"), start=1):
+        answer = {
+            "item_a": ids[number],
+            "item_b": ids[number + 1],
+            "label": "1",
+            "score": "",
+            "at": "2026-11-30T10:00Z",
+        }
+        told = {"version": 1, "by": "anna", "model": "", "answers": [answer]}
+        (checkout / "answers.json").write_text(json.dumps(told))
+        assert "warning" not in run_in(checkout, ["mlim", "review", "--import", "answers.json"], **server).stderr
+        wait_until(lambda count=number: len(finished(server, "labels")) == count, START_SECONDS)
+        assert finished(server, "labels")[-1]["state_type"] == state
+        artifact = next(one for one in ask(server, "artifacts/latest/filter") if one["key"] == "labels")
+        assert str(artifact["data"]).startswith(f"{number} new labels: a training starts")
+    assert "2 pairs in all" in (checkout / "build/asked/logs/pairs.log").read_text()  # as far as two labels lead
+
+
+def finished(server: dict[str, str], flow: str) -> list[dict[str, Any]]:
+    """The runs of a flow that have ended, the last one last."""
+    runs = ask(server, "flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="EXPECTED_START_TIME_ASC")
+    return [run for run in runs if run["end_time"]]
 
 
 def test_cancelling_stops_every_trainer(checkout: Path, server: dict[str, str]) -> None:

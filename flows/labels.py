@@ -1,0 +1,35 @@
+"""Flow: training anew once people have answered enough pairs; prefect.yaml starts it when `mlim review` saved some."""
+
+from prefect import flow
+
+from flows.artifacts import show_labels
+from flows.finetune import finetune
+from flows.ingest import ingest
+from flows.job import prepare
+from flows.pretrain import pretrain
+from flows.report import report
+from mlim.steps.labelled import count_new_labels
+
+PARTS = (ingest, pretrain, finetune, report)  # of the pipeline: all but the comparison of variants
+FIRST = "pairs"  # the first stage that reads labels
+
+
+@flow(name="labels", description="Train the main model anew when there are enough new labels.")
+def labels(
+    recipe: str = "demo",
+    catalog: str = "data/catalog.yaml",
+    work: str | None = None,
+    overrides: list[str] | None = None,
+    least: int = 50,
+) -> int:
+    """Count the labels that the last training did not have, and give their number.
+
+    From `least` on pairs are made, the main model is trained, evaluated and registered, and the report is written.
+    `InputError` when the catalog names no table of labels or the work folder has no items; as the parts otherwise.
+    """
+    with prepare(recipe, catalog, work, overrides, FIRST) as job:
+        new = count_new_labels(job.recipe, job.catalog, job.workspace)
+        show_labels(new, least)
+        for part in PARTS if new >= least else ():
+            part(recipe=str(job.recipe_file), catalog=catalog, work=str(job.workspace.root), start=job.start)
+    return new
