@@ -19,7 +19,7 @@ from mlim.steps.pair_checks import pair_parameters, split_parameters, split_tabl
 from mlim.validation import ROOT_VARIABLE, Finding, Validation, decodable, project_root, require
 
 PROJECT = Path(__file__).resolve().parents[2] / "great_expectations"
-SUITES = ("rows", "keys", "images", "texts", "languages", "families", "drift", "splits", "pairs")
+SUITES = ("rows", "keys", "images", "texts", "languages", "families", "drift", "splits", "pairs", "annotations")
 
 
 def committed(suite: str) -> list[dict]:
@@ -49,6 +49,7 @@ def test_every_limit_of_a_suite_is_a_setting_of_the_recipe():
         "folder",
     }
     given |= {"leak_limit", "max_picture_families"}  # the latter follows from max_picture_share
+    given |= {"min_box_area", "min_known_share"}  # of the catalog's description (annotations.limits)
     text = " ".join(path.read_text(encoding="utf-8") for path in (PROJECT / "expectations").glob("*.json"))
     assert set(re.findall(r'"\$PARAMETER": "(\w+)"', text)) <= given
     named = set(re.findall(r"validation\.(?:drift\.)?(\w+)", text))
