@@ -27,8 +27,8 @@ Item: TypeAlias = Mapping[str, Any]
 """One item: the key `image` (a path, the bytes of a file, or a PIL image) and either `text` or fields.
 
 Fields are all other keys. Their values are joined in the order given, as `mlim ingest` joins the text columns of
-catalog.yaml, so give the same fields in the same order and leave out ids. A key that the chosen modality does not read
-may be missing.
+catalog.yaml, with its labels, so give the same fields in the same order and leave out ids. A key that the chosen
+modality does not read may be missing.
 """
 
 IMAGE: Final = "image"
@@ -81,7 +81,7 @@ def read_items(
     """The items under the names in `where`, which messages use too; `ItemError` for the first that cannot be read."""
     found = ItemsInMemory()
     for item, name in zip(items, where, strict=True):
-        text = "" if modality == "image" else read_text(_text_of(item, name), f"{name}: the text", settings)
+        text = "" if modality == "image" else read_text(_text_of(item, name, settings), f"{name}: the text", settings)
         picture = blank(settings) if modality == "text" else _picture_of(item, name, settings.image_rules)
         found.add(name, text, picture, {} if TEXT in item else fields_of(item, name))
     return found
@@ -123,12 +123,12 @@ def fields_of(item: Item, where: str) -> dict[str, str]:
     return {name: _field(value, f"{where}: the field `{name}`") for name, value in named.items()}
 
 
-def _text_of(item: Item, where: str) -> str:
+def _text_of(item: Item, where: str, settings: ServingSettings) -> str:
     names = [name for name in item if name not in (TEXT, IMAGE)]
     if TEXT not in item:
         if not names:
             raise ItemError(f'{where} has no text: give `text` or fields, or choose modality="image"', MISSING_TEXT)
-        return join_text([(None, value) for value in fields_of(item, where).values()])
+        return join_text([(settings.field_labels.get(name), value) for name, value in fields_of(item, where).items()])
     if names:
         raise ItemError(f"{where} has `text` and also {', '.join(map(repr, names))}: give one text, or fields alone")
     if not isinstance(item[TEXT], str):

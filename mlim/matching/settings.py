@@ -43,6 +43,9 @@ class ServingSettings(Config):
     max_rows: PositiveInt = Field(default=MOST_ROWS, description="of one request")
     max_text_characters: PositiveInt = Field(default=MOST_CHARACTERS, description="of one text")
     clean_texts: bool = Field(default=True, description="read the words alone, as the catalog's texts were read")
+    field_labels: dict[str, str] = Field(
+        default={}, description="what the catalog's texts call their columns, by name: fields are joined likewise"
+    )
 
     @property
     def image_rules(self) -> ImageRules:

@@ -47,7 +47,9 @@ def ingest(
         counts = ingest_items(rows, recipe.image, recipe.ingest, folder, workspace.shards.absolute(), terminal)
         found = {"source": dict(source.report()), "missing_words": count_words(rows.words)}
         cleaned = all(text.clean for text in description.columns.text)
-        summary: dict[str, Any] = {**counts, "catalog": str(catalog), "clean_texts": cleaned, **found}
+        labels = {text.column: text.label for text in description.columns.text if text.label}
+        read = {"catalog": str(catalog), "clean_texts": cleaned, "field_labels": labels}
+        summary: dict[str, Any] = {**counts, **read, **found}
         write_json(folder / SUMMARY_FILE, summary)
         for warning in warn_of_words(summary["missing_words"]):
             terminal.warn(warning)

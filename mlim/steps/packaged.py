@@ -73,7 +73,8 @@ def read_decision(workspace: Workspace, sha256: str) -> GateDecision | None:
 def serving_settings(recipe: Recipe, workspace: Workspace, metrics: Mapping[str, Any]) -> ServingSettings:
     """How the main model reads items and decides, from the recipe, ingest, training and evaluation."""
     calibration = metrics["calibration"]
-    ingested = workspace.items / "summary.json"  # absent where the shards are read from elsewhere (loader.items)
+    path = workspace.items / "summary.json"  # absent where the shards are read from elsewhere (loader.items)
+    ingested = read_json(path) if path.is_file() else {}
     return ServingSettings(
         modality=recipe.main_variant.modality,
         max_tokens=as_trained(recipe, trained_folder(recipe, workspace)).text.limit,
@@ -91,7 +92,8 @@ def serving_settings(recipe: Recipe, workspace: Workspace, metrics: Mapping[str,
         catalog=read_profile(workspace.valid),
         max_rows=max(MOST_ROWS, recipe.evaluate.batch_size),
         max_text_characters=max(MOST_CHARACTERS, recipe.validation.max_text_characters),  # every item of the catalog
-        clean_texts=not ingested.is_file() or read_json(ingested).get("clean_texts", True),
+        clean_texts=ingested.get("clean_texts", True),
+        field_labels=ingested.get("field_labels", {}),
     )
 
 

@@ -50,6 +50,7 @@ def test_a_good_catalog_becomes_items(catalog):
         "data_version": sha256_of(folder / "manifest.json"),
         "catalog": str(catalog.description),
         "clean_texts": True,
+        "field_labels": {"colour": "colour"},
         "source": {},
         "missing_words": {},
         "pictures": {"rows_with_several": 0, "beyond_most": 0, "unusable": {}},

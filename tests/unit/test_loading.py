@@ -10,6 +10,7 @@ from PIL import Image
 
 import mlim
 from mlim.data.tokenize import TextTokenizer
+from mlim.matching.items import read_items
 from mlim.matching.settings import ServingSettings
 from mlim.models.config import MlimConfig
 from mlim.models.matcher import Matcher
@@ -104,6 +105,8 @@ def test_fields_are_joined_as_ingest_joins_columns(model):
     fields = {"title": " red  shirt", "size": None, "cloth": "cotton", "image": picture}
     found = model.score([(fields, other), ({"text": "red shirt; cotton", "image": picture}, other)])
     assert found[0] == found[1]
+    labelled = model.settings.model_copy(update={"field_labels": {"cloth": "Cloth", "size": "Size"}})
+    assert read_items([fields], ["a"], "both", labelled).text("a") == "red shirt; Cloth: cotton"
 
 
 def test_one_modality_needs_one_part_of_an_item(model):

@@ -63,6 +63,7 @@ def test_a_version_reads_texts_as_ingest_did(summary, cleaned, tmp_path):
     write_json(workspace.finetuned(recipe.main, recipe.seeds[0]) / "summary.json", {"max_tokens": 12})
     settings = serving_settings(recipe, workspace, METRICS)
     assert settings.clean_texts is cleaned
+    assert settings.field_labels == {}
     assert settings.max_tokens == 12  # as the training found it
 
 

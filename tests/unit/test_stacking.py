@@ -14,6 +14,7 @@ from skops import io as skops
 
 from mlim.console import SilentBar
 from mlim.errors import InputError
+from mlim.pairs.learned import TREE_SETTINGS
 from mlim.recipe import StackConfig
 from mlim.shards.items import ItemStore
 from mlim.stacking.attributes import OTHER, agreements, chosen_attributes, fit_classifiers
@@ -26,6 +27,13 @@ from mlim.stacking.storage import TRUSTED, load_stack, save_stack
 
 SEED, FOLDS = 0, 2
 AGREE = "agree:kind"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_trees():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TREE_SETTINGS, "max_iter", 40)
+        yield
 
 
 @pytest.fixture(scope="module")

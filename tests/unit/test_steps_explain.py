@@ -33,7 +33,7 @@ from mlim.steps.explain import REFERENCES, explain_pair, explain_pairs
 from mlim.steps.score import scoring_run
 from tests.commands import call
 from tests.unit.test_loading import build, items
-from tests.unit.test_stacking import learned, parts  # noqa: F401 (fixtures)
+from tests.unit.test_stacking import few_trees, learned, parts  # noqa: F401 (fixtures)
 
 PAIR = ("item-001", "item-002")
 
