@@ -44,11 +44,11 @@ class ColumnTrees(NamedTuple):
     trees: PairTrees
 
     def score(self, similar: pd.DataFrame, columns: Sequence[Columns], first: Places, second: Places) -> Scores:
-        """Probability (n,) of a match; NaN where one of the two items has none of these columns.
+        """Probability (n,) of a match; NaN where one of the two items has less than half of these columns.
 
         `similar` (n, k) is what `trees` read, `columns` are those of the items that `first` and `second` (n,) name.
         """
-        known = np.array([any(name in one for name in self.names) for one in columns], dtype=bool)
+        known = np.array([2 * sum(name in one for name in self.names) >= len(self.names) for one in columns])
         told = np.flatnonzero(known[first] & known[second])
         found = np.full(len(first), np.nan)
         if told.size:
