@@ -132,6 +132,7 @@ def test_without_columns_a_pair_is_scored_as_if_there_were_none(stack, planted):
     expected = combine(scores, list(scores), planted.labels).score(scores)
     full = by_stack(stack, planted, known)
     assert not np.allclose(full, expected, atol=1e-3)
+    np.testing.assert_array_equal(by_stack(stack, planted, [{"size": one["size"]} for one in known]), full)
     for unknown in ({}, {"of another catalog": "x"}):
         np.testing.assert_allclose(by_stack(stack, planted, [unknown] * len(known)), expected, atol=1e-9)
     half = [one if place % 2 else {} for place, one in enumerate(known)]
