@@ -194,7 +194,7 @@ def rows(work: Work, scored: Mapping[str, np.ndarray], split: str) -> Iterator[l
     found = compare_all(work.judged(split), systems, settings.bootstrap_samples, settings.confidence, work.recipe.seed)
     for name, compared in found.items():
         minus = "" if compared.minus_first is None else _difference(compared.minus_first.difference)
-        yield [work.folder.name, split, name, formats.score(compared.pr_auc.interval.value), minus]
+        yield [work.folder.name, split, name, formats.score(compared.figure.interval.value), minus]
 
 
 def _difference(found: Interval) -> str:
