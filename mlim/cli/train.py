@@ -92,25 +92,27 @@ def finetune(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune on pairs.
+    """Fine-tune a variant: on pairs, or to another task.
 
     `--set tracking.uri=none` trains on a machine without MLflow; `mlim import-run` records the training later.
     """
     session = Session(recipe, set_, work, quiet, as_json)
     with session.step("finetune"):
         with session.loading():
+            from mlim.steps.finetune import describe_validation
             from mlim.steps.finetune import finetune as run_step
+            from mlim.steps.trained import named
             from mlim.training.launch import launch_if_wanted
 
         chosen = session.recipe
-        launch_if_wanted(chosen.compute, chosen.device, chosen.finetune.batch_size, sys.argv[1:])
-        variant = variant or session.recipe.main
+        variant = variant or chosen.main
+        config = chosen.tuning_of(named("variants", chosen.variants, variant))
+        launch_if_wanted(chosen.compute, chosen.device, config.batch_size, sys.argv[1:])
         summary = run_step(
             session.recipe, session.workspace, session.terminal, variant, session.seed(seed), resume, again
         )
         if summary:  # else another process of the same training shows it
-            auc = summary["validation_pr_auc"]
-            session.show(summary, f"{variant}: {summary['steps']} steps, validation PR-AUC {auc:.3f}")
+            session.show(summary, f"{variant}: {summary['steps']} steps, validation {describe_validation(summary)}")
 
 
 @app.command(epilog="Example: `mlim stack --recipe small`")

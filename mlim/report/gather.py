@@ -16,6 +16,7 @@ from mlim.evaluation.judging import Judged, Settings, judge
 from mlim.evaluation.label_curve import LabelPoint
 from mlim.evaluation.pr_auc import average_precision
 from mlim.files import plain_cell, read_json
+from mlim.recipe.tasks import OtherTask
 from mlim.references import Reference, load_reference
 from mlim.report.reported import ReportedRecipe
 from mlim.workspace import Workspace
@@ -58,7 +59,7 @@ class Gathered:
     hardest: pd.DataFrame | None
     ablation: Mapping[str, Summary] | None
     ablation_summary: Summary | None
-    task_tables: tuple[Summary, ...]
+    task_tables: Mapping[OtherTask, Summary | None]
     figure2: Mapping[str, pd.DataFrame]
     reconstructions: bytes | None
     neighbours: bytes | None
@@ -105,7 +106,7 @@ def gather_results(
         hardest=_table(evaluation / "hardest.csv"),
         ablation=ablation_table(workspace),
         ablation_summary=_summary(ablation / SUMMARY),
-        task_tables=tuple(_task_tables(recipe, ablation)),
+        task_tables=_task_tables(recipe, ablation),
         figure2=dict(_figure2(probe)),
         reconstructions=_bytes(probe / "reconstructions.png"),
         neighbours=_bytes(probe / "neighbours.png"),
@@ -179,12 +180,10 @@ def _figure2(probe: Path) -> Iterator[tuple[str, pd.DataFrame]]:
             yield name, table
 
 
-def _task_tables(recipe: ReportedRecipe, ablation: Path) -> Iterator[Summary]:
+def _task_tables(recipe: ReportedRecipe, ablation: Path) -> dict[OtherTask, Summary | None]:
     """What `ablate` found about each task besides matching, in the order of the recipe's variants."""
-    for task in dict.fromkeys(variant.task for variant in recipe.other_variants.values()):
-        table = _summary(ablation / f"{task}.json")
-        if table is not None:
-            yield table
+    tasks = [variant.task for variant in recipe.other_variants.values()]
+    return {task: _summary(ablation / f"{task}.json") for task in tasks if task != "match"}
 
 
 def _pretrainings(recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Training]:

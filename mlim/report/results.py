@@ -115,7 +115,7 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         "registered": (metrics.get("registered") or {}).get("scorer"),
         "scorers": [_plain(score) for score in combined],
         "claims": [_plain(claim) for claim in describe_claims(recipe, gathered)],
-        TASKS: list(gathered.task_tables),
+        TASKS: [table for table in gathered.task_tables.values() if table is not None],
         CURVE: [point.plain() for point in gathered.label_curve],
         "pooled": pooled_words(recipe, gathered),
         "unshown": unshown(recipe, gathered),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlim.evaluation.judges import judge_of
+from mlim.recipe.tasks import OtherTask
 from mlim.report.kit import formats
 from mlim.report.kit.blocks import Section, Table
 from mlim.report.kit.markdown import table as markdown_table
@@ -37,15 +39,19 @@ def task_lead(table: Mapping[str, Any]) -> str:
     )
 
 
-def task_sections(tables: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
+def task_sections(tables: Mapping[OtherTask, Mapping[str, Any] | None]) -> tuple[Section, ...]:
     """A section of the page for each task."""
-    return tuple(_section(table) for table in tables)
+    return tuple(_section(task, table) for task, table in tables.items())
 
 
-def _section(table: Mapping[str, Any]) -> Section:
-    block = Table(f"{table['title']} by variant", task_header(table), task_rows(table))
-    missing = f"{table['no_interval'].capitalize()}." if table["no_interval"] else ""
-    return Section(table["title"].lower(), table["title"], task_lead(table), (block,), missing)
+def _section(task: OtherTask, table: Mapping[str, Any] | None) -> Section:
+    title = judge_of(task).title
+    if table is None:
+        return Section(task, title, "", missing="The variants have not been compared yet: run `mlim ablate`.")
+    block = Table(f"{title} by variant", task_header(table), task_rows(table))
+    why = table["no_interval"]
+    missing = f"{why[0].upper()}{why[1:]}." if why else ""
+    return Section(task, title, task_lead(table), (block,), missing)
 
 
 def task_lines(tables: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,5 +1,6 @@
 """`mlim finetune`: a variant learns its task: to match pairs (paper sections 3.3 and 4.2.1), or another one."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, assert_never
@@ -102,6 +103,13 @@ def finetune(
             keep_samples(run, samples)
         checkpoints.clear()
     return summary
+
+
+def describe_validation(summary: Mapping[str, Any]) -> str:
+    """What a fine-tuning reached on the validation split, in a few words."""
+    if "validation_pr_auc" in summary:
+        return f"PR-AUC {summary['validation_pr_auc']:.3f}"
+    return ", ".join(f"{name} {value:.3f}" for name, value in summary["final"].items() if value is not None)
 
 
 class _Job:
