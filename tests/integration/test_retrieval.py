@@ -18,6 +18,7 @@ from mlim.steps.pretrain import pretrain
 from mlim.steps.report import report
 from mlim.training import loop
 from mlim.workspace import Workspace
+from tests.commands import call
 from tests.dual_recipe import SETTINGS
 
 pytestmark = pytest.mark.integration
@@ -34,13 +35,18 @@ KEPT = ("no-pretraining", "dual-retrieval", "dual-zero", "mlim-retrieval")
 KILLED_AT = 4
 
 
-def test_variants_of_retrieval_have_a_table_and_a_section(tiny_recipe, own_workspace, tmp_path, monkeypatch):
+def test_variants_of_retrieval_have_a_table_and_a_section(tiny_recipe, own_workspace, tmp_path, monkeypatch, capsys):
     quiet = Terminal(quiet=True)
     recipe = parse(Recipe, override(tiny_recipe.model_dump(mode="json"), RETRIEVAL), "recipe tiny")
     recipe = recipe.model_copy(update={"variants": {name: recipe.variants[name] for name in KEPT}})
     pretrain(recipe, own_workspace, quiet, "dual", 0)
     killed = Workspace(shutil.copytree(own_workspace.root, tmp_path / "killed"))
-    summaries = {name: finetune(recipe, own_workspace, quiet, name, 0) for name in KEPT}
+    (own_workspace.root / "given.yaml").write_text(recipe.to_yaml())
+    for name in KEPT:
+        options = ["--recipe", str(own_workspace.root / "given.yaml"), "--work", str(own_workspace.root)]
+        assert call(monkeypatch, "finetune", name, *options) == 0
+    assert "dual-zero: 0 steps, validation r1 0." in capsys.readouterr().out
+    summaries = {name: read_json(own_workspace.finetuned(name, 0) / "summary.json") for name in KEPT}
     assert [summaries[name].get("by") for name in KEPT] == [None, "itc", "itc", "itm"]
     assert summaries["dual-zero"]["steps"] == 0
 
