@@ -45,7 +45,7 @@ def test_variants_of_retrieval_have_a_table_and_a_section(tiny_recipe, own_works
     for name in KEPT:
         options = ["--recipe", str(own_workspace.root / "given.yaml"), "--work", str(own_workspace.root)]
         assert call(monkeypatch, "finetune", name, *options) == 0
-    assert "dual-zero: 0 steps, validation r1 0." in capsys.readouterr().out
+    assert "dual-zero: 0 steps, validation r1" in capsys.readouterr().err
     summaries = {name: read_json(own_workspace.finetuned(name, 0) / "summary.json") for name in KEPT}
     assert [summaries[name].get("by") for name in KEPT] == [None, "itc", "itc", "itm"]
     assert summaries["dual-zero"]["steps"] == 0
