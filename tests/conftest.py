@@ -89,7 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: looking through it again and again would be a third of the tests' time."""
+    """What is imported by now stays: without this, some test pays when the collector looks through all of it."""
     gc.collect()
     gc.freeze()
 
