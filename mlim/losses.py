@@ -85,6 +85,21 @@ def attribute_loss(logits: Sequence[Tensor], targets: Tensor, count: int) -> Los
     return LossTerm(total, _count(total, count))
 
 
+def answer_loss(logits: Tensor, scores: Tensor) -> LossTerm:
+    """Which answers are right? Binary cross-entropies summed over the answers, counted per question.
+
+    `logits` and `scores` (B, answers); a score is the share of people who gave an answer.
+    """
+    total = functional.binary_cross_entropy_with_logits(logits.float(), scores, reduction="sum")
+    return LossTerm(total, _count(total, len(logits)))
+
+
+def statement_loss(logits: Tensor, labels: Tensor) -> LossTerm:
+    """Is a statement false or true? Cross-entropy over statements; `logits` and `labels` (B, 2), one 1 in each row."""
+    total = functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return LossTerm(total, _count(total, len(logits)))
+
+
 def _binary(logits: Tensor, labels: Tensor) -> LossTerm:
     total = functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum")
     return LossTerm(total, _count(total, labels.numel()))

@@ -3,17 +3,19 @@
 Matching has tables of its own (`mlim ablate`); its PR-AUC is in pr_auc.py and resampling.py.
 """
 
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mlim.errors import InputError
-from mlim.evaluation.metrics import captions, recall
-from mlim.evaluation.metrics.measure import Figure, Measure
+from mlim.evaluation.metrics import accuracy, captions, recall
+from mlim.evaluation.metrics.measure import Figure, Measure, Together, WeightedMeans
 from mlim.recipe.tasks import OtherTask
 from mlim.workspace import Workspace
+
+FULL: Final = 1.0  # the score of an answer that everybody gave
 
 
 class Judge(Protocol):
@@ -83,6 +85,56 @@ class CaptionJudge:
         return components_of(scores["id"], workspace)
 
 
+class AnswerJudge:
+    """Columns: question_id, id, split, kind, template, entailed, given, score."""
+
+    title, examples_name, key, spent = "Answers", "questions", "question_id", "questions_seen"
+
+    def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
+        """Accuracy over all questions and by kind; consistency where questions follow from others."""
+        consistency = (accuracy.CONSISTENCY,) if _entails(scores) else ()
+        return (*accuracy.kinds_in(scores["kind"].tolist()), *consistency)
+
+    def measure(self, scores: pd.DataFrame) -> Measure:
+        """Scores of the given answers; of those that follow from a right one, the share that is right."""
+        by_kind = accuracy.by_kind(scores["score"].to_numpy(dtype=np.float64), scores["kind"].tolist())
+        if not _entails(scores):
+            return by_kind
+        right = dict(zip(scores["question_id"], scores["score"] >= FULL, strict=True))
+        entailed = dict(zip(scores["question_id"], scores["entailed"], strict=True))
+        return Together(by_kind, accuracy.entailed_consistency(right, entailed))
+
+    def units(self, scores: pd.DataFrame, workspace: Workspace) -> NDArray[np.int64]:
+        """Families: what the splits keep together; of scenes these are single pictures."""
+        return components_of(scores["id"], workspace)
+
+
+def _entails(scores: pd.DataFrame) -> bool:
+    """Whether any question follows from another one."""
+    return any(len(names) for names in scores["entailed"])
+
+
+class StatementJudge:
+    """Columns: statement_id, left, right, split, set, label, given, score."""
+
+    title, examples_name, key, spent = "Statements", "statements", "statement_id", "statements_seen"
+
+    def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
+        """Accuracy, and the share of sets that are right as a whole."""
+        return (accuracy.ALL, accuracy.CONSISTENCY)
+
+    def measure(self, scores: pd.DataFrame) -> Measure:
+        """Which statements are judged right."""
+        right = scores["score"].to_numpy(dtype=np.float64)
+        return Together(
+            WeightedMeans(right[None]), accuracy.set_consistency((right >= FULL).tolist(), scores["set"].tolist())
+        )
+
+    def units(self, scores: pd.DataFrame, workspace: Workspace) -> NDArray[np.int64]:
+        """Sets: one sentence about several pairs of pictures."""
+        return pd.factorize(scores["set"])[0].astype(np.int64)
+
+
 def judge_of(task: OtherTask) -> Judge:
     """The judge of a task."""
     match task:
@@ -90,6 +142,10 @@ def judge_of(task: OtherTask) -> Judge:
             return RetrievalJudge()
         case "caption":
             return CaptionJudge()
+        case "answer":
+            return AnswerJudge()
+        case "statement":
+            return StatementJudge()
         case _:
             assert_never(task)
 

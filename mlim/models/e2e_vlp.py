@@ -25,6 +25,7 @@ from mlim.models.dual import WIDENING, TowerShape
 from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.images.build import build_image_side, picture_operations
 from mlim.models.initialise import drawn
+from mlim.models.item_vectors import vectors_of
 from mlim.models.network import Part, RecomputableBlock
 from mlim.models.storage import plan_model, save_model
 from mlim.models.system import Fused, Shown, System
@@ -283,11 +284,7 @@ class E2eVlp(System):
         if modality == "image":
             ids, attention = ids[:, :1], attention[:, :1]
         pixels = None if modality == "text" else shown.pixels
-        fused = self.fuse(Shown(ids, attention, pixels))
-        own = between_specials(attention).unsqueeze(-1).to(fused.text.dtype)
-        text = (fused.text * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
-        picture = torch.zeros_like(text) if fused.patches is None else fused.patches.mean(dim=1)
-        return torch.cat([fused.text[:, 0], text, picture], dim=1)
+        return vectors_of(self.fuse(Shown(ids, attention, pixels)), attention)
 
     def item_tokens(self, packing: Packing, modality: Modality) -> int:
         """Text tokens without padding, or [CLS] alone, and the cells, as far as they are shown."""
@@ -314,12 +311,6 @@ class E2eVlp(System):
     def from_config(cls, values: Mapping[str, Any], where: str) -> Self:
         """One without its weights, from what a saved one says of itself."""
         return cls(parse(E2eVlpConfig, values, where))
-
-
-def between_specials(attention: Tensor) -> Tensor:
-    """Where the tokens between [CLS] and [SEP] are, (B, T) bool, from where any are."""
-    nowhere = torch.zeros_like(attention[:, :1])
-    return torch.cat([nowhere, attention[:, 2:], nowhere], dim=1)[:, : attention.shape[1]]
 
 
 def plan_e2e_vlp(

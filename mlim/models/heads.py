@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlim.models.activation import activation
+from mlim.models.config import BERT_NORM_EPS
 from mlim.models.transformer import WordShape
 
 COMPARISONS = 2  # of two vectors: their difference and their product
@@ -66,6 +67,22 @@ class CompareHead(nn.Module):
         known = compared if shared is None else [shared, *compared]
         hidden = self.activation(self.dense(torch.cat(known, dim=1)))
         logits: Tensor = self.score(self.dropout(hidden)).squeeze(-1)
+        return logits
+
+
+class ClassHead(nn.Module):
+    """One of several classes from what was encoded, with a hidden layer of twice the width (LXMERT)."""
+
+    def __init__(self, entering: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(entering, 2 * width)
+        self.activation = nn.GELU()
+        self.norm = nn.LayerNorm(2 * width, eps=BERT_NORM_EPS)
+        self.classes = nn.Linear(2 * width, classes)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Logits (B, classes) from vectors (B, entering)."""
+        logits: Tensor = self.classes(self.norm(self.activation(self.dense(vectors))))
         return logits
 
 

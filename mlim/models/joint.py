@@ -21,6 +21,7 @@ from mlim.models.dropout import Dropout
 from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.images.build import build_image_side, picture_operations
 from mlim.models.initialise import drawn
+from mlim.models.item_vectors import between_specials
 from mlim.models.network import Part, RecomputableBlock
 from mlim.models.storage import plan_model, save_model
 from mlim.models.system import Fused, Shown, System
@@ -216,7 +217,7 @@ class Joint(System):
 
         A text that is left out leaves its [CLS]; zeros stand for the mean of what is left out, and of an empty text.
         """
-        ids, own = shown.input_ids, _between_specials(shown.text_attention)
+        ids, own = shown.input_ids, between_specials(shown.text_attention)
         packing = pack(shown.text_attention) if shown.packing is None else shown.packing
         if modality == "image":
             ids, own, packing = ids[:, :1], own[:, :1], without_padding(len(ids), 1)
@@ -254,12 +255,6 @@ class Joint(System):
     def from_config(cls, values: Mapping[str, Any], where: str) -> Self:
         """One without its weights, from what a saved one says of itself."""
         return cls(parse(JointConfig, values, where))
-
-
-def _between_specials(attention: Tensor) -> Tensor:
-    """Where the tokens between [CLS] and [SEP] are, (B, T) bool, from where any are."""
-    nowhere = torch.zeros_like(attention[:, :1])
-    return torch.cat([nowhere, attention[:, 2:], nowhere], dim=1)
 
 
 def plan_joint(shape: JointSystem, sections: NetworkSections, tokenizer: TextTokenizer, seed: int) -> Planned[Joint]:

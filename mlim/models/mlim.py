@@ -14,13 +14,16 @@ from mlim.models.costs import decoder_layers, embedder_layers, mlm_layers, opera
 from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.image_decoder import ImageDecoder
 from mlim.models.initialise import drawn
+from mlim.models.item_vectors import vectors_of
 from mlim.models.network import Part, RecomputableBlock
 from mlim.models.storage import plan_model, save_model
 from mlim.models.system import Fused, Shown, System
 from mlim.models.transformer import Packing, pack
 from mlim.models.weights import Planned, on_meta
+from mlim.recipe.base import Modality
 
 KIND = "mlim"
+ITEM_PARTS = 3  # vectors of an item: [CLS], text, patches
 
 
 class Mlim(System):
@@ -130,6 +133,41 @@ class Mlim(System):
     def itm_logits(self, cls: Tensor) -> Tensor:
         """Logits (B,) that picture and text belong together, from the outputs at [CLS] (B, H)."""
         return cast(Tensor, self.itm_head(cls))
+
+    @property
+    def item_parts(self) -> int:
+        """An item is its output at [CLS], its text and its picture."""
+        return ITEM_PARTS
+
+    @property
+    def item_part_width(self) -> int:
+        """The width of the blocks."""
+        return self.config.hidden_size
+
+    def encode_items(self, shown: Shown, modality: Modality) -> Tensor:
+        """Vectors (B, 3 * H): the output at [CLS], the means of the text's and of the patches' outputs.
+
+        A text that is left out leaves its [CLS]. The packing of one modality is made here, which waits for the device.
+        """
+        if modality == "text":
+            shown = shown._replace(pixels=None, packing=None)
+        elif modality == "image":
+            ids, attention = shown.input_ids[:, :1], shown.text_attention[:, :1]
+            shown = shown._replace(input_ids=ids, text_attention=attention, packing=None)
+        return vectors_of(self.fuse(shown), shown.text_attention)
+
+    def item_tokens(self, packing: Packing, modality: Modality) -> int:
+        """Text tokens without padding, or [CLS] alone, and the patches, as far as they are shown."""
+        items = len(packing.attention_mask)
+        text = items if modality == "image" else len(packing.indices) - items * self.patches
+        return text + (0 if modality == "text" else items * self.patches)
+
+    def item_operations(self, packing: Packing, modality: Modality) -> float:
+        """Operations of a forward pass over a batch, of sequences of average length."""
+        items = len(packing.attention_mask)
+        layers = transformer_layers(self.config, self.item_tokens(packing, modality) / items)
+        pictures = [] if modality == "text" else embedder_layers(self.config)
+        return items * operations_of([*pictures, *layers])
 
     def save_pretrained(self, folder: Path | None) -> None:
         """Write config.json and model.safetensors into `folder`; see `save_model` for several ranks."""

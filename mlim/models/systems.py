@@ -14,6 +14,7 @@ from mlim.models import dual, e2e_vlp, joint, matcher, mlim, separate_matcher, w
 from mlim.models.dual import Dual, plan_dual
 from mlim.models.e2e_vlp import E2eVlp, plan_e2e_vlp
 from mlim.models.hub import plan_mlim
+from mlim.models.item_classifier import ItemClassifier
 from mlim.models.joint import Joint, plan_joint
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
@@ -109,8 +110,13 @@ def load_matcher(folder: Path) -> PairNetwork:
             raise _unknown(folder, kind, "matcher")
 
 
+def load_classifier(folder: Path) -> ItemClassifier:
+    """A saved network that answers texts about pictures, in evaluation mode; `InputError` when `folder` holds none."""
+    return ItemClassifier.from_pretrained(folder, lambda saved: _empty_system(folder, saved))
+
+
 def _empty_system(folder: Path, saved: Mapping[str, Any]) -> System:
-    """The system inside a saved matcher, whose weights are read with the matcher's."""
+    """The system inside a saved network, whose weights are read with those of the network."""
     if (system := saved_class(saved.get("kind"))) is None:
         raise _unknown(folder, saved.get("kind"), "matcher")
     return system.from_config({name: value for name, value in saved.items() if name != "kind"}, str(folder))

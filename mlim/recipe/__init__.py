@@ -4,6 +4,7 @@ Named recipes (`demo`, `small`, `paper`) are YAML files beside this package. Wha
 so that every choice is visible and can be changed (docs/paper-decisions.md lists them).
 """
 
+from mlim.recipe.asked import AnswerConfig, StatementConfig
 from mlim.recipe.base import LossName, Modality, Probability, ReadOut, Scorer, Share, Stage
 from mlim.recipe.captioning import CaptioningConfig
 from mlim.recipe.data import (
@@ -42,6 +43,7 @@ __all__ = [
     "AUTO",
     "FEWEST_TOKENS",
     "MAX_NEAR_BITS",
+    "AnswerConfig",
     "BalanceConfig",
     "CaptioningConfig",
     "CheckpointConfig",
@@ -77,6 +79,7 @@ __all__ = [
     "Share",
     "StackConfig",
     "Stage",
+    "StatementConfig",
     "TextConfig",
     "TraceConfig",
     "TrackingConfig",

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, assert_never, get_args
 from pydantic import Field
 
 from mlim.config import Config
+from mlim.recipe.asked import AnswerConfig, StatementConfig
 from mlim.recipe.base import is_none
 from mlim.recipe.caption import CaptionTask
 from mlim.recipe.captioning import CaptioningConfig
@@ -20,7 +21,7 @@ from mlim.recipe.retrieval import RetrievalConfig
 from mlim.recipe.task import TaskConfig
 from mlim.recipe.tuning import OtherTuningConfig
 
-OtherTask = Literal["retrieval", "caption"]
+OtherTask = Literal["retrieval", "caption", "answer", "statement"]
 """What a variant may be fine-tuned to besides matching; each has a section in `tasks` and a table of its own."""
 
 FinetuneTask = Literal["match"] | OtherTask
@@ -64,6 +65,8 @@ PretrainTask = Annotated[
 FINETUNE_TITLES: Final[Mapping[str, str]] = {
     "match": "Matching loss per pair",
     "retrieval": "Retrieval loss per item",
+    "answer": "Answer loss per question",
+    "statement": "Statement loss per statement",
 }
 BESIDE: Final = ("attribute",)  # losses that a task adds to its own, which no figure shows
 TOTAL: Final = "total"
@@ -74,6 +77,8 @@ class TasksConfig(Config):
 
     retrieval: RetrievalConfig | None = Field(default=None, exclude_if=is_none)
     caption: CaptioningConfig | None = Field(default=None, exclude_if=is_none)
+    answer: AnswerConfig | None = Field(default=None, exclude_if=is_none)
+    statement: StatementConfig | None = Field(default=None, exclude_if=is_none)
 
     def section(self, task: OtherTask) -> OtherTuningConfig | None:
         """That of a task; None where the recipe has none."""
@@ -82,6 +87,10 @@ class TasksConfig(Config):
                 return self.retrieval
             case "caption":
                 return self.caption
+            case "answer":
+                return self.answer
+            case "statement":
+                return self.statement
             case _:
                 assert_never(task)
 

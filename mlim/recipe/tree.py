@@ -210,7 +210,7 @@ class Recipe(Config):
         if section is None:
             return [f".task: {task} needs its section; add `tasks: {{{task}: {{}}}}` with what differs in it"]
         problems = []
-        if variant.modality != "both":
+        if variant.modality != "both" and not section.can_be_blind:
             problems.append(f".modality: {task} needs both modalities, not {variant.modality} alone")
         if variant.read_out is not None:
             problems.append(f".read_out: is about pairs, and {task} has none; leave it out")

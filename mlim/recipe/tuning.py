@@ -34,6 +34,8 @@ class OtherTuningConfig(TuningConfig):
     """What every fine-tuning task besides matching says of itself; a section of `tasks`."""
 
     can_be_zero_shot: ClassVar[bool] = False  # needs nothing that only fine-tuning trains
+    can_be_blind: ClassVar[bool] = False  # is a task for one modality alone, too
+    reads_annotations: ClassVar[bool] = False
 
     def problem(self, system: SystemBase) -> str:
         """Why a system cannot be fine-tuned to it, a clause without its subject; empty where it can."""

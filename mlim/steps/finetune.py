@@ -20,9 +20,11 @@ from mlim.models.system import System
 from mlim.models.systems import load_system, plan_system
 from mlim.models.weights import Planned
 from mlim.recipe import Recipe, Variant
+from mlim.steps.answering import answer_data, answer_tuning
 from mlim.steps.captioning import CaptionTuning, caption_data
 from mlim.steps.matching import MatchTuning, check_pairs
 from mlim.steps.retrieval import RetrievalTuning, check_items
+from mlim.steps.stating import statement_data, statement_tuning
 from mlim.steps.trained import (
     HISTORY_FILE,
     MODEL_FOLDER,
@@ -226,6 +228,10 @@ def _open_data(recipe: Recipe, workspace: Workspace, variant: Variant) -> Traini
             return data
         case "caption":
             return caption_data(data, workspace)
+        case "answer":
+            return answer_data(data, workspace)
+        case "statement":
+            return statement_data(data, workspace)
         case _:
             assert_never(variant.task)
 
@@ -239,6 +245,10 @@ def _open_tuning(given: TuningInputs) -> Tuning:
             return RetrievalTuning(given)
         case "caption":
             return CaptionTuning(given)
+        case "answer":
+            return answer_tuning(given)
+        case "statement":
+            return statement_tuning(given)
         case _:
             assert_never(given.variant.task)
 

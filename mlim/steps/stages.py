@@ -136,12 +136,25 @@ def _annotations(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> list[P
     return [work.annotations] if any(task.reads_objects for task in tasks) else []
 
 
+def _asked_annotations(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> list[Path]:
+    """What is annotated, where a task of these variants is about that alone."""
+    sections = [recipe.tasks.section(task) for task in recipe.other_tasks if task in _tasks(recipe, runs)]
+    return [work.annotations] if any(section and section.reads_annotations for section in sections) else []
+
+
+def _tasks(recipe: Recipe, runs: Sequence[str]) -> set[str]:
+    return {recipe.variants[run].task for run in runs}
+
+
 def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
     start = _start(recipe, runs)
     return Definition(
         "finetune",
         "a variant: match or mismatch, with modality dropout",
-        reads=[*_training_data(work), *([] if start is None else [work.pretrained(start, SEED) / MODEL])],
+        reads=[
+            *(*_training_data(work), *_asked_annotations(recipe, work, runs)),
+            *([] if start is None else [work.pretrained(start, SEED) / MODEL]),
+        ],
         writes=[work.finetuned(NAME, SEED)],
         settings=[
             *(*NETWORK, *_systems(recipe), *_tuning_settings(recipe, runs)),
@@ -167,7 +180,7 @@ def _variant_settings(recipe: Recipe, runs: Sequence[str]) -> list[str]:
 
 def _tuning_settings(recipe: Recipe, runs: Sequence[str]) -> Iterator[str]:
     """The sections of the tasks of these variants."""
-    tasks = {recipe.variants[run].task for run in runs}
+    tasks = _tasks(recipe, runs)
     if "match" in tasks:
         yield from _section(recipe, "finetune")
     for task in sorted(tasks - {"match"}):  # its keys are those of `finetune`, and more

@@ -1,0 +1,126 @@
+"""Fine-tuning to answer texts about pictures, whatever they ask: what `answer` and `statement` have in common."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mlim.annotations.tables import VOCABULARIES_FILE, table_file
+from mlim.console import Terminal
+from mlim.data.asked import Asked, AskedCollator, right_scores
+from mlim.data.image_cache import ImageCache
+from mlim.data.loader import chunks, fetch_ahead
+from mlim.data.transfer import to_device
+from mlim.errors import InputError
+from mlim.files import sha256_of
+from mlim.models.item_classifier import ItemClassifier
+from mlim.recipe import TuningConfig
+from mlim.recipe.tasks import TOTAL
+from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData
+from mlim.steps.tuning import TuningInputs
+from mlim.tasks.asked import METRIC, AnswerLoss, AskedObjective
+from mlim.training.held_out import choose_items
+from mlim.training.protocols import TrainResult, Validation
+from mlim.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class AskedExamples:
+    """What is asked for one task, by split; `columns` is what its scores.parquet says of the examples of a split."""
+
+    task: Literal["answer", "statement"]
+    name: str  # how people call several examples
+    pictures: int
+    classes: Sequence[str]
+    loss: AnswerLoss
+    asked: Mapping[str, Sequence[Asked]]
+    columns: Callable[[str], pd.DataFrame]
+
+
+class AskedTuning:
+    """The answering of one variant: its network, what it is asked, and how it is judged."""
+
+    def __init__(self, given: TuningInputs, config: TuningConfig, examples: AskedExamples, validated: int) -> None:
+        self.config, self._given, self._of = config, given, examples
+        self.examples_name, self._modality = examples.name, given.variant.modality
+        self.planned = ItemClassifier.planned(given.start, examples.pictures, examples.classes, given.seed)
+        self._model, recipe = self.planned.model, given.recipe
+        source = ImageCache(given.data.store, recipe.loader.image_cache_mb)
+        self.collate = AskedCollator(source, given.tokenizer, recipe.text.limit, len(examples.classes))
+        chosen = {*choose_items([one.name for one in examples.asked[VALIDATION]], validated)}
+        self.examples = [one for one in examples.asked[TRAIN] if one.right]  # of which some answer can be given
+        self._chosen = [one for one in examples.asked[VALIDATION] if one.name in chosen]
+
+    def objective(self) -> AskedObjective:
+        """From a batch to its loss."""
+        return AskedObjective(self._model, self._of.task, self._of.loss, self._modality)
+
+    def finish(self) -> None:
+        """Nothing is left over from training."""
+
+    def validate(self, step: int) -> Validation:
+        """Loss and accuracy on examples of the validation split, shown as the variant is judged."""
+        logits, scores = self._logits(self._chosen), right_scores(self._chosen, len(self._of.classes))
+        loss = float(self._of.loss(logits, scores).mean)
+        means = {self._of.task: loss, TOTAL: loss}
+        found = scores.gather(1, logits.argmax(dim=1, keepdim=True)).mean()
+        return Validation({self._modality: means}, means, float(found), METRIC)
+
+    @torch.no_grad()
+    def _logits(self, asked: Sequence[Asked]) -> Tensor:
+        """Logits (examples, classes) on the CPU."""
+        device = next(self._model.parameters()).device
+        batches = fetch_ahead(self.collate, chunks(asked, self._given.recipe.evaluate.batch_size))
+        shown = (to_device(batch, device).with_floats() for batch in batches)
+        return torch.cat([self._model(batch, self._modality).float().cpu() for batch in shown])
+
+    def score(self, result: TrainResult, terminal: Terminal, title: str) -> pd.DataFrame:
+        """The answers to both splits: what is known of each example, split, given, score."""
+        parts = []
+        with result.usable(), terminal.progress(title, 2) as bar:
+            for split in (VALIDATION, TEST):
+                asked = self._of.asked[split]
+                chosen = self._logits(asked).argmax(dim=1)
+                given = [self._of.classes[number] for number in chosen.tolist()]
+                score = [one.right.get(number, 0.0) for one, number in zip(asked, chosen.tolist(), strict=True)]
+                parts.append(self._of.columns(split).assign(split=split, given=given, score=score))
+                bar.advance(1, f"{len(asked)} {split} {self.examples_name}")
+        return pd.concat(parts, ignore_index=True)
+
+    def summary(self, result: TrainResult) -> Mapping[str, Any]:
+        """Examples, and the accuracy by which the best step was chosen; how many texts of the test split were cut."""
+        texts = [one.text for one in self._of.asked[TEST]]
+        lengths = [len(ids) for ids in self._given.tokenizer.encode_all(texts)]
+        return {
+            "task": self._of.task,
+            "classes": len(self._of.classes),
+            f"training_{self.examples_name}": len(self.examples),
+            f"{self.examples_name}_seen": result.samples,
+            "cut_texts": sum(length > self.collate.max_tokens for length in lengths),
+            "best_step": result.best_step,
+            "final": {METRIC.name: result.best_value},
+        }
+
+
+def asked_data(data: TrainingData, workspace: Workspace, table: str) -> TrainingData:
+    """The data, with a table of the annotations among what is hashed. `InputError` when there is none."""
+    files = [table_file(workspace.annotations, table), workspace.annotations / VOCABULARIES_FILE]
+    if missing := [path for path in files if not path.is_file()]:
+        raise InputError(
+            f"{missing[0]} is missing; run `mlim annotate` on a catalog whose section `annotations` has {table}"
+        )
+    hashes = {f"{workspace.annotations.name}/{path.name}": sha256_of(path) for path in files}
+    return replace(data, hashes={**data.hashes, **hashes})
+
+
+def require_all(asked: Mapping[str, Sequence[Asked]], name: str, workspace: Workspace) -> None:
+    """`InputError` when a split has nothing that could be learned or judged."""
+    for split, known in asked.items():
+        if not any(one.right for one in known):
+            raise InputError(
+                f"{workspace.annotations}: the {split} split has no {name} with an answer that can be given; annotate "
+                "more pictures and run `mlim annotate` again"
+            )

@@ -1,0 +1,61 @@
+"""Questions and statements from end to end: tables of annotations, fine-tuning, scores, figures with intervals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlim.config import override, parse
+from mlim.errors import InputError
+from mlim.models.systems import load_classifier
+from mlim.recipe import Recipe
+from mlim.shards.items import open_items
+from mlim.steps.finetune import finetune
+from mlim.steps.task_tables import task_tables
+from tests.asked_tables import annotate
+from tests.joint_recipe import SETTINGS
+
+pytestmark = pytest.mark.integration
+
+BUDGET = "steps: 4, batch_size: 4, validate_every: 2"
+VARIANTS = {
+    "vilt-answer": "task: answer, system: vilt",
+    "vilt-blind": "task: answer, system: vilt, modality: text",
+    "mlim-answer": "task: answer",
+    "vilt-statement": "task: statement, system: vilt",
+    "mlim-statement": "task: statement, modality: image",
+}
+ASKED = (
+    *SETTINGS,
+    f"tasks={{answer: {{{BUDGET}, validation_questions: 6}}, statement: {{{BUDGET}}}}}",
+    *(f"variants.{name}={{label: {name}, pretraining: null, {told}}}" for name, told in VARIANTS.items()),
+)
+
+
+def test_variants_answer_questions_and_judge_statements(tiny_recipe, own_workspace, quiet):
+    recipe = parse(Recipe, override(tiny_recipe.model_dump(mode="json"), ASKED), "recipe tiny")
+    with pytest.raises(InputError, match=r"questions.arrow is missing; run `mlim annotate`"):
+        finetune(recipe, own_workspace, quiet, "vilt-answer", 0)
+    store = open_items(recipe.loader, own_workspace)
+    annotate(own_workspace, store)
+    found = {name: finetune(recipe, own_workspace, quiet, name, 0) for name in VARIANTS}
+    for name in ("vilt-answer", "vilt-blind", "mlim-answer"):
+        assert (found[name]["training_questions"], found[name]["questions_seen"]) == (48, 16)
+    scores = {name: pd.read_parquet(own_workspace.finetuned(name, 0) / "scores.parquet") for name in VARIANTS}
+    answers, statements = scores["vilt-answer"], scores["vilt-statement"]
+    assert answers.groupby("split").size().to_dict() == {"test": 16, "validation": 16}
+    for row in answers.itertuples():
+        colour = store.text(row.id).rsplit(" ", 1)[-1]
+        right = {colour: 1.0, **({"green": 0.6} if colour == "blue" else {})} if row.kind == "open" else {"yes": 1.0}
+        assert row.score == pytest.approx(right.get(row.given, 0.0))
+    judged_right = statements["given"] == np.where(statements["label"], "true", "false")
+    assert statements["score"].tolist() == judged_right.astype(float).tolist()
+
+    asked = {name: recipe.variants[name] for name in VARIANTS}
+    tables = task_tables(recipe.model_copy(update={"variants": asked}), own_workspace)
+    names = ["accuracy", "accuracy_binary", "accuracy_open", "consistency"]
+    assert [figure["name"] for figure in tables["answer"]["figures"]] == names
+    test = answers[answers["split"] == "test"]
+    assert tables["answer"]["rows"]["vilt-answer"]["accuracy"]["value"] == pytest.approx(test["score"].mean())
+    assert tables["statement"]["units"] == statements[statements["split"] == "test"]["set"].nunique()
+    model = load_classifier(own_workspace.finetuned("vilt-statement", 0) / "model")
+    assert (model.pictures, model.classes) == (2, ("false", "true"))
