@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mlim.console import Terminal
@@ -68,7 +69,10 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
 
     `InputError` names every run that has not been trained and the command that trains it. `DataError` when variants
     were trained on unequal budgets or scored on different pairs: their difference would not be the variant's doing.
+    Of a catalog without pairs the variants of other tasks are compared, and no other ones have to be there.
     """
+    if not has_pairs(workspace):
+        return _compare_tasks(recipe, workspace, terminal)
     check_trained(recipe, workspace)
     tables, record = task_tables(recipe, workspace), recipe.record
     recipe = recipe.of_task("match")
@@ -98,6 +102,33 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
         terminal.say(line)
     if pairs.no_interval:
         terminal.warn(pairs.no_interval)
+    return summary
+
+
+def has_pairs(workspace: Workspace) -> bool:
+    """Whether there is anything to match: not in a catalog whose description says `pairs: none`."""
+    path = workspace.pairs / "pairs.parquet"
+    return not path.is_file() or pq.read_metadata(path).num_rows > 0
+
+
+def _compare_tasks(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
+    """The tables of the tasks besides matching alone, of a catalog that has no pairs."""
+    record, others = recipe.record, {name: each for name, each in recipe.variants.items() if each.task != "match"}
+    if not others:
+        raise InputError(f"{workspace.pairs}: the catalog has no pairs, and the recipe no variants of other tasks")
+    recipe = recipe.model_copy(update={"variants": others})
+    check_trained(recipe, workspace)
+    tables = task_tables(recipe, workspace)
+    with stage_run(record, workspace, STAGE, STAGE, lineage(workspace)) as run:
+        summary = {"seeds": [*recipe.seeds], "pairs": 0, "tasks": [*tables], "rows": {}, "run_id": run.id}
+        with atomic_folder(workspace.ablation) as folder:
+            write_json(folder / SUMMARY, summary)
+            write_tables(folder, tables)
+            run.artifact(folder)
+        for name, value in headlines(tables).items():
+            run.metric(name, value)
+    for line in describe_tables(tables):
+        terminal.say(line)
     return summary
 
 

@@ -53,7 +53,10 @@ class Stage:
 def preparation(recipe: Recipe) -> list[Stage]:
     """From the raw catalog to pairs, and to annotations where a task learns from them."""
     used = {variant.pretraining for variant in recipe.variants.values()}
-    annotated = any(task.reads_objects for name in used if name for task in recipe.pretrainings[name].all_tasks)
+    sections = [recipe.tasks.section(task) for task in recipe.other_tasks]
+    annotated = any(section is not None and section.reads_annotations for section in sections) or any(
+        task.reads_objects for name in used if name for task in recipe.pretrainings[name].all_tasks
+    )
     return [Stage(command) for command in (*PREPARATION, *([ANNOTATE] if annotated else []))]
 
 

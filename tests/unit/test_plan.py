@@ -76,10 +76,12 @@ def test_waves_keep_the_order_and_what_a_stage_needs_comes_in_an_earlier_one(rec
     assert max(len(wave) for wave in found) > 2
 
 
-def test_annotations_are_made_where_a_pretraining_learns_from_boxes(recipe: Recipe) -> None:
+def test_annotations_are_made_where_a_training_learns_from_them(recipe: Recipe) -> None:
     assert "annotate" not in {stage.command for stage in everything(recipe)}
     annotated = load_recipe("demo", decoder_recipe.SETTINGS)
     commands = [stage.command for stage in everything(annotated)]
     assert commands[:4] == ["ingest", "validate", "pairs", "annotate"]
+    asked = load_recipe("demo", ["tasks={answer: {}}", "variants.a={label: a, pretraining: null, task: answer}"])
+    assert [stage.command for stage in everything(asked)][:4] == commands[:4]
     defined = define_stages(annotated, Workspace(Path("build")))
     assert defined["annotate"].writes == [Path("build/annotations")]
