@@ -37,6 +37,10 @@ SYSTEMS: Final[Mapping[str, tuple[str, str]]] = {  # shape, pre-training
     "joint, Lite0 trained": ("{kind: joint, image: {kind: lite, frozen: false}}", "losses: [mlm, itm], masking: text"),
     "dual encoder": ("{kind: dual}", "tasks: [{task: itc}]"),
     "GIT": ("{kind: writer}", "tasks: [{task: caption}]"),
+    "LXMERT without labels": (
+        "{kind: crossed, image: {features: {kind: patch, size: 16}}}",
+        "losses: [mlm, itm], masking: text, tasks: [{task: region-feature}]",
+    ),
     "E2E-VLP without detection": (
         "{kind: e2e-vlp}",
         "losses: [mlm, itm], masking: text, tasks: [{task: caption}]",

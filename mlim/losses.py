@@ -66,6 +66,19 @@ def write_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> LossT
     return LossTerm(total, _count(total, targets.numel()))
 
 
+def region_feature_loss(pred: Tensor, target: Tensor) -> LossTerm:
+    """Squared error of the features of hidden regions (N, F), the mean over their numbers; N may be 0."""
+    errors = (pred.float() - target.float()).square()
+    total = errors.mean(dim=1).sum()
+    return LossTerm(total, _count(total, len(pred)))
+
+
+def region_label_loss(logits: Tensor, labels: Tensor) -> LossTerm:
+    """Cross-entropy of what is to be seen in hidden regions: logits (N, labels), labels (N,); N may be 0."""
+    total = functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return LossTerm(total, _count(total, labels.numel()))
+
+
 def match_loss(logits: Tensor, labels: Tensor) -> LossTerm:
     """Are the two items closely matching? Binary cross-entropy over pairs: logits (B,), labels (B,) in {0, 1}."""
     return _binary(logits, labels)

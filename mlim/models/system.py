@@ -39,17 +39,20 @@ class Shown(NamedTuple):
 class Fused(NamedTuple):
     """Outputs of text and picture that have seen each other.
 
-    `text` (B, T, H) with [CLS] first, `patches` (B, C, H) or None without pictures.
+    `text` (B, T, H) with [CLS] first, `patches` (B, C, H) or None without pictures; `features` (B, C, F) are those of
+    regions before any is hidden, without a gradient, None where the picture has no regions.
     """
 
     text: Tensor
     patches: Tensor | None
+    features: Tensor | None = None
 
 
 class System(Network):
     """A network over items: [CLS] text [SEP] and a picture."""
 
     kind: ClassVar[str]  # in the config.json of a saved one
+    uses_everything: ClassVar[bool] = True  # whether every task trains all of it but other tasks' heads
 
     @classmethod
     @abstractmethod
@@ -140,6 +143,26 @@ class JudgesAgreement(Fuses, Protocol):
 
     def itm_logits(self, cls: Tensor) -> Tensor:
         """Logits (B,) from the outputs at [CLS] (B, H)."""
+
+
+@runtime_checkable
+class RestoresRegions(Fuses, Protocol):
+    """A system that reads regions of a picture, and tells what hidden ones were."""
+
+    @property
+    def region_boxes(self) -> Tensor:
+        """Where they are: corners (C, 4) in 0..1."""
+
+    @property
+    def region_feature_head(self) -> nn.Module:
+        """From outputs at regions (N, H) to their features (N, F)."""
+
+    @property
+    def region_label_head(self) -> nn.Module | None:
+        """From outputs at regions (N, H) to logits over labels (N, labels); None where no labels are known."""
+
+    def region_operations(self, hidden: float, labels: bool) -> float:
+        """Operations of a forward pass of either head at so many regions."""
 
 
 @runtime_checkable

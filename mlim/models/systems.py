@@ -10,7 +10,8 @@ from typing import Any, assert_never
 from mlim.data.objects import NO_OBJECTS, ObjectNames
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
-from mlim.models import dual, e2e_vlp, joint, matcher, mlim, separate_matcher, writer
+from mlim.models import crossed, dual, e2e_vlp, joint, matcher, mlim, separate_matcher, writer
+from mlim.models.crossed import Crossed, plan_crossed
 from mlim.models.dual import Dual, plan_dual
 from mlim.models.e2e_vlp import E2eVlp, plan_e2e_vlp
 from mlim.models.hub import plan_mlim
@@ -24,6 +25,7 @@ from mlim.models.storage import read_config
 from mlim.models.system import System
 from mlim.models.weights import Planned
 from mlim.models.writer import Writer, plan_writer
+from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.dual import DualSystem
 from mlim.recipe.e2e_vlp import E2eVlpSystem
 from mlim.recipe.finetune import FinetuneConfig
@@ -55,6 +57,8 @@ def plan_system(
             return plan_e2e_vlp(config, sections, tokenizer, seed, objects)
         case WriterSystem():
             return plan_writer(config, sections, tokenizer, seed)
+        case CrossedSystem():
+            return plan_crossed(config, sections, tokenizer, seed, objects)
         case _:
             assert_never(config)
 
@@ -72,6 +76,8 @@ def saved_class(kind: object) -> type[System] | None:
             return E2eVlp
         case writer.KIND:
             return Writer
+        case crossed.KIND:
+            return Crossed
         case _:
             return None
 

@@ -119,3 +119,26 @@ class LiteSide(GridSide):
 
 
 ImageSide = Annotated[PatchSide | CnnSide | LiteSide, Field(discriminator="kind")]
+
+
+class RegionSide(Config):
+    """Regions of a picture, each with the mean of what an image side makes of it, and an encoder over them."""
+
+    kind: Literal["regions"] = "regions"
+    source: Literal["grid"] = Field(
+        default="grid", description="where regions come from: squares of equal size, and the whole picture"
+    )
+    features: ImageSide = Field(default=CnnSide(), description="what is averaged in a region")
+    side: PositiveInt = Field(default=3, description="squares along a side of the picture")
+    depth: PositiveInt = Field(default=1, description="blocks of the encoder over regions")
+
+    @property
+    def count(self) -> int:
+        """Regions of a picture, the whole one among them."""
+        return self.side**2 + 1
+
+    def problems(self, image: ImageConfig) -> Sequence[str]:
+        """The grid that features are taken from has to fit the picture, and to be whole."""
+        sampled = isinstance(self.features, GridSide) and self.features.sample is not None
+        whole = ["image.features.sample leaves parts of regions out; leave it out"] if sampled else []
+        return [*self.features.problems(image), *whole]

@@ -11,6 +11,7 @@ from mlim.recipe.tasks import ItmTask, MlmTask, PretrainTask, ReconTask
 from mlim.recipe.training import CheckpointConfig, OptimConfig
 
 TEXT_RATE: Final = 0.15  # BERT's
+REGION_RATE: Final = 0.15  # LXMERT's
 
 BY_LOSS: Final[dict[LossName, PretrainTask]] = {"mlm": MlmTask(), "recon": ReconTask(), "itm": ItmTask()}
 
@@ -41,6 +42,13 @@ class MaskingConfig(Config):
         le=1.0,
         exclude_if=lambda rate: rate == TEXT_RATE,
         description="fixed probability for text, where pictures are shown whole",
+    )
+    regions: Probability = Field(
+        default=REGION_RATE,
+        ge=0.0,
+        le=1.0,
+        exclude_if=lambda rate: rate == REGION_RATE,
+        description="probability that a region is hidden, where a task is about hidden regions",
     )
 
 

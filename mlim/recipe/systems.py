@@ -8,6 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.data import ImageConfig, TextConfig
 from mlim.recipe.dual import DualSystem
 from mlim.recipe.e2e_vlp import E2eVlpSystem
@@ -27,7 +28,7 @@ class MlimSystem(SystemBase):
 
 
 SystemConfig = Annotated[
-    MlimSystem | JointSystem | DualSystem | E2eVlpSystem | WriterSystem, Field(discriminator="kind")
+    MlimSystem | JointSystem | DualSystem | E2eVlpSystem | WriterSystem | CrossedSystem, Field(discriminator="kind")
 ]
 
 MLIM = MlimSystem()  # the system of every pre-training and variant that names none

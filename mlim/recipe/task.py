@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat
 
 from mlim.config import Config
 
-Reading = Literal["tokens", "pictures", "agreement", "vectors", "objects", "writing"]
+Reading = Literal["tokens", "pictures", "agreement", "vectors", "objects", "writing", "regions"]
 """What a system may offer: to predict hidden tokens, to reconstruct its picture, to match text and picture ..."""
 
 
@@ -21,6 +21,7 @@ class TaskConfig(Config):
     needs: ClassVar[Reading]
     hides: ClassVar[bool] = True  # is about what masking hides
     exchanges: ClassVar[bool] = False  # wants pictures of other items
+    hides_regions: ClassVar[bool] = False  # hides regions of pictures, at a rate of their own
     needs_whole_batch: ClassVar[bool] = False  # its loss changes when a batch is cut
     reads_objects: ClassVar[bool] = False  # of the annotations
     reads_captions: ClassVar[bool] = False  # of the annotations, where there are any

@@ -17,6 +17,7 @@ from mlim.recipe.caption import CaptionTask
 from mlim.recipe.captioning import CaptioningConfig
 from mlim.recipe.detect import DetectTask
 from mlim.recipe.itc import ItcTask
+from mlim.recipe.regions import RegionFeatureTask, RegionLabelTask
 from mlim.recipe.retrieval import RetrievalConfig
 from mlim.recipe.task import TaskConfig
 from mlim.recipe.tuning import OtherTuningConfig
@@ -59,7 +60,8 @@ class ItmTask(TaskConfig):
 
 
 PretrainTask = Annotated[
-    MlmTask | ReconTask | ItmTask | ItcTask | DetectTask | CaptionTask, Field(discriminator="task")
+    MlmTask | ReconTask | ItmTask | ItcTask | DetectTask | CaptionTask | RegionFeatureTask | RegionLabelTask,
+    Field(discriminator="task"),
 ]
 
 FINETUNE_TITLES: Final[Mapping[str, str]] = {

@@ -8,6 +8,7 @@ from mlim.recipe.caption import CaptionTask
 from mlim.recipe.detect import DetectTask
 from mlim.recipe.itc import ItcTask
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
+from mlim.recipe.regions import RegionFeatureTask, RegionLabelTask
 from mlim.recipe.tasks import ItmTask, MlmTask, PretrainTask, ReconTask
 from mlim.tasks.pretrain.caption import Captioning
 from mlim.tasks.pretrain.detect import Detect
@@ -17,6 +18,7 @@ from mlim.tasks.pretrain.mlm import Mlm
 from mlim.tasks.pretrain.objective import PretrainObjective
 from mlim.tasks.pretrain.passes import Passes
 from mlim.tasks.pretrain.recon import Recon
+from mlim.tasks.pretrain.regions import region_task
 from mlim.tasks.pretrain.task import Task
 
 
@@ -48,5 +50,7 @@ def build_task(config: PretrainTask, system: System) -> Task[Any]:
             return Detect(system, config)
         case CaptionTask():
             return Captioning(system, config)
+        case RegionFeatureTask() | RegionLabelTask():
+            return region_task(config, system)
         case _:
             assert_never(config)

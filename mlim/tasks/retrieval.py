@@ -130,7 +130,7 @@ class RetrievalObjective:
     @property
     def uses_everything(self) -> bool:
         """Whether every step trains every parameter that is trained at all."""
-        return True
+        return self.model.uses_everything
 
     def prepare(self, batch: ItemBatch, step: int, first: int = 0) -> PreparedItems:
         """Nothing is drawn; where the real tokens lie."""

@@ -1,4 +1,4 @@
-"""Systems that find objects and write, from annotations to a matcher."""
+"""Systems that learn from annotations, from annotations to a matcher."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ def test_they_are_trained_on_annotations_killed_continued_and_compare_items(
         pretrain(recipe, own_workspace, QUIET, "e2e-vlp", 0)
     annotate(own_workspace)
     killed = Workspace(shutil.copytree(own_workspace.root, tmp_path / "killed"))
-    for name in ("e2e-vlp", "detector", "git"):
+    for name in ("e2e-vlp", "detector", "git", "lxmert"):
         pretrain(recipe, own_workspace, QUIET, name, 0)
         history = pd.read_csv(own_workspace.pretrained(name, 0) / "history.csv")
         for loss in recipe.pretrainings[name].loss_names:
@@ -80,15 +80,17 @@ def test_they_are_trained_on_annotations_killed_continued_and_compare_items(
     monkeypatch.setattr(loop.Trainer, "_save", dies)
     often = recipe.pretrain.checkpoint.model_copy(update={"every_steps": KILLED_AT})
     same = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"checkpoint": often})})
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(same, killed, QUIET, "e2e-vlp", 0)
+    for name in ("e2e-vlp", "lxmert"):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(same, killed, QUIET, name, 0)
     monkeypatch.setattr(loop.Trainer, "_save", save)
-    pretrain(same, killed, QUIET, "e2e-vlp", 0)
-    weights = [work.pretrained("e2e-vlp", 0) / "model" / "model.safetensors" for work in (own_workspace, killed)]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
+    for name in ("e2e-vlp", "lxmert"):
+        pretrain(same, killed, QUIET, name, 0)
+        weights = [work.pretrained(name, 0) / "model" / "model.safetensors" for work in (own_workspace, killed)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
     detector = load_system(own_workspace.pretrained("detector", 0) / "model").model
     assert detector.inputs.model_dump(mode="json")["objects"] == NAMES
-    for variant in ("e2e-vlp", "git"):
+    for variant in ("e2e-vlp", "git", "lxmert"):
         assert finetune(recipe, own_workspace, QUIET, variant, 0)["validation_pr_auc"] > 0
     writes = {name: finetune(recipe, own_workspace, QUIET, name, 0) for name in ("git-caption", "e2e-caption")}
     assert {name: summary["steps"] for name, summary in writes.items()} == {"git-caption": 4, "e2e-caption": 0}

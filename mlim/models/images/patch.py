@@ -1,6 +1,7 @@
 """Patches: each square of pixels is projected by itself (Dosovitskiy et al. 2021, ViT)."""
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mlim.models.config import RGB
 from mlim.models.images.side import PictureSide
@@ -29,3 +30,14 @@ class Patches(PictureSide):
         """The vectors of the patches."""
         vectors: Tensor = self.projection(pixels)
         return vectors
+
+    @property
+    def feature_size(self) -> int:
+        """Numbers of a patch."""
+        return self.projection.weight[0].numel()
+
+    def grid(self, pixels: Tensor) -> Tensor:
+        """The pixels of the patches, gray is 0."""
+        size, (*_, side) = self.projection.kernel_size[0], pixels.shape
+        patches = functional.unfold(2 * pixels - 1, size, stride=size)
+        return patches.unflatten(2, (side // size, side // size))

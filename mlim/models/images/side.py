@@ -1,8 +1,10 @@
 """What every image side is."""
 
 from abc import ABC, abstractmethod
+from typing import cast
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mlim.models.weights import NamedTensors
 
@@ -19,6 +21,19 @@ class PictureSide(nn.Module, ABC):
     @abstractmethod
     def forward(self, pixels: Tensor) -> Tensor:
         """The vectors."""
+
+    @property
+    @abstractmethod
+    def feature_size(self) -> int:
+        """Numbers of a cell before the projection."""
+
+    @abstractmethod
+    def grid(self, pixels: Tensor) -> Tensor:
+        """What the projection reads of the pictures, cell by cell: (B, feature_size, g, g)."""
+
+    def project(self, features: Tensor) -> Tensor:
+        """The projection (..., H) of what it reads of cells, or of means over them, (..., feature_size)."""
+        return functional.linear(features, self.projection.weight.flatten(1), self.projection.bias)
 
     def start(self) -> NamedTensors:
         """Weights of others that it starts from, by name; `InputError` where they cannot be found or read."""
@@ -37,3 +52,12 @@ class GridReader(PictureSide):
         """The vectors of the cells."""
         vectors: Tensor = self.projection(self.network(pixels)).flatten(2).transpose(1, 2)
         return vectors
+
+    @property
+    def feature_size(self) -> int:
+        """Channels of the grid."""
+        return self.projection.in_channels
+
+    def grid(self, pixels: Tensor) -> Tensor:
+        """The grid that the network ends with."""
+        return cast(Tensor, self.network(pixels))

@@ -66,7 +66,7 @@ class PretrainObjective:
     @property
     def uses_everything(self) -> bool:
         """Whether every step trains every parameter that is trained at all."""
-        return True
+        return self.model.uses_everything
 
     @property
     def modes(self) -> tuple[MaskMode, ...]:

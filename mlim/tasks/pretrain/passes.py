@@ -44,6 +44,7 @@ class Passes:
 
     `text_places` and `patches` are how many numbers a sample draws for what may be hidden, whatever its text's length.
     `sample` is how many of the patches are read, drawn by the numbers that would hide them; None: all.
+    `hides_regions`: the patches are regions, which are hidden at a rate of their own, by the same numbers.
     `exchange` is the probability that a sample and its neighbour exchange pictures; 0 where no task asks for it.
     """
 
@@ -54,6 +55,7 @@ class Passes:
     patches: int
     seed: int
     sample: int | None = None
+    hides_regions: bool = False
 
     @classmethod
     def of(
@@ -68,7 +70,8 @@ class Passes:
     ) -> "Passes":
         """Those of a pre-training; `swap` is the probability of an exchange where one of its tasks wants exchanges."""
         exchange = swap if any(task.exchanges for task in pretraining.all_tasks) else 0.0
-        return cls(config, pretraining.masking, exchange, text_places, patches, seed, sample)
+        regions = any(task.hides_regions for task in pretraining.all_tasks)
+        return cls(config, pretraining.masking, exchange, text_places, patches, seed, sample, regions)
 
     @property
     def modes(self) -> tuple[MaskMode, ...]:
@@ -91,6 +94,8 @@ class Passes:
         rows = draw_rows(generator, first, len(batch.ids), sum(numbers))
         text, image, exchange = torch.split(rows, numbers, dim=1)
         masks = plan_masks(batch.maskable, text, image, mode or drawn, self.config)
+        if self.hides_regions:
+            masks = masks._replace(image=image < self.config.regions)
         cells = None if self.sample is None else image.argsort(dim=1)[:, : self.sample].sort(dim=1).values
         own = torch.ones(len(batch.ids), dtype=torch.bool)
         if self.exchange:

@@ -1,0 +1,63 @@
+"""Regions of a picture: where they are, and what an image side makes of each."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mlim.models.boxes import CORNERS
+from mlim.models.images.build import build_image_side
+from mlim.models.images.side import PictureSide
+from mlim.models.transformer import EncoderShape
+from mlim.recipe.image_sides import RegionSide
+
+POINTS = 4  # along each side of a region, where the grid is looked at
+
+
+def grid_boxes(side: int, device: torch.device | None = None) -> Tensor:
+    """Corners (side * side + 1, 4) in 0..1 of equal squares, row by row, and of the whole picture."""
+    low = torch.arange(side, device=device) / side
+    rows, columns = (each.flatten() for each in torch.meshgrid(low, low, indexing="ij"))
+    squares = torch.stack([columns, rows, columns + 1 / side, rows + 1 / side], dim=1)
+    return torch.cat([squares, squares.new_tensor([[0.0, 0.0, 1.0, 1.0]])])
+
+
+def pooling(boxes: Tensor, grid: int) -> Tensor:
+    """How much of each cell of a grid is in each region: (R, grid * grid) for corners (R, 4), rows add up to 1.
+
+    The mean of `POINTS` x `POINTS` bilinear samples inside the region. As a matrix, because the gradient of
+    `grid_sample` differs from run to run on a GPU.
+    """
+    inside = (torch.arange(POINTS, device=boxes.device) + 0.5) / POINTS
+    low, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    along = low[:, None] + size[:, None] * inside[:, None]  # (R, POINTS, 2): x and y of the points
+    across, down = along[:, None, :, 0].expand(-1, POINTS, -1), along[:, :, None, 1].expand(-1, -1, POINTS)
+    points = 2 * torch.stack([across, down], dim=-1).flatten(1, 2) - 1  # (R, POINTS ** 2, 2) in -1..1
+    cells = torch.eye(grid**2, device=boxes.device).view(1, grid**2, grid, grid)
+    samples = functional.grid_sample(cells, points[None], padding_mode="border", align_corners=False)
+    return samples.mean(dim=3)[0].T
+
+
+class RegionReader(nn.Module):
+    """Vectors of regions: (LayerNorm(W f + b) + LayerNorm(W' p + b')) / 2, f their feature, p their corners.
+
+    W is the projection of the image side, which is linear: the mean of projected cells is the projected mean.
+    """
+
+    def __init__(self, config: RegionSide, shape: EncoderShape) -> None:
+        super().__init__()
+        width = shape.hidden_size
+        self.side: PictureSide = build_image_side(config.features, width)
+        self.feature_norm = nn.LayerNorm(width, eps=shape.norm_eps)
+        self.box = nn.Linear(CORNERS, width)
+        self.box_norm = nn.LayerNorm(width, eps=shape.norm_eps)
+
+    def features(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """Features (B, R, F) of the regions with corners `boxes` (R, 4)."""
+        grid = self.side.grid(pixels)
+        weights = pooling(boxes, grid.shape[-1]).to(grid.dtype)
+        return (weights @ grid.flatten(2).transpose(1, 2)).contiguous()
+
+    def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """Vectors (B, R, H) of regions with these features (B, R, F) and corners (R, 4)."""
+        seen: Tensor = self.feature_norm(self.side.project(features)) + self.box_norm(self.box(boxes))
+        return seen / 2
