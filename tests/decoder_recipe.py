@@ -19,6 +19,7 @@ SETTINGS = (
     "tasks={caption: {steps: 4, batch_size: 4, validate_every: 2, images: 6, validation_images: 4}}",
     "variants.git-caption={label: GIT writes, pretraining: git, task: caption}",
     "variants.e2e-caption={label: E2E-VLP writes, pretraining: e2e-vlp, task: caption, zero_shot: true}",
+    "pretrain.masking.regions=0.5",
     "pretrain.optim.rates.embedder=0.1",
     *(f"{stage}.{key}" for stage in ("pretrain", "finetune") for key in ("steps=6", "validate_every=3")),
     "tracking.uri=none",

@@ -200,8 +200,8 @@ def test_tasks_about_regions_change_no_number_of_the_others():
     assert torch.equal(*(plan.own for plan in plans))
     assert not plans[0].masks.image.any()
     assert not objective_of(model, regions=0.0).prepare(batch(), 3).masks.image.any()
-    rates = [objective_of(model).prepare(batch(), step).masks.image.float().mean() for step in range(50)]
-    assert 0.1 < torch.stack(rates).mean() < 0.2
+    rates = [objective_of(model).prepare(batch(), step).masks.image.float().mean() for step in range(20)]
+    assert 0.08 < torch.stack(rates).mean() < 0.22
 
 
 def test_a_few_steps_lower_all_losses_whose_targets_are_known_before():

@@ -40,4 +40,4 @@ class Patches(PictureSide):
         """The pixels of the patches, gray is 0."""
         size, (*_, side) = self.projection.kernel_size[0], pixels.shape
         patches = functional.unfold(2 * pixels - 1, size, stride=size)
-        return patches.unflatten(2, (side // size, side // size))
+        return patches.view(*patches.shape[:2], side // size, side // size)
