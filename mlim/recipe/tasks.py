@@ -82,6 +82,11 @@ class TasksConfig(Config):
     answer: AnswerConfig | None = Field(default=None, exclude_if=is_none)
     statement: StatementConfig | None = Field(default=None, exclude_if=is_none)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the recipe has no such section."""
+        return all(section is None for _, section in self)
+
     def section(self, task: OtherTask) -> OtherTuningConfig | None:
         """That of a task; None where the recipe has none."""
         match task:

@@ -53,7 +53,7 @@ class Recipe(Config):
     finetune: FinetuneConfig = FinetuneConfig()
     tasks: TasksConfig = Field(
         default=TasksConfig(),
-        exclude_if=lambda tasks: tasks == TasksConfig(),
+        exclude_if=lambda tasks: tasks.is_empty,
         description="fine-tuning tasks besides matching, a section each, as `finetune` is that of matching",
     )
     evaluate: EvaluateConfig = EvaluateConfig()
