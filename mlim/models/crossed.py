@@ -7,7 +7,6 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mlim.config import parse
 from mlim.data.objects import ObjectNames
@@ -23,6 +22,7 @@ from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.images.build import picture_operations
 from mlim.models.images.regions import RegionReader, grid_boxes
 from mlim.models.initialise import drawn
+from mlim.models.item_vectors import vectors_of
 from mlim.models.network import Part, RecomputableBlock
 from mlim.models.storage import plan_model, save_model
 from mlim.models.system import Fused, Shown, System
@@ -285,14 +285,10 @@ class Crossed(System):
         A text that is left out leaves its [CLS]; zeros stand for the mean of what is left out, and of an empty text.
         """
         ids, attention = shown.input_ids, shown.text_attention
-        own = functional.pad(attention[:, 2:], (1, 1))  # without [CLS], and without the place of [SEP]
         if modality == "image":
-            ids, attention, own = ids[:, :1], attention[:, :1], own[:, :1]
+            ids, attention = ids[:, :1], attention[:, :1]
         fused = self.fuse(Shown(ids, attention, None if modality == "text" else shown.pixels))
-        weights = own.unsqueeze(-1).to(fused.text.dtype)
-        text = (fused.text * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-        picture = torch.zeros_like(text) if fused.patches is None else fused.patches.mean(dim=1)
-        return torch.cat([fused.text[:, 0], text, picture], dim=1)
+        return vectors_of(fused, attention)
 
     def item_tokens(self, packing: Packing, modality: Modality) -> int:
         """Text tokens without padding, or [CLS] alone, and the regions, as far as they are shown."""

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mlim.models.boxes import CORNERS
 from mlim.models.images.build import build_image_side
@@ -24,17 +23,20 @@ def grid_boxes(side: int, device: torch.device | None = None) -> Tensor:
 def pooling(boxes: Tensor, grid: int) -> Tensor:
     """How much of each cell of a grid is in each region: (R, grid * grid) for corners (R, 4), rows add up to 1.
 
-    The mean of `POINTS` x `POINTS` bilinear samples inside the region. As a matrix, because the gradient of
-    `grid_sample` differs from run to run on a GPU.
+    The mean of `POINTS` x `POINTS` bilinear samples inside the region, as a matrix: the gradient of `grid_sample`
+    differs from run to run on a GPU.
     """
-    inside = (torch.arange(POINTS, device=boxes.device) + 0.5) / POINTS
-    low, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    along = low[:, None] + size[:, None] * inside[:, None]  # (R, POINTS, 2): x and y of the points
-    across, down = along[:, None, :, 0].expand(-1, POINTS, -1), along[:, :, None, 1].expand(-1, -1, POINTS)
-    points = 2 * torch.stack([across, down], dim=-1).flatten(1, 2) - 1  # (R, POINTS ** 2, 2) in -1..1
-    cells = torch.eye(grid**2, device=boxes.device).view(1, grid**2, grid, grid)
-    samples = functional.grid_sample(cells, points[None], padding_mode="border", align_corners=False)
-    return samples.mean(dim=3)[0].T
+    columns, rows = (_along(boxes[:, axis], boxes[:, axis + 2], grid) for axis in (0, 1))
+    return (rows[:, :, None] * columns[:, None, :]).flatten(1)
+
+
+def _along(low: Tensor, high: Tensor, grid: int) -> Tensor:
+    """How much of each row or column (R, grid) lies between two places (R,) in 0..1."""
+    inside = (torch.arange(POINTS, device=low.device) + 0.5) / POINTS
+    points = low[:, None] + (high - low)[:, None] * inside
+    places = (points * grid - 0.5).clamp(0, grid - 1)  # of cells' centres; beyond the outermost ones they stay alike
+    cells = torch.arange(grid, device=low.device)
+    return (1 - (places[..., None] - cells).abs()).clamp(min=0).mean(dim=1)
 
 
 class RegionReader(nn.Module):
