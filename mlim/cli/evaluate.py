@@ -105,12 +105,12 @@ def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
 def _compare_all(session: Session, jobs: int | None) -> None:
     with session.loading():
         from mlim.steps.ablate import ablate as run_step
-        from mlim.steps.ablate import has_pairs
+        from mlim.steps.ablate import comparable
         from mlim.steps.experiment_runs import ExperimentRun
         from mlim.steps.trainings import train_missing
 
-    if has_pairs(session.workspace):
-        train_missing([ExperimentRun(session.recipe, session.workspace)], session.terminal, jobs)
+    trained = comparable(session.recipe, session.workspace)
+    train_missing([ExperimentRun(trained, session.workspace)], session.terminal, jobs)
     summary = run_step(session.recipe, session.workspace, session.terminal)
     written = f"the tables are in {session.workspace.ablation}"
     session.show(summary, session.results_table() if summary["rows"] else written)

@@ -111,12 +111,22 @@ def has_pairs(workspace: Workspace) -> bool:
     return not path.is_file() or pq.read_metadata(path).num_rows > 0
 
 
-def _compare_tasks(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
-    """The tables of the tasks besides matching alone, of a catalog that has no pairs."""
-    record, others = recipe.record, {name: each for name, each in recipe.variants.items() if each.task != "match"}
+def comparable(recipe: Recipe, workspace: Workspace) -> Recipe:
+    """The recipe; with a catalog that has no pairs, its variants of other tasks than matching alone.
+
+    `InputError` where that are none.
+    """
+    if has_pairs(workspace):
+        return recipe
+    others = {name: variant for name, variant in recipe.variants.items() if variant.task != "match"}
     if not others:
         raise InputError(f"{workspace.pairs}: the catalog has no pairs, and the recipe no variants of other tasks")
-    recipe = recipe.model_copy(update={"variants": others})
+    return recipe.model_copy(update={"variants": others})
+
+
+def _compare_tasks(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
+    """The tables of the tasks besides matching alone, of a catalog that has no pairs."""
+    record, recipe = recipe.record, comparable(recipe, workspace)
     check_trained(recipe, workspace)
     tables = task_tables(recipe, workspace)
     with stage_run(record, workspace, STAGE, STAGE, lineage(workspace)) as run:

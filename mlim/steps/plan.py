@@ -73,8 +73,9 @@ def main_finetuning(recipe: Recipe) -> list[Stage]:
 
 def _finetuning(recipe: Recipe, variant: str, seed: int) -> Stage:
     """DVC needs to know what a variant starts from: its namesake, the main pre-training, another one, or nothing."""
-    start = recipe.variants[variant].pretraining
-    groups = {recipe.main_variant.pretraining: "finetune-variant", None: "finetune-scratch", variant: "finetune"}
+    start, main = recipe.variants[variant].pretraining, recipe.variants.get(recipe.main)
+    of_main = {} if main is None else {main.pretraining: "finetune-variant"}
+    groups = {**of_main, None: "finetune-scratch", variant: "finetune"}
     return Stage("finetune", variant, seed, groups.get(start, f"finetune-from-{start}"))
 
 
