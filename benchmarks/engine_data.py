@@ -104,6 +104,7 @@ class Catalog:
         index = {
             "id": [row["id"] for row in rows],
             "text": texts,
+            "attributes": [BLANK["attributes"]] * ITEMS,
             "shard": [path.name] * ITEMS,
             "position": range(ITEMS),
         }

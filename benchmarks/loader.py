@@ -117,9 +117,9 @@ def write_ours(folder: Path, jpegs: Callable[[int], bytes], count: int) -> None:
         path = folder / "items" / shard_name(number)
         write_shard(path, items)
         entries.append(ShardEntry(path.name, len(items), path.stat().st_size, sha256_of(path)))
-        columns = [[item[key] for item in items] for key in ("id", "text")]
+        columns = [[item[key] for item in items] for key in ("id", "text", "attributes")]
         places = [[path.name] * len(items), list(range(len(items)))]
-        index.append(pa.table([*columns, *places], names=["id", "text", "shard", "position"]))
+        index.append(pa.table([*columns, *places], names=["id", "text", "attributes", "shard", "position"]))
     write_manifest(folder / "items", entries)
     pq.write_table(pa.concat_tables(index), folder / "valid" / "index.parquet")
 

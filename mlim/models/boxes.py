@@ -7,7 +7,6 @@ Pictures are squares of side 1. Annotations have corners (x0, y0, x1, y1), netwo
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 CORNERS = 4  # numbers of a box
@@ -71,5 +70,7 @@ def matching_cost(logits: Tensor, predicted: Tensor, labels: Tensor, boxes: Tens
 
 def assign(cost: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The predictions and the boxes of the cheapest assignment of `cost` (Q, M): min(Q, M) pairs (Kuhn 1955)."""
+    from scipy.optimize import linear_sum_assignment  # a machine that trains without detection may lack scipy
+
     rows, columns = linear_sum_assignment(cost)
     return rows, columns
