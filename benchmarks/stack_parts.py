@@ -41,6 +41,7 @@ from mlim.stacking.combine import combine, cross_fitted
 from mlim.stacking.items import Items, describe
 from mlim.stacking.parts import AGREE, COLUMNS, TREES, WORDS, Learned, Parts, _similarities, _with_columns, fit_parts
 from mlim.stacking.scorers import MATCHER
+from mlim.steps.as_trained import as_trained
 from mlim.steps.stack import _Catalog, _learned, _read
 from mlim.workspace import Workspace
 
@@ -156,7 +157,7 @@ def stacks(work: Work) -> dict[str, np.ndarray]:
 def with_vectors(work: Work, variant: str) -> dict[str, np.ndarray]:
     """Scores of all pairs by the whole stack, and with a part that compares the vectors of the matcher."""
     folder = work.workspace.finetuned(variant, work.recipe.seeds[0])
-    scores = work.scores.copy()
+    scores = work.scores.assign(**{MATCHER: 0.5})  # of training pairs, on which nothing is combined or judged
     known = ~work.catalog.of("train")
     matcher = part(read_scores(folder, "mlim finetune"), modality="both")
     scores.loc[known, MATCHER] = scores_of(matcher)
@@ -171,7 +172,9 @@ def with_vectors(work: Work, variant: str) -> dict[str, np.ndarray]:
 def compared_vectors(work: Work, folder: Path) -> np.ndarray:
     """The score of every pair by trees over cosine, L1 and L2 distance of its items' vectors."""
     catalog, network = work.catalog, load_matcher(folder).eval()
-    collate = PairCollator(work.store, TextTokenizer.from_folder(folder), work.recipe.text.limit)
+    collate = PairCollator(
+        work.store, TextTokenizer.from_folder(folder), as_trained(work.recipe, folder.parent).text.limit
+    )
     vectors = []
     for ids in chunks(catalog.ids, BATCH):
         side = collate.side(ids)
