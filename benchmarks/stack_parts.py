@@ -28,8 +28,7 @@ from mlim.data.tokenize import TextTokenizer
 from mlim.evaluation.baselines import TREES as BASELINE
 from mlim.evaluation.baselines import score_baselines, similarities
 from mlim.evaluation.evidence import families_of
-from mlim.evaluation.pr_auc import Interval
-from mlim.evaluation.resampling import JudgedPairs, compare_all
+from mlim.evaluation.resampling import Effect, JudgedPairs, compare_all
 from mlim.evaluation.scores import labels_of, part, read_scores, scores_of
 from mlim.models.systems import load_matcher
 from mlim.pairs.learned import fit_trees
@@ -138,7 +137,7 @@ class Work:
 
 
 def stacks(work: Work) -> dict[str, np.ndarray]:
-    """Scores of all pairs by every way to compare columns; the first is what the others are compared with."""
+    """Scores of all pairs by every way to compare columns."""
     scores = work.scores
     rest = [WORDS, *(name for name in scores if name.startswith(AGREE))]
     found = {
@@ -191,16 +190,22 @@ def compared_vectors(work: Work, folder: Path) -> np.ndarray:
 
 
 def rows(work: Work, scored: Mapping[str, np.ndarray], split: str) -> Iterator[list[str]]:
-    """PR-AUC of each scorer, and its difference to the first."""
-    settings, judged = work.recipe.evaluate, work.catalog.of(split)
-    systems = {name: values[judged][None] for name, values in scored.items()}
-    found = compare_all(work.judged(split), systems, settings.bootstrap_samples, settings.confidence, work.recipe.seed)
-    for name, compared in found.items():
-        minus = "" if compared.minus_first is None else _difference(compared.minus_first.difference)
-        yield [work.folder.name, split, name, formats.score(compared.figure.interval.value), minus]
+    """PR-AUC of each scorer, and its differences to the first and the second, paired over families."""
+    judged, settings = work.judged(split), work.recipe.evaluate
+    systems = {name: values[work.catalog.of(split)][None] for name, values in scored.items()}
+    how = settings.bootstrap_samples, settings.confidence, work.recipe.seed
+    first, second = (
+        compare_all(judged, {name: systems[name] for name in dict.fromkeys((reference, *systems))}, *how)
+        for reference in list(systems)[:2]
+    )
+    for name in systems:
+        differences = [_difference(found[name].minus_first) for found in (first, second)]
+        yield [work.folder.name, split, name, formats.score(first[name].figure.value), *differences]
 
 
-def _difference(found: Interval) -> str:
+def _difference(found: Effect | None) -> str:
+    if found is None:
+        return ""
     return f"{formats.signed(found.value)} [{formats.signed(found.low)}, {formats.signed(found.high)}]"
 
 
@@ -221,7 +226,7 @@ def main() -> None:
     print()
     if not options.vectors:
         print(f"{FAVOURED} On validation pairs this combination was fitted on these pairs: too favourable.\n")
-    print(table(("work folder", "pairs", "scorer", "PR-AUC", "minus the first"), found))
+    print(table(("work folder", "pairs", "scorer", "PR-AUC", "minus the first", "minus the second"), found))
 
 
 if __name__ == "__main__":
