@@ -49,7 +49,7 @@ def test_many_texts_are_encoded_like_each_alone(tokenizer, texts):
 def test_batches_are_the_same_with_and_without_prepared_ids(store, tokenizer, tokens):
     now, before = ItemCollator(store, tokenizer, 6), ItemCollator(store, tokenizer, 6, tokens)
     for one, other in zip(now(IDS), before(IDS), strict=True):
-        assert one == other if isinstance(one, list) else torch.equal(one, other)
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
     pairs = [Pair(a, b, 1) for a, b in zip(IDS[:5], IDS[5:10], strict=True)]
     now, before = PairCollator(store, tokenizer, 6), PairCollator(store, tokenizer, 6, tokens)
     assert torch.equal(now(pairs).second.tokens, before(pairs).second.tokens)
