@@ -113,7 +113,8 @@ def index(workspace, names=None):
     workspace.valid.mkdir(parents=True, exist_ok=True)
     parts = []
     for entry, table in zip(read_manifest(workspace.items), shards(workspace), strict=True):
-        placed = table.select(["id", "text", "attributes", "image_sha256"]).append_column("shard", [[entry.file] * len(table)])
+        placed = table.select(["id", "text", "attributes", "image_sha256"])
+        placed = placed.append_column("shard", [[entry.file] * len(table)])
         parts.append(placed.append_column("position", [list(range(len(table)))]))
     table = pa.concat_tables(parts)
     kept = table if names is None else table.filter(pa.compute.is_in(table["id"], pa.array(names)))
