@@ -1,7 +1,7 @@
 """All numbers needed to build the network again."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -38,6 +38,17 @@ class Inputs(Config):
     special: SpecialIds = SpecialIds()
     text_positions: PositiveInt
     image_size: PositiveInt
+
+    @classmethod
+    def reading(cls, sections: NetworkSections, tokenizer: TextTokenizer, **shape: Any) -> Self:
+        """What reads the texts and pictures that a recipe and its tokenizer make, with further fields `shape`."""
+        return cls(
+            vocabulary_size=tokenizer.vocabulary_size,
+            special=SpecialIds.of(tokenizer),
+            text_positions=sections.text.limit + TEXT_SPECIALS,
+            image_size=sections.image.size,
+            **shape,
+        )
 
 
 class MlimConfig(Inputs):

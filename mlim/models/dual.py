@@ -2,39 +2,31 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
-from typing import Any, Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from mlim.config import parse
-from mlim.data.tokenize import TextTokenizer
-from mlim.models.config import BERT_ACTIVATION, BERT_NORM_EPS, RGB, TEXT_SPECIALS, Inputs, SpecialIds
+from mlim.models.config import RGB
 from mlim.models.costs import linear, operations_of, transformer_layers
-from mlim.models.dropout import Dropout
 from mlim.models.images.patch import PatchProjection
-from mlim.models.initialise import drawn
+from mlim.models.item_system import ItemSystem
 from mlim.models.network import Part, RecomputableBlock
-from mlim.models.storage import plan_model, save_model
-from mlim.models.system import Shown, System
-from mlim.models.transformer import Encoder, Packing, pack, put_tokens, take_tokens, without_padding
+from mlim.models.shapes import ShapedInputs
+from mlim.models.system import Shown
+from mlim.models.tower import Tower
+from mlim.models.transformer import Packing, pack, without_padding
 from mlim.models.vectors import Vectors
-from mlim.models.weights import Planned, on_meta
 from mlim.recipe.base import Modality
 from mlim.recipe.dual import LEAST_TEMPERATURE, DualSystem
-from mlim.recipe.systems import NetworkSections
 
 KIND = "dual"
 ITEM_PARTS = 2  # of an item's vector: text, picture
-WIDENING = 4  # of the vectors between the two dense layers of a block, as in BERT
 TEMPERATURE = "projection.free_temperature"
 
 
-class DualConfig(Inputs):
+class DualConfig(ShapedInputs):
     """What it reads, and its shape; stored beside the weights as JSON."""
 
     shape: DualSystem
@@ -43,45 +35,6 @@ class DualConfig(Inputs):
     def patches(self) -> int:
         """Of a picture."""
         return (self.image_size // self.shape.image.size) ** 2
-
-
-@dataclass(frozen=True)
-class TowerShape:
-    """An encoder of `layers` blocks."""
-
-    hidden_size: int
-    layers: int
-    heads: int
-    dropout: float
-    activation: str = BERT_ACTIVATION
-    norm_eps: float = BERT_NORM_EPS
-
-    @classmethod
-    def of(cls, shape: DualSystem, layers: int) -> Self:
-        """One of the two encoders."""
-        return cls(shape.width, layers, shape.heads, shape.dropout)
-
-    @property
-    def intermediate_size(self) -> int:
-        """Numbers between the two dense layers of a block."""
-        return WIDENING * self.hidden_size
-
-
-class Tower(nn.Module):
-    """Vectors with positions to their encoding; what makes the vectors is its owner's."""
-
-    def __init__(self, shape: TowerShape, positions: int) -> None:
-        super().__init__()
-        self.positions = nn.Embedding(positions, shape.hidden_size)
-        self.norm = nn.LayerNorm(shape.hidden_size, eps=shape.norm_eps)
-        self.dropout = Dropout(shape.dropout)
-        self.encoder = Encoder(shape)
-
-    def forward(self, vectors: Tensor, packing: Packing) -> Tensor:
-        """Outputs (B, S, H) of vectors (B, S, H), zeros at padding."""
-        placed = vectors + self.positions.weight[: vectors.shape[1]]
-        hidden = self.dropout(self.norm(take_tokens(placed, packing)))
-        return put_tokens(self.encoder(hidden, packing), packing)
 
 
 class Projection(nn.Module):
@@ -99,36 +52,25 @@ class Projection(nn.Module):
         return LEAST_TEMPERATURE + self.free_temperature.exp()
 
 
-class Dual(System):
+class Dual(ItemSystem):
     """Two encoders: a text becomes its output at [CLS], a picture the mean of its patches' outputs."""
 
     kind = KIND
+    config_class = DualConfig
+    config: DualConfig
 
     def __init__(self, config: DualConfig) -> None:
-        super().__init__()
-        self.config, shape = config, config.shape
-        self._shapes = {
-            "text": TowerShape.of(shape, shape.text_depth),
-            "image": TowerShape.of(shape, shape.image.depth),
-        }
+        super().__init__(config)
+        shape = config.shape
         self.word_embeddings = nn.Embedding(config.vocabulary_size, shape.width)
         self.patch_embeddings = PatchProjection(shape.image.size, shape.width)
-        self.text = Tower(self._shapes["text"], config.text_positions)
-        self.image = Tower(self._shapes["image"], config.patches)
+        self.text = Tower(config.blocks(shape.text_depth), config.text_positions)
+        self.image = Tower(config.blocks(shape.image.depth), config.patches)
         self.projection = Projection(shape)
 
-    @classmethod
-    def planned(cls, config: DualConfig, seed: int) -> Planned[Self]:
-        """A network to be built, with random weights that depend on nothing but `config` and `seed`."""
-        model = on_meta(lambda: cls(config))
-        start = torch.tensor([math.log(config.shape.temperature - LEAST_TEMPERATURE)])
-        random = torch.Generator().manual_seed(seed)
-        return Planned(model, lambda: chain(drawn(model, config.shape.width, random), [(TEMPERATURE, start)]))
-
-    @property
-    def inputs(self) -> DualConfig:
-        """What it can read."""
-        return self.config
+    def start(self) -> Mapping[str, Tensor]:
+        """What its temperature starts from."""
+        return {TEMPERATURE: torch.tensor([math.log(self.config.shape.temperature - LEAST_TEMPERATURE)])}
 
     @property
     def patches(self) -> int:
@@ -148,18 +90,6 @@ class Dual(System):
         towers = [tower.encoder.levels() for tower in (self.text, self.image)]
         depth = max(map(len, towers))
         return [[tower[level - depth] for tower in towers if level >= depth - len(tower)] for level in range(depth)]
-
-    def pack_items(self, text_attention: Tensor) -> Packing:
-        """Where the real tokens of the texts lie; pictures have no padding."""
-        return pack(text_attention)
-
-    def tokens(self, packing: Packing) -> int:
-        """Text tokens without padding, and patches."""
-        return self.item_tokens(packing, "both")
-
-    def operations(self, packing: Packing) -> float:
-        """Operations of a forward pass over a batch, without the projections."""
-        return self.item_operations(packing, "both")
 
     def vectors(self, shown: Shown) -> Vectors:
         """Unit vectors of texts and pictures."""
@@ -185,11 +115,6 @@ class Dual(System):
         """An item is its text and its picture."""
         return ITEM_PARTS
 
-    @property
-    def item_part_width(self) -> int:
-        """The width of the blocks."""
-        return self.config.shape.width
-
     def encode_items(self, shown: Shown, modality: Modality) -> Tensor:
         """Vectors (B, 2 * H): what the encoders make of text and picture; zeros for the one that is left out."""
         nothing = self.word_embeddings.weight.new_zeros(shown.input_ids.shape[0], self.item_part_width)
@@ -197,44 +122,16 @@ class Dual(System):
         image = nothing if modality == "text" else self._encode_image(shown)
         return torch.cat([text, image], dim=1)
 
-    def item_tokens(self, packing: Packing, modality: Modality) -> int:
-        """Text tokens without padding, and patches, as far as they are shown."""
-        text = 0 if modality == "image" else len(packing.indices)
-        return text + (0 if modality == "text" else len(packing.attention_mask) * self.patches)
+    def text_tokens(self, packing: Packing, modality: Modality) -> int:
+        """Text tokens without padding that are read of a batch; none of a text that is left out."""
+        return 0 if modality == "image" else len(packing.indices)
 
-    def item_operations(self, packing: Packing, modality: Modality) -> float:
-        """Operations of a forward pass over a batch, of texts of average length."""
-        items, shape = len(packing.attention_mask), self.config.shape
-        layers = []
-        if modality != "image":
-            layers += transformer_layers(self._shapes["text"], len(packing.indices) / items)
-        if modality != "text":
-            layers += [linear(self.patches, RGB * shape.image.size**2, shape.width)]
-            layers += transformer_layers(self._shapes["image"], self.patches)
-        return items * operations_of(layers)
-
-    def save_pretrained(self, folder: Path | None) -> None:
-        """Write config.json and model.safetensors into `folder`; see `save_model` for several ranks."""
-        save_model(folder, KIND, self.config, self)
-
-    @classmethod
-    def planned_from(cls, folder: Path) -> Planned[Self]:
-        """A saved model to be built; `InputError` when `folder` holds none."""
-        return plan_model(folder, KIND, DualConfig, cls)
-
-    @classmethod
-    def from_config(cls, values: Mapping[str, Any], where: str) -> Self:
-        """One without its weights, from what a saved one says of itself."""
-        return cls(parse(DualConfig, values, where))
-
-
-def plan_dual(shape: DualSystem, sections: NetworkSections, tokenizer: TextTokenizer, seed: int) -> Planned[Dual]:
-    """The network of this shape that pre-training starts from, to be built; all weights are random from `seed`."""
-    config = DualConfig(
-        vocabulary_size=tokenizer.vocabulary_size,
-        special=SpecialIds.of(tokenizer),
-        text_positions=sections.text.limit + TEXT_SPECIALS,
-        image_size=sections.image.size,
-        shape=shape,
-    )
-    return Dual.planned(config, seed)
+    def encoding_operations(self, text: float, cells: int) -> float:
+        """Operations for one item with so many tokens and patches, without the projections; 0: without either."""
+        shape, layers = self.config.shape, []
+        if text:
+            layers += transformer_layers(self.config.blocks(shape.text_depth), text)
+        if cells:
+            layers += [linear(cells, RGB * shape.image.size**2, shape.width)]
+            layers += transformer_layers(self.config.blocks(shape.image.depth), cells)
+        return operations_of(layers)

@@ -5,43 +5,31 @@ brings cells to the size of word vectors before the first block: the network sta
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from pathlib import Path
-from typing import Any, Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlim.config import parse
 from mlim.data.objects import ObjectNames
-from mlim.data.tokenize import TextTokenizer
-from mlim.models.config import BERT_ACTIVATION, BERT_NORM_EPS, TEXT_SPECIALS, Inputs, SpecialIds
-from mlim.models.costs import crossing_layers, linear, mlm_layers, operations_of, transformer_layers
+from mlim.models.costs import crossing_layers, linear, operations_of, transformer_layers
 from mlim.models.decoder import Blocks, Memory, causal
 from mlim.models.detection import Detected, DetectionHeads, sine_positions
 from mlim.models.dropout import Dropout
-from mlim.models.dual import WIDENING, TowerShape
 from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.images.build import build_image_side, picture_operations
-from mlim.models.initialise import drawn
-from mlim.models.item_vectors import vectors_of
+from mlim.models.item_system import FusingSystem
 from mlim.models.network import Part, RecomputableBlock
-from mlim.models.storage import plan_model, save_model
-from mlim.models.system import Fused, Shown, System
-from mlim.models.transformer import Packing, pack
-from mlim.models.weights import Planned, on_meta
+from mlim.models.shapes import ShapedInputs
+from mlim.models.system import Fused, Shown
 from mlim.models.writing import WritingHead, embed_in_order
-from mlim.recipe.base import Modality
 from mlim.recipe.e2e_vlp import E2eVlpSystem
-from mlim.recipe.systems import NetworkSections
 
 KIND = "e2e-vlp"
 IMAGE = "image."  # begins the names of the image side's weights
-ITEM_PARTS = 3  # of an item's vector: [CLS], text, picture
 
 
-class E2eVlpConfig(Inputs):
+class E2eVlpConfig(ShapedInputs):
     """What it reads, its shape, and what objects are called; stored beside the weights as JSON."""
 
     shape: E2eVlpSystem
@@ -52,59 +40,17 @@ class E2eVlpConfig(Inputs):
         """Cells along a side of a picture."""
         return self.image_size // self.shape.image.cell_size
 
-    def blocks(self, depth: int) -> TowerShape:
-        """So many of its blocks."""
-        return TowerShape(self.shape.width, depth, self.shape.heads, self.shape.dropout)
 
-    @property
-    def hidden_size(self) -> int:
-        """Numbers in a vector."""
-        return self.shape.width
-
-    @property
-    def layers(self) -> int:
-        """Blocks of the encoder."""
-        return self.shape.depth
-
-    @property
-    def heads(self) -> int:
-        """Of the attention, in each block."""
-        return self.shape.heads
-
-    @property
-    def intermediate_size(self) -> int:
-        """Numbers between the two dense layers of a block."""
-        return WIDENING * self.shape.width
-
-    @property
-    def dropout(self) -> float:
-        """Of encoder and decoder."""
-        return self.shape.dropout
-
-    @property
-    def tied_words(self) -> bool:
-        """Words are predicted by the vectors that they are read as."""
-        return True
-
-    @property
-    def activation(self) -> str:
-        """Between the two dense layers."""
-        return BERT_ACTIVATION
-
-    @property
-    def norm_eps(self) -> float:
-        """Of the layer norms."""
-        return BERT_NORM_EPS
-
-
-class E2eVlp(System):
+class E2eVlp(FusingSystem):
     """Sequence [CLS] text [SEP] cells, read by MLM and ITM; queries and captions read it in the decoder."""
 
     kind = KIND
+    config_class = E2eVlpConfig
+    config: E2eVlpConfig
 
     def __init__(self, config: E2eVlpConfig) -> None:
-        super().__init__()
-        self.config, shape, width = config, config.shape, config.shape.width
+        super().__init__(config)
+        shape, width = config.shape, config.hidden_size
         self.word_embeddings = nn.Embedding(config.vocabulary_size, width)
         self.text_positions = nn.Embedding(config.text_positions, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
@@ -120,18 +66,9 @@ class E2eVlp(System):
         self.mlm_head = MlmHead(config)
         self.itm_head = BinaryHead(width, shape.dropout)
 
-    @classmethod
-    def planned(cls, config: E2eVlpConfig, seed: int) -> Planned[Self]:
-        """A network to be built, with random weights that depend on `config` and `seed`, and those it starts from."""
-        model = on_meta(lambda: cls(config))
-        start = [(f"{IMAGE}{name}", value) for name, value in model.image.start()]
-        random = torch.Generator().manual_seed(seed)
-        return Planned(model, lambda: chain(drawn(model, config.shape.width, random), start))
-
-    @property
-    def inputs(self) -> E2eVlpConfig:
-        """What it can read."""
-        return self.config
+    def start(self) -> Mapping[str, Tensor]:
+        """The weights that its image side starts from; `InputError` when they cannot be found or read."""
+        return {f"{IMAGE}{name}": value for name, value in self.image.start()}
 
     @property
     def patches(self) -> int:
@@ -203,14 +140,6 @@ class E2eVlp(System):
         """Logits over the vocabulary (N, V) from outputs (N, H)."""
         return cast(Tensor, self.writing(hidden, self.word_embeddings.weight))
 
-    def mlm_logits(self, hidden: Tensor) -> Tensor:
-        """Logits over the vocabulary (N, V) from outputs at masked tokens (N, H); N may be 0."""
-        return cast(Tensor, self.mlm_head(hidden, self.word_embeddings.weight))
-
-    def itm_logits(self, cls: Tensor) -> Tensor:
-        """Logits (B,) that picture and text belong together, from the outputs at [CLS] (B, H)."""
-        return cast(Tensor, self.itm_head(cls))
-
     @property
     def queries_and_layers(self) -> tuple[int, int]:
         """How many objects are looked for, and how often: once in each block of the decoder."""
@@ -226,10 +155,6 @@ class E2eVlp(System):
         """What only captions and detection train."""
         return [self.decoder, self.decoder_norm, self.writing]
 
-    def mlm_operations(self, masked: float) -> float:
-        """Operations of a forward pass of the MLM head at so many positions."""
-        return operations_of(mlm_layers(self.config, masked))
-
     def detection_operations(self, text: float, alone: bool) -> float:
         """Operations of finding the objects of a picture beside so many tokens; `alone`: with the encoder's."""
         shape, objects = self.config.shape, self.config.objects
@@ -237,95 +162,20 @@ class E2eVlp(System):
         judged = shape.queries * shape.decoder_depth
         heads = [linear(judged, shape.width, len(objects.labels) + 1 + sum(objects.values()))]
         boxes = [linear(judged, shape.width, shape.width)] * 2
-        return operations_of([*layers, *heads, *boxes]) + (self._encoding(0.0, pictures=True) if alone else 0.0)
+        return operations_of([*layers, *heads, *boxes]) + (
+            self.encoding_operations(0.0, self.patches) if alone else 0.0
+        )
 
     def writing_operations(self, tokens: float) -> float:
         """Operations over one picture, which is encoded alone, and a text of so many tokens."""
         shape = self.config.shape
         layers = crossing_layers(self.config.blocks(shape.decoder_depth), tokens, memory=self.patches)
         head = linear(tokens, shape.width, self.config.vocabulary_size)
-        return operations_of([*layers, head]) + self._encoding(0.0, pictures=True)
+        return operations_of([*layers, head]) + self.encoding_operations(0.0, self.patches)
 
-    def _encoding(self, text: float, pictures: bool) -> float:
-        """Operations of the encoder for one item with so many tokens."""
+    def encoding_operations(self, text: float, cells: int) -> float:
+        """Operations of the encoder for one item with so many tokens and so many cells; 0: without the picture."""
         shape = self.config.shape
-        layers = transformer_layers(self.config.blocks(shape.depth), text + (self.patches if pictures else 0))
-        side = picture_operations(shape.image, shape.width, self.config.image_size) if pictures else 0.0
+        layers = transformer_layers(self.config.blocks(shape.depth), text + cells)
+        side = picture_operations(shape.image, shape.width, self.config.image_size) if cells else 0.0
         return operations_of(layers) + side
-
-    def pack_items(self, text_attention: Tensor) -> Packing:
-        """Where the real tokens of the texts lie; pictures have no padding."""
-        return pack(text_attention)
-
-    def tokens(self, packing: Packing) -> int:
-        """Text tokens without padding, and cells."""
-        return self.item_tokens(packing, "both")
-
-    def operations(self, packing: Packing) -> float:
-        """Operations of the encoder over a batch."""
-        return self.item_operations(packing, "both")
-
-    @property
-    def item_parts(self) -> int:
-        """An item is its output at [CLS], its text and its picture."""
-        return ITEM_PARTS
-
-    @property
-    def item_part_width(self) -> int:
-        """The width of the blocks."""
-        return self.config.shape.width
-
-    def encode_items(self, shown: Shown, modality: Modality) -> Tensor:
-        """Vectors (B, 3 * H): the output at [CLS], the means of the text's and of the picture's outputs.
-
-        A text that is left out leaves its [CLS]; zeros stand for the mean of what is left out, and of an empty text.
-        """
-        ids, attention = shown.input_ids, shown.text_attention
-        if modality == "image":
-            ids, attention = ids[:, :1], attention[:, :1]
-        pixels = None if modality == "text" else shown.pixels
-        return vectors_of(self.fuse(Shown(ids, attention, pixels)), attention)
-
-    def item_tokens(self, packing: Packing, modality: Modality) -> int:
-        """Text tokens without padding, or [CLS] alone, and the cells, as far as they are shown."""
-        items = len(packing.attention_mask)
-        text = items if modality == "image" else len(packing.indices)
-        return text + (0 if modality == "text" else items * self.patches)
-
-    def item_operations(self, packing: Packing, modality: Modality) -> float:
-        """Operations of a forward pass over a batch, of texts of average length."""
-        items = len(packing.attention_mask)
-        text = 1.0 if modality == "image" else len(packing.indices) / items
-        return items * self._encoding(text, pictures=modality != "text")
-
-    def save_pretrained(self, folder: Path | None) -> None:
-        """Write config.json and model.safetensors into `folder`; see `save_model` for several ranks."""
-        save_model(folder, KIND, self.config, self)
-
-    @classmethod
-    def planned_from(cls, folder: Path) -> Planned[Self]:
-        """A saved model to be built; `InputError` when `folder` holds none."""
-        return plan_model(folder, KIND, E2eVlpConfig, cls)
-
-    @classmethod
-    def from_config(cls, values: Mapping[str, Any], where: str) -> Self:
-        """One without its weights, from what a saved one says of itself."""
-        return cls(parse(E2eVlpConfig, values, where))
-
-
-def plan_e2e_vlp(
-    shape: E2eVlpSystem, sections: NetworkSections, tokenizer: TextTokenizer, seed: int, objects: ObjectNames
-) -> Planned[E2eVlp]:
-    """The network of this shape that pre-training starts from, to be built: random from `seed`, or with given weights.
-
-    `InputError` when weights that its image side starts from cannot be found or read.
-    """
-    config = E2eVlpConfig(
-        vocabulary_size=tokenizer.vocabulary_size,
-        special=SpecialIds.of(tokenizer),
-        text_positions=sections.text.limit + TEXT_SPECIALS,
-        image_size=sections.image.size,
-        shape=shape,
-        objects=objects,
-    )
-    return E2eVlp.planned(config, seed)

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from mlim.config import parse
 from mlim.models.backbone import Backbone
 from mlim.models.config import MlimConfig
 from mlim.models.costs import decoder_layers, embedder_layers, mlm_layers, operations_of, transformer_layers
@@ -16,7 +15,6 @@ from mlim.models.image_decoder import ImageDecoder
 from mlim.models.initialise import drawn
 from mlim.models.item_vectors import vectors_of
 from mlim.models.network import Part, RecomputableBlock
-from mlim.models.storage import plan_model, save_model
 from mlim.models.system import Fused, Shown, System
 from mlim.models.transformer import Packing, pack
 from mlim.models.weights import Planned, on_meta
@@ -30,10 +28,11 @@ class Mlim(System):
     """Sequence [CLS] text [SEP] patches; masked tokens and patches are the same [MASK] vector; no segment embedding."""
 
     kind = KIND
+    config_class = MlimConfig
+    config: MlimConfig
 
     def __init__(self, config: MlimConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.backbone = Backbone(config)
         self.mlm_head = MlmHead(config)
         self.itm_head = BinaryHead(config.hidden_size, config.dropout)
@@ -49,11 +48,6 @@ class Mlim(System):
     def random(cls, config: MlimConfig, seed: int) -> Self:
         """The same, built."""
         return cls.planned(config, seed).build()
-
-    @property
-    def inputs(self) -> MlimConfig:
-        """What it can read."""
-        return self.config
 
     @property
     def patches(self) -> int:
@@ -168,20 +162,6 @@ class Mlim(System):
         layers = transformer_layers(self.config, self.item_tokens(packing, modality) / items)
         pictures = [] if modality == "text" else embedder_layers(self.config)
         return items * operations_of([*pictures, *layers])
-
-    def save_pretrained(self, folder: Path | None) -> None:
-        """Write config.json and model.safetensors into `folder`; see `save_model` for several ranks."""
-        save_model(folder, KIND, self.config, self)
-
-    @classmethod
-    def planned_from(cls, folder: Path) -> Planned[Self]:
-        """A saved model to be built; `InputError` when `folder` holds none."""
-        return plan_model(folder, KIND, MlimConfig, cls)
-
-    @classmethod
-    def from_config(cls, values: Mapping[str, Any], where: str) -> Self:
-        """One without its weights, from what a saved one says of itself."""
-        return cls(parse(MlimConfig, values, where))
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:

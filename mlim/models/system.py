@@ -11,8 +11,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
+from mlim.config import parse
 from mlim.models.config import Inputs
 from mlim.models.network import Network
+from mlim.models.storage import plan_model, save_model
 from mlim.models.transformer import Packing
 from mlim.models.weights import Planned
 from mlim.recipe.base import Modality
@@ -52,22 +54,32 @@ class System(Network):
     """A network over items: [CLS] text [SEP] and a picture."""
 
     kind: ClassVar[str]  # in the config.json of a saved one
+    config_class: ClassVar[type[Inputs]]  # of its configuration
     uses_everything: ClassVar[bool] = True  # whether every task trains all of it but other tasks' heads
+    config: Inputs
 
-    @classmethod
-    @abstractmethod
-    def planned_from(cls, folder: Path) -> Planned[Self]:
-        """A saved one, to be built; `InputError` when `folder` holds none."""
-
-    @classmethod
-    @abstractmethod
-    def from_config(cls, values: Mapping[str, Any], where: str) -> Self:
-        """One without its weights, from what a saved one says of itself; `where` that is, for messages."""
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
 
     @property
-    @abstractmethod
     def inputs(self) -> Inputs:
         """What it can read: its configuration, which begins with that and builds the same network again."""
+        return self.config
+
+    def save_pretrained(self, folder: Path | None) -> None:
+        """Write config.json and model.safetensors into `folder`; see `save_model` for several ranks."""
+        save_model(folder, self.kind, self.config, self)
+
+    @classmethod
+    def planned_from(cls, folder: Path) -> Planned[Self]:
+        """A saved one, to be built; `InputError` when `folder` holds none."""
+        return plan_model(folder, cls.kind, cls.config_class, cls)
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any], where: str) -> Self:
+        """One without its weights, from what a saved one says of itself; `where` that is, for messages."""
+        return cls(parse(cls.config_class, values, where))
 
     @property
     @abstractmethod

@@ -11,12 +11,12 @@ from mlim.data.objects import NO_OBJECTS, ObjectNames
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
 from mlim.models import crossed, dual, e2e_vlp, joint, matcher, mlim, separate_matcher, writer
-from mlim.models.crossed import Crossed, plan_crossed
-from mlim.models.dual import Dual, plan_dual
-from mlim.models.e2e_vlp import E2eVlp, plan_e2e_vlp
+from mlim.models.crossed import Crossed, CrossedConfig
+from mlim.models.dual import Dual, DualConfig
+from mlim.models.e2e_vlp import E2eVlp, E2eVlpConfig
 from mlim.models.hub import plan_mlim
 from mlim.models.item_classifier import ItemClassifier
-from mlim.models.joint import Joint, plan_joint
+from mlim.models.joint import Joint, JointConfig
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.models.pair_network import PairNetwork
@@ -24,7 +24,7 @@ from mlim.models.separate_matcher import SeparateMatcher
 from mlim.models.storage import read_config
 from mlim.models.system import System
 from mlim.models.weights import Planned
-from mlim.models.writer import Writer, plan_writer
+from mlim.models.writer import Writer, WriterConfig
 from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.dual import DualSystem
 from mlim.recipe.e2e_vlp import E2eVlpSystem
@@ -50,15 +50,15 @@ def plan_system(
         case MlimSystem():
             return plan_mlim(sections, tokenizer, seed)
         case JointSystem():
-            return plan_joint(config, sections, tokenizer, seed)
+            return Joint.planned(JointConfig.reading(sections, tokenizer, shape=config), seed)
         case DualSystem():
-            return plan_dual(config, sections, tokenizer, seed)
+            return Dual.planned(DualConfig.reading(sections, tokenizer, shape=config), seed)
         case E2eVlpSystem():
-            return plan_e2e_vlp(config, sections, tokenizer, seed, objects)
+            return E2eVlp.planned(E2eVlpConfig.reading(sections, tokenizer, shape=config, objects=objects), seed)
         case WriterSystem():
-            return plan_writer(config, sections, tokenizer, seed)
+            return Writer.planned(WriterConfig.reading(sections, tokenizer, shape=config), seed)
         case CrossedSystem():
-            return plan_crossed(config, sections, tokenizer, seed, objects)
+            return Crossed.planned(CrossedConfig.reading(sections, tokenizer, shape=config, objects=objects), seed)
         case _:
             assert_never(config)
 

@@ -128,12 +128,24 @@ class EncoderShape(Protocol):
         """Of the layer norms."""
 
 
-class WordShape(EncoderShape, Protocol):
-    """The numbers of an encoder that reads and predicts words."""
+class WordShape(Protocol):
+    """The numbers of a head that predicts words."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers in a vector."""
 
     @property
     def vocabulary_size(self) -> int:
         """Words."""
+
+    @property
+    def activation(self) -> str:
+        """Between the two dense layers, by its name in Hugging Face configurations."""
+
+    @property
+    def norm_eps(self) -> float:
+        """Of the layer norm."""
 
     @property
     def tied_words(self) -> bool:

@@ -1,26 +1,22 @@
 """The shape of a system that encodes text and regions of a picture apart, then lets them attend to each other."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
-from mlim.recipe.base import Probability, share
 from mlim.recipe.data import ImageConfig
 from mlim.recipe.image_sides import RegionSide
-from mlim.recipe.system import SystemBase
+from mlim.recipe.system import BlocksSystem
 
 
-class CrossedSystem(SystemBase):
+class CrossedSystem(BlocksSystem):
     """A text encoder, an encoder of regions, and layers that attend to each other both ways (LXMERT)."""
 
     kind: Literal["crossed"] = "crossed"
     image: RegionSide = RegionSide()
     text_depth: PositiveInt = Field(default=2, description="blocks of the text encoder")
     cross_depth: PositiveInt = Field(default=2, description="blocks in which text and regions attend to each other")
-    width: PositiveInt = Field(default=128, description="numbers in a vector")
-    heads: PositiveInt = Field(default=4, description="of the attention, in each block")
-    dropout: Probability = share(0.1, "dropout of all blocks")
     maskings = ("text",)
     offers = frozenset({"tokens", "agreement", "regions"})
 
@@ -28,12 +24,6 @@ class CrossedSystem(SystemBase):
     def also_saw(self) -> str | None:
         """What the weights of its image side have seen."""
         return self.image.features.also_saw
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
 
     def problems(self, image: ImageConfig) -> Sequence[str]:
         """Its image side has to fit the pictures."""

@@ -5,15 +5,14 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from mlim.recipe.base import Probability, share
 from mlim.recipe.data import ImageConfig
 from mlim.recipe.image_sides import CnnSide, GridSide, ImageSide
-from mlim.recipe.system import SystemBase
+from mlim.recipe.system import BlocksSystem
 
 SINES = 4  # a position is a sine and a cosine of the height, and of the width
 
 
-class E2eVlpSystem(SystemBase):
+class E2eVlpSystem(BlocksSystem):
     """An encoder over text and picture, and a decoder with two heads: objects and captions (E2E-VLP)."""
 
     kind: Literal["e2e-vlp"] = "e2e-vlp"
@@ -21,16 +20,11 @@ class E2eVlpSystem(SystemBase):
     depth: PositiveInt = Field(default=2, description="blocks of the encoder")
     decoder_depth: PositiveInt = Field(default=2, description="blocks of the decoder")
     queries: PositiveInt = Field(default=12, description="objects that are found in a picture, at most")
-    width: PositiveInt = Field(default=128, description="numbers in a vector; a multiple of 4")
-    heads: PositiveInt = Field(default=4, description="of the attention, in each block")
-    dropout: Probability = share(0.1, "dropout of encoder and decoder")
     maskings = ("text",)
     offers = frozenset({"tokens", "agreement", "objects", "writing"})
 
     @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+    def _placed(self) -> Self:
         if self.width % SINES:
             raise ValueError(f"width {self.width} is not a multiple of {SINES}, as positions in a picture need it")
         return self

@@ -1,10 +1,12 @@
 """What every system says of itself in a recipe."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from pydantic import Field, PositiveInt, model_validator
 
 from mlim.config import Config
-from mlim.recipe.base import Masking, ReadOut
+from mlim.recipe.base import Masking, Probability, ReadOut, share
 from mlim.recipe.data import ImageConfig
 from mlim.recipe.task import Reading
 
@@ -24,3 +26,18 @@ class SystemBase(Config):
     def problems(self, image: ImageConfig) -> Sequence[str]:
         """What about its shape does not fit the pictures, a clause each."""
         return ()
+
+
+class BlocksSystem(SystemBase):
+    """A system whose transformers all have blocks of one width."""
+
+    kind: str  # each has its own
+    width: PositiveInt = Field(default=128, description="numbers in a vector")
+    heads: PositiveInt = Field(default=4, description="of the attention, in each block")
+    dropout: Probability = share(0.1, "dropout of all blocks")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
