@@ -102,11 +102,6 @@ def lines(path: Path) -> Iterator[Entry]:
                 yield Entry(Place(str(path), number), None, number - 1, value)
 
 
-def whole_object(path: Path) -> dict[str, Any]:
-    """A small JSON object at once."""
-    return {entry.key or "": entry.value for entry in entries(path)} if path.stat().st_size else {}
-
-
 def _opened(path: Path) -> TextIO:
     try:
         return path.open(encoding="utf-8-sig", newline="")

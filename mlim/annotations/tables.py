@@ -45,25 +45,6 @@ SCHEMAS: Mapping[str, Any] = {
 }
 
 
-class RegionRow(NamedTuple):
-    """A box of an item's picture, in 0..1; `attributes` are (kind, value)."""
-
-    id: str
-    box: tuple[float, float, float, float]
-    label: str
-    attributes: tuple[tuple[str, str], ...]
-    score: float
-    crowd: bool
-
-
-class CaptionRow(NamedTuple):
-    """A sentence about an item's picture; the first of an item is the target."""
-
-    id: str
-    caption_id: str
-    caption: str
-
-
 class QuestionRow(NamedTuple):
     """A question about an item's picture; the item's text is not shown with it."""
 
@@ -139,26 +120,6 @@ def read_table(folder: Path, table: str, split: str | None = None) -> Any:
     with pa.memory_map(str(path)) as source:
         found = pa.ipc.open_file(source).read_all()
     return found if split is None else found.filter(pc.equal(found["split"], split))
-
-
-def load_regions(folder: Path, split: str) -> list[RegionRow]:
-    """The boxes of a split, in the order of the files."""
-    return [
-        RegionRow(
-            row["id"],
-            (row["x0"], row["y0"], row["x1"], row["y1"]),
-            row["label"],
-            tuple(row["attributes"]),
-            row["score"],
-            row["crowd"],
-        )
-        for row in _rows(folder, REGIONS, split)
-    ]
-
-
-def load_captions(folder: Path, split: str) -> list[CaptionRow]:
-    """The captions of a split; those of one item in the order of the files."""
-    return [CaptionRow(row["id"], row["caption_id"], row["caption"]) for row in _rows(folder, CAPTIONS, split)]
 
 
 def load_questions(folder: Path, split: str) -> list[QuestionRow]:

@@ -19,12 +19,6 @@ def to_corners(boxes: Tensor) -> Tensor:
     return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1)
 
 
-def to_centres(boxes: Tensor) -> Tensor:
-    """Boxes (..., 4) from corners to centres and sizes."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], dim=-1)
-
-
 def area(boxes: Tensor) -> Tensor:
     """Areas (...) of boxes (..., 4) by their corners; 0 for a box whose corners are in the wrong order."""
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
@@ -36,12 +30,6 @@ def overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     high = torch.minimum(first[..., 2:], second[..., 2:])
     shared = (high - low).clamp(min=0).prod(dim=-1)
     return shared, area(first) + area(second) - shared
-
-
-def iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of boxes by their corners, whose shapes (..., 4) broadcast; 0 where both are empty."""
-    shared, union = overlap(first, second)
-    return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
 def giou(first: Tensor, second: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mlim.annotations import json_stream
-from mlim.annotations.coco import read_captions, read_instances, read_karpathy, read_karpathy_splits
+from mlim.annotations.coco import read_captions, read_instances, read_karpathy
 from mlim.annotations.columns import ItemValues, annotate_columns, find_foreground
 from mlim.annotations.genome import read_genome
 from mlim.annotations.json_stream import entries
@@ -87,7 +87,7 @@ def test_coco_instances_have_fractions_classes_attributes_and_crowds(tmp_path):
     assert (second.attributes, second.crowd) == ((("colour", "red"),), True)
 
 
-def test_captions_splits_and_lists_of_pairs(tmp_path):
+def test_captions_and_lists_of_pairs(tmp_path):
     (caption,) = read_captions(write(tmp_path / "c.json", CAPTIONS))
     assert (caption.caption_id, caption.caption) == ("5", "two cars")
     karpathy = {
@@ -95,7 +95,6 @@ def test_captions_splits_and_lists_of_pairs(tmp_path):
     }
     path = write(tmp_path / "k.json", karpathy)
     assert [(found.picture, found.caption) for found in read_karpathy(path)] == [(("a", "a.jpg", "9"), "hi")]
-    assert list(read_karpathy_splits(path)) == [(("a", "a.jpg", "9"), "restval")]
     pairs = write(
         tmp_path / "p.json", [{"image": "b.jpg", "caption": ["one", "two"]}, {"image": "c.jpg", "caption": "x"}]
     )
