@@ -44,7 +44,7 @@ def ablate(
         typer.Option(
             metavar="NAME",
             help="One experiment only: table1, table2, figure2, design, labels, mam, mdo, readout, joining, balance, "
-            "lr, pretraining, size, search.",
+            "longer, lr, pretraining, size, search.",
         ),
     ] = None,
     catalog: Annotated[

@@ -27,11 +27,14 @@ class ExperimentPlan(Config):
     probe: bool
     judged_on: Literal["test", "validation"]
     equal_budgets: bool
+    compared_with: PlainName | None = None  # a variant or run; the recipe's main variant where none is named
 
     @model_validator(mode="after")
     def _fair(self) -> Self:
         if self.judged_on == "test" and not self.equal_budgets:
             raise ValueError("judged_on: test asks for equal_budgets: a claim about unequal spending is none")
+        if self.compared_with is not None and self.compared_with not in {*self.variants, *self.runs}:
+            raise ValueError(f"compared_with: {self.compared_with} is none of the variants and runs")
         return self
 
 

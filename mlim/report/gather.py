@@ -70,6 +70,7 @@ class Gathered:
     variant_curves: Mapping[str, pd.DataFrame]
     by_seed: Mapping[str, tuple[float, ...]]
     label_curve: tuple[LabelPoint, ...]
+    experiments: tuple[Summary, ...]
 
     @property
     def trainings(self) -> tuple[Training, ...]:
@@ -117,6 +118,7 @@ def gather_results(
         variant_curves=_variant_curves(compared),
         by_seed=_by_seed(compared),
         label_curve=points,
+        experiments=tuple(_experiments(workspace)),
     )
 
 
@@ -171,6 +173,14 @@ def ablation_table(workspace: Workspace) -> dict[str, Summary] | None:
     if table is None:
         return None
     return {row["row"]: {str(key): value for key, value in row.items()} for row in table.to_dict("records")}
+
+
+def _experiments(workspace: Workspace) -> Iterator[Summary]:
+    """What experiments that vary settings found, in alphabetical order; a curve over pairs is in `label_curve`."""
+    for path in sorted(workspace.experiments.glob("*.json")):
+        found = _summary(path)
+        if found and found.get("settings") and not found.get("label_curve"):
+            yield found
 
 
 def _figure2(probe: Path) -> Iterator[tuple[str, pd.DataFrame]]:

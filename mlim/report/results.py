@@ -22,6 +22,7 @@ from mlim.recipe.tracking import TrackingConfig
 from mlim.references import load_reference
 from mlim.report.catalog_results import completions_part, matching_part
 from mlim.report.claims import describe_claims, pooled_words, unshown
+from mlim.report.comparisons import experiment_lines, figure2_lines, figure2_points
 from mlim.report.figures import draw_forest, draw_label_curves
 from mlim.report.gather import Gathered
 from mlim.report.kit import formats
@@ -67,12 +68,9 @@ HEADER: Final = (
     "time for one seed",
 )
 
-TASKS, CURVE, MATCHING, COMPLETIONS = (
-    "tasks",
-    "label_curve",
-    "matching",
-    "completions",
-)  # not in earlier ones
+# Not in earlier ones.
+TASKS, CURVE, MATCHING, COMPLETIONS = "tasks", "label_curve", "matching", "completions"
+EXPERIMENTS, FIGURE2 = "experiments", "figure2"
 SHOWN: Final = {"recipe", "catalog", "rows", "baselines", "claims"}  # by these a result is known
 
 Store = Any  # MLflow's client and run: only the tracking room may name its types
@@ -117,6 +115,8 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         "claims": [_plain(claim) for claim in describe_claims(recipe, gathered)],
         TASKS: [table for table in gathered.task_tables.values() if table is not None],
         CURVE: [point.plain() for point in gathered.label_curve],
+        EXPERIMENTS: list(gathered.experiments),
+        FIGURE2: figure2_points(gathered.probe),
         "pooled": pooled_words(recipe, gathered),
         "unshown": unshown(recipe, gathered),
     }
@@ -303,6 +303,8 @@ def _part(results: Mapping[str, Any]) -> str:
         "",
         *task_lines(results.get(TASKS, ())),
         *_claims(results),
+        *figure2_lines(results.get(FIGURE2, {})),
+        *experiment_lines(results.get(EXPERIMENTS, ())),
         *(matching_part(results[MATCHING]) if results.get(MATCHING) else ()),
         *completions_part(results.get(COMPLETIONS, ())),
     ]

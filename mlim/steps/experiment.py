@@ -25,9 +25,10 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Train (`jobs` at a time) and compare one plan; writes experiments/NAME.json into the work folder and returns it.
 
-    Each variant and run has its PR-AUC by seed and its difference to the main variant, on the same pairs, with an
-    interval over families and seeds; variants of other tasks have a table for each task (`tasks`). Where runs learn
-    from fewer pairs, the curve over their numbers is there too (`label_curve`), drawn in experiments/NAME.png.
+    Each variant and run has its PR-AUC by seed and its difference to the one that the plan compares with, on the same
+    pairs, with an interval over families and seeds; variants of other tasks have a table for each task (`tasks`). Where
+    runs learn from fewer pairs, the curve over their numbers is there too (`label_curve`), drawn in
+    experiments/NAME.png.
     `InputError` for an unknown experiment, missing inputs or results of other settings, `DataError` when budgets differ
     that have to be equal.
     """
@@ -40,9 +41,10 @@ def run_experiment(
         probe(recipe, workspace, terminal)
     trained = trained_variants(chosen, workspace, runs)
     evidence = read_evidence(workspace, trained, plan.judged_on)
-    about = {"experiment": name, "question": plan.question, "judged_on": plan.judged_on}
-    variants = compare(chosen, evidence, plan.equal_budgets)
-    summary = {**about, "main": recipe.main, "seeds": list(recipe.seeds), "rows": variants}
+    about: dict[str, Any] = {"experiment": name, "question": plan.question, "judged_on": plan.judged_on}
+    about |= {"main": recipe.main, "seeds": list(recipe.seeds), "compared_with": plan.compared_with or recipe.main}
+    about |= {"settings": {run: [*settings] for run, settings in plan.runs.items()}}
+    summary = {**about, "rows": compare(chosen, evidence, plan.equal_budgets, plan.compared_with)}
     if tables := task_tables(chosen, workspace, plan.judged_on):
         summary["tasks"] = tables
     if points := [point.plain() for point in label_points(chosen, trained, evidence)]:
@@ -82,8 +84,11 @@ def _same_pretraining(recipe: Recipe, run: Recipe) -> bool:
     return name is not None and recipe.training_key("pretrain", name) == run.training_key("pretrain", name)
 
 
-def compare(recipe: Recipe, evidence: Evidence, equal_budgets: bool = True) -> dict[str, Any]:
-    """PR-AUC of each variant by seed, and its difference to the main one with an interval over families and seeds."""
+def compare(
+    recipe: Recipe, evidence: Evidence, equal_budgets: bool = True, compared_with: str | None = None
+) -> dict[str, Any]:
+    """PR-AUC of each variant by seed, and its difference to one of them (the main one unless another is named) with an
+    interval over families and seeds."""
     if evidence.pairs is None:
         raise DataError(evidence.too_few or "there are no pairs to compare on")
     if evidence.left_out:
@@ -95,22 +100,22 @@ def compare(recipe: Recipe, evidence: Evidence, equal_budgets: bool = True) -> d
             f"trained on another budget than `{recipe.main}`: {', '.join(unequal)}; there is nothing to compare"
         )
     settings = recipe.evaluate
-    order = dict.fromkeys((recipe.main, *evidence.variants))
+    order = dict.fromkeys((compared_with or recipe.main, *evidence.variants))
     stacked = {name: evidence.variants[name].at(recipe.seeds) for name in order}
     compared = compare_all(evidence.pairs, stacked, settings.bootstrap_samples, settings.confidence, recipe.seed)
     variants: dict[str, Any] = {}
     for variant, (pr_auc, minus) in compared.items():
         by_seed = dict(zip(map(str, recipe.seeds), pr_auc.by_seed, strict=True))
         difference = None if minus is None else minus.difference._asdict()
-        variants[variant] = {"pr_auc": pr_auc.value, "by_seed": by_seed, "minus_main": difference}
-    return variants
+        variants[variant] = {"pr_auc": pr_auc.value, "by_seed": by_seed, "minus": difference}
+    return {name: variants[name] for name in evidence.variants}
 
 
 def describe_experiment(summary: dict[str, Any]) -> str:
     """The comparison as lines for a terminal."""
     lines = [f"{summary['question']} PR-AUC on the {summary['judged_on']} pairs:"]
     for variant, found in summary["rows"].items():
-        minus = found["minus_main"]
+        minus = found["minus"]
         shown = "" if minus is None else f"  {minus['value']:+.4f}"
         if minus is not None and minus["low"] is not None:
             shown += f" [{minus['low']:+.4f}, {minus['high']:+.4f}]"
