@@ -1,5 +1,6 @@
 """What the Prefect page shows of a run: the validation, the tables, the progress."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,18 @@ def show_validation(job: Job) -> None:
 
 
 def show_tables(job: Job) -> None:
-    """A table artifact: PR-AUC of every variant with its interval, beside the paper's figures."""
-    shown = ("label", "pr_auc", "low", "high", "table1", "table2")
-    table = read_csv(job.workspace.ablation / "table.csv")
-    rows: list[dict[str, Any]] = [{key: row[key] for key in shown} for row in table]
-    create_table_artifact(key="ablation", table=rows, description="Tables 1 and 2 on this catalog")
+    """Table artifacts: PR-AUC of every variant with its interval, beside the paper's; figures of the other tasks."""
+    figures = ("label", "figure", "value", "low", "high")
+    if job.matches:
+        shown = ("label", "pr_auc", "low", "high", "table1", "table2")
+        _show_table("ablation", job.workspace.ablation / "table.csv", shown, "Tables 1 and 2 on this catalog")
+    for task in job.recipe.other_tasks:
+        _show_table(f"task-{task}", job.workspace.ablation / f"{task}.csv", figures, f"Task {task} on this catalog")
+
+
+def _show_table(key: str, path: Path, columns: Sequence[str], description: str) -> None:
+    rows: list[dict[str, Any]] = [{name: row[name] for name in columns} for row in read_csv(path)]
+    create_table_artifact(key=key, table=rows, description=description)
 
 
 def show_matches(out: Path) -> None:

@@ -8,12 +8,21 @@ from prefect import Flow, flow
 from flows.job import Job, prepare
 
 
-def make_flow(name: str, description: str, run: Callable[[Job], None]) -> Flow[..., Any]:
-    """A flow that resolves what it is asked to do and then calls `run` with it, while no other command writes there."""
+def make_flow(
+    name: str,
+    description: str,
+    run: Callable[[Job], None],
+    recipe: str = "demo",
+    catalog: str = "data/catalog.yaml",
+) -> Flow[..., Any]:
+    """A flow that resolves what it is asked to do and then calls `run` with it, while no other command writes there.
+
+    `recipe` and `catalog` are those of a call that names none.
+    """
 
     def part(
-        recipe: str = "demo",
-        catalog: str = "data/catalog.yaml",
+        recipe: str = recipe,
+        catalog: str = catalog,
         work: str | None = None,
         overrides: list[str] | None = None,
         start: str = "ingest",

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlim.catalog.description import load_description
 from mlim.recipe import Recipe, load_recipe
 from mlim.steps.pipeline import workspace_is_dvc
 from mlim.steps.plan import READ_THE_CATALOG, Stage, everything, own_options, stages_from
@@ -21,14 +22,16 @@ QUIET_VARIABLE = "MLIM_QUIET"
 class Job:
     """One pipeline: `dvc` says that DVC owns these results, so stages go through `dvc repro`.
 
-    `recipe_file` holds the recipe as it was when the job began. A `quiet` job keeps what its stages say in their log
-    files only. `todo` are the stages from `start` on; what is before them keeps its results.
+    `matches`: whether the catalog has pairs. `recipe_file` holds the recipe as it was when the job began. A `quiet` job
+    keeps what its stages say in their log files only. `todo` are the stages from `start` on; what is before them keeps
+    its results.
     """
 
     recipe: Recipe
     recipe_file: Path
     catalog: Path
     workspace: Workspace
+    matches: bool
     dvc: bool
     quiet: bool
     start: str
@@ -58,8 +61,11 @@ def prepare(recipe: str, catalog: str, work: str | None, overrides: list[str] | 
     resolved = load_recipe(recipe, overrides or [])
     workspace = Workspace(Path(work or f"build/{resolved.name}"))
     dvc = workspace_is_dvc(resolved, Path(catalog), workspace)
-    todo = frozenset(everything(resolved)) if dvc else stages_from(resolved, start)
+    matches = not load_description(Path(catalog)).pairs.none
+    todo = frozenset(everything(resolved, matches)) if dvc else stages_from(resolved, start, matches)
     with only_writer(workspace, resolved.record, "a flow of Prefect"):
         record_recipe(workspace, resolved.record)
         file = fix_recipe(workspace, resolved.record)
-        yield Job(resolved, file, Path(catalog), workspace, dvc, bool(os.environ.get(QUIET_VARIABLE)), start, todo)
+        yield Job(
+            resolved, file, Path(catalog), workspace, matches, dvc, bool(os.environ.get(QUIET_VARIABLE)), start, todo
+        )

@@ -1,4 +1,4 @@
-"""Flow: everything, from a raw catalog to a registered model."""
+"""Flow: everything, from a raw catalog to a registered model, or to the tables of tasks where nothing matches."""
 
 from flows.artifacts import Progress
 from flows.factory import make_flow
@@ -10,16 +10,18 @@ from flows.report import report
 from flows.sweep import sweep
 
 PARTS = (ingest, pretrain, finetune, sweep, report)
+WITHOUT_PAIRS = (ingest, sweep, report)  # there is no main model
 
 
-def _run(job: Job) -> None:
+def run_parts(job: Job) -> None:
     """All parts in order, unless nothing changed; each is a flow of its own with its own deployment."""
     if job.is_done():
         return
-    progress = Progress(len(PARTS))
-    for part in PARTS:
+    parts = PARTS if job.matches else WITHOUT_PAIRS
+    progress = Progress(len(parts))
+    for part in parts:
         part(recipe=str(job.recipe_file), catalog=str(job.catalog), work=str(job.workspace.root), start=job.start)
         progress.advance()
 
 
-pipeline = make_flow("pipeline", "Run all parts in order, unless nothing changed.", _run)
+pipeline = make_flow("pipeline", "Run all parts in order, unless nothing changed.", run_parts)

@@ -7,7 +7,7 @@ from mlim.steps.plan import conclusion
 
 
 def _run(job: Job) -> None:
-    run_stages(job, conclusion())
+    run_stages(job, conclusion(job.matches))
 
 
 report = make_flow("report", "Register the model and write the HTML report.", _run)

@@ -8,7 +8,7 @@ from mlim.steps.plan import sweep as sweep_stages
 
 
 def _run(job: Job) -> None:
-    run_stages(job, sweep_stages(job.recipe))
+    run_stages(job, sweep_stages(job.recipe, job.matches))
     show_tables(job)
 
 

@@ -105,8 +105,8 @@ def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
 def _compare_all(session: Session, jobs: int | None) -> None:
     with session.loading():
         from mlim.steps.ablate import ablate as run_step
-        from mlim.steps.ablate import comparable
         from mlim.steps.experiment_runs import ExperimentRun
+        from mlim.steps.pairless import comparable
         from mlim.steps.trainings import train_missing
 
     trained = comparable(session.recipe, session.workspace)

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,9 +51,16 @@ def run(
         _check_before_work(session.recipe, catalog, session.workspace, start)
         session.terminal.say("starting the workflow engine (about ten seconds) ...")
         _run_pipeline(session, catalog, start)
-        folders = {"evaluate": session.workspace.evaluation, "register": session.workspace.registration}
-        outcome = {name: read_json(folder / "summary.json") for name, folder in folders.items()}
-        session.show(outcome, _closing_words(session, catalog))
+        session.show(_outcome(session.workspace), _closing_words(session, catalog))
+
+
+def _outcome(workspace: Workspace) -> dict[str, Any]:
+    """What was evaluated and registered; without pairs, what was compared."""
+    from mlim.steps.pairless import has_pairs
+
+    folders = {"evaluate": workspace.evaluation, "register": workspace.registration}
+    shown = folders if has_pairs(workspace) else {"ablate": workspace.ablation}
+    return {name: read_json(folder / "summary.json") for name, folder in shown.items()}
 
 
 def _check_before_work(recipe: "Recipe", catalog: Path, workspace: Workspace, start: str) -> None:
@@ -63,7 +70,7 @@ def _check_before_work(recipe: "Recipe", catalog: Path, workspace: Workspace, st
     from mlim.tracking import check_server
 
     checks: Sequence[Callable[[], object]] = (
-        lambda: stages_from(recipe, start),
+        lambda: stages_from(recipe, start, _may_match(catalog)),
         lambda: check_catalog(recipe, catalog, workspace),
         lambda: _check_stages(recipe, catalog, workspace),
         lambda: _check_start(recipe),
@@ -77,6 +84,16 @@ def _check_before_work(recipe: "Recipe", catalog: Path, workspace: Workspace, st
             problems += error.problems
     if problems:
         raise InputError(*problems)
+
+
+def _may_match(catalog: Path) -> bool:
+    """Whether the catalog has pairs, as far as it can be read; another check says why it cannot."""
+    from mlim.catalog.description import load_description
+
+    try:
+        return not load_description(catalog).pairs.none
+    except InputError:
+        return True
 
 
 def _check_stages(recipe: "Recipe", catalog: Path, workspace: Workspace) -> None:
@@ -111,22 +128,26 @@ def _run_pipeline(session: Session, catalog: Path, start: str) -> None:
 
 
 def _closing_words(session: Session, catalog: Path) -> str:
-    """The table, the report, and what to type next."""
+    """The tables, the report, and what to type next."""
+    from mlim.steps.pairless import has_pairs
     from mlim.steps.pipeline import workspace_is_dvc
+    from mlim.steps.task_tables import describe_tables, read_tables
 
+    work, matches = session.workspace, has_pairs(session.workspace)
     known = shutil.which("mlim") == str(Path(sys.executable).parent / "mlim")
     activate = [] if known else [f"first:   . {Path(sys.executable).parent / 'activate'}"]
-    again = "dvc repro" if workspace_is_dvc(session.recipe, catalog, session.workspace) else "mlim run ... --from STAGE"
+    again = "dvc repro" if workspace_is_dvc(session.recipe, catalog, work) else "mlim run ... --from STAGE"
+    tasks = describe_tables(read_tables(session.recipe, work))
     return "\n".join(
         [
+            *(["", session.results_table()] if matches else []),
+            *(["", *tasks] if tasks else []),
             "",
-            session.results_table(),
-            "",
-            *_registered(session.workspace),
-            f"report:  {(session.workspace.report / 'index.html').resolve()}",
-            f"matches: {(session.workspace.matches / 'matches.html').resolve()}",
+            *(_registered(work) if matches else []),
+            f"report:  {(work.report / 'index.html').resolve()}",
+            *([f"matches: {(work.matches / 'matches.html').resolve()}"] if matches else []),
             *activate,
-            f"runs:    mlim ui --recipe {shlex.quote(str(session.workspace.recipe))}",
+            f"runs:    mlim ui --recipe {shlex.quote(str(work.recipe))}",
             f"again:   {again}",
         ]
     )

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mlim.console import Terminal
@@ -22,6 +21,7 @@ from mlim.evaluation.spreads import spread_parts
 from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.recipe import Modality, Recipe
 from mlim.references import load_reference
+from mlim.steps.pairless import has_pairs, other_tasks_alone
 from mlim.steps.task_tables import describe_tables, headlines, task_tables, write_tables
 from mlim.tracking import stage_run
 from mlim.versions import lineage
@@ -105,28 +105,9 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     return summary
 
 
-def has_pairs(workspace: Workspace) -> bool:
-    """Whether there is anything to match: not in a catalog whose description says `pairs: none`."""
-    path = workspace.pairs / "pairs.parquet"
-    return not path.is_file() or pq.read_metadata(path).num_rows > 0
-
-
-def comparable(recipe: Recipe, workspace: Workspace) -> Recipe:
-    """The recipe; with a catalog that has no pairs, its variants of other tasks than matching alone.
-
-    `InputError` where that are none.
-    """
-    if has_pairs(workspace):
-        return recipe
-    others = {name: variant for name, variant in recipe.variants.items() if variant.task != "match"}
-    if not others:
-        raise InputError(f"{workspace.pairs}: the catalog has no pairs, and the recipe no variants of other tasks")
-    return recipe.model_copy(update={"variants": others})
-
-
 def _compare_tasks(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
     """The tables of the tasks besides matching alone, of a catalog that has no pairs."""
-    record, recipe = recipe.record, comparable(recipe, workspace)
+    record, recipe = recipe.record, other_tasks_alone(recipe)
     check_trained(recipe, workspace)
     tables = task_tables(recipe, workspace)
     with stage_run(record, workspace, STAGE, STAGE, lineage(workspace)) as run:

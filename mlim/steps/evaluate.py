@@ -33,6 +33,7 @@ from mlim.recipe import Modality, Recipe, Scorer
 from mlim.report.figures import draw_pr_curves
 from mlim.report.kit import formats
 from mlim.stacking.scorers import MATCHER
+from mlim.steps.pairless import require_pairs
 from mlim.steps.stack import BASELINES_FILE, SCORERS_FILE, SUMMARY_FILE, finetune_command
 from mlim.tracking import StageRun, stage_run
 from mlim.versions import lineage
@@ -53,6 +54,7 @@ def evaluate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[s
     Threshold and calibration come from the validation pairs. `DataError` when the scores are of other pairs than the
     current ones, or of one label only.
     """
+    require_pairs(workspace, STAGE)
     scored = read_scored(recipe, workspace)
     pairs = _read_pairs(workspace)
     _check_pairs(recipe, pairs, scored)

@@ -94,7 +94,12 @@ class MatchTuning:
 
 
 def check_pairs(data: TrainingData, workspace: Workspace) -> None:
-    """`InputError` when a split that matching learns from, or chooses the best step by, has one label alone."""
+    """`InputError` when a split that matching learns from, or chooses the best step by, lacks a label."""
+    if not data.pairs:
+        raise InputError(
+            f"{workspace.pairs / 'pairs.parquet'}: has no pairs (`pairs: none` in the catalog), so nothing teaches "
+            "to match; name a variant of another task"
+        )
     for split in (TRAIN, VALIDATION):
         labels = {pair.label for pair in data.pairs.get(split, [])}
         if labels != {0, 1}:

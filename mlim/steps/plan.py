@@ -11,11 +11,13 @@ from itertools import groupby
 from mlim.config import nearest
 from mlim.errors import InputError
 from mlim.recipe import Recipe
+from mlim.steps.pairless import other_tasks_alone
 from mlim.workspace import Workspace
 
 PREPARATION = ("ingest", "validate", "pairs")
 ANNOTATE, MATCH = "annotate", "match"
 READ_THE_CATALOG = frozenset((*PREPARATION, ANNOTATE, MATCH))
+MATCHING = ("stack", "evaluate", "probe", "register", MATCH)  # about the main variant, which matches
 INDEPENDENT = (("ablate", "probe"),)  # neighbours, other than trainings of one kind
 
 
@@ -89,15 +91,23 @@ def trainings(recipe: Recipe) -> list[Stage]:
     ]
 
 
-def sweep(recipe: Recipe) -> list[Stage]:
-    """The runs beyond the main model's, the tables over all of them, and the probes."""
+def sweep(recipe: Recipe, matches: bool = True) -> list[Stage]:
+    """The runs beyond the main model's, the tables over all of them, and the probes.
+
+    Without pairs there is no main model: the runs of all other tasks, and their tables.
+    """
+    if not matches:
+        return [*trainings(other_tasks_alone(recipe)), Stage("ablate")]
     done = {*main_pretraining(recipe), *main_finetuning(recipe)}
     return [*(stage for stage in trainings(recipe) if stage not in done), Stage("ablate"), Stage("probe")]
 
 
-def conclusion() -> list[Stage]:
-    """The registry for machines, the page for people, which says what registration found, and the catalog's matches."""
-    return [Stage("register"), Stage("report"), Stage(MATCH)]
+def conclusion(matches: bool = True) -> list[Stage]:
+    """The registry for machines, the page for people, which says what registration found, and the catalog's matches.
+
+    Without pairs the page alone.
+    """
+    return [Stage("register"), Stage("report"), Stage(MATCH)] if matches else [Stage("report")]
 
 
 def own_options(command: str, workspace: Workspace) -> list[str]:
@@ -106,13 +116,17 @@ def own_options(command: str, workspace: Workspace) -> list[str]:
     return ["--model", model, "--out", out] if command == MATCH else []
 
 
-def everything(recipe: Recipe) -> Iterator[Stage]:
-    """All stages in the order in which the pipeline runs them."""
-    yield from preparation(recipe)
-    yield from main_pretraining(recipe)
-    yield from main_finetuning(recipe)
-    yield from sweep(recipe)
-    yield from conclusion()
+def everything(recipe: Recipe, matches: bool = True) -> Iterator[Stage]:
+    """All stages in the order in which the pipeline runs them; `matches`: whether the catalog has pairs.
+
+    `InputError` where it has none and all variants of the recipe match.
+    """
+    yield from preparation(recipe if matches else other_tasks_alone(recipe))
+    if matches:
+        yield from main_pretraining(recipe)
+        yield from main_finetuning(recipe)
+    yield from sweep(recipe, matches)
+    yield from conclusion(matches)
 
 
 def waves(stages: Iterable[Stage]) -> Iterator[list[Stage]]:
@@ -126,10 +140,15 @@ def _independent(stage: Stage) -> tuple[str, ...]:
     return next((commands for commands in INDEPENDENT if stage.command in commands), (stage.command,))
 
 
-def stages_from(recipe: Recipe, start: str) -> frozenset[Stage]:
-    """The stages that a run starting at command `start` still has to do."""
-    ordered = list(everything(recipe))
+def stages_from(recipe: Recipe, start: str, matches: bool = True) -> frozenset[Stage]:
+    """The stages that a run starting at command `start` still has to do; `matches`: whether the catalog has pairs."""
+    ordered = list(everything(recipe, matches))
     commands = [stage.command for stage in ordered]
+    if start in MATCHING and start not in commands:
+        raise InputError(
+            f"--from {start}: is about pairs, and the catalog has none (`pairs: none`); start at one of "
+            f"{', '.join(dict.fromkeys(commands))}"
+        )
     if start not in commands:
         raise InputError(f"--from {start}: no such stage{nearest(start, list(dict.fromkeys(commands)))}")
     return frozenset(ordered[commands.index(start) :])

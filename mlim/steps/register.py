@@ -25,6 +25,7 @@ from mlim.steps.as_trained import as_trained
 from mlim.steps.behaviour import measure_behaviour, sent
 from mlim.steps.cards import write_cards
 from mlim.steps.packaged import package_model, read_metrics, trained_folder, write_decision
+from mlim.steps.pairless import require_pairs
 from mlim.tracking import TAG, StageRun, recipe_sha256, run_tags, stage_run, without_password
 from mlim.versions import UNKNOWN, Lineage, lineage
 from mlim.workspace import Workspace
@@ -52,6 +53,7 @@ def register(recipe: Recipe, workspace: Workspace, terminal: Terminal, force: st
             "--force: is blank; say why the objections do not count, for those who find this version later"
         )
     force = None if force is None else " ".join(force.split())  # one line, as it stands in lists
+    require_pairs(workspace, "register")
     metrics = _inputs(recipe, workspace)
     origin = lineage(workspace)
     with (

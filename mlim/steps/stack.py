@@ -26,6 +26,7 @@ from mlim.stacking.parts import Learned, Parts, fit_parts
 from mlim.stacking.scorers import MATCHER
 from mlim.stacking.stack import Stacked, only_matcher, stack_parts
 from mlim.stacking.storage import STACK_FILE, save_stack
+from mlim.steps.pairless import require_pairs
 from mlim.tracking import StageRun, stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
@@ -42,6 +43,7 @@ def stack(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
     training pairs, their combination on the validation pairs. `DataError` when the matcher's scores are of other pairs,
     or the training pairs have one label only.
     """
+    require_pairs(workspace, STAGE)
     catalog = _read(recipe, workspace)
     matcher = _matcher_scores(recipe, workspace, catalog)
     with (

@@ -8,7 +8,7 @@ from mlim.evaluation.evidence import Split
 from mlim.evaluation.judges import judge_of
 from mlim.evaluation.resampling import Resampling
 from mlim.evaluation.task_table import TaskRuns, task_table
-from mlim.files import write_csv, write_json
+from mlim.files import read_json, write_csv, write_json
 from mlim.recipe import Recipe
 from mlim.report.kit import formats
 from mlim.workspace import Workspace
@@ -44,6 +44,12 @@ def write_tables(folder: Path, tables: Tables) -> None:
     for task, table in tables.items():
         write_json(folder / f"{task}.json", table)
         write_csv(folder / f"{task}.csv", [*_rows(table)], COLUMNS)
+
+
+def read_tables(recipe: Recipe, workspace: Workspace) -> Tables:
+    """What `mlim ablate` wrote; tasks that were not compared are left out."""
+    paths = {task: workspace.ablation / f"{task}.json" for task in recipe.other_tasks}
+    return {task: read_json(path) for task, path in paths.items() if path.is_file()}
 
 
 def _rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

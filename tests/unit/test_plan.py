@@ -1,14 +1,21 @@
 """The plan, dvc.yaml, params.yaml and the packaged demo recipe tell the same story."""
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.recipe import Recipe, load_recipe
-from mlim.steps.plan import everything, stages_from, sweep, trainings, waves
+from mlim.steps.evaluate import evaluate
+from mlim.steps.plan import Stage, everything, stages_from, sweep, trainings, waves
+from mlim.steps.register import register
+from mlim.steps.stack import stack
 from mlim.steps.stages import define_stages
 from mlim.workspace import Workspace
 from tests import decoder_recipe
@@ -85,3 +92,42 @@ def test_annotations_are_made_where_a_training_learns_from_them(recipe: Recipe) 
     assert [stage.command for stage in everything(asked)][:4] == commands[:4]
     defined = define_stages(annotated, Workspace(Path("build")))
     assert defined["annotate"].writes == [Path("build/annotations")]
+
+
+@pytest.fixture
+def systems() -> Recipe:
+    return load_recipe("systems-demo")
+
+
+def test_without_pairs_the_other_tasks_are_trained_compared_and_reported(systems: Recipe) -> None:
+    stages = list(everything(systems, matches=False))
+    commands = list(dict.fromkeys(stage.command for stage in stages))
+    assert commands[:4] == ["ingest", "validate", "pairs", "annotate"]
+    assert commands[-2:] == ["ablate", "report"]
+    assert not {"stack", "evaluate", "probe", "register", "match"} & set(commands)
+    finetuned = {stage.name for stage in stages if stage.command == "finetune"}
+    assert finetuned == {name for name, variant in systems.variants.items() if variant.task != "match"}
+    pretrained = {stage.name for stage in stages if stage.command == "pretrain"}
+    assert pretrained == {systems.variants[str(name)].pretraining for name in finetuned} - {None}
+    assert len(set(stages)) == len(stages)
+
+
+@pytest.mark.parametrize("start", ["stack", "evaluate", "register", "match"])
+def test_a_start_at_pairs_that_are_not_there_is_refused(systems: Recipe, start: str) -> None:
+    with pytest.raises(InputError, match=rf"--from {start}: is about pairs.*start at one of ingest, .*ablate, report"):
+        stages_from(systems, start, matches=False)
+    assert Stage(start) in stages_from(systems, start)
+
+
+def test_a_recipe_that_only_matches_is_refused_where_nothing_matches(recipe: Recipe) -> None:
+    with pytest.raises(InputError, match="all its variants match, and the catalog has no pairs"):
+        list(everything(recipe, matches=False))
+
+
+@pytest.mark.parametrize("step", [stack, evaluate, register])
+def test_a_step_about_pairs_is_refused_where_there_are_none(recipe: Recipe, tmp_path: Path, step: Callable) -> None:
+    work = Workspace(tmp_path)
+    work.pairs.mkdir()
+    pq.write_table(pa.table({"item_a": pa.array([], pa.string())}), work.pairs / "pairs.parquet")
+    with pytest.raises(InputError, match=rf"mlim {step.__name__}: is about pairs, and .*pairs.parquet has none"):
+        step(recipe, work, Terminal(quiet=True))
