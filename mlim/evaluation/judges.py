@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlim.errors import InputError
+from mlim.evaluation.detections import detection_figures, detection_measure
 from mlim.evaluation.metrics import accuracy, captions, recall
 from mlim.evaluation.metrics.measure import Figure, Measure, Together, WeightedMeans
 from mlim.recipe.tasks import OtherTask
@@ -135,6 +136,24 @@ class StatementJudge:
         return pd.factorize(scores["set"])[0].astype(np.int64)
 
 
+class DetectionJudge:
+    """Columns: id, split, truth, found, lists of rows (mlim/evaluation/detections.py)."""
+
+    title, examples_name, key, spent = "Detection", "images", "id", "items_seen"
+
+    def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
+        """AP, AP50, AP75, AP by size, attributes of hits, numbers of objects."""
+        return detection_figures(scores)
+
+    def measure(self, scores: pd.DataFrame) -> Measure:
+        """What was found beside what is there."""
+        return detection_measure(scores)
+
+    def units(self, scores: pd.DataFrame, workspace: Workspace) -> NDArray[np.int64]:
+        """Families: what the splits keep together; of scenes these are single pictures."""
+        return components_of(scores["id"], workspace)
+
+
 def judge_of(task: OtherTask) -> Judge:
     """The judge of a task."""
     match task:
@@ -146,6 +165,8 @@ def judge_of(task: OtherTask) -> Judge:
             return AnswerJudge()
         case "statement":
             return StatementJudge()
+        case "detect":
+            return DetectionJudge()
         case _:
             assert_never(task)
 

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mlim.data.objects import ObjectNames
+from mlim.errors import InputError
 from mlim.models.boxes import CORNERS
-from mlim.models.system import Fuses, Shown
+from mlim.models.initialise import drawn
+from mlim.models.system import Fuses, Shown, System
+from mlim.models.weights import NamedTensors, Planned, on_meta
 
 BOX_LAYERS = 3  # of the head that predicts boxes
 WAVES = 10_000  # ratio of the longest wave of a sine position to the shortest one
@@ -33,6 +37,13 @@ class Detected(NamedTuple):
 @runtime_checkable
 class Detects(Fuses, Protocol):
     """A system that finds objects."""
+
+    @property
+    def object_names(self) -> ObjectNames:
+        """What it calls the objects that it finds."""
+
+    def finding(self, objects: ObjectNames) -> System:
+        """A network like it, without its weights, for objects of these names."""
 
     @property
     def queries_and_layers(self) -> tuple[int, int]:
@@ -86,3 +97,25 @@ def sine_positions(grid: int, width: int, device: torch.device | None = None) ->
     along = torch.stack([turns.sin(), turns.cos()], dim=2).flatten(1)  # (grid, width / 2)
     rows, columns = along[:, None].expand(-1, grid, -1), along[None].expand(grid, -1, -1)
     return torch.cat([rows, columns], dim=2).flatten(0, 1)
+
+
+def plan_detector(start: Planned[System], objects: ObjectNames, seed: int) -> Planned[System]:
+    """The system with heads for these objects: its own where it knows their names, else new ones, random from `seed`.
+
+    `InputError` for a system that finds no objects.
+    """
+    system = start.model
+    if not isinstance(system, Detects):
+        raise InputError(f"system {system.kind} finds no objects; choose another one for this task")
+    if system.object_names == objects:
+        return start
+    model = on_meta(lambda: system.finding(objects))
+    head = cast(DetectionHeads, cast(Detects, model).detection_modules[-1])
+    name = next(name for name, module in model.named_modules() if module is head)
+
+    def weights() -> NamedTensors:
+        own = drawn(head, head.classes.in_features, torch.Generator().manual_seed(seed))
+        yield from ((f"{name}.{key}", value) for key, value in own)
+        yield from ((key, value) for key, value in start.weights() if not key.startswith(f"{name}."))
+
+    return Planned(model, weights)

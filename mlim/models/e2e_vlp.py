@@ -141,6 +141,15 @@ class E2eVlp(FusingSystem):
         return cast(Tensor, self.writing(hidden, self.word_embeddings.weight))
 
     @property
+    def object_names(self) -> ObjectNames:
+        """What it calls the objects that it finds."""
+        return self.config.objects
+
+    def finding(self, objects: ObjectNames) -> "E2eVlp":
+        """A network like it, without its weights, for objects of these names."""
+        return E2eVlp(self.config.model_copy(update={"objects": objects}))
+
+    @property
     def queries_and_layers(self) -> tuple[int, int]:
         """How many objects are looked for, and how often: once in each block of the decoder."""
         return self.config.shape.queries, self.config.shape.decoder_depth

@@ -19,6 +19,7 @@ from mlim.recipe.data import (
     TextConfig,
     ValidationConfig,
 )
+from mlim.recipe.detecting import DetectingConfig
 from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, StackConfig
 from mlim.recipe.finetune import FinetuneConfig, Variant
 from mlim.recipe.model import DecoderConfig, EmbedderConfig, ModelConfig
@@ -49,6 +50,7 @@ __all__ = [
     "CheckpointConfig",
     "ComputeConfig",
     "DecoderConfig",
+    "DetectingConfig",
     "DriftConfig",
     "EmbedderConfig",
     "EvaluateConfig",

@@ -10,7 +10,7 @@ from mlim.recipe.tuning import OtherTuningConfig
 class AskedTuningConfig(OtherTuningConfig):
     """What both tasks have: examples of the annotations, a text in the place of the item's own."""
 
-    can_be_blind = True
+    modalities = frozenset({"both", "text", "image"})
     reads_annotations = True
 
     def problem(self, system: SystemBase) -> str:

@@ -23,6 +23,7 @@ class CaptioningConfig(OtherTuningConfig):
     )
 
     can_be_zero_shot = True
+    head_is_of = "caption"
 
     def problem(self, system: SystemBase) -> str:
         """A system has to write."""

@@ -1,7 +1,7 @@
 """Fine-tuning on pairs, and the variants of the model that a recipe compares."""
 
 import operator
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
@@ -66,6 +66,11 @@ class Variant(Config):
         default=False,
         exclude_if=operator.not_,
         description="judge what pre-training left, without fine-tuning; where a task needs no head of its own",
+    )
+    text_of: Literal["own", "other"] = Field(
+        default="own",
+        exclude_if=lambda text_of: text_of == "own",
+        description="whose text is read beside an image; other: another item's, to measure what the own one tells",
     )
     system: PlainName | None = Field(
         default=None,

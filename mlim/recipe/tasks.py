@@ -16,13 +16,14 @@ from mlim.recipe.base import is_none
 from mlim.recipe.caption import CaptionTask
 from mlim.recipe.captioning import CaptioningConfig
 from mlim.recipe.detect import DetectTask
+from mlim.recipe.detecting import DetectingConfig
 from mlim.recipe.itc import ItcTask
 from mlim.recipe.regions import RegionFeatureTask, RegionLabelTask
 from mlim.recipe.retrieval import RetrievalConfig
 from mlim.recipe.task import TaskConfig
 from mlim.recipe.tuning import OtherTuningConfig
 
-OtherTask = Literal["retrieval", "caption", "answer", "statement"]
+OtherTask = Literal["retrieval", "caption", "answer", "statement", "detect"]
 """What a variant may be fine-tuned to besides matching; each has a section in `tasks` and a table of its own."""
 
 FinetuneTask = Literal["match"] | OtherTask
@@ -81,6 +82,7 @@ class TasksConfig(Config):
     caption: CaptioningConfig | None = Field(default=None, exclude_if=is_none)
     answer: AnswerConfig | None = Field(default=None, exclude_if=is_none)
     statement: StatementConfig | None = Field(default=None, exclude_if=is_none)
+    detect: DetectingConfig | None = Field(default=None, exclude_if=is_none)
 
     @property
     def is_empty(self) -> bool:
@@ -98,6 +100,8 @@ class TasksConfig(Config):
                 return self.answer
             case "statement":
                 return self.statement
+            case "detect":
+                return self.detect
             case _:
                 assert_never(task)
 

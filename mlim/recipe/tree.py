@@ -6,6 +6,7 @@ Only steps, flows and the command line import this module: a step hands each of 
 import hashlib
 import json
 import operator
+from collections.abc import Iterator
 from math import prod
 from typing import Any, Literal, Self
 
@@ -25,7 +26,7 @@ from mlim.recipe.systems import MLIM, NetworkSections, SystemConfig
 from mlim.recipe.tasks import FinetuneTask, OtherTask, TasksConfig
 from mlim.recipe.tracking import TrackingConfig
 from mlim.recipe.training import ComputeConfig
-from mlim.recipe.tuning import TuningConfig
+from mlim.recipe.tuning import OtherTuningConfig, TuningConfig
 
 FIRST_READ_OUT = "cls"  # the only one when results were first named: theirs keep their names
 FIRST_TEXT_KEYS = ("max_tokens", "vocabulary_size")  # likewise
@@ -205,21 +206,36 @@ class Recipe(Config):
     def _variant_task_problems(self, variant: Variant) -> list[str]:
         """What of a variant does not fit its task, after its name."""
         if variant.task == "match":
-            return [f".zero_shot: {HEAD_IS_LEARNED}"] if variant.zero_shot else []
+            others = [".text_of: pairs have the items' own texts; leave it out"] if variant.text_of == "other" else []
+            return [*others, *([f".zero_shot: {HEAD_IS_LEARNED}"] if variant.zero_shot else [])]
         task, section, system = variant.task, self.tasks.section(variant.task), self.system_of(variant)
         if section is None:
             return [f".task: {task} needs its section; add `tasks: {{{task}: {{}}}}` with what differs in it"]
-        problems = []
-        if variant.modality != "both" and not section.can_be_blind:
-            problems.append(f".modality: {task} needs both modalities, not {variant.modality} alone")
+        problems = [*self._reading_problems(variant, section)]
         if variant.read_out is not None:
             problems.append(f".read_out: is about pairs, and {task} has none; leave it out")
         if variant.zero_shot and not section.can_be_zero_shot:
             problems.append(f".zero_shot: {HEAD_IS_LEARNED}")
+        elif variant.zero_shot and not self._has_learned(variant, section.head_is_of):
+            problems.append(f".zero_shot: needs a pre-training with task {section.head_is_of}; choose one")
         if problem := section.problem(system):
             offered = ", ".join(sorted(system.offers))
             problems.append(f".task: {task} {problem}, which system {system.kind} does not offer (it offers {offered})")
         return problems
+
+    def _reading_problems(self, variant: Variant, section: OtherTuningConfig) -> Iterator[str]:
+        """What a variant reads that its task does not."""
+        if variant.modality not in section.modalities:
+            known = " or ".join(sorted(section.modalities))
+            yield f".modality: {variant.task} needs {known}, not {variant.modality} alone"
+        if variant.text_of == "other" and not (section.texts_can_be_others and variant.modality == "both"):
+            yield f".text_of: {variant.task} with modality {variant.modality} reads no other text; leave it out"
+
+    def _has_learned(self, variant: Variant, task: str | None) -> bool:
+        """Whether the pre-training of a variant has a task; without a `task` there is nothing to learn."""
+        if task is None or variant.pretraining is None:
+            return task is None
+        return any(one.task == task for one in self.pretrainings[variant.pretraining].all_tasks)
 
     def _reference_problems(self) -> list[str]:
         problems = []
@@ -322,7 +338,8 @@ class Recipe(Config):
         if isinstance(entry, Pretraining):
             return [network, settings, entry.deciding()]
         start = None if entry.pretraining is None else self._deciding("pretrain", entry.pretraining)
-        task = [] if entry.task == "match" else [entry.task, entry.zero_shot]
+        task: list[Any] = [] if entry.task == "match" else [entry.task, entry.zero_shot]
+        task += [entry.text_of] if entry.text_of == "other" else []  # as when results were first named
         return [network, settings, entry.mdo, entry.modality, start, *task]
 
     @property

@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mlim.config import Config
-from mlim.recipe.base import Probability, share
+from mlim.recipe.base import Modality, Probability, share
 from mlim.recipe.system import SystemBase
 from mlim.recipe.training import CheckpointConfig, OptimConfig
 
@@ -34,7 +34,9 @@ class OtherTuningConfig(TuningConfig):
     """What every fine-tuning task besides matching says of itself; a section of `tasks`."""
 
     can_be_zero_shot: ClassVar[bool] = False  # needs nothing that only fine-tuning trains
-    can_be_blind: ClassVar[bool] = False  # is a task for one modality alone, too
+    head_is_of: ClassVar[str | None] = None  # the pre-training task that trains what it needs then
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"both"})  # that variants may be shown
+    texts_can_be_others: ClassVar[bool] = False  # variants may read another item's text
     reads_annotations: ClassVar[bool] = False
 
     def problem(self, system: SystemBase) -> str:

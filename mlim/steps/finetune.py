@@ -20,9 +20,12 @@ from mlim.models.system import System
 from mlim.models.systems import load_system, plan_system
 from mlim.models.weights import Planned
 from mlim.recipe import Recipe, Variant
+from mlim.recipe.tasks import FinetuneTask
 from mlim.steps.answering import answer_data, answer_tuning
 from mlim.steps.captioning import CaptionTuning, caption_data
+from mlim.steps.detecting import DetectTuning, detect_data
 from mlim.steps.matching import MatchTuning, check_pairs
+from mlim.steps.public_forms import write_public_forms
 from mlim.steps.retrieval import RetrievalTuning, check_items
 from mlim.steps.stating import statement_data, statement_tuning
 from mlim.steps.trained import (
@@ -58,7 +61,7 @@ from mlim.versions import lineage
 from mlim.workspace import Workspace, run_name
 
 STAGE: Final = "finetune"
-BEYOND_MATCHING: Final = ("task", "zero_shot")  # of a variant; not written where they are as in matching
+BEYOND_MATCHING: Final = ("task", "zero_shot", "text_of")  # of a variant; not written where they are as in matching
 SEEDS: Final = 1 << 31  # of further fine-tunings; as a person's, they fit everywhere
 
 
@@ -100,6 +103,7 @@ def finetune(
             with result_folder(out) as made:
                 job.model.save_pretrained(made / MODEL_FOLDER)
                 scores.to_parquet(made / SCORES_FILE, index=False)
+                write_public_forms(made, job.task, scores)
                 write_training(made, job.tokenizer, result, summary)
             run.artifact(out / HISTORY_FILE)
             keep_samples(run, samples)
@@ -142,6 +146,11 @@ class _Job:
     def size(self) -> str:
         """What is trained on what, in a few words."""
         return training_size(self.model, f"{len(self._tuning.examples)} {self._tuning.examples_name}")
+
+    @property
+    def task(self) -> FinetuneTask:
+        """What is learned."""
+        return self._variant.task
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -232,6 +241,8 @@ def _open_data(recipe: Recipe, workspace: Workspace, variant: Variant) -> Traini
             return answer_data(data, workspace)
         case "statement":
             return statement_data(data, workspace)
+        case "detect":
+            return detect_data(data, workspace)
         case _:
             assert_never(variant.task)
 
@@ -249,6 +260,8 @@ def _open_tuning(given: TuningInputs) -> Tuning:
             return answer_tuning(given)
         case "statement":
             return statement_tuning(given)
+        case "detect":
+            return DetectTuning(given)
         case _:
             assert_never(given.variant.task)
 

@@ -1,15 +1,11 @@
 """Systems that learn from annotations, from annotations to a matcher."""
 
-import json
 import shutil
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from mlim.annotations.tables import SCHEMAS, table_file
 from mlim.config import override, parse
 from mlim.console import Terminal
 from mlim.errors import InputError
@@ -24,37 +20,17 @@ from mlim.steps.pretrain import pretrain
 from mlim.training import loop
 from mlim.workspace import Workspace
 from tests.decoder_recipe import SETTINGS
+from tests.object_tables import NAMES, annotate
 
 pytestmark = pytest.mark.integration
 
 QUIET = Terminal(quiet=True)
-NAMES = {"labels": ["left", "right"], "attributes": {"size": ["small", "large"]}}
 KILLED_AT = 3
 
 
 @pytest.fixture
 def recipe(tiny_recipe) -> Recipe:
     return parse(Recipe, override(tiny_recipe.model_dump(mode="json"), SETTINGS), "recipe tiny")
-
-
-def annotate(workspace: Workspace) -> None:
-    """One or two objects in two thirds of the pictures, and captions of all."""
-    items = pq.read_table(workspace.pairs / "items.parquet", columns=["id", "split"]).to_pylist()
-    regions = [
-        {
-            **{**item, "label": NAMES["labels"][side], "attributes": {"size": NAMES["attributes"]["size"][side]}},
-            **{"x0": 0.1 + 0.4 * side, "y0": 0.2, "x1": 0.4 + 0.4 * side, "y1": 0.7, "score": 1.0, "crowd": False},
-        }
-        for number, item in enumerate(items)
-        for side in range(number % 3)
-    ]
-    texts = ["one", "two"] * len(items)
-    captions = [{**item, "caption_id": str(n), "caption": texts[n]} for n, item in enumerate([*items, *items])]
-    workspace.annotations.mkdir()
-    for name, rows in (("regions", regions), ("captions", captions)):
-        with pa.ipc.new_file(str(table_file(workspace.annotations, name)), SCHEMAS[name]) as writer:
-            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[name]))
-    (workspace.annotations / "vocabularies.json").write_text(json.dumps(NAMES))
 
 
 def test_they_are_trained_on_annotations_killed_continued_and_compare_items(

@@ -92,7 +92,7 @@ class TestByAgreement:
         ([VARIANT], r"variants.find.task: retrieval needs its section; add `tasks: .retrieval"),
         ([TASK, VARIANT, "main=find"], "main: variant `find` is fine-tuned to retrieval; name one that matches"),
         (["tasks={retrieval: {by: itm}}", VARIANT], "needs agreement, which system dual does not offer"),
-        ([TASK, VARIANT, "variants.find.modality=text"], "retrieval needs both modalities, not text alone"),
+        ([TASK, VARIANT, "variants.find.modality=text"], "retrieval needs both, not text alone"),
         ([TASK, VARIANT, "variants.find.read_out=separate"], "variants.find.read_out: is about pairs"),
         (["variants.dual.zero_shot=true"], "variants.dual.zero_shot: this task's head has to be learned"),
         (["tasks={retrieval: {accumulate: 2}}"], "looks at a whole batch"),

@@ -3,6 +3,7 @@
 Intervals, paired differences and pooled seeds of every task follow from that alone (mlim/evaluation/resampling.py).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -57,6 +58,17 @@ class Together:
     def figures(self, weights: Weights) -> Values:
         """Figures (figures, samples) of all parts."""
         return np.concatenate([part.figures(weights) for part in self._parts])
+
+
+class Chosen:
+    """Some of the figures of a measure, by their places among them."""
+
+    def __init__(self, measure: Measure, places: Sequence[int]) -> None:
+        self._measure, self._places = measure, list(places)
+
+    def figures(self, weights: Weights) -> Values:
+        """Figures (chosen, samples)."""
+        return self._measure.figures(weights)[self._places]
 
 
 def plain_figures(measure: Measure, examples: int) -> Values:
