@@ -9,14 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import torch
 
-from mlim.data.objects import ObjectNames
 from mlim.evaluation.metrics.ap import FIGURES, DetectionAp, Found, Truth, areas_of
 from mlim.evaluation.metrics.measure import Chosen, Figure, Measure, Together
 from mlim.evaluation.metrics.objects import ATTRIBUTES, COUNT, attribute_accuracy, count_accuracy, hits_of
-from mlim.models.boxes import to_corners
-from mlim.models.detection import Detected
 
 SIDES: Final = ("x0", "y0", "x1", "y1")
 DIGITS: Final = 4  # of scores and boxes in pixels
@@ -24,30 +20,8 @@ DIGITS: Final = 4  # of scores and boxes in pixels
 Row = Mapping[str, Any]
 
 
-def found_rows(detected: Detected, names: ObjectNames, side: int) -> list[list[dict[str, Any]]]:
-    """The detections in each picture of `side` pixels: every query of the last layer with its likeliest class."""
-    chances, labels = detected.classes[-1].float().softmax(-1)[..., :-1].max(-1)
-    corners = (to_corners(detected.boxes[-1].float()).clamp(0, 1) * side).double().round(decimals=DIGITS)
-    kinds = [values.argmax(-1) for values in (logits[-1] for logits in detected.attributes)]
-    chosen = torch.stack(kinds, dim=-1) if kinds else labels[..., None][..., :0]
-    told = list(names.attributes.values())
-    pictures = zip(
-        corners.tolist(),
-        labels.tolist(),
-        chances.double().round(decimals=DIGITS).tolist(),
-        chosen.tolist(),
-        strict=True,
-    )
-    return [
-        [
-            _row(box, names.labels[label], score, [values[place] for values, place in zip(told, places, strict=False)])
-            for box, label, score, places in zip(*picture, strict=True)
-        ]
-        for picture in pictures
-    ]
-
-
-def _row(box: Sequence[float], label: str, score: float, attributes: Sequence[str]) -> dict[str, Any]:
+def row_of(box: Sequence[float], label: str, score: float, attributes: Sequence[str]) -> dict[str, Any]:
+    """A row of corners `box`, a label, a score and attributes."""
     return {**dict(zip(SIDES, box, strict=True)), "label": label, "score": score, "attributes": attributes}
 
 
@@ -55,7 +29,7 @@ def truth_row(region: Row, kinds: Sequence[str], side: int) -> dict[str, Any]:
     """An object, from a row of the annotations, in a picture of `side` pixels."""
     known = dict(region["attributes"])
     box = [round(float(region[name]) * side, DIGITS) for name in SIDES]
-    return {**_row(box, region["label"], 1.0, [known.get(kind, "") for kind in kinds]), "crowd": region["crowd"]}
+    return {**row_of(box, region["label"], 1.0, [known.get(kind, "") for kind in kinds]), "crowd": region["crowd"]}
 
 
 def detection_figures(scores: pd.DataFrame) -> tuple[Figure, ...]:

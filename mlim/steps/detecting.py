@@ -16,7 +16,8 @@ from mlim.data.loader import chunks
 from mlim.data.objects import Beside
 from mlim.data.transfer import to_device
 from mlim.errors import InputError
-from mlim.evaluation.detections import detection_measure, found_rows, truth_row
+from mlim.evaluation.detected import found_rows
+from mlim.evaluation.detections import detection_measure, truth_row
 from mlim.evaluation.metrics.measure import plain_figures
 from mlim.models.config import TEXT_SPECIALS
 from mlim.models.detection import Detected, Detects, plan_detector
@@ -90,7 +91,9 @@ class DetectTuning:
         """What is found in these items' pictures beside what is there: id, truth, found."""
         side, found = self._given.recipe.image.size, list[list[dict[str, Any]]]()
         for batch in self._shown(items):
-            found += found_rows(self._detect(batch), self._names, side)
+            detected = self._detect(batch)
+            told = detected.attributes if self.config.attributes else []
+            found += found_rows(detected._replace(attributes=told), self._names, side)
         return pd.DataFrame({"id": items, "truth": [self._truth[item] for item in items], "found": found})
 
     def _shown(self, items: Sequence[str]) -> Iterator[ItemBatch]:

@@ -8,7 +8,8 @@ import torch
 from mlim.config import override, parse
 from mlim.data.objects import ObjectNames
 from mlim.errors import InputError
-from mlim.evaluation.detections import coco_forms, detection_figures, detection_measure, found_rows, truth_row
+from mlim.evaluation.detected import found_rows
+from mlim.evaluation.detections import coco_forms, detection_figures, detection_measure, truth_row
 from mlim.evaluation.metrics.measure import plain_figures
 from mlim.models.detection import Detected, plan_detector
 from mlim.models.e2e_vlp import E2eVlp, E2eVlpConfig
