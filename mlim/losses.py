@@ -73,10 +73,30 @@ def region_feature_loss(pred: Tensor, target: Tensor) -> LossTerm:
     return LossTerm(total, _count(total, len(pred)))
 
 
-def region_label_loss(logits: Tensor, labels: Tensor) -> LossTerm:
-    """Cross-entropy of what is to be seen in hidden regions: logits (N, labels), labels (N,); N may be 0."""
-    total = functional.cross_entropy(logits.float(), labels, reduction="sum")
+def region_label_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> LossTerm:
+    """Cross-entropy of what is to be seen in hidden regions: logits (N, labels), labels (N,); N may be 0.
+
+    `weights` (N,) say how sure a label is; the count is that of the regions all the same, as in LXMERT.
+    """
+    if weights is None:
+        total = functional.cross_entropy(logits.float(), labels, reduction="sum")
+    else:
+        total = (functional.cross_entropy(logits.float(), labels, reduction="none") * weights).sum()
     return LossTerm(total, _count(total, labels.numel()))
+
+
+def region_attribute_loss(logits: Sequence[Tensor], values: Tensor, weights: Tensor, count: float) -> LossTerm:
+    """Cross-entropy of the attributes of hidden regions, each by how sure it is, the mean over their K kinds.
+
+    `logits` (N, values) for each kind; `values` and `weights` (N, K), `UNKNOWN` where there is no target; `count` is
+    that of the known ones, divided by K.
+    """
+    parts = [
+        (functional.cross_entropy(each.float(), wanted, reduction="none", ignore_index=UNKNOWN) * weight).sum()
+        for each, wanted, weight in zip(logits, values.unbind(1), weights.unbind(1), strict=True)
+    ]
+    total = torch.stack(parts).sum() / len(parts)
+    return LossTerm(total, _count(total, count))
 
 
 def match_loss(logits: Tensor, labels: Tensor) -> LossTerm:
@@ -118,5 +138,5 @@ def _binary(logits: Tensor, labels: Tensor) -> LossTerm:
     return LossTerm(total, _count(total, labels.numel()))
 
 
-def _count(like: Tensor, number: int) -> Tensor:
+def _count(like: Tensor, number: float) -> Tensor:
     return torch.full((), float(number), device=like.device)

@@ -45,6 +45,14 @@ class Workspace:
         """The Data Docs of `annotate`, which carry the time: beside its results, which are the same every time."""
         return self.root / "annotations.docs"
 
+    def regions(self, source: str) -> Path:
+        """`regions`: features, boxes, labels, attributes and scores (.npy), offsets.npy, summary.json of a source.
+
+        The files of whatever name that `tsv:FILE` gives are one source.
+        """
+        kind, _, name = source.partition(":")
+        return self.root / "regions" / (kind if kind == "tsv" or not name else f"{kind}-{name}")
+
     @property
     def pairs(self) -> Path:
         """`pairs`: items.parquet (id, component, split), pairs.parquet, summary.json."""

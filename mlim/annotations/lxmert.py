@@ -49,25 +49,65 @@ def read_features(path: Path) -> Iterator[PictureRegions]:
         raise InputError(f"{path}: is not a TSV file of LXMERT's layout; it must be ASCII text") from None
 
 
+def find_pictures(path: Path) -> Iterator[tuple[tuple[str, ...], int, int]]:
+    """Of each line of such a file the names of its picture, its number from 1, and the byte at which it begins.
+
+    `InputError` for a line that was cut off before its last column.
+    """
+    start = 0
+    try:
+        with path.open("rb") as source:
+            for number, line in enumerate(source, start=1):
+                if line.count(b"\t") != len(COLUMNS) - 1:
+                    found = line.count(b"\t") + 1
+                    raise _refused(
+                        Place(str(path), number), f"must have {len(COLUMNS)} columns between tabs, it has {found}"
+                    )
+                yield names_of(line.partition(b"\t")[0].decode("ascii", "replace")), number, start
+                start += len(line)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name another file") from None
+
+
+def read_picture(path: Path, number: int, start: int) -> PictureRegions:
+    """The line `number` of such a file, which begins at the byte `start`; errors as `read_features`."""
+    with path.open("rb") as source:
+        source.seek(start)
+        line = source.readline()
+    place = Place(str(path), number)
+    try:
+        cells = line.decode("ascii").rstrip("\r\n").split("\t")
+    except UnicodeDecodeError:
+        raise _refused(place, "is not of LXMERT's layout; it must be ASCII text") from None
+    return _picture(place, cells)
+
+
 def read_regions(path: Path, labels: Path | None = None, attributes: Path | None = None) -> Iterator[Region]:
     """The same as boxes with names: those of the two lists, else the numbers; an attribute's kind is not known."""
-    named = [
-        None if names is None else names.read_text(encoding="utf-8").splitlines() for names in (labels, attributes)
-    ]
+    named = [None if names is None else read_names(names) for names in (labels, attributes)]
     for found in read_features(path):
         for place in range(len(found.boxes)):
-            told: tuple[Attribute, ...] = (("", _name(named[1], int(found.attributes[place]), found.place)),)
+            told: tuple[Attribute, ...] = (("", name_of(named[1], int(found.attributes[place]), found.place)),)
             x0, y0, x1, y1 = (float(side) for side in found.boxes[place])
-            label, score = _name(named[0], int(found.labels[place]), found.place), float(found.label_scores[place])
+            label, score = name_of(named[0], int(found.labels[place]), found.place), float(found.label_scores[place])
             yield Region(found.place, found.picture, (x0, y0, x1, y1), label, told, score)
 
 
-def _name(names: Sequence[str] | None, number: int, place: Place) -> str:
+def read_names(path: Path) -> list[str]:
+    """The names of a detector's classes or attributes; of synonyms, which a comma separates, the first."""
+    try:
+        return [line.split(",")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); correct `annotations.files`") from None
+
+
+def name_of(names: Sequence[str] | None, number: int, place: Place) -> str:
+    """The name of a class or attribute: its number where there are no names. `InputError` for one beyond them."""
     if names is None:
         return str(number)
     if not 0 <= number < len(names):
         raise InputError(f"{place.file}: line {place.row}: class {number}, but the list has {len(names)} names")
-    return names[number].split(",")[0].strip()  # the published lists write synonyms after a comma
+    return names[number]
 
 
 def _picture(place: Place, row: Sequence[str]) -> PictureRegions:

@@ -28,7 +28,7 @@ class Quarantined:
     source: str
     row: int
     id: str
-    stage: Literal["ingest", "validate", "annotate"]
+    stage: Literal["ingest", "validate", "annotate", "regions"]
     reason: str
     detail: str
     thumbnail: bytes | None = None

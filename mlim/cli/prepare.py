@@ -121,6 +121,35 @@ def annotate(
         session.show(summary, f"wrote {session.workspace.annotations}")
 
 
+@app.command(epilog="Example: `mlim regions annotated --catalog scenes/catalog.yaml --recipe mine.yaml`")
+def regions(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="`annotated`, `grid`, `detector:PRETRAINING`, `tsv` (files of the catalog), `tsv:FILE`.",
+        ),
+    ],
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    work: WorkOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Store the regions of every image with features, for systems that read regions (LXMERT)."""
+    session = Session(recipe, set_, work, quiet, as_json)
+    with session.step("regions"):
+        with session.loading():
+            from mlim.steps.recorded import record
+            from mlim.steps.regions import regions as run_step
+
+        summary = run_step(session.recipe, catalog, session.workspace, session.terminal, source)
+        folder = session.workspace.regions(source)
+        record(session.recipe, session.workspace, f"regions-{folder.name}", folder)
+        session.show(summary, f"wrote {folder}")
+
+
 def prepare(session: Session, catalog: Path) -> None:
     """Ingest, validate and pair a catalog, unless the work folder has pairs of it; never those of another one."""
     if not session.workspace.pairs.is_dir():

@@ -25,6 +25,7 @@ class _Regions(NamedTuple):
     corners: NDArray[np.float32]
     labels: NDArray[np.int64]
     attributes: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
 
 class AnnotationTables:
@@ -60,8 +61,11 @@ class AnnotationTables:
         """The objects in an item's picture; none where it is not annotated."""
         found = self._regions
         rows = found.places.get(item, slice(0, 0))
-        columns = (found.corners[rows].tolist(), found.labels[rows].tolist(), found.attributes[rows].tolist())
-        return [Region(tuple(corners), label, tuple(values)) for corners, label, values in zip(*columns, strict=True)]
+        columns = (column[rows].tolist() for column in found[1:])
+        return [
+            Region(tuple(corners), label, tuple(values), score)
+            for corners, label, values, score in zip(*columns, strict=True)
+        ]
 
     def captions(self, item: str, /) -> Sequence[str]:
         """Texts about an item's picture; none where it is not annotated."""
@@ -81,7 +85,8 @@ class AnnotationTables:
             for given in map(dict, table["attributes"].to_pylist())
         ]
         places, shape = _places(table["id"].to_pylist()), (len(labels), len(kinds))
-        return _Regions(places, corners, np.array(labels, np.int64), np.array(attributes, np.int64).reshape(shape))
+        values = np.array(attributes, np.int64).reshape(shape)
+        return _Regions(places, corners, np.array(labels, np.int64), values, table["score"].to_numpy())
 
     @cached_property
     def _captions(self) -> dict[str, list[str]]:

@@ -31,12 +31,25 @@ class Captions(NamedTuple):
     lengths: Tensor
 
 
+class RegionLabels(NamedTuple):
+    """What is to be seen in stored regions of the pictures of a batch, and how sure that is.
+
+    labels (B, N) and attributes (B, N, K) long, `UNKNOWN` where nothing is known; scores (B, N) and attribute_scores
+    (B, N, K) in 0..1.
+    """
+
+    labels: Tensor
+    scores: Tensor
+    attributes: Tensor
+    attribute_scores: Tensor
+
+
 class ItemBatch(NamedTuple):
     """Items for pre-training: [CLS] tokens [SEP] and pictures.
 
     input_ids (B, T) long; text_attention and maskable (B, T) bool, maskable without [CLS], [SEP], [PAD];
-    pixels (B, 3, S, S) of 0..255 (uint8) until `with_floats`; objects and captions of the pictures, where a task wants
-    them.
+    pixels (B, 3, S, S) of 0..255 (uint8) until `with_floats`, or packed regions (mlim/data/regions.py) in their place,
+    as in all batches; objects, captions and labels of stored regions, where a task wants them.
     """
 
     input_ids: Tensor
@@ -46,6 +59,7 @@ class ItemBatch(NamedTuple):
     ids: list[str]
     objects: Objects | None = None
     captions: Captions | None = None
+    region_labels: RegionLabels | None = None
 
     def with_floats(self) -> Self:
         """The batch as models take it, pixels of [0, 1]; call it on the model's device."""
@@ -55,7 +69,8 @@ class ItemBatch(NamedTuple):
         """The batch where each item shows the picture of another one, `rows` (B,), with all that belongs to it."""
         objects = None if self.objects is None else Objects(*(part[rows] for part in self.objects))
         captions = None if self.captions is None else Captions(*(part[rows] for part in self.captions))
-        return self._replace(pixels=self.pixels[rows], objects=objects, captions=captions)
+        labels = None if self.region_labels is None else RegionLabels(*(part[rows] for part in self.region_labels))
+        return self._replace(pixels=self.pixels[rows], objects=objects, captions=captions, region_labels=labels)
 
 
 class PairSide(NamedTuple):

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -18,20 +17,20 @@ NOBODY = ""  # the id of no item
 
 
 class ItemSource(Protocol):
-    """Where texts and pictures come from: an `ItemStore`, or a request to a served model."""
+    """Where texts and pictures come from: an `ItemStore`, a request to a served model, or `StoredRegions`."""
 
     def text(self, item: str, /) -> str:
         """What the model reads of an item."""
 
-    def image(self, item: str, /) -> NDArray[np.uint8]:
-        """Its picture (size, size, 3)."""
+    def image(self, item: str, /) -> NDArray[Any]:
+        """Its picture (size, size, 3) of uint8, or packed regions of float32 in its place."""
 
 
 class GallerySource(ItemSource, Protocol):
     """Where an item may have several pictures: an `ItemStore`."""
 
-    def image(self, item: str, picture: int = 0, /) -> NDArray[np.uint8]:
-        """Its picture of that number (size, size, 3); 0 is the first."""
+    def image(self, item: str, picture: int = 0, /) -> NDArray[Any]:
+        """Its picture of that number (size, size, 3); 0 is the first, of which alone regions are stored."""
 
 
 class Look(NamedTuple):
@@ -78,10 +77,11 @@ class _Collator:
         batch = ItemBatch(input_ids, attention, maskable, pixels, [*ids])
         if self.beside is None:
             return batch
-        source, wants_objects, wants_captions = self.beside
+        source, wants_objects, wants_captions, regions = self.beside
         objects = collate_objects(source, known) if wants_objects else None
         captions = collate_captions(source, known, self.tokenizer, self.max_tokens) if wants_captions else None
-        return batch._replace(objects=objects, captions=captions)
+        labels = None if regions is None else regions.labels(known)
+        return batch._replace(objects=objects, captions=captions, region_labels=labels)
 
 
 class ItemCollator(_Collator):

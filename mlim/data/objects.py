@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from mlim.config import Config
-from mlim.data.batches import Captions, Objects
+from mlim.data.batches import Captions, Objects, RegionLabels
 from mlim.data.tokenize import TextTokenizer
 from mlim.losses import UNKNOWN
 
@@ -28,11 +28,15 @@ NO_OBJECTS = ObjectNames()
 
 
 class Region(NamedTuple):
-    """An object: its corners (x0, y0, x1, y1) in 0..1, its label, its value of each kind of attribute, by number."""
+    """An object: its corners (x0, y0, x1, y1) in 0..1, its label, its value of each kind of attribute, by number.
+
+    `score` is how sure the label is.
+    """
 
     corners: tuple[float, float, float, float]
     label: int
     attributes: tuple[int, ...] = ()  # `UNKNOWN` where it has none
+    score: float = 1.0
 
 
 class Annotated(Protocol):
@@ -49,12 +53,30 @@ class Annotated(Protocol):
         """Texts about an item's picture; none where it is not annotated."""
 
 
+class LabelsRegions(Protocol):
+    """Where labels of stored regions come from."""
+
+    def labels(self, items: Sequence[str], /) -> RegionLabels:
+        """What is to be seen in the regions of a batch."""
+
+
 class Beside(NamedTuple):
-    """What a batch holds beside its items: `objects`, `captions` or both, from `source`."""
+    """What a batch holds beside its items: `objects`, `captions` or both from `source`, labels of stored `regions`."""
 
     source: Annotated
     objects: bool
     captions: bool
+    regions: LabelsRegions | None = None
+
+
+class Known(NamedTuple):
+    """What of the data shapes a network: what objects are called, and the size of stored features of regions."""
+
+    objects: ObjectNames = NO_OBJECTS
+    feature_size: int | None = None
+
+
+NOTHING = Known()
 
 
 def collate_objects(source: Annotated, items: Sequence[str]) -> Objects:

@@ -5,9 +5,12 @@ from itertools import zip_longest
 from typing import cast
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from mlim.data.objects import ObjectNames
+from mlim.data.regions import is_packed, unpack
+from mlim.errors import InputError
 from mlim.models.activation import activation
 from mlim.models.boxes import CORNERS
 from mlim.models.costs import crossing_layers, linear, operations_of, transformer_layers
@@ -29,10 +32,19 @@ SIDE = "regions.side."  # begins the names of the image side's weights
 
 
 class CrossedConfig(ShapedInputs):
-    """What it reads, its shape, and what objects are called; stored beside the weights as JSON."""
+    """What it reads, its shape, and what objects are called; stored beside the weights as JSON.
+
+    `feature_size`: numbers of a region's stored feature; None: it reads pictures.
+    """
 
     shape: CrossedSystem
     objects: ObjectNames = ObjectNames()
+    feature_size: PositiveInt | None = None
+
+    @property
+    def values(self) -> list[int]:
+        """How many values each kind of attribute has that stored regions tell; the regions of a picture tell none."""
+        return [] if self.feature_size is None else self.objects.values()
 
 
 class CrossingBlock(RecomputableBlock):
@@ -46,16 +58,17 @@ class CrossingBlock(RecomputableBlock):
         self.regions = DecoderBlock(config, crosses=False)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, length: int, visible: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, length: int, visible: Tensor, there: Tensor | None = None) -> Tensor:
         """Outputs like `hidden` (B, T + R, H): `length` is T; `visible` (B, 1, 1, T) bool is False at padding.
 
-        Without regions (R = 0) the text attends to itself alone.
+        `there` (B, 1, 1, R) bool is False where a picture has fewer regions; None: all have R. Without regions (R = 0)
+        the text attends to itself alone.
         """
         text, regions = hidden[:, :length], hidden[:, length:]
         if not regions.shape[1]:
             return cast(Tensor, self.text(self.cross_norm(text), None, visible))
-        seen, read = self._cross(text, regions, None), self._cross(regions, text, visible)
-        return torch.cat([self.text(seen, None, visible), self.regions(read)], dim=1)
+        seen, read = self._cross(text, regions, there), self._cross(regions, text, visible)
+        return torch.cat([self.text(seen, None, visible), self.regions(read, None, there)], dim=1)
 
     def _cross(self, asking: Tensor, known: Tensor, visible: Tensor | None) -> Tensor:
         attended = self.cross_attention(asking, known, known, visible)
@@ -96,7 +109,7 @@ class Crossed(FusingSystem):
         self.text_positions = nn.Embedding(config.text_positions, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.dropout = Dropout(shape.dropout)
-        self.regions = RegionReader(shape.image, config.blocks(shape.image.depth))
+        self.regions = RegionReader(shape.image, config.blocks(shape.image.depth), config.feature_size)
         self.text_encoder = Blocks(config.blocks(shape.text_depth), crosses=False)
         self.region_encoder = Blocks(config.blocks(shape.image.depth), crosses=False)
         self.crossing = nn.ModuleList(CrossingBlock(config.blocks(1)) for _ in range(shape.cross_depth))
@@ -105,6 +118,7 @@ class Crossed(FusingSystem):
         self.itm_head = BinaryHead(width, shape.dropout)
         self.region_feature_head = RegionHead(config, self.regions.side.feature_size)
         self.region_label_head = RegionHead(config, labels) if labels else None
+        self.region_attribute_head = RegionHead(config, sum(config.values)) if config.values else None
 
     def start(self) -> Mapping[str, Tensor]:
         """The weights that its image side starts from; `InputError` when they cannot be found or read."""
@@ -112,18 +126,19 @@ class Crossed(FusingSystem):
 
     @property
     def patches(self) -> int:
-        """Regions of a picture."""
-        return self.config.shape.image.count
+        """Regions of a picture, at most."""
+        return self.config.shape.image.most
 
     @property
     def region_boxes(self) -> Tensor:
-        """Where they are: corners (R, 4) in 0..1."""
+        """Where those of a grid are: corners (R, 4) in 0..1."""
         return grid_boxes(self.config.shape.image.side, self.norm.weight.device)
 
     def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
         """Its modules by the part of the network that they belong to."""
         embeddings = [self.word_embeddings, self.text_positions, self.norm]
         heads = [self.mlm_head, self.itm_head, self.region_feature_head, self.region_label_head]
+        heads += [self.region_attribute_head]
         return {
             "embedder": [self.regions],
             "transformer": [*embeddings, self.text_encoder, self.region_encoder, self.crossing],
@@ -149,26 +164,43 @@ class Crossed(FusingSystem):
             ids = torch.where(shown.text_mask, self.config.special.mask, ids)
         if shown.pixels is None:
             return Fused(self._encode(ids, attention, None), None)
-        features, boxes = self.regions.features(shown.pixels, self.region_boxes), self.region_boxes
+        features, boxes, present = self._look(shown.pixels)
         shows = features if shown.image_mask is None else features.masked_fill(shown.image_mask[..., None], 0.0)
-        hidden = self._encode(ids, attention, self.regions(shows, boxes))
-        return Fused(hidden[:, : ids.shape[1]], hidden[:, ids.shape[1] :], features.detach())
+        hidden = self._encode(ids, attention, self.regions(shows, boxes), present)
+        return Fused(hidden[:, : ids.shape[1]], hidden[:, ids.shape[1] :], features.detach(), present)
 
-    def _encode(self, ids: Tensor, attention: Tensor, regions: Tensor | None) -> Tensor:
+    def _look(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features, corners, and which regions are there (None: all), read off pictures or stored."""
+        if self.config.feature_size is None:
+            return self.regions.features(pictures, self.region_boxes), self.region_boxes, None
+        if not is_packed(pictures):
+            source = self.config.shape.image.source
+            raise InputError(
+                f"a model that reads stored regions (source {source}) was shown pictures; use it in the work folder of "
+                "its regions, or choose a model that reads pictures"
+            )
+        return unpack(pictures)
+
+    def _encode(self, ids: Tensor, attention: Tensor, regions: Tensor | None, present: Tensor | None = None) -> Tensor:
         """The outputs (B, T + R, H) for texts `ids` (B, T) and vectors of regions (B, R, H)."""
-        visible = attention[:, None, None, :]
+        visible, there = attention[:, None, None, :], None if present is None else present[:, None, None, :]
         words = self.dropout(self.norm(embed_in_order(self.word_embeddings, self.text_positions, ids)))
         hidden = self.text_encoder(words, visible=visible)[-1]
         if regions is not None:
-            hidden = torch.cat([hidden, self.region_encoder(self.dropout(regions))[-1]], dim=1)
+            hidden = torch.cat([hidden, self.region_encoder(self.dropout(regions), visible=there)[-1]], dim=1)
         for block in self._cross:
-            hidden = block.run(hidden, ids.shape[1], visible)
+            hidden = block.run(hidden, ids.shape[1], visible, there)
         return cast(Tensor, hidden)
 
-    def region_operations(self, hidden: float, labels: bool) -> float:
-        """Operations of a forward pass of either head at so many regions."""
-        width = self.config.shape.width
-        leaving = len(self.config.objects.labels) if labels else self.regions.side.feature_size
+    def region_attribute_logits(self, hidden: Tensor) -> list[Tensor]:
+        """Logits (N, values) of every kind of attribute from outputs at regions (N, H)."""
+        if self.region_attribute_head is None:
+            raise ValueError("its regions have no attributes")
+        return list(self.region_attribute_head(hidden).split(self.config.values, dim=1))
+
+    def region_operations(self, hidden: float, head: nn.Module) -> float:
+        """Operations of a forward pass of one of its heads over regions at so many of them."""
+        width, leaving = self.config.shape.width, cast(RegionHead, head).output.out_features
         return operations_of([linear(hidden, width, width), linear(hidden, width, leaving)])
 
     def encoding_operations(self, text: float, cells: int) -> float:
@@ -184,6 +216,9 @@ class Crossed(FusingSystem):
         layers += transformer_layers(self.config.blocks(shape.image.depth), cells)
         layers += crossing_layers(crossing, text, memory=cells)
         layers += crossing_layers(crossing, cells, memory=text)
+        layers += [linear(cells, CORNERS, shape.width)]
+        if (size := self.config.feature_size) is not None:
+            return operations_of([*layers, linear(cells, size, shape.width)])
         grid = (self.config.image_size // shape.image.features.cell_size) ** 2
-        layers += [linear(cells, grid, self.regions.side.feature_size), linear(cells, CORNERS, shape.width)]
+        layers += [linear(cells, grid, self.regions.side.feature_size)]
         return operations_of(layers) + picture_operations(shape.image.features, shape.width, self.config.image_size)

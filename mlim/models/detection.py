@@ -62,6 +62,12 @@ class Detects(Fuses, Protocol):
         `attention` (B, T) bool is False at padding of the text.
         """
 
+    def ask(self, cells: Tensor, text: Tensor | None = None, attention: Tensor | None = None) -> Tensor:
+        """What the queries have become in every layer of the decoder: (L, B, Q, H), from what `detect` reads."""
+
+    def judge(self, asked: Tensor) -> Detected:
+        """The objects, from what the queries have become (L, B, Q, H)."""
+
     def detection_operations(self, text: float, alone: bool) -> float:
         """Operations of finding the objects of a picture beside so many tokens; `alone`: with those of `look`."""
 

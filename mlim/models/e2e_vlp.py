@@ -122,14 +122,21 @@ class E2eVlp(FusingSystem):
 
     def detect(self, cells: Tensor, text: Tensor | None = None, attention: Tensor | None = None) -> Detected:
         """The objects, from the encoder's outputs at the cells (B, C, H), and at the text's tokens (B, T, H)."""
+        return self.judge(self.ask(cells, text, attention))
+
+    def ask(self, cells: Tensor, text: Tensor | None = None, attention: Tensor | None = None) -> Tensor:
+        """What the queries have become in every layer of the decoder: (L, B, Q, H), from what `detect` reads."""
         states = cells if text is None else torch.cat([text, cells], dim=1)
         visible = None if attention is None else functional.pad(attention, (0, cells.shape[1]), value=True)
         positions = self._positions(states.shape[1] - cells.shape[1], cells)
         memory = Memory(states, positions, None if visible is None else visible[:, None, None, :])
         queries = self.queries.weight
         nothing = queries.new_zeros(len(cells), *queries.shape)
-        found: Detected = self.detection(self.decoder_norm(self.decoder(nothing, queries, memory=memory)))
-        return found
+        return cast(Tensor, self.decoder_norm(self.decoder(nothing, queries, memory=memory)))
+
+    def judge(self, asked: Tensor) -> Detected:
+        """The objects, from what the queries have become (L, B, Q, H)."""
+        return cast(Detected, self.detection(asked))
 
     def write(self, seen: Tensor, ids: Tensor) -> Tensor:
         """Outputs (B, T, H) that predict the token after each of `ids` (B, T), from what `look` gave."""

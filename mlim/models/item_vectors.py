@@ -14,8 +14,17 @@ def vectors_of(fused: Fused, attention: Tensor) -> Tensor:
     """
     own = between_specials(attention).unsqueeze(-1).to(fused.text.dtype)
     text = (fused.text * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
-    picture = torch.zeros_like(text) if fused.patches is None else fused.patches.mean(dim=1)
-    return torch.cat([fused.text[:, 0], text, picture], dim=1)
+    return torch.cat([fused.text[:, 0], text, _picture(fused, text)], dim=1)
+
+
+def _picture(fused: Fused, like: Tensor) -> Tensor:
+    """The mean (B, H) of what there is of the picture's outputs."""
+    if fused.patches is None:
+        return torch.zeros_like(like)
+    if fused.present is None:
+        return fused.patches.mean(dim=1)
+    there = fused.present.unsqueeze(-1).to(like.dtype)
+    return (fused.patches * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
 
 def between_specials(attention: Tensor) -> Tensor:

@@ -42,12 +42,14 @@ class Fused(NamedTuple):
     """Outputs of text and picture that have seen each other.
 
     `text` (B, T, H) with [CLS] first, `patches` (B, C, H) or None without pictures; `features` (B, C, F) are those of
-    regions before any is hidden, without a gradient, None where the picture has no regions.
+    regions before any is hidden, without a gradient, None where the picture has no regions; `present` (B, C) bool tells
+    which of them a picture has, None: all.
     """
 
     text: Tensor
     patches: Tensor | None
     features: Tensor | None = None
+    present: Tensor | None = None
 
 
 class System(Network):
@@ -163,7 +165,7 @@ class RestoresRegions(Fuses, Protocol):
 
     @property
     def region_boxes(self) -> Tensor:
-        """Where they are: corners (C, 4) in 0..1."""
+        """Where those of a grid are: corners (C, 4) in 0..1."""
 
     @property
     def region_feature_head(self) -> nn.Module:
@@ -173,8 +175,15 @@ class RestoresRegions(Fuses, Protocol):
     def region_label_head(self) -> nn.Module | None:
         """From outputs at regions (N, H) to logits over labels (N, labels); None where no labels are known."""
 
-    def region_operations(self, hidden: float, labels: bool) -> float:
-        """Operations of a forward pass of either head at so many regions."""
+    @property
+    def region_attribute_head(self) -> nn.Module | None:
+        """What `region_attribute_logits` uses; None where no attributes are known."""
+
+    def region_attribute_logits(self, hidden: Tensor) -> list[Tensor]:
+        """Logits (N, values) of every kind of attribute from outputs at regions (N, H)."""
+
+    def region_operations(self, hidden: float, head: nn.Module) -> float:
+        """Operations of a forward pass of one of these heads at so many regions."""
 
 
 @runtime_checkable

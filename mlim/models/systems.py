@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
-from mlim.data.objects import NO_OBJECTS, ObjectNames
+from mlim.data.objects import NOTHING, Known
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
 from mlim.models import crossed, dual, e2e_vlp, joint, matcher, mlim, separate_matcher, writer
@@ -39,11 +39,11 @@ def plan_system(
     sections: NetworkSections,
     tokenizer: TextTokenizer,
     seed: int,
-    objects: ObjectNames = NO_OBJECTS,
+    known: Known = NOTHING,
 ) -> Planned[System]:
     """The network that pre-training starts from, to be built: random from `seed`, or with weights of others.
 
-    `objects` is what the annotations of the catalog call the objects in its pictures.
+    `known` is what of the data shapes it.
     `InputError` when a start cannot be found or read, or when its shape is not the recipe's.
     """
     match config:
@@ -54,11 +54,12 @@ def plan_system(
         case DualSystem():
             return Dual.planned(DualConfig.reading(sections, tokenizer, shape=config), seed)
         case E2eVlpSystem():
-            return E2eVlp.planned(E2eVlpConfig.reading(sections, tokenizer, shape=config, objects=objects), seed)
+            return E2eVlp.planned(E2eVlpConfig.reading(sections, tokenizer, shape=config, objects=known.objects), seed)
         case WriterSystem():
             return Writer.planned(WriterConfig.reading(sections, tokenizer, shape=config), seed)
         case CrossedSystem():
-            return Crossed.planned(CrossedConfig.reading(sections, tokenizer, shape=config, objects=objects), seed)
+            own = {"shape": config, "objects": known.objects, "feature_size": known.feature_size}
+            return Crossed.planned(CrossedConfig.reading(sections, tokenizer, **own), seed)
         case _:
             assert_never(config)
 

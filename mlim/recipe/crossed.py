@@ -23,7 +23,7 @@ class CrossedSystem(BlocksSystem):
     @property
     def also_saw(self) -> str | None:
         """What the weights of its image side have seen."""
-        return self.image.features.also_saw
+        return self.image.also_saw
 
     def problems(self, image: ImageConfig) -> Sequence[str]:
         """Its image side has to fit the pictures."""

@@ -1,17 +1,19 @@
 """Image sides: how a system turns a picture into vectors, a closed set discriminated by the field `kind`."""
 
+import operator
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt, TypeAdapter
 
-from mlim.config import Config
-from mlim.recipe.base import is_none
+from mlim.config import Config, PlainName
+from mlim.recipe.base import Probability, is_none
 from mlim.recipe.data import ImageConfig
 
 RANDOM_START: Final = "random"
 IMAGENET: Final = "ImageNet"
+TSV_SAW: Final = "TSV"  # whatever the network behind the files of features has seen
 STEM_STRIDE = 4  # of what lies below the first stage of a ResNet
 
 
@@ -121,24 +123,103 @@ class LiteSide(GridSide):
 ImageSide = Annotated[PatchSide | CnnSide | LiteSide, Field(discriminator="kind")]
 
 
+GRID: Final = "grid"
+ANNOTATED: Final = "annotated"
+TSV: Final = "tsv"
+DETECTOR: Final = "detector:"  # begins the name of a source that a pre-trained system makes
+COUNT: Final = 8
+LEAST_SCORE: Final = 0.3
+
+
+def _source(name: str) -> str:
+    """A source of regions; of one file of LXMERT's layout or another the same is made."""
+    if name in (GRID, ANNOTATED, TSV):
+        return name
+    if name.startswith(DETECTOR):
+        return DETECTOR + TypeAdapter(PlainName).validate_python(name.removeprefix(DETECTOR))
+    raise ValueError(f"source `{name}`: regions come from grid, annotated, detector:PRETRAINING or tsv")
+
+
 class RegionSide(Config):
-    """Regions of a picture, each with the mean of what an image side makes of it, and an encoder over them."""
+    """Regions of a picture, each with what an image side makes of it, and an encoder over them.
+
+    Regions of a `grid` are squares of equal size and the whole picture; the network reads them off the picture. Those
+    of other sources, and with `stored` those of the grid, are what `mlim regions SOURCE` wrote into the work folder.
+    """
 
     kind: Literal["regions"] = "regions"
-    source: Literal["grid"] = Field(
-        default="grid", description="where regions come from: squares of equal size, and the whole picture"
+    source: Annotated[str, AfterValidator(_source)] = Field(
+        default=GRID,
+        description="where regions come from: grid, annotated (boxes), detector:PRETRAINING (what it finds), tsv "
+        "(files of LXMERT's layout)",
     )
-    features: ImageSide = Field(default=CnnSide(), description="what is averaged in a region")
-    side: PositiveInt = Field(default=3, description="squares along a side of the picture")
+    stored: bool = Field(
+        default=False, exclude_if=operator.not_, description="read the regions of the grid from the work folder, too"
+    )
+    features: ImageSide = Field(
+        default=CnnSide(), description="of grid and annotated: what is averaged in a region; frozen where it is stored"
+    )
+    side: PositiveInt = Field(default=3, description="of a grid: squares along a side of the picture")
+    count: PositiveInt = Field(
+        default=COUNT,
+        exclude_if=lambda count: count == COUNT,
+        description="of other sources: regions that are read of a picture, at most; those with the highest scores",
+    )
+    least_score: Probability = Field(
+        default=LEAST_SCORE,
+        ge=0.0,
+        le=1.0,
+        exclude_if=lambda score: score == LEAST_SCORE,
+        description="of a detector: regions whose class is less probable are left out",
+    )
     depth: PositiveInt = Field(default=1, description="blocks of the encoder over regions")
 
     @property
-    def count(self) -> int:
-        """Regions of a picture, the whole one among them."""
-        return self.side**2 + 1
+    def is_stored(self) -> bool:
+        """Whether regions are read from the work folder."""
+        return self.stored or self.source != GRID
+
+    @property
+    def samples(self) -> bool:
+        """Whether an image side makes the features."""
+        return self.source in (GRID, ANNOTATED)
+
+    @property
+    def detector(self) -> str | None:
+        """The pre-training whose system finds the regions; None: they are not detected."""
+        return self.source.removeprefix(DETECTOR) if self.source.startswith(DETECTOR) else None
+
+    @property
+    def most(self) -> int:
+        """Regions of a picture, at most; of a grid the whole picture is among them."""
+        return self.side**2 + 1 if self.source == GRID else self.count
+
+    @property
+    def store(self) -> dict[str, Any]:
+        """What decides the stored regions, whatever is read of them."""
+        settings: dict[str, Any] = {"source": self.source}
+        if self.samples:
+            settings["features"] = self.features.model_dump(mode="json")
+        if self.source == GRID:
+            settings["side"] = self.side
+        if self.detector is not None:
+            settings["least_score"] = self.least_score
+        return settings
+
+    @property
+    def also_saw(self) -> str | None:
+        """What the weights behind the features have seen beside the catalog."""
+        return self.features.also_saw if self.samples else TSV_SAW if self.source == TSV else None
 
     def problems(self, image: ImageConfig) -> Sequence[str]:
-        """The grid that features are taken from has to fit the picture, and to be whole."""
+        """The grid that features are taken from has to fit the picture, to be whole, and to say something."""
+        if not self.samples:
+            return []
         sampled = isinstance(self.features, GridSide) and self.features.sample is not None
-        whole = ["image.features.sample leaves parts of regions out; leave it out"] if sampled else []
-        return [*self.features.problems(image), *whole]
+        found = ["image.features.sample leaves parts of regions out; leave it out"] if sampled else []
+        if self.is_stored and isinstance(self.features, CnnSide) and self.features.also_saw is None:
+            found.append(
+                "image.features: regions are stored before anything is trained, and a CNN with random weights says "
+                "little of them; choose {kind: lite}, {kind: patch}, or a CNN with a `start`"
+            )
+        return [*self.features.problems(image), *found]

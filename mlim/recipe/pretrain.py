@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from mlim.config import Config, PlainName
 from mlim.recipe.base import LossName, Masking, Probability, is_none, share
+from mlim.recipe.detect import DetectTask
 from mlim.recipe.tasks import ItmTask, MlmTask, PretrainTask, ReconTask
 from mlim.recipe.training import CheckpointConfig, OptimConfig
 
@@ -143,6 +144,11 @@ class Pretraining(Config):
     def loss_names(self) -> tuple[str, ...]:
         """The names of all losses; those of most tasks have the task's name."""
         return tuple(name for task in self.all_tasks for name in task.losses)
+
+    @property
+    def detects_alone(self) -> bool:
+        """Whether a detector is trained that reads pictures without texts."""
+        return any(isinstance(task, DetectTask) and not task.text for task in self.all_tasks)
 
     def weights(self, section: LossWeights) -> dict[str, float]:
         """The weight of each loss: its task's own, else that of the section, else 1; times that inside the task."""

@@ -24,3 +24,16 @@ class RegionLabelTask(TaskConfig):
     hides = False
     hides_regions = True
     reads_objects = True
+    labels_regions = True
+
+
+class RegionAttributeTask(TaskConfig):
+    """Which attributes has what is to be seen in a hidden region? Stored regions tell them."""
+
+    task: Literal["region-attribute"] = "region-attribute"
+    title = "Region attribute: loss per hidden region"
+    needs = "regions"
+    hides = False
+    hides_regions = True
+    reads_objects = True
+    labels_regions = True

@@ -12,6 +12,7 @@ from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.data import ImageConfig, TextConfig
 from mlim.recipe.dual import DualSystem
 from mlim.recipe.e2e_vlp import E2eVlpSystem
+from mlim.recipe.image_sides import RegionSide
 from mlim.recipe.joint import JointSystem
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.system import SystemBase
@@ -32,6 +33,11 @@ SystemConfig = Annotated[
 ]
 
 MLIM = MlimSystem()  # the system of every pre-training and variant that names none
+
+
+def region_side(system: SystemConfig) -> RegionSide | None:
+    """Where the regions that a system reads come from; None: it reads pictures alone."""
+    return system.image if isinstance(system, CrossedSystem) else None
 
 
 class NetworkSections(NamedTuple):

@@ -24,6 +24,7 @@ class TaskConfig(Config):
     hides_regions: ClassVar[bool] = False  # hides regions of pictures, at a rate of their own
     needs_whole_batch: ClassVar[bool] = False  # its loss changes when a batch is cut
     reads_objects: ClassVar[bool] = False  # of the annotations
+    labels_regions: ClassVar[bool] = False  # reads them of stored regions instead, where these have labels
     reads_captions: ClassVar[bool] = False  # of the annotations, where there are any
 
     @property

@@ -18,7 +18,7 @@ from mlim.recipe.captioning import CaptioningConfig
 from mlim.recipe.detect import DetectTask
 from mlim.recipe.detecting import DetectingConfig
 from mlim.recipe.itc import ItcTask
-from mlim.recipe.regions import RegionFeatureTask, RegionLabelTask
+from mlim.recipe.regions import RegionAttributeTask, RegionFeatureTask, RegionLabelTask
 from mlim.recipe.retrieval import RetrievalConfig
 from mlim.recipe.task import TaskConfig
 from mlim.recipe.tuning import OtherTuningConfig
@@ -61,7 +61,15 @@ class ItmTask(TaskConfig):
 
 
 PretrainTask = Annotated[
-    MlmTask | ReconTask | ItmTask | ItcTask | DetectTask | CaptionTask | RegionFeatureTask | RegionLabelTask,
+    MlmTask
+    | ReconTask
+    | ItmTask
+    | ItcTask
+    | DetectTask
+    | CaptionTask
+    | RegionFeatureTask
+    | RegionLabelTask
+    | RegionAttributeTask,
     Field(discriminator="task"),
 ]
 

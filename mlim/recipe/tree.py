@@ -18,11 +18,12 @@ from mlim.recipe.base import Stage
 from mlim.recipe.data import AUTO, ImageConfig, IngestConfig, LoaderConfig, PairsConfig, TextConfig, ValidationConfig
 from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, StackConfig
 from mlim.recipe.finetune import FinetuneConfig, Variant
+from mlim.recipe.image_sides import GRID, RegionSide
 from mlim.recipe.match import MatchConfig
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
 from mlim.recipe.record import RecipeRecord, record_of
-from mlim.recipe.systems import MLIM, NetworkSections, SystemConfig
+from mlim.recipe.systems import MLIM, NetworkSections, SystemConfig, region_side
 from mlim.recipe.tasks import FinetuneTask, OtherTask, TasksConfig
 from mlim.recipe.tracking import TrackingConfig
 from mlim.recipe.training import ComputeConfig
@@ -146,6 +147,7 @@ class Recipe(Config):
                 problems.append(f"pretrainings.{name}.system: no system `{pretraining.system}`{known}")
             else:
                 problems += self._task_problems(name, pretraining)
+        problems += self._region_problems() if not problems else []
         if problems:  # variants refer to them
             return problems
         variants = self.variants.items()
@@ -169,6 +171,40 @@ class Recipe(Config):
                     f"pretrainings.{name}: task {task.task} looks at a whole batch, so that pretrain.accumulate "
                     f"{self.pretrain.accumulate} would change its loss; set pretrain.accumulate to 1"
                 )
+        return [*problems, *self._attribute_problems(name, pretraining)]
+
+    def _attribute_problems(self, name: str, pretraining: Pretraining) -> list[str]:
+        side = region_side(self.system_of(pretraining))
+        if side is None or side.source != GRID or "region-attribute" not in pretraining.task_names:
+            return []
+        return [
+            f"pretrainings.{name}: task region-attribute needs regions with attributes, which a grid has not; "
+            "read regions of another source, or leave it out"
+        ]
+
+    @property
+    def stored_regions(self) -> dict[str, RegionSide]:
+        """The regions that systems read from the work folder, by the system's name."""
+        sides = {name: region_side(system) for name, system in self.systems.items()}
+        return {name: side for name, side in sides.items() if side is not None and side.is_stored}
+
+    def _region_problems(self) -> list[str]:
+        """Detectors that find none, and two systems that want the same regions to be different ones."""
+        problems, first = list[str](), dict[str, str]()
+        for name, side in self.stored_regions.items():
+            where, other = f"systems.{name}.image", first.setdefault(side.source, name)
+            if self.stored_regions[other].store != side.store:
+                problems.append(
+                    f"{where}: wants other regions of {side.source} than systems.{other}; give both the same"
+                )
+            if side.detector is not None and side.detector not in self.pretrainings:
+                known = nearest(side.detector, list(self.pretrainings))
+                problems.append(f"{where}.source: no pre-training `{side.detector}`{known}")
+            elif side.detector is not None and not self.pretrainings[side.detector].detects_alone:
+                problems.append(
+                    f"{where}.source: pre-training {side.detector} has no task detect that reads pictures alone; add "
+                    "`{task: detect, text: false}`"
+                )
         return problems
 
     def _variant_system_problems(self, name: str, variant: Variant) -> list[str]:
@@ -186,14 +222,28 @@ class Recipe(Config):
 
     def _label_problems(self, name: str, variant: Variant) -> list[str]:
         """Whoever reads a table has to see which variants have seen more than the catalog."""
-        system = self.system_of(variant)
-        saw = self.model.embedder.also_saw if system == MLIM else system.also_saw
+        saw = self._weights_saw(self.system_of(variant))
         if saw is None or saw in variant.label:
             return []
         return [f"variants.{name}.label: its network has also seen {saw}, which others have not; name it in the label"]
 
+    def _weights_saw(self, system: SystemConfig) -> str | None:
+        """What the weights of a system, or of the one that finds its regions, have seen beside the catalog."""
+        if system == MLIM:
+            return self.model.embedder.also_saw
+        side = region_side(system)
+        if side is None or side.detector is None:
+            return system.also_saw
+        return self._weights_saw(self.system_of(self.pretrainings[side.detector]))
+
     def _tuning_problems(self) -> list[str]:
         problems = []
+        main = region_side(self.system_of(self.main_variant)) if self.main in self.variants else None
+        if main is not None and main.is_stored:
+            problems.append(
+                f"main: variant `{self.main}` reads regions that are stored beside the catalog, and the main variant "
+                "has to match items of any; name one that reads pictures"
+            )
         if self.main in self.variants and self.main_variant.task != "match":
             problems.append(
                 f"main: variant `{self.main}` is fine-tuned to {self.main_variant.task}; name one that matches"
@@ -319,11 +369,9 @@ class Recipe(Config):
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
     def _deciding(self, stage: Stage, name: str) -> list[Any]:
-        network = self.model_dump(mode="json", include={"image", "text", "model"})
         entry: Pretraining | Variant = self.pretrainings[name] if stage == "pretrain" else self.variants[name]
+        network = self._deciding_network(entry)
         section = self.pretrain if isinstance(entry, Pretraining) else self.tuning_of(entry)
-        if self.text.max_tokens != AUTO:  # no other setting finds the number then
-            network["text"] = {key: network["text"][key] for key in FIRST_TEXT_KEYS}
         settings = section.model_dump(mode="json", exclude={"checkpoint", "max_skipped_steps"})
         if settings.get("read_out") == FIRST_READ_OUT:
             del settings["read_out"]
@@ -333,14 +381,23 @@ class Recipe(Config):
             del settings["attribute_weight"]
         if settings.get("max_pairs") is None:
             settings.pop("max_pairs", None)
-        if (system := self.system_of(entry)) != MLIM:
-            network["system"] = system.model_dump(mode="json")
         if isinstance(entry, Pretraining):
             return [network, settings, entry.deciding()]
         start = None if entry.pretraining is None else self._deciding("pretrain", entry.pretraining)
         task: list[Any] = [] if entry.task == "match" else [entry.task, entry.zero_shot]
         task += [entry.text_of] if entry.text_of == "other" else []  # as when results were first named
         return [network, settings, entry.mdo, entry.modality, start, *task]
+
+    def _deciding_network(self, entry: Pretraining | Variant) -> dict[str, Any]:
+        """What shapes a network and what it reads; of detected regions also how the detector is trained."""
+        network = self.model_dump(mode="json", include={"image", "text", "model"})
+        if self.text.max_tokens != AUTO:  # no other setting finds the number then
+            network["text"] = {key: network["text"][key] for key in FIRST_TEXT_KEYS}
+        if (system := self.system_of(entry)) != MLIM:
+            network["system"] = system.model_dump(mode="json")
+        if (side := region_side(system)) is not None and side.detector is not None:
+            network["detector"] = self._deciding("pretrain", side.detector)
+        return network
 
     @property
     def record(self) -> RecipeRecord:

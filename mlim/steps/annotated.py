@@ -3,35 +3,52 @@
 from collections.abc import Mapping
 
 from mlim.data.annotated import AnnotationTables
-from mlim.data.objects import NO_OBJECTS, Beside, ObjectNames
+from mlim.data.objects import NO_OBJECTS, Beside, Known
+from mlim.data.regions import StoredRegions
 from mlim.errors import InputError
 from mlim.files import sha256_of
 from mlim.recipe.pretrain import Pretraining
 from mlim.workspace import Workspace
 
 
-def annotations_for(pretraining: Pretraining, workspace: Workspace) -> Beside | None:
+def annotations_for(
+    pretraining: Pretraining, workspace: Workspace, regions: StoredRegions | None = None
+) -> Beside | None:
     """What its batches hold beside items; None: nothing. Captions where there are any.
 
-    `InputError` when a task needs objects and none are annotated.
+    `regions` are those that its system reads. `InputError` when a task needs objects and none are annotated, or labels
+    that its regions have not.
     """
-    tables = AnnotationTables(workspace.annotations)
-    objects = [task.task for task in pretraining.all_tasks if task.reads_objects]
-    captions = tables.has_captions and any(task.reads_captions for task in pretraining.all_tasks)
+    tables, tasks = AnnotationTables(workspace.annotations), pretraining.all_tasks
+    labelled = regions if regions is not None and regions.facts.names.labels else None
+    of_regions = [task.task for task in tasks if task.labels_regions and labelled is not None]
+    objects = [task.task for task in tasks if task.reads_objects and task.task not in of_regions]
+    captions = tables.has_captions and any(task.reads_captions for task in tasks)
     if objects and not tables.names.labels:
         raise InputError(
             f"{workspace.annotations}: no objects are annotated, which task {', '.join(objects)} learns from; run "
             "`mlim annotate`, or choose other tasks"
         )
-    return Beside(tables, bool(objects), captions) if objects or captions else None
+    if "region-attribute" in of_regions and labelled is not None and not labelled.facts.names.attributes:
+        raise InputError(
+            f"the regions of source {labelled.facts.settings['source']} have no attributes, which region-attribute "
+            "learns from; choose other tasks"
+        )
+    if not (objects or captions or of_regions):
+        return None
+    return Beside(tables, bool(objects), captions, labelled if of_regions else None)
 
 
-def names_in(beside: Beside | None) -> ObjectNames:
-    """What the objects in batches are called."""
-    return beside.source.names if beside is not None and beside.objects else NO_OBJECTS
+def known_from(beside: Beside | None, regions: StoredRegions | None) -> Known:
+    """What shapes the network: what its batches call objects, and the size of stored features."""
+    size = None if regions is None else regions.facts.feature_size
+    if regions is not None and beside is not None and beside.regions is not None:
+        return Known(regions.facts.names, size)
+    return Known(beside.source.names if beside is not None and beside.objects else NO_OBJECTS, size)
 
 
 def hashes_of(beside: Beside | None, workspace: Workspace) -> Mapping[str, str]:
     """The content of what is read, by file."""
-    files = [] if beside is None else AnnotationTables(workspace.annotations).files
+    reads = beside is not None and (beside.objects or beside.captions)
+    files = AnnotationTables(workspace.annotations).files if reads else []
     return {f"{workspace.annotations.name}/{path.name}": sha256_of(path) for path in files}

@@ -11,7 +11,6 @@ from torch import Tensor
 from mlim.annotations.tables import VOCABULARIES_FILE, table_file
 from mlim.console import Terminal
 from mlim.data.asked import Asked, AskedCollator, right_scores
-from mlim.data.image_cache import ImageCache
 from mlim.data.loader import chunks, fetch_ahead
 from mlim.data.transfer import to_device
 from mlim.errors import InputError
@@ -48,8 +47,7 @@ class AskedTuning:
         self.examples_name, self._modality = examples.name, given.variant.modality
         self.planned = ItemClassifier.planned(given.start, examples.pictures, examples.classes, given.seed)
         self._model, recipe = self.planned.model, given.recipe
-        source = ImageCache(given.data.store, recipe.loader.image_cache_mb)
-        self.collate = AskedCollator(source, given.tokenizer, recipe.text.limit, len(examples.classes))
+        self.collate = AskedCollator(given.pictures, given.tokenizer, recipe.text.limit, len(examples.classes))
         chosen = {*choose_items([one.name for one in examples.asked[VALIDATION]], validated)}
         self.examples = [one for one in examples.asked[TRAIN] if one.right]  # of which some answer can be given
         self._chosen = [one for one in examples.asked[VALIDATION] if one.name in chosen]

@@ -24,7 +24,7 @@ from mlim.recipe.caption import CaptionTask
 from mlim.recipe.pretrain import MaskingConfig
 from mlim.steps.annotated import hashes_of
 from mlim.steps.retrieval import check_items
-from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData, prepare_collating
+from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData
 from mlim.steps.tuning import TuningInputs
 from mlim.tasks.pretrain.caption import Captioning
 from mlim.tasks.pretrain.objective import PretrainObjective
@@ -48,8 +48,7 @@ class CaptionTuning:
         if not isinstance(config, CaptioningConfig) or not isinstance(self._system, Writes):  # refused with the recipe
             raise TypeError(f"system {self._system.kind} with {type(config).__name__} writes nothing")
         self.config, self._writer, self._known = config, self._system, _captions_in(given.workspace)
-        collating = prepare_collating(given.recipe, given.data, given.tokenizer, given.workspace)
-        self.collate = ItemCollator(*collating, self._known)
+        self.collate = ItemCollator(*given.collating(), self._known)
         self._chosen = self._images(VALIDATION, config.validation_images)
 
     @property

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from mlim.console import Terminal
+from mlim.data.objects import Known
 from mlim.data.seeds import seed_of
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
@@ -21,6 +22,7 @@ from mlim.models.systems import load_system, plan_system
 from mlim.models.weights import Planned
 from mlim.recipe import Recipe, Variant
 from mlim.recipe.tasks import FinetuneTask
+from mlim.steps.annotated import known_from
 from mlim.steps.answering import answer_data, answer_tuning
 from mlim.steps.captioning import CaptionTuning, caption_data
 from mlim.steps.detecting import DetectTuning, detect_data
@@ -41,6 +43,7 @@ from mlim.steps.trained import (
     named,
     open_checkpoints,
     open_training_data,
+    regions_for,
     result_folder,
     system_sections,
     training_batches,
@@ -48,6 +51,7 @@ from mlim.steps.trained import (
     training_summary,
     with_limit,
     with_pairs,
+    with_regions,
     write_training,
 )
 from mlim.steps.tuning import Tuning, TuningInputs
@@ -130,15 +134,17 @@ class _Job:
         self._variant: Variant = named("variants", recipe.variants, name)
         self._settings = recipe.training_key(STAGE, name)
         self._start = _start_folder(recipe, workspace, self._variant, which[0])
-        self._data = _open_data(recipe, workspace, self._variant)
+        data = _open_data(recipe, workspace, self._variant)
+        regions = regions_for(recipe, self._variant, workspace, data)
+        self._data = with_regions(data, regions)
         if self._start is None:
             self.tokenizer = make_tokenizer(recipe, self._data)
         else:
             self.tokenizer = TextTokenizer.from_folder(self._start)
         self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)
-        start = _plan_start(recipe, self._variant, self._start, self.tokenizer, self._seed)
+        start = _plan_start(recipe, self._variant, self._start, self.tokenizer, self._seed, known_from(None, regions))
         self._tuning = _open_tuning(
-            TuningInputs(recipe, workspace, self._variant, self._seed, self._data, self.tokenizer, start)
+            TuningInputs(recipe, workspace, self._variant, self._seed, self._data, self.tokenizer, start, regions)
         )
         self.model = self._tuning.planned.model
 
@@ -282,10 +288,10 @@ def _start_folder(recipe: Recipe, workspace: Workspace, variant: Variant, seed: 
 
 
 def _plan_start(
-    recipe: Recipe, variant: Variant, start: Path | None, tokenizer: TextTokenizer, seed: int
+    recipe: Recipe, variant: Variant, start: Path | None, tokenizer: TextTokenizer, seed: int, known: Known
 ) -> Planned[System]:
     if start is None:
-        return plan_system(recipe.system_of(variant), recipe.network, tokenizer, seed)
+        return plan_system(recipe.system_of(variant), recipe.network, tokenizer, seed, known)
     system = load_system(start)
     inputs = system.model.inputs
     longest = inputs.text_positions - TEXT_SPECIALS

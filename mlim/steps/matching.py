@@ -16,7 +16,7 @@ from mlim.evaluation.scores import MODALITIES
 from mlim.evaluation.scoring import pair_logits, score_pairs, scores_of
 from mlim.models.systems import plan_matcher
 from mlim.recipe import Modality
-from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData, prepare_collating, read_deciding
+from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData, read_deciding
 from mlim.steps.tuning import TuningInputs
 from mlim.tasks.match import MATCH, METRIC, MatchObjective
 from mlim.training.protocols import TrainResult, Validation
@@ -35,7 +35,7 @@ class MatchTuning:
         classes = () if self._values is None else self._values.counts
         self.planned = plan_matcher(given.start, self.config, given.seed, classes)
         self._model = self.planned.model
-        self.collate = PairCollator(*prepare_collating(given.recipe, given.data, given.tokenizer, given.workspace))
+        self.collate = PairCollator(*given.collating())
 
     @property
     def examples(self) -> Sequence[Pair]:

@@ -102,7 +102,7 @@ def _stage(defined: Definition, sources: Sources, work: Workspace) -> dict[str, 
 
 
 def _command(defined: Definition, work: Workspace) -> str:
-    run = [NAME, "--seed", SEED] if defined.runs else []
+    run = [NAME, "--seed", SEED] if defined.runs else list(defined.arguments)
     catalog = ["--catalog", DVC_CATALOG.as_posix()] if defined.command in READ_THE_CATALOG else []
     own = own_options(defined.command, work)
     return " ".join(

@@ -11,19 +11,25 @@ from itertools import groupby
 from mlim.config import nearest
 from mlim.errors import InputError
 from mlim.recipe import Recipe
+from mlim.recipe.image_sides import ANNOTATED, RegionSide
+from mlim.recipe.systems import region_side
 from mlim.steps.pairless import other_tasks_alone
 from mlim.workspace import Workspace
 
 PREPARATION = ("ingest", "validate", "pairs")
-ANNOTATE, MATCH = "annotate", "match"
-READ_THE_CATALOG = frozenset((*PREPARATION, ANNOTATE, MATCH))
+ANNOTATE, REGIONS, MATCH = "annotate", "regions", "match"
+READ_THE_CATALOG = frozenset((*PREPARATION, ANNOTATE, REGIONS, MATCH))
+DETECTORS = "pretrain-detector"  # the group of pre-trainings that regions are made with
 MATCHING = ("stack", "evaluate", "probe", "register", MATCH)  # about the main variant, which matches
 INDEPENDENT = (("ablate", "probe"),)  # neighbours, other than trainings of one kind
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: the command (`mlim COMMAND [NAME --seed SEED]`) and the group it belongs to in dvc.yaml."""
+    """One stage: the command (`mlim COMMAND [NAME [--seed SEED]]`) and the group it belongs to in dvc.yaml.
+
+    One with a name and no seed is alone in its group.
+    """
 
     command: str
     name: str | None = None
@@ -33,8 +39,8 @@ class Stage:
     @property
     def arguments(self) -> list[str]:
         """What follows `mlim` on the command line."""
-        run = [] if self.name is None else [self.name, "--seed", str(self.seed)]
-        return [self.command, *run]
+        name = [] if self.name is None else [self.name]
+        return [self.command, *name, *([] if self.seed is None else ["--seed", str(self.seed)])]
 
     @property
     def kind(self) -> str:
@@ -44,7 +50,7 @@ class Stage:
     @property
     def target(self) -> str:
         """The stage's name in dvc.yaml: `ingest`, `pretrain@recon-mlm-mam-0`."""
-        return self.kind if self.name is None else f"{self.kind}@{self.name}-{self.seed}"
+        return self.kind if self.seed is None else f"{self.kind}@{self.name}-{self.seed}"
 
     @property
     def trains(self) -> bool:
@@ -56,16 +62,47 @@ def preparation(recipe: Recipe) -> list[Stage]:
     """From the raw catalog to pairs, and to annotations where a task learns from them."""
     used = {variant.pretraining for variant in recipe.variants.values()}
     sections = [recipe.tasks.section(task) for task in recipe.other_tasks]
-    annotated = any(section is not None and section.reads_annotations for section in sections) or any(
-        task.reads_objects for name in used if name for task in recipe.pretrainings[name].all_tasks
+    used |= {side.detector for side in regions_read(recipe)}
+    annotated = (
+        any(section is not None and section.reads_annotations for section in sections)
+        or any(task.reads_objects for name in used if name for task in recipe.pretrainings[name].all_tasks)
+        or any(side.source == ANNOTATED for side in regions_read(recipe))
     )
     return [Stage(command) for command in (*PREPARATION, *([ANNOTATE] if annotated else []))]
+
+
+def regions_read(recipe: Recipe) -> list[RegionSide]:
+    """The stored regions that some variant's system reads, one side for each source."""
+    systems = [recipe.system_of(variant) for variant in recipe.variants.values()]
+    sides = [side for side in map(region_side, systems) if side is not None and side.is_stored]
+    return list({side.source: side for side in sides}.values())
+
+
+def regions(recipe: Recipe) -> list[Stage]:
+    """The detectors that regions are made with, and the regions."""
+    sides = regions_read(recipe)
+    detectors = [side.detector for side in sides if side.detector is not None]
+    return [
+        *(_pretraining(recipe, name, recipe.seeds[0]) for name in detectors),
+        *(Stage(REGIONS, side.source, group=f"{REGIONS}-{side.source.replace(':', '-')}") for side in sides),
+    ]
+
+
+def _pretraining(recipe: Recipe, name: str, seed: int) -> Stage:
+    """DVC needs to know which ones come before the regions that others read."""
+    detects = any(side.detector == name for side in regions_read(recipe))
+    return Stage("pretrain", name, seed, DETECTORS if detects else None)
 
 
 def main_pretraining(recipe: Recipe) -> list[Stage]:
     """Pre-training of the main model (none when its variant starts from scratch)."""
     name = recipe.main_variant.pretraining
-    return [] if name is None else [Stage("pretrain", name, recipe.seeds[0])]
+    return [] if name is None else [_pretraining(recipe, name, recipe.seeds[0])]
+
+
+def before_finetuning(recipe: Recipe) -> list[Stage]:
+    """The regions that systems read, with their detectors, and the main model's pre-training; each once."""
+    return list(dict.fromkeys((*regions(recipe), *main_pretraining(recipe))))
 
 
 def main_finetuning(recipe: Recipe) -> list[Stage]:
@@ -86,7 +123,7 @@ def trainings(recipe: Recipe) -> list[Stage]:
     used = {variant.pretraining for variant in recipe.variants.values()}
     names = [name for name in recipe.pretrainings if name in used]
     return [
-        *(Stage("pretrain", name, seed) for seed in recipe.seeds for name in names),
+        *(_pretraining(recipe, name, seed) for seed in recipe.seeds for name in names),
         *(_finetuning(recipe, variant, seed) for seed in recipe.seeds for variant in recipe.variants),
     ]
 
@@ -94,11 +131,13 @@ def trainings(recipe: Recipe) -> list[Stage]:
 def sweep(recipe: Recipe, matches: bool = True) -> list[Stage]:
     """The runs beyond the main model's, the tables over all of them, and the probes.
 
-    Without pairs there is no main model: the runs of all other tasks, and their tables.
+    Without pairs there is no main model: the runs of all other tasks, with the regions that they read, and their
+    tables.
     """
     if not matches:
-        return [*trainings(other_tasks_alone(recipe)), Stage("ablate")]
-    done = {*main_pretraining(recipe), *main_finetuning(recipe)}
+        others = other_tasks_alone(recipe)
+        return [*dict.fromkeys((*regions(others), *trainings(others))), Stage("ablate")]
+    done = {*before_finetuning(recipe), *main_finetuning(recipe)}
     return [*(stage for stage in trainings(recipe) if stage not in done), Stage("ablate"), Stage("probe")]
 
 
@@ -123,7 +162,7 @@ def everything(recipe: Recipe, matches: bool = True) -> Iterator[Stage]:
     """
     yield from preparation(recipe if matches else other_tasks_alone(recipe))
     if matches:
-        yield from main_pretraining(recipe)
+        yield from before_finetuning(recipe)
         yield from main_finetuning(recipe)
     yield from sweep(recipe, matches)
     yield from conclusion(matches)

@@ -15,7 +15,7 @@ from mlim.data.looks import Rotation
 from mlim.errors import InputError
 from mlim.models.systems import plan_system
 from mlim.recipe import Pretraining, Recipe
-from mlim.steps.annotated import annotations_for, hashes_of, names_in
+from mlim.steps.annotated import annotations_for, hashes_of, known_from
 from mlim.steps.looks import visible_pictures
 from mlim.steps.trained import (
     HISTORY_FILE,
@@ -33,6 +33,7 @@ from mlim.steps.trained import (
     open_checkpoints,
     open_training_data,
     prepare_collating,
+    regions_for,
     result_folder,
     save_picture,
     system_sections,
@@ -40,6 +41,7 @@ from mlim.steps.trained import (
     training_size,
     training_summary,
     with_limit,
+    with_regions,
     write_training,
 )
 from mlim.tasks.build import pretrain_objective
@@ -145,14 +147,16 @@ class _Job:
             raise InputError(f"{workspace.pairs}: the validation split is empty; run `mlim pairs` with more items")
         self.tokenizer = make_tokenizer(recipe, self._data)
         self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)
-        self._beside = annotations_for(pretraining, workspace)
-        self._hashes = {**self._data.hashes, **hashes_of(self._beside, workspace)}
-        system, names = recipe.system_of(pretraining), names_in(self._beside)
-        self.planned = plan_system(system, recipe.network, self.tokenizer, seed, names)
+        regions = regions_for(recipe, pretraining, workspace, self._data)
+        self._beside = annotations_for(pretraining, workspace, regions)
+        self._hashes = {**with_regions(self._data, regions).hashes, **hashes_of(self._beside, workspace)}
+        system, known = recipe.system_of(pretraining), known_from(self._beside, regions)
+        self.planned = plan_system(system, recipe.network, self.tokenizer, seed, known)
         self.model = self.planned.model
-        self._collating = prepare_collating(recipe, self._data, self.tokenizer, workspace)
+        self._collating = prepare_collating(recipe, self._data, self.tokenizer, workspace, regions)
         self._collate = ItemCollator(*self._collating, self._beside)
-        self._visible = visible_pictures(self._data.store, workspace) if self._data.store.has_further else None
+        rotates = self._data.store.has_further and regions is None  # stored are regions of first pictures alone
+        self._visible = visible_pictures(self._data.store, workspace) if rotates else None
 
     @property
     def size(self) -> str:

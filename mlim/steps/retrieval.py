@@ -16,7 +16,7 @@ from mlim.evaluation.metrics.recall import recall
 from mlim.evaluation.retrieval import Gallery, gallery_ranks
 from mlim.recipe import RetrievalConfig
 from mlim.recipe.tasks import TOTAL
-from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData, prepare_collating
+from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData
 from mlim.steps.tuning import TuningInputs
 from mlim.tasks.retrieval import METRIC, RETRIEVAL, RetrievalObjective, way_of
 from mlim.training.held_out import choose_items
@@ -36,7 +36,7 @@ class RetrievalTuning:
         if not isinstance(config, RetrievalConfig) or by is None:  # refused with the recipe
             raise TypeError(f"system {self._system.kind} with {type(config).__name__} retrieves nothing")
         self.config, self._by, self._batch_size = config, by, given.recipe.evaluate.batch_size
-        self.collate = ItemCollator(*prepare_collating(given.recipe, given.data, given.tokenizer, given.workspace))
+        self.collate = ItemCollator(*given.collating())
         self._chosen = self._gallery(VALIDATION, config.validation_gallery)
 
     @property

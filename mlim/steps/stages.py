@@ -5,12 +5,14 @@ that is there once for each run is defined for any run; `${item.name}` and `${it
 it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlim.recipe import Recipe
-from mlim.steps.plan import everything
+from mlim.recipe import Pretraining, Recipe, Variant
+from mlim.recipe.image_sides import ANNOTATED, TSV
+from mlim.recipe.systems import region_side
+from mlim.steps.plan import everything, regions_read
 from mlim.versions import DVC_CATALOG
 from mlim.workspace import Workspace
 
@@ -48,8 +50,9 @@ SAME_RESULT: Mapping[str, str] = {
 class Definition:
     """A stage, or all stages of one kind: one for each seed of each of `runs` (variants or pre-trainings).
 
-    `settings` are keys of the recipe, sections or single ones. The code is that of the command's step with all that it
-    imports; `also_modules` are those of `closure.WITHOUT_EFFECT` that have one here.
+    `settings` are keys of the recipe, sections or single ones; `arguments` follow the command of a stage that is there
+    once. The code is that of the command's step with all that it imports; `also_modules` are those of
+    `closure.WITHOUT_EFFECT` that have one here.
     """
 
     command: str
@@ -58,6 +61,7 @@ class Definition:
     writes: Sequence[Path]
     settings: Sequence[str]
     runs: Sequence[str] = ()
+    arguments: Sequence[str] = ()
     also_modules: Sequence[str] = ()
 
     @property
@@ -118,11 +122,38 @@ def _annotate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
     )
 
 
+def _regions(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+    (source,) = runs
+    side = next(side for side in regions_read(recipe) if side.source == source)
+    made_from = [work.annotations] if source == ANNOTATED else []
+    if side.detector is not None:
+        made_from = [work.pretrained(side.detector, MAIN_SEED) / MODEL]
+    return Definition(
+        "regions",
+        f"regions of source {source} with features",
+        # the description may name files of regions
+        reads=[DVC_CATALOG.parent if source == TSV else DVC_CATALOG, work.items, work.valid / INDEX, *made_from],
+        writes=[work.regions(source)],
+        settings=["device", "image.size", "systems", "seeds", "loader.items"],
+        arguments=[source],
+    )
+
+
+def _stored_regions(recipe: Recipe, work: Workspace, entries: Iterable[Pretraining | Variant]) -> list[Path]:
+    """The regions that systems of these pre-trainings or variants read."""
+    sides = [region_side(recipe.system_of(entry)) for entry in entries]
+    sources = {side.source: None for side in sides if side is not None and side.is_stored}
+    return [work.regions(source) for source in sources]
+
+
 def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
     return Definition(
         "pretrain",
         "MLM and RECON or ITM under a masking policy",
-        reads=[*_training_data(work), *_annotations(recipe, work, runs)],
+        reads=[
+            *(*_training_data(work), *_annotations(recipe, work, runs)),
+            *_stored_regions(recipe, work, [recipe.pretrainings[name] for name in runs]),
+        ],
         writes=[work.pretrained(NAME, SEED)],
         # and probe.reconstruction_masking, for pictures to look at while it trains
         settings=[*NETWORK, *_systems(recipe), *_section(recipe, "pretrain"), f"pretrainings.{NAME}"],
@@ -153,6 +184,7 @@ def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
         "a variant: match or mismatch, with modality dropout",
         reads=[
             *(*_training_data(work), *_asked_annotations(recipe, work, runs)),
+            *_stored_regions(recipe, work, [recipe.variants[name] for name in runs]),
             *([] if start is None else [work.pretrained(start, SEED) / MODEL]),
         ],
         writes=[work.finetuned(NAME, SEED)],
@@ -330,6 +362,7 @@ _DEFINITIONS: Mapping[str, Callable[[Recipe, Workspace, Sequence[str]], Definiti
     "validate": _validate,
     "pairs": _pairs,
     "annotate": _annotate,
+    "regions": _regions,
     "pretrain": _pretrain,
     "finetune": _finetune,
     "stack": _stack,

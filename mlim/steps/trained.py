@@ -17,11 +17,12 @@ from torch import nn
 from mlim.config import nearest
 from mlim.console import Terminal
 from mlim.data.attributes import DecidingValues
-from mlim.data.collate import Pair
+from mlim.data.collate import GallerySource, Pair
 from mlim.data.image_cache import ImageCache
 from mlim.data.images import check_size
 from mlim.data.lengths import choose_limit
 from mlim.data.loader import BatchLoader, EpochExamples
+from mlim.data.regions import StoredRegions, open_regions
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import PreparedTokens, prepare_tokens
 from mlim.errors import InputError, MlimError
@@ -29,7 +30,7 @@ from mlim.files import atomic_file, atomic_folder, remove_folder, sha256_of, wri
 from mlim.models.hub import RANDOM, load_tokenizer
 from mlim.pairs.fewer import first_pairs
 from mlim.recipe import AUTO, PretrainConfig, Pretraining, Recipe, TuningConfig, Variant
-from mlim.recipe.systems import MLIM
+from mlim.recipe.systems import MLIM, region_side
 from mlim.shards.items import ItemStore, open_items
 from mlim.shards.mapped import Strings
 from mlim.training.checkpoint import Checkpoints, fingerprint_of, only_trainer
@@ -42,7 +43,7 @@ from mlim.workspace import Workspace
 Resume = Literal["auto", "never"]
 Example = TypeVar("Example")
 Batch = TypeVar("Batch")
-Collating = tuple[ImageCache, TextTokenizer, int, PreparedTokens]
+Collating = tuple[GallerySource, TextTokenizer, int, PreparedTokens]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MODEL_FOLDER = "model"
@@ -125,10 +126,39 @@ def _read_pairs(path: Path) -> dict[str, list[Pair]]:
     return pairs
 
 
-def prepare_collating(recipe: Recipe, data: TrainingData, tokenizer: TextTokenizer, workspace: Workspace) -> Collating:
+def prepare_collating(
+    recipe: Recipe,
+    data: TrainingData,
+    tokenizer: TextTokenizer,
+    workspace: Workspace,
+    regions: StoredRegions | None = None,
+) -> Collating:
     """What a collator of training is made of; the texts are tokenised now unless the work folder's cache has them."""
     tokens = prepare_tokens(data.store, tokenizer, workspace.cache)
-    return ImageCache(data.store, recipe.loader.image_cache_mb), tokenizer, recipe.text.limit, tokens
+    return pictures_of(recipe, data, regions), tokenizer, recipe.text.limit, tokens
+
+
+def pictures_of(recipe: Recipe, data: TrainingData, regions: StoredRegions | None) -> GallerySource:
+    """What a system is shown of the items: their pictures, or stored regions of these."""
+    return ImageCache(data.store, recipe.loader.image_cache_mb) if regions is None else regions
+
+
+def regions_for(
+    recipe: Recipe, entry: Pretraining | Variant, workspace: Workspace, data: TrainingData
+) -> StoredRegions | None:
+    """The stored regions that the system of a pre-training or a variant reads; None: it reads pictures.
+
+    `InputError` when they were not made, or made of other items or with other settings.
+    """
+    side = region_side(recipe.system_of(entry))
+    if side is None or not side.is_stored:
+        return None
+    return open_regions(workspace.regions(side.source), data.store, side.most, side.store)
+
+
+def with_regions(data: TrainingData, regions: StoredRegions | None) -> TrainingData:
+    """The data, with stored regions among what is hashed."""
+    return data if regions is None else replace(data, hashes={**data.hashes, **regions.hashes})
 
 
 def with_limit(recipe: Recipe, data: TrainingData, tokenizer: TextTokenizer, workspace: Workspace) -> Recipe:

@@ -7,12 +7,14 @@ from typing import Any, Protocol
 import pandas as pd
 
 from mlim.console import Terminal
+from mlim.data.collate import GallerySource
+from mlim.data.regions import StoredRegions
 from mlim.data.tokenize import TextTokenizer
 from mlim.models.network import Network
 from mlim.models.system import System
 from mlim.models.weights import Planned
 from mlim.recipe import Recipe, TuningConfig, Variant
-from mlim.steps.trained import TrainingData
+from mlim.steps.trained import Collating, TrainingData, pictures_of, prepare_collating
 from mlim.tasks.protocols import Objective
 from mlim.training.protocols import TrainResult, Validation
 from mlim.workspace import Workspace
@@ -20,7 +22,7 @@ from mlim.workspace import Workspace
 
 @dataclass(frozen=True)
 class TuningInputs:
-    """What a variant is fine-tuned from, and on."""
+    """What a variant is fine-tuned from, and on; `regions` are stored ones that its system reads."""
 
     recipe: Recipe
     workspace: Workspace
@@ -29,6 +31,16 @@ class TuningInputs:
     data: TrainingData
     tokenizer: TextTokenizer
     start: Planned[System]
+    regions: StoredRegions | None = None
+
+    @property
+    def pictures(self) -> GallerySource:
+        """What the system is shown of the items."""
+        return pictures_of(self.recipe, self.data, self.regions)
+
+    def collating(self) -> Collating:
+        """What a collator of items is made of."""
+        return prepare_collating(self.recipe, self.data, self.tokenizer, self.workspace, self.regions)
 
 
 class Tuning(Protocol):

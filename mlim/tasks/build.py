@@ -8,7 +8,7 @@ from mlim.recipe.caption import CaptionTask
 from mlim.recipe.detect import DetectTask
 from mlim.recipe.itc import ItcTask
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
-from mlim.recipe.regions import RegionFeatureTask, RegionLabelTask
+from mlim.recipe.regions import RegionAttributeTask, RegionFeatureTask, RegionLabelTask
 from mlim.recipe.tasks import ItmTask, MlmTask, PretrainTask, ReconTask
 from mlim.tasks.pretrain.caption import Captioning
 from mlim.tasks.pretrain.detect import Detect
@@ -50,7 +50,7 @@ def build_task(config: PretrainTask, system: System) -> Task[Any]:
             return Detect(system, config)
         case CaptionTask():
             return Captioning(system, config)
-        case RegionFeatureTask() | RegionLabelTask():
+        case RegionFeatureTask() | RegionLabelTask() | RegionAttributeTask():
             return region_task(config, system)
         case _:
             assert_never(config)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from mlim.data.batches import Captions, ItemBatch
+from mlim.data.regions import is_packed, unpack
 from mlim.data.seeds import torch_generator
 from mlim.masking import MaskMode, MaskPlan, draw_mam_mode, draw_rows, plan_masks
 from mlim.recipe.pretrain import MaskingConfig, Pretraining
@@ -100,6 +101,8 @@ class Passes:
         own = torch.ones(len(batch.ids), dtype=torch.bool)
         if self.exchange:
             batch, own = swap_pictures(batch, exchange[:, 0] < self.exchange, first)
+        if is_packed(batch.pixels):  # a region that is not there is not hidden
+            masks = masks._replace(image=masks.image & unpack(batch.pixels).present)
         captions = None if batch.captions is None else choose_captions(batch.captions, self._draw(step, first, batch))
         return PassPlan(batch, masks, own, own.nonzero().squeeze(1), cells, captions)
 

@@ -1,16 +1,16 @@
 """What hidden regions of a picture were: their features, and the labels of the objects in them (LXMERT)."""
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from mlim.data.batches import ItemBatch, Objects
 from mlim.errors import InputError
-from mlim.losses import UNKNOWN, LossTerm, region_feature_loss, region_label_loss
+from mlim.losses import UNKNOWN, LossTerm, region_attribute_loss, region_feature_loss, region_label_loss
 from mlim.models.boxes import area, overlap, to_corners
 from mlim.models.system import Fused, RestoresRegions, Shown, System
-from mlim.recipe.regions import RegionFeatureTask, RegionLabelTask
+from mlim.recipe.regions import RegionAttributeTask, RegionFeatureTask, RegionLabelTask
 from mlim.tasks.pretrain.passes import PassPlan
 from mlim.tasks.pretrain.task import Targets, Task, not_offered
 
@@ -18,10 +18,22 @@ LEAST_COVER: Final = 0.5  # of a region, by the object whose label it has
 
 
 class Labelled(NamedTuple):
-    """Places (N,) in the flattened (B * C) regions of the hidden ones with an object, and its label (N,)."""
+    """Places (N,) in the flattened (B * C) regions of the hidden ones with an object, its label (N,), how sure it is.
+
+    `weights` (N,); None: all are.
+    """
 
     places: Tensor
     labels: Tensor
+    weights: Tensor | None
+
+
+class Attributed(NamedTuple):
+    """Places (N,) of the hidden regions with an attribute, its `values` (N, K), `UNKNOWN` for some, and how sure."""
+
+    places: Tensor
+    values: Tensor
+    weights: Tensor
 
 
 class RegionFeature(Task[Fused]):
@@ -57,11 +69,14 @@ class RegionFeature(Task[Fused]):
 
     def operations(self, targets: Targets, items: int) -> float:
         """Operations of the head at the hidden regions."""
-        return self._system.region_operations(targets.number, labels=False)
+        return self._system.region_operations(targets.number, self.head)
 
 
 class RegionLabel(Task[Fused]):
-    """Targets are the labels of objects that cover at least half of a hidden region; every picture counts."""
+    """Targets are the labels of hidden regions: those that are stored with them, each by how sure it is, ...
+
+    ... else those of annotated objects that cover at least half of a region. Every picture counts.
+    """
 
     name, reads = "region-label", "fused"
 
@@ -81,29 +96,89 @@ class RegionLabel(Task[Fused]):
         return self._system.fuse(shown)
 
     def targets(self, plan: PassPlan) -> Targets:
-        """The hidden regions with an object."""
+        """The hidden regions with a label."""
+        labels, weights = self._labels(plan)
+        labels = labels.masked_fill(~plan.masks.image, UNKNOWN).flatten()
+        places = (labels != UNKNOWN).nonzero().squeeze(1)
+        sure = None if weights is None else weights.flatten()[places]
+        return Targets(Labelled(places, labels[places], sure), places.numel())
+
+    def _labels(self, plan: PassPlan) -> tuple[Tensor, Tensor | None]:
+        """The label (B, R) of every region, and how sure it is."""
+        if (stored := plan.batch.region_labels) is not None:
+            return stored.labels, stored.scores
         if plan.batch.objects is None:
             raise InputError(f"task {self.name} needs annotated objects; run `mlim annotate`, or choose other tasks")
-        boxes = self._system.region_boxes.to(plan.masks.image.device)
-        labels = labels_of(boxes, plan.batch.objects).masked_fill(~plan.masks.image, UNKNOWN).flatten()
-        places = (labels != UNKNOWN).nonzero().squeeze(1)
-        return Targets(Labelled(places, labels[places]), places.numel())
+        return labels_of(self._system.region_boxes.to(plan.masks.image.device), plan.batch.objects), None
 
     def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
         """Cross-entropy of the labels."""
         if reading.patches is None:
             raise ValueError("task region-label needs pictures, but the batch has none")
         wanted: Labelled = targets.wanted
-        return region_label_loss(self._head(reading.patches.flatten(0, 1)[wanted.places]), wanted.labels)
+        logits = self._head(reading.patches.flatten(0, 1)[wanted.places])
+        return region_label_loss(logits, wanted.labels, wanted.weights)
 
     def operations(self, targets: Targets, items: int) -> float:
         """Operations of the head at the hidden regions with an object."""
-        return self._system.region_operations(targets.number, labels=True)
+        return self._system.region_operations(targets.number, self.head)
 
 
-def region_task(config: RegionFeatureTask | RegionLabelTask, system: System) -> Task[Fused]:
+class RegionAttribute(Task[Fused]):
+    """Targets are the attributes that are stored with hidden regions, each by how sure it is; every picture counts."""
+
+    name, reads = "region-attribute", "fused"
+
+    def __init__(self, system: System) -> None:
+        if not isinstance(system, RestoresRegions) or system.region_attribute_head is None:
+            raise not_offered(self.name, system)
+        self._system: RestoresRegions = system
+        self._head = system.region_attribute_head
+
+    @property
+    def head(self) -> nn.Module:
+        """From an output to logits over the values of all kinds."""
+        return self._head
+
+    def read(self, shown: Shown) -> Fused:
+        """Outputs of text and regions that have seen each other."""
+        return self._system.fuse(shown)
+
+    def targets(self, plan: PassPlan) -> Targets:
+        """The hidden regions with an attribute; they count as the mean over the kinds."""
+        stored = plan.batch.region_labels
+        if stored is None:
+            raise InputError(f"task {self.name} needs stored regions with attributes; choose other tasks")
+        values = stored.attributes.masked_fill(~plan.masks.image[..., None], UNKNOWN).flatten(0, 1)
+        places = (values != UNKNOWN).any(dim=1).nonzero().squeeze(1)
+        wanted = Attributed(places, values[places], stored.attribute_scores.flatten(0, 1)[places])
+        number = int((wanted.values != UNKNOWN).sum()) / values.shape[1]
+        return Targets(wanted, places.numel(), {self.name: number})
+
+    def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
+        """Cross-entropy of the attributes."""
+        if reading.patches is None:
+            raise ValueError("task region-attribute needs pictures, but the batch has none")
+        wanted: Attributed = targets.wanted
+        logits = self._system.region_attribute_logits(reading.patches.flatten(0, 1)[wanted.places])
+        return region_attribute_loss(logits, wanted.values, wanted.weights, targets.counts(self.name)[self.name])
+
+    def operations(self, targets: Targets, items: int) -> float:
+        """Operations of the head at the hidden regions with an attribute."""
+        return self._system.region_operations(targets.number, self.head)
+
+
+def region_task(config: RegionFeatureTask | RegionLabelTask | RegionAttributeTask, system: System) -> Task[Fused]:
     """The task that `config` names, on what `system` offers."""
-    return RegionFeature(system) if isinstance(config, RegionFeatureTask) else RegionLabel(system)
+    match config:
+        case RegionFeatureTask():
+            return RegionFeature(system)
+        case RegionLabelTask():
+            return RegionLabel(system)
+        case RegionAttributeTask():
+            return RegionAttribute(system)
+        case _:
+            assert_never(config)
 
 
 def labels_of(regions: Tensor, objects: Objects) -> Tensor:
