@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -151,7 +151,6 @@ class DetectedRegions(RegionSource):
         if not isinstance(system, Detects):
             raise InputError(f"{model}: system {system.kind} finds no objects; name a pre-training of a detector")
         self._system: Detects = system
-        self._names = cast(Any, system.inputs).objects
 
     @property
     def made_from(self) -> Mapping[str, str]:
@@ -160,8 +159,7 @@ class DetectedRegions(RegionSource):
 
     def names(self, labels: int, attributes: int) -> ObjectNames:
         """What the detector was trained to name."""
-        names: ObjectNames = self._names
-        return names
+        return self._system.object_names
 
     @torch.no_grad()
     def find(self, items: Sequence[str]) -> tuple[list[Regions], list[Quarantined]]:
