@@ -2,25 +2,27 @@
 
     python benchmarks/candidates.py [--items 100000] [--systems mlim,usearch] [--threads 1] [--folder DIR]
 
-Vectors are generated, in families of five around centres that lie in few of the dimensions, and written to disk;
-every system reads them from there, in a process of its own. Recall is measured on a sample of exact answers. usearch
-is no dependency of the project (`pip install usearch`). Times are processor seconds of all threads, and by the clock.
+Vectors are generated, in families of five around middles that lie in 24 of the dimensions, and written to disk; every
+system reads them from there, in a process of its own. Recall is measured on a sample of items, against exact answers:
+of their k nearest, which beyond the family are strangers, and of the four others of their family. usearch is no
+dependency of the project (`pip install usearch`). Times are processor seconds of all threads, and by the clock. Memory
+is the process's own; pages of files that are mapped come on top while there is room.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from measure import GIBIBYTE, heading, table
+from measure import GIBIBYTE, SAMPLE_SECONDS, heading, table
 
 PACKAGES = ("faiss-cpu", "usearch", "numpy")
 FAMILY = 5
@@ -41,7 +43,8 @@ def generate(path: Path, items: int, dimensions: int) -> None:
         centres = generator.normal(size=(-(-count // FAMILY), INNER)).astype(np.float32)
         inner = np.repeat(centres, FAMILY, axis=0)[:count]
         inner += SPREAD * generator.normal(size=inner.shape).astype(np.float32)
-        block = inner @ spread + NOISE * np.sqrt(INNER) * generator.normal(size=(count, dimensions))
+        noise = generator.standard_normal(size=(count, dimensions), dtype=np.float32)
+        block = inner @ spread + np.float32(NOISE * np.sqrt(INNER)) * noise
         values[start : start + count] = block / np.linalg.norm(block, axis=1, keepdims=True)
     values.flush()
 
@@ -63,7 +66,7 @@ def exact(path: Path, k: int) -> tuple[np.ndarray, np.ndarray]:
     return sample, at
 
 
-Answers = Callable[[np.ndarray], np.ndarray]  # of a sample of items, the neighbours of each
+Found = np.ndarray  # the neighbours of each item of a sample
 
 
 class Clock:
@@ -79,31 +82,58 @@ class Clock:
         self.parts[name] = (time.process_time() - processor, time.perf_counter() - wall)
 
 
-def run_mlim(path: Path, folder: Path, options: argparse.Namespace, clock: Clock) -> Answers:
+class Memory(threading.Thread):
+    """The most memory, in bytes, that this process had of its own while the block ran."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak, self._ended = 0, threading.Event()
+
+    def __enter__(self) -> "Memory":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._ended.wait(SAMPLE_SECONDS):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            held = next(line.split()[1] for line in lines if line.startswith("RssAnon"))
+            self.peak = max(self.peak, int(held) * 1024)
+
+
+def run_mlim(path: Path, folder: Path, options: argparse.Namespace, clock: Clock) -> Found:
     import faiss
 
     from mlim.matching.index import IndexSettings, VectorIndex
     from mlim.matching.vectors import Vectors
 
     faiss.omp_set_num_threads(options.threads)
-    k, settings = options.neighbours, IndexSettings(probes=options.probes)
+    k, settings, sample = (
+        options.neighbours,
+        IndexSettings(probes=options.probes),
+        np.load(path.with_name("sample.npy")),
+    )
     values = np.load(path, mmap_mode="r")
     vectors = Vectors([f"{number:09d}" for number in range(len(values))], values, ORIGIN)
     with clock.part("index"):
-        VectorIndex.build(vectors, settings).save(folder / "index")
-    found = np.full((len(values), k), -1, dtype=np.int32)
+        VectorIndex.build(folder / "index", vectors, settings)
+    found = np.full((len(sample), k), -1)
     with clock.part("search"):
-        for near in VectorIndex.open(folder / "index", ORIGIN, settings).neighbours(vectors, k):
-            found[near.first, near.rank - 1] = near.second
+        for near in VectorIndex(folder / "index", ORIGIN, settings).neighbours(vectors.ids, k):
+            at = np.minimum(np.searchsorted(sample, near.first), len(sample) - 1)
+            asked = sample[at] == near.first
+            found[at[asked], near.rank[asked] - 1] = near.second[asked]
     with clock.part("change"):
-        index = VectorIndex.open(folder / "index", ORIGIN, settings)
         changed = len(values) // 100
-        index.update(Vectors(vectors.ids[changed:] + [f"new{n}" for n in range(changed)], values, ORIGIN))
-        index.save(folder / "index")
-    return lambda sample: found[sample]
+        after = Vectors([f"new{n}" for n in range(changed)] + vectors.ids[changed:], values, ORIGIN)
+        VectorIndex(folder / "index", ORIGIN, settings).update(after)
+    return found
 
 
-def run_usearch(path: Path, folder: Path, options: argparse.Namespace, clock: Clock) -> Answers:
+def run_usearch(path: Path, folder: Path, options: argparse.Namespace, clock: Clock) -> Found:
     from usearch.index import Index
 
     values, k, threads = np.load(path, mmap_mode="r"), options.neighbours, options.threads
@@ -127,7 +157,7 @@ def run_usearch(path: Path, folder: Path, options: argparse.Namespace, clock: Cl
         made.remove(keys[:changed], threads=threads)
         made.add(len(values) + keys[:changed], np.asarray(values[:changed]), threads=threads)
         made.save(name)
-    return lambda sample: found[sample]
+    return found[np.load(path.with_name("sample.npy"))]
 
 
 SYSTEMS = {"mlim": run_mlim, "usearch": run_usearch}
@@ -136,16 +166,20 @@ SYSTEMS = {"mlim": run_mlim, "usearch": run_usearch}
 def measure(system: str, path: Path, options: argparse.Namespace) -> dict:
     """One system in this process."""
     clock = Clock()
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, Memory() as memory:
         (Path(folder) / ".mlim-folder").touch()
-        answers = SYSTEMS[system](path, Path(folder), options, clock)
+        found = SYSTEMS[system](path, Path(folder), options, clock)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     sample, truth = np.load(path.with_name("sample.npy")), np.load(path.with_name("truth.npy"))
-    shared = [
-        len(np.intersect1d(one, other)) / options.neighbours for one, other in zip(answers(sample), truth, strict=True)
-    ]
-    return {"parts": clock.parts, "size": size, "peak": peak, "recall": float(np.mean(shared))}
+    family = sample[:, None] // FAMILY * FAMILY + np.arange(FAMILY)
+    others = family[family != sample[:, None]].reshape(len(sample), -1)
+    recalls = {"nearest": recall(found, truth), "family": recall(found, others)}
+    return {"parts": clock.parts, "size": size, "peak": memory.peak, "recall": recalls}
+
+
+def recall(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The share of `wanted` (n, m) that are in the same row of `found`."""
+    return float(np.mean([np.isin(of, one).mean() for one, of in zip(found, wanted, strict=True)]))
 
 
 def row(system: str, found: dict) -> list[str]:
@@ -153,7 +187,21 @@ def row(system: str, found: dict) -> list[str]:
         f"{found['parts'][part][0]:,.1f} ({found['parts'][part][1]:,.1f})" for part in ("index", "search", "change")
     ]
     sizes = [f"{found[name] / GIBIBYTE:.2f}" for name in ("size", "peak")]
-    return [system, *times, f"{found['recall']:.4f}", *sizes]
+    return [system, *times, *(f"{share:.3f}" for share in found["recall"].values()), *sizes]
+
+
+def operations(items: int, options: argparse.Namespace) -> dict[str, float]:
+    """Floating-point operations of each part of mlim's index and search where every cell is as large as the others."""
+    from mlim.matching.index import POINTS_PER_CELL, ROUNDS, IndexSettings, cells_for
+
+    cells, of_product = cells_for(items, IndexSettings().exact_below), 2 * options.dimensions
+    sample = min(POINTS_PER_CELL * cells, items)
+    return {
+        "k-means of a sample": sample * cells * ROUNDS * of_product,
+        "cells of items": items * cells * of_product,
+        "cells to search": items * cells * of_product,
+        "items compared": items * items / cells * min(options.probes, cells) * of_product,
+    }
 
 
 def main() -> None:
@@ -177,19 +225,34 @@ def main() -> None:
         sample, truth = exact(path, options.neighbours)
         np.save(path.with_name("sample.npy"), sample)
         np.save(path.with_name("truth.npy"), truth)
-        rows = []
+        found: dict[str, dict] = {}
         limits = {name: str(options.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         for system in options.systems.split(","):
             command = [sys.executable, __file__, *sys.argv[1:], "--folder", folder, "--here", system]
             done = subprocess.run(command, env={**os.environ, **limits}, check=True, stdout=subprocess.PIPE, text=True)
-            rows.append(row(system, json.loads(done.stdout.splitlines()[-1])))
+            found[system] = json.loads(done.stdout.splitlines()[-1])
     print(heading(PACKAGES))
     print(
         f"{options.items:,} vectors of {options.dimensions} dimensions, {options.neighbours} neighbours, threads: "
         f"{options.threads}; processor seconds (by the clock)\n"
     )
-    columns = ("system", "index", "search", "1 % changed", f"recall at {options.neighbours}", "GiB on disk", "peak GiB")
-    print(table(columns, rows))
+    k = options.neighbours
+    recalls = (f"recall, nearest {k}", "recall, family")
+    columns = ("system", "index", "search", "1 % changed", *recalls, "GiB on disk", "peak GiB")
+    print(table(columns, [row(*one) for one in found.items()]))
+    if "mlim" in found:
+        print(f"\n{counted(found['mlim'], options)}")
+
+
+def counted(found: dict, options: argparse.Namespace) -> str:
+    """What mlim's index and search had to compute, and how fast it was."""
+    parts = operations(options.items, options)
+    processor, wall = (sum(found["parts"][part][at] for part in ("index", "search")) for at in (0, 1))
+    listed = ", ".join(f"{name} {count / 1e12:.2f}" for name, count in parts.items())
+    return (
+        f"mlim, index and search: {wall / 60:.1f} minutes by the clock; 10^12 operations: {listed}; "
+        f"{sum(parts.values()) / processor / 1e9:.0f} x 10^9 operations per processor second"
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mlim.matching.columns import Block
-from mlim.matching.index import Neighbours
+from mlim.matching.nearest import Neighbours
 from mlim.matching.never import HardRules
 
 PAIRS_AT_ONCE: Final = 1 << 20

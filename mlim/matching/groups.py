@@ -2,8 +2,9 @@
 
 Both methods start from the pairs that score at least the threshold. `connected` takes them from the best down and joins
 whatever they connect. `average` also asks the pairs below the threshold and those that nobody scored, which count as 0:
-two parts are joined as long as the pairs between them score enough on average (average linkage of scipy). Hard rules
-and the largest size hold in both; pairs that matched and still lie in two groups are conflicts, each with its reason.
+two parts are joined as long as the pairs between them score enough on average (average linkage of scipy) and none of
+them scored less than the floor. Hard rules and the largest size hold in both; pairs that matched and still lie in two
+groups are conflicts, each with its reason.
 """
 
 import hashlib
@@ -22,9 +23,11 @@ from scipy.spatial.distance import squareform
 from mlim.matching.never import HardRules
 
 LARGEST_DENSE: Final = 2000  # items of a component whose pairs are all compared
-FORBIDDEN: Final = 1e9  # distance of a pair that never matches: no average over LARGEST_DENSE ** 2 pairs hides it
+FORBIDDEN: Final = 1e9  # distance of a pair that must stay apart: no average over LARGEST_DENSE ** 2 pairs hides it
+ROUNDING: Final = 1e-9  # of an average
 ID_DIGITS: Final = 16
 TOO_LARGE: Final = "the group would be too large"
+TOO_UNLIKE: Final = "a pair of the two groups scores below the floor"
 TOO_LITTLE: Final = "the groups agree too little on average"
 
 Places = NDArray[np.int64]
@@ -39,18 +42,26 @@ class ScoredPairs:
     second: Places
     score: Scores
 
-    def at(self, chosen: NDArray[np.bool_] | Places) -> "ScoredPairs":
+    def at(self, chosen: NDArray[np.bool_] | Places | slice) -> "ScoredPairs":
         """The chosen pairs."""
         return ScoredPairs(self.first[chosen], self.second[chosen], self.score[chosen])
 
 
 class GroupRules(NamedTuple):
-    """How groups are made; `min_inner` is the lowest average between joined parts, as a share of the threshold."""
+    """How groups are made; `min_inner` times the threshold is the floor of `average`.
+
+    No average between joined parts is lower, nor is the score of any pair inside a group.
+    """
 
     method: Literal["average", "connected"]
     threshold: float
     max_items: int
     min_inner: float
+
+    @property
+    def floor(self) -> float:
+        """The lowest score inside a group, but for rounding."""
+        return self.min_inner * self.threshold - ROUNDING
 
 
 class Conflict(NamedTuple):
@@ -88,6 +99,7 @@ def group_pairs(
     """
     matched = pairs.at(pairs.score >= rules.threshold)
     allowed = matched if never is None else matched.at(~never.forbidden(matched.first, matched.second))
+    low = pairs.at(pairs.score < rules.floor) if rules.method == "average" else pairs.at(slice(0))
     if kept is not None:
         pairs, allowed = (part.at(kept.anew[part.first] & kept.anew[part.second]) for part in (pairs, allowed))
     match rules.method:
@@ -101,7 +113,7 @@ def group_pairs(
             joined.merge(int(part[0]), other)
     numbers: dict[int, int] = {}
     groups = np.array([numbers.setdefault(joined[item], len(numbers)) for item in range(items)], dtype=np.int64)
-    return Grouping(groups, list(_conflicts(matched, groups, never, rules)))
+    return Grouping(groups, list(_conflicts(matched, low, groups, never, rules)))
 
 
 def group_ids(groups: Places, ids: Sequence[str]) -> list[str]:
@@ -195,7 +207,7 @@ def _linked(part: Places, pairs: ScoredPairs, never: HardRules | None, rules: Gr
     )
     for inner in _divided(len(part), local) if len(part) > LARGEST_DENSE else [np.arange(len(part))]:
         if len(inner) > 1:
-            for found in _cut(_distances(part[inner], _within(inner, local, len(part)), never), rules):
+            for found in _cut(_distances(part[inner], _within(inner, local, len(part)), never, rules.floor), rules):
                 yield part[inner[found]]
 
 
@@ -218,10 +230,11 @@ def _within(part: Places, pairs: ScoredPairs, items: int) -> ScoredPairs:
     return ScoredPairs(place[inside.first], place[inside.second], inside.score)
 
 
-def _distances(part: Places, pairs: ScoredPairs, never: HardRules | None) -> Scores:
-    """Distances (n, n): 1 - score, 1 where there is no score, FORBIDDEN where a hard rule holds."""
+def _distances(part: Places, pairs: ScoredPairs, never: HardRules | None, floor: float) -> Scores:
+    """Distances (n, n): 1 - score, 1 where there is no score, FORBIDDEN below the floor or where a hard rule holds."""
     distance = np.ones((len(part), len(part)))
-    distance[pairs.first, pairs.second] = distance[pairs.second, pairs.first] = 1 - pairs.score
+    apart = np.where(pairs.score < floor, FORBIDDEN, 1 - pairs.score)
+    distance[pairs.first, pairs.second] = distance[pairs.second, pairs.first] = apart
     if never is not None and never.any:
         first, second = np.triu_indices(len(part), 1)
         forbidden = never.forbidden(part[first], part[second])
@@ -233,7 +246,7 @@ def _distances(part: Places, pairs: ScoredPairs, never: HardRules | None) -> Sco
 def _cut(distance: Scores, rules: GroupRules) -> Iterator[Places]:
     """The largest branches of the tree that average linkage makes which are near enough and small enough."""
     tree, items = linkage(squareform(distance, checks=False), "average"), len(distance)
-    farthest = 1 - rules.min_inner * rules.threshold + 1e-9
+    farthest = 1 - rules.floor
     members: dict[int, list[int]] = {at: [at] for at in range(items)}
     for number, (one, other, height, size) in enumerate(tree.tolist(), start=items):
         held, more = members.get(int(one)), members.get(int(other))
@@ -242,21 +255,28 @@ def _cut(distance: Scores, rules: GroupRules) -> Iterator[Places]:
     yield from (np.array(sorted(found), dtype=np.int64) for found in members.values() if len(found) > 1)
 
 
-def _conflicts(matched: ScoredPairs, groups: Places, never: HardRules | None, rules: GroupRules) -> Iterator[Conflict]:
+def _conflicts(
+    matched: ScoredPairs, low: ScoredPairs, groups: Places, never: HardRules | None, rules: GroupRules
+) -> Iterator[Conflict]:
+    """The matched pairs that lie in two groups, each with its reason; `low` pairs scored below the floor."""
     parted = matched.at(groups[matched.first] != groups[matched.second])
     order = np.argsort(groups, kind="stable")
     starts = np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 2))
+    unlike = set(map(frozenset, zip(groups[low.first].tolist(), groups[low.second].tolist(), strict=True)))
     for first, second, score in zip(parted.first.tolist(), parted.second.tolist(), parted.score.tolist(), strict=True):
+        numbers = frozenset((int(groups[first]), int(groups[second])))
         held, more = (order[starts[at] : starts[at + 1]].tolist() for at in (groups[first], groups[second]))
-        yield Conflict(first, second, score, _reason(([first], [second]), (held, more), never, rules))
+        otherwise = TOO_UNLIKE if numbers in unlike else TOO_LITTLE
+        yield Conflict(first, second, score, _ruled(([first], [second]), (held, more), never, rules) or otherwise)
 
 
-def _reason(
+def _ruled(
     pair: tuple[list[int], list[int]], groups: tuple[list[int], list[int]], never: HardRules | None, rules: GroupRules
 ) -> str:
+    """The rule that keeps a pair, or the two groups it lies in, apart; empty where none does."""
     direct, other = _apart(*pair, never), _apart(*groups, never)
     if never is not None and direct >= 0:
         return f"never match: {never.sentences[direct]}"
     if never is not None and other >= 0:
         return f"other members never match: {never.sentences[other]}"
-    return TOO_LARGE if sum(map(len, groups)) > rules.max_items else TOO_LITTLE
+    return TOO_LARGE if sum(map(len, groups)) > rules.max_items else ""

@@ -1,48 +1,49 @@
-"""Nearest neighbours of vectors by cosine, through faiss: an index on disk that follows the catalog.
+"""Nearest neighbours of vectors by cosine: an index on disk that follows the catalog.
 
-Vectors lie in half precision in the cells of an inverted file; small catalogs have one cell, so every vector is
-compared. Items of one batch are searched cell by cell with matrix products, which for all items of a catalog costs a
-fraction of searching them one by one. With the same cells, an index that was updated finds what a new one finds.
+Vectors lie in half precision, cell after cell, in one file that is read through the page cache; small catalogs have one
+cell, so every vector is compared. The items of the index are what is searched for, too, so a block of them is compared
+cell by cell with products of matrices. With the same cells, an index that was updated finds what a new one finds.
+
+Finding the cells twice and looking into p of c of them takes n (2 c + p n / c) products of two vectors: with p = 16,
+c = sqrt(8 n) cells take the fewest.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from faiss.contrib.inspect_tools import get_invlist
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mlim.errors import InputError
 from mlim.files import atomic_folder, read_json, write_json
-from mlim.matching.vectors import Vectors
+from mlim.matching.nearest import MOST_ROWS, Matrix, Nearest, Neighbours, Numbers, floats, groups_of, ranks
+from mlim.matching.vectors import Vectors, unit
 
-INDEX_FILE, ITEMS_FILE, STATE_FILE = "index.faiss", "items.parquet", "index.json"
-FORMAT: Final = 1
-CELLS_PER_ITEM: Final = 8  # sqrt(8 n) cells: finding the cells and looking into them then cost about the same
+VALUES_FILE, CENTROIDS_FILE, EDGES_FILE = "values.npy", "centroids.npy", "edges.npy"
+ITEMS_FILE, STATE_FILE = "items.parquet", "index.json"
+FORMAT: Final = 2
+CELLS_PER_ITEM: Final = 8
 POINTS_PER_CELL: Final = 39  # training vectors; faiss warns of fewer
 ROUNDS: Final = 8  # of k-means
 GROWTH: Final = 4  # times what the cells were made for; then they are computed again
-QUERIES_AT_ONCE: Final = 1 << 17
-SPARE: Final = 8  # neighbours beyond k that are looked at, so that equal similarities are cut by number
-DECIMALS: Final = 5  # of a similarity; beyond them the order of additions shows
+ROWS_AT_ONCE: Final = 1 << 16
+QUERIES_AT_ONCE: Final = MOST_ROWS  # the more there are, the more of them look into the same cell
 _MIXERS_SEED: Final = 20261130
 
-Numbers = NDArray[np.int64]
-
-
-class Neighbours(NamedTuple):
-    """Nearest neighbours: `second` is number `rank` (from 1) among those of `first`, at `similarity` (cosine)."""
-
-    first: Numbers
-    second: Numbers
-    rank: Numbers
-    similarity: NDArray[np.float32]
+Digests = NDArray[np.uint64]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 class Changes(NamedTuple):
@@ -62,146 +63,111 @@ class IndexSettings:
     seed: int = 0
 
 
+class _Items(NamedTuple):
+    """What an index holds: vectors (n, d) of length 1, ids and digests (n,), and where each cell starts and ends."""
+
+    values: NDArray[np.float16]
+    ids: Any
+    digests: Digests
+    edges: Numbers
+
+    @property
+    def cells(self) -> Numbers:
+        """The cell (n,) of each item."""
+        return np.repeat(np.arange(len(self.edges) - 1), np.diff(self.edges))
+
+
+class _Cells(NamedTuple):
+    """The centroids (cells, d), and how many items they were made for."""
+
+    centroids: Matrix
+    made_for: int
+
+    def nearest(self, vectors: Matrix, count: int) -> Numbers:
+        """The `count` nearest cells of each of `vectors`: (n, count), or as many as there are."""
+        if len(self.centroids) == 1:
+            return np.zeros((len(vectors), 1), dtype=np.int64)
+        wanted = min(count, len(self.centroids))
+        found: Numbers = faiss.knn(vectors, self.centroids, wanted, metric=faiss.METRIC_INNER_PRODUCT)[1]
+        return found
+
+
 class VectorIndex:
-    """The vectors of some items; numbers stand for ids, and never mean another item than they once did."""
+    """The vectors of some items in a folder; they stay there, memory-mapped."""
 
-    def __init__(
-        self, index: Any, ids: dict[str, int], digests: dict[str, int], origin: str, made_for: int, issued: int
-    ) -> None:
-        """Prefer `build` and `open`. `issued`: numbers given out so far; `made_for`: items the cells were made for."""
-        self._index, self._ids, self._digests = index, ids, digests
-        self.origin, self._made_for, self._issued = origin, made_for, issued
-        self._mapped: Path | None = None  # the file in which the vectors still lie
-
-    @classmethod
-    def build(cls, vectors: Vectors, settings: IndexSettings) -> "VectorIndex":
-        """A new index of all `vectors`, which are read block by block."""
-        cells = cells_for(len(vectors.ids), settings.exact_below)
-        index = _trained(vectors, cells, settings)
-        made = cls(index, {}, {}, vectors.origin, len(vectors.ids), 0)
-        made._add(vectors, np.arange(len(vectors.ids)), _digests(vectors))
-        return made
-
-    @classmethod
-    def open(cls, folder: Path, origin: str, settings: IndexSettings) -> "VectorIndex":
-        """The index in `folder`, its vectors memory-mapped. `InputError` when its vectors are not of this `origin`."""
-        state = _read_state(folder)
-        if state["origin"] != origin:
+    def __init__(self, folder: Path, origin: str, settings: IndexSettings) -> None:
+        """The index in `folder`. `InputError` when it cannot be read or its vectors are not of this `origin`."""
+        held = index_origin(folder)
+        if held != origin:
             raise InputError(
-                f"{folder}: holds vectors of another model ({_short(state['origin'])}, not {_short(origin)}), which "
-                "cannot be compared; delete the folder, it is made again"
+                f"{folder}: holds vectors of another model ({_short(held)}, not {_short(origin)}), which cannot be "
+                "compared; delete the folder, it is made again"
             )
-        try:
-            index: Any = faiss.read_index(str(folder / INDEX_FILE), faiss.IO_FLAG_MMAP)
-            table = pq.read_table(folder / ITEMS_FILE)
-        except (RuntimeError, OSError, pa.ArrowException) as error:
-            raise InputError(f"{folder}: cannot be read ({error}); delete the folder, it is made again") from None
-        index.nprobe = settings.probes
-        ids = table["id"].to_pylist()
-        numbers, digests = (dict(zip(ids, table[name].to_pylist(), strict=True)) for name in ("number", "digest"))
-        opened = cls(index, numbers, digests, origin, state["made_for"], state["issued"])
-        opened._mapped = folder / INDEX_FILE
-        return opened
+        self._folder, self.origin, self._settings = folder, origin, settings
+        self._items, self._cells = _read(folder)
+
+    @classmethod
+    def build(cls, folder: Path, vectors: Vectors, settings: IndexSettings) -> "VectorIndex":
+        """Write a new index of all `vectors`, which are read block by block, into `folder`: all of it or nothing."""
+        cells = _Cells(_centroids(vectors, settings), len(vectors.ids))
+        everything = np.arange(len(vectors.ids))
+        _write(folder, cells, _no_items(cells), everything[:0], vectors, everything, _digests(vectors))
+        return cls(folder, vectors.origin, settings)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._items.values)
 
     @property
     def outgrown(self) -> bool:
         """Whether the catalog has grown so much that a new index would be searched faster."""
-        return self._index.nlist > 1 and len(self._ids) > GROWTH * self._made_for
-
-    def save(self, folder: Path) -> None:
-        """Write the index, all of it or nothing."""
-        ids = list(self._ids)
-        table = pa.table(
-            {
-                "id": pa.array(ids, pa.string()),
-                "number": pa.array(list(self._ids.values()), pa.int64()),
-                "digest": pa.array([self._digests[item] for item in ids], pa.uint64()),
-            }
-        )
-        state = {"format": FORMAT, "origin": self.origin, "made_for": self._made_for, "issued": self._issued}
-        with atomic_folder(folder) as made:
-            faiss.write_index(self._index, str(made / INDEX_FILE))
-            pq.write_table(table, made / ITEMS_FILE)
-            write_json(made / STATE_FILE, state)
+        return len(self._cells.centroids) > 1 and len(self) > GROWTH * self._cells.made_for
 
     def update(self, vectors: Vectors) -> Changes:
-        """Make the index hold exactly these vectors, changing only what differs.
+        """Make the index hold exactly these vectors. Its folder is replaced, or left alone where nothing changed.
 
-        An opened index is read into memory for that (2 bytes for each number in it). `ValueError` for another origin.
+        `ValueError` for another origin.
         """
         if vectors.origin != self.origin:
             raise ValueError(f"vectors of {vectors.origin} for an index of {self.origin}")
-        digests = _digests(vectors)
-        old = [self._digests.get(item) for item in vectors.ids]
-        new = np.array([known is None for known in old], dtype=bool)
-        changed = np.array([known is not None and known != now for known, now in zip(old, digests, strict=True)], bool)
-        gone = self._ids.keys() - set(vectors.ids)
-        if not (new.any() or changed.any() or gone):
-            return Changes(0, 0, 0)
-        self._load()
-        self._remove([*gone, *(vectors.ids[place] for place in np.flatnonzero(changed).tolist())])
-        self._add(vectors, np.flatnonzero(new | changed), digests)
-        return Changes(int(new.sum()), len(gone), int(changed.sum()))
+        digests, at = _digests(vectors), _places(vectors.ids, self._items.ids)
+        known = at >= 0
+        same = known.copy()
+        same[known] = self._items.digests[at[known]] == digests[known]
+        changes = Changes(int((~known).sum()), len(self) - int(known.sum()), int((known & ~same).sum()))
+        if any(changes):
+            new = np.flatnonzero(~same)
+            _write(self._folder, self._cells, self._items, np.sort(at[same]), vectors, new, digests[new])
+            self._items, self._cells = _read(self._folder)
+        return changes
 
-    def neighbours(self, vectors: Vectors, k: int) -> Iterator[Neighbours]:
-        """The `k` nearest other items of every item of `vectors`, block by block.
+    def neighbours(self, ids: Sequence[str], k: int) -> Iterator[Neighbours]:
+        """The `k` nearest other items of every item of the index, block by block, cell after cell.
 
-        Items are given by their places in `vectors.ids`, which must hold every item of the index. Only similarities
-        above 0 count: an empty text is near to nothing.
+        Items are given by their places in `ids`, which must hold every one of them. Only similarities above 0 count: an
+        empty text is near to nothing. As many blocks are searched at once as OpenMP has threads.
         """
-        place = np.full(self._issued, -1, dtype=np.int64)
-        own = np.array([self._ids[item] for item in vectors.ids], dtype=np.int64)
-        place[own] = np.arange(len(own))
-        for start in range(0, len(own) if k else 0, QUERIES_AT_ONCE):
-            stop = min(start + QUERIES_AT_ONCE, len(own))
-            similarity, numbers = self._search(vectors.rows(start, stop), k + 1 + SPARE)
-            found = np.where(numbers >= 0, place[numbers], -1)
-            yield _nearest(np.arange(start, stop), found, similarity, k)
+        places = _places(self._items.ids, ids)
+        if (places < 0).any():
+            raise ValueError("the index holds items that are not among the ids")
+        starts = range(0, len(self) if k else 0, QUERIES_AT_ONCE)
+        yield from _side_by_side(lambda start: self._search(start, places, k), starts)
 
-    def _search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], Numbers]:
-        """The `k` nearest of the rows of `queries`: similarities and numbers (n, k), -1 where there are fewer."""
-        _, cells = self._index.quantizer.search(queries, min(self._index.nprobe, self._index.nlist))
-        order = np.argsort(cells, axis=None, kind="stable")
-        wanted, rows = cells.ravel()[order], order // cells.shape[1]
-        edges = np.flatnonzero(np.diff(wanted, prepend=-2, append=-2))
-        heap = faiss.ResultHeap(len(queries), k, keep_max=True)
-        for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            cell = int(wanted[start])
-            size = self._index.invlists.list_size(cell) if cell >= 0 else 0
-            if size:
-                numbers, codes = get_invlist(self._index.invlists, cell)
-                held = codes.view(np.float16).reshape(size, -1).astype(np.float32)
-                chosen = np.ascontiguousarray(rows[start:stop])
-                near, at = faiss.knn(queries[chosen], held, min(k, size), metric=faiss.METRIC_INNER_PRODUCT)
-                heap.add_result_subset(chosen, near, numbers[at])
-        heap.finalize()
-        return heap.D, heap.I
-
-    def _add(self, vectors: Vectors, places: Numbers, digests: Sequence[int]) -> None:
-        for start in range(0, len(places), QUERIES_AT_ONCE):
-            chosen = places[start : start + QUERIES_AT_ONCE]
-            low, high = int(chosen[0]), int(chosen[-1]) + 1
-            numbers = np.arange(self._issued, self._issued + len(chosen), dtype=np.int64)
-            self._index.add_with_ids(np.ascontiguousarray(vectors.rows(low, high)[chosen - low]), numbers)
-            self._issued += len(chosen)
-            for place, number in zip(chosen.tolist(), numbers.tolist(), strict=True):
-                self._ids[vectors.ids[place]], self._digests[vectors.ids[place]] = number, digests[place]
-
-    def _remove(self, ids: Sequence[str]) -> None:
-        numbers = np.array([self._ids.pop(item) for item in ids], dtype=np.int64)
-        for item in ids:
-            del self._digests[item]
-        if len(numbers):
-            self._index.remove_ids(faiss.IDSelectorBatch(numbers))
-
-    def _load(self) -> None:
-        """Bring a memory-mapped index, which is read-only, into memory."""
-        if self._mapped is not None:
-            probes, self._index = self._index.nprobe, faiss.read_index(str(self._mapped))
-            self._index.nprobe, self._mapped = probes, None
+    def _search(self, start: int, places: Numbers, k: int) -> Neighbours:
+        """The neighbours of QUERIES_AT_ONCE items from `start` on."""
+        stop = min(start + QUERIES_AT_ONCE, len(self))
+        queries = floats(self._items.values[start:stop])
+        nearest = Nearest(len(queries), k + 1)  # with the item itself
+        own = np.searchsorted(self._items.edges, np.arange(start, stop), side="right") - 1
+        others = self._cells.nearest(queries, self._settings.probes)
+        width = others.shape[1]
+        others[others == own[:, None]] = -1  # an item's own cell comes first: so little of the others is kept
+        for cell, at in chain(groups_of(own), ((c, at // width) for c, at in groups_of(others.ravel()))):
+            inside = slice(*self._items.edges[cell : cell + 2].tolist())
+            held = floats(self._items.values[inside])
+            nearest.compare(at, queries[at], held, places[inside])
+        rows, second, similarity = nearest.found()
+        first = places[start:stop][rows]
+        return _others(first, second, similarity, k)
 
 
 def index_origin(folder: Path) -> str:
@@ -214,45 +180,126 @@ def cells_for(items: int, exact_below: int) -> int:
     return 1 if items <= exact_below else 2 ** round(math.log2(math.sqrt(CELLS_PER_ITEM * items)))
 
 
-def _trained(vectors: Vectors, cells: int, settings: IndexSettings) -> Any:
-    dimensions = int(vectors.values.shape[1])
-    quantizer = faiss.IndexFlatIP(dimensions)
-    half = faiss.ScalarQuantizer.QT_fp16
-    index = faiss.IndexIVFScalarQuantizer(quantizer, dimensions, cells, half, faiss.METRIC_INNER_PRODUCT, False)
-    index.nprobe, index.cp.seed, index.cp.niter = settings.probes, settings.seed, ROUNDS
-    index.cp.max_points_per_centroid = POINTS_PER_CELL
-    if cells == 1:  # nothing to learn, and there may be no vector at all
-        quantizer.add(np.zeros((1, dimensions), dtype=np.float32))
-        index.is_trained = True
-        return index
-    step = max(len(vectors.ids) // (POINTS_PER_CELL * cells), 1)
-    index.train(np.concatenate([part[::step] for part in _blocks(vectors)]))
-    return index
+def _centroids(vectors: Vectors, settings: IndexSettings) -> Matrix:
+    """The middles (cells, d) of the cells, by k-means of a sample; zeros where there is one cell."""
+    items, dimensions = vectors.values.shape
+    cells = cells_for(items, settings.exact_below)
+    if cells == 1:
+        return np.zeros((1, dimensions), dtype=np.float32)
+    step = max(items // (POINTS_PER_CELL * cells), 1)
+    sample = unit(np.asarray(vectors.values[::step], dtype=np.float32))
+    limits = {"min_points_per_centroid": 1, "max_points_per_centroid": POINTS_PER_CELL}
+    means = faiss.Kmeans(dimensions, cells, niter=ROUNDS, seed=settings.seed, spherical=True, **limits)
+    means.train(sample)
+    return np.asarray(means.centroids, dtype=np.float32)
 
 
-def _blocks(vectors: Vectors) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(vectors.ids), QUERIES_AT_ONCE):
-        yield vectors.rows(start, start + QUERIES_AT_ONCE)
+def _write(
+    folder: Path,
+    cells: _Cells,
+    items: _Items,
+    kept: Numbers,
+    vectors: Vectors,
+    new: Numbers,
+    digests: Digests,
+) -> None:
+    """Write an index of the items at the places `kept` and of the vectors at the places `new` with their digests."""
+    cell = np.concatenate([items.cells[kept], _assigned(cells, vectors, new)])
+    order = np.argsort(cell, kind="stable")
+    ids = pa.concat_arrays([items.ids.take(pa.array(kept)), _texts(vectors.ids).take(pa.array(new))])
+    state = {"format": FORMAT, "origin": vectors.origin, "made_for": cells.made_for}
+    with atomic_folder(folder) as made:
+        shape = (len(order), vectors.values.shape[1])
+        values = np.lib.format.open_memmap(made / VALUES_FILE, mode="w+", dtype=np.float16, shape=shape)
+        for start in range(0, len(order), ROWS_AT_ONCE):
+            at = order[start : start + ROWS_AT_ONCE]
+            old = at < len(kept)
+            part = values[start : start + len(at)]
+            part[old] = items.values[kept[at[old]]]
+            part[~old] = _unit_rows(vectors, new[at[~old] - len(kept)])
+        values.flush()
+        np.save(made / CENTROIDS_FILE, cells.centroids)
+        np.save(made / EDGES_FILE, np.searchsorted(cell[order], np.arange(len(cells.centroids) + 1)))
+        digest = np.concatenate([items.digests[kept], digests])[order]
+        pq.write_table(pa.table({"id": ids.take(pa.array(order)), "digest": digest}), made / ITEMS_FILE)
+        write_json(made / STATE_FILE, state)
 
 
-def _nearest(first: Numbers, second: Numbers, similarity: NDArray[np.float32], k: int) -> Neighbours:
-    """The `k` best of the rows (n, more), without the items themselves; of equally similar ones the first by place."""
-    others = (second >= 0) & (second != first[:, None])
-    rounded = np.round(np.where(others, similarity, -1.0), DECIMALS)
-    order = np.lexsort((second, -rounded), axis=1)[:, :k]
-    second, rounded = np.take_along_axis(second, order, 1), np.take_along_axis(rounded, order, 1)
-    rows, columns = np.nonzero(rounded > 0)
-    return Neighbours(first[rows], second[rows, columns], columns + 1, rounded[rows, columns].astype(np.float32))
+def _assigned(cells: _Cells, vectors: Vectors, places: Numbers) -> Numbers:
+    """The nearest cell (n,) of each vector at `places`."""
+    parts = (places[start : start + ROWS_AT_ONCE] for start in range(0, len(places), ROWS_AT_ONCE))
+    found = _side_by_side(lambda part: cells.nearest(_unit_rows(vectors, part), 1)[:, 0], parts)
+    return np.concatenate([places[:0], *found])
 
 
-def _digests(vectors: Vectors) -> list[int]:
-    """A number for the content of each vector, equal for equal vectors."""
+def _unit_rows(vectors: Vectors, places: Numbers) -> Matrix:
+    return unit(np.asarray(vectors.values[places], dtype=np.float32))
+
+
+def _side_by_side(work: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
+    """`work` on each of `given`, in order, as many at once as OpenMP has threads; each keeps to one thread."""
+    threads = faiss.omp_get_max_threads()
+    waiting: deque[Future[Made]] = deque()
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool,
+    ):
+        for one in given:
+            if len(waiting) == threads:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, one))
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _others(first: Numbers, second: Numbers, similarity: Matrix, k: int) -> Neighbours:
+    """The `k` best of each item, which come in order, without the item itself."""
+    other = second != first
+    first, second, similarity = first[other], second[other], similarity[other]
+    rank = ranks(first)
+    near = rank <= k
+    return Neighbours(first[near], second[near], rank[near], similarity[near])
+
+
+def _digests(vectors: Vectors) -> Digests:
+    """A number (n,) for the content of each vector, equal for equal vectors."""
     mixers = np.random.default_rng(_MIXERS_SEED).integers(1 << 63, size=vectors.values.shape[1], dtype=np.uint64) | 1
-    found: list[int] = []
-    for rows in _blocks(vectors):
-        bits = rows.astype(np.float16).view(np.uint16).astype(np.uint64) + 1
-        found += (bits * mixers).sum(axis=1, dtype=np.uint64).tolist()
+    found = np.empty(len(vectors.ids), dtype=np.uint64)
+    for start in range(0, len(found), ROWS_AT_ONCE):
+        bits = vectors.rows(start, start + ROWS_AT_ONCE).astype(np.float16).view(np.uint16).astype(np.uint64) + 1
+        found[start : start + ROWS_AT_ONCE] = (bits * mixers).sum(axis=1, dtype=np.uint64)
     return found
+
+
+def _places(ids: Sequence[str], among: Sequence[str]) -> Numbers:
+    """Where each of `ids` (n,) stands in `among`; -1: nowhere."""
+    found = pc.index_in(_texts(ids), value_set=_texts(among))
+    places: Numbers = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return places
+
+
+def _texts(ids: Any) -> Any:
+    return ids if isinstance(ids, pa.Array) else pa.array(ids, pa.large_string())
+
+
+def _no_items(cells: _Cells) -> _Items:
+    shape = (0, cells.centroids.shape[1])
+    edges = np.zeros(len(cells.centroids) + 1, dtype=np.int64)
+    return _Items(np.empty(shape, np.float16), _texts([]), np.empty(0, np.uint64), edges)
+
+
+def _read(folder: Path) -> tuple[_Items, _Cells]:
+    try:
+        table = pq.read_table(folder / ITEMS_FILE)
+        values = np.asarray(np.load(folder / VALUES_FILE, mmap_mode="r", allow_pickle=False))  # still mapped
+        centroids, edges = (np.load(folder / name, allow_pickle=False) for name in (CENTROIDS_FILE, EDGES_FILE))
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise InputError(f"{folder}: cannot be read ({error}); delete the folder, it is made again") from None
+    ids = table["id"].cast(pa.large_string()).combine_chunks()
+    items = _Items(values, ids, table["digest"].to_numpy(), edges)
+    if not len(table) == len(values) == edges[-1] or len(edges) != len(centroids) + 1:
+        raise InputError(f"{folder}: its files do not fit together; delete the folder, it is made again")
+    return items, _Cells(centroids, int(_read_state(folder)["made_for"]))
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

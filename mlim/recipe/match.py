@@ -34,7 +34,11 @@ class GroupsConfig(Config):
         default="average", description="average: average linkage; connected: whatever a chain of matches connects"
     )
     max_items: int = Field(default=50, ge=2, description="of a group; what would be larger stays apart and is listed")
-    min_inner: Share = share(0.5, "average: lowest mean score between joined parts, as a share of the threshold")
+    min_inner: Share = share(
+        0.5,
+        "average: the floor inside a group, as a share of the threshold: of every scored pair, and of the mean score "
+        "between joined parts",
+    )
 
 
 class MatchConfig(Config):

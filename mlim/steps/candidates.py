@@ -19,7 +19,8 @@ from mlim.files import atomic_folder, read_json, write_json
 from mlim.matching.candidates import BLOCK, Found, Places, candidate_store
 from mlim.matching.columns import read_rules
 from mlim.matching.completeness import ALL, pair_completeness, recall_at, shares
-from mlim.matching.index import IndexSettings, Neighbours, VectorIndex, index_origin
+from mlim.matching.index import IndexSettings, VectorIndex, index_origin
+from mlim.matching.nearest import Neighbours
 from mlim.matching.picture_vectors import PICTURE_ORIGIN, picture_vectors
 from mlim.matching.text_vectors import TextEncoder, fit_text_encoder
 from mlim.matching.vectors import Vectors, open_vectors, save_vectors
@@ -153,13 +154,13 @@ def _ways(
         encoder, folder = _encoder(inputs), inputs.workspace.cache / "text-vectors"
         encoded = encoder.encode(inputs.items["text"].tolist())
         vectors = save_vectors(folder, inputs.ids, encoded, encoder.dimensions, encoder.origin)
-        yield TEXT, _index(inputs, TEXT, vectors).neighbours(vectors, wanted.text)
+        yield TEXT, _index(inputs, TEXT, vectors).neighbours(vectors.ids, wanted.text)
     if wanted.picture:
         vectors = Vectors(inputs.ids, picture_vectors(inputs.items["image_hash"].tolist()), PICTURE_ORIGIN)
-        yield PICTURE, _index(inputs, PICTURE, vectors).neighbours(vectors, wanted.picture)
+        yield PICTURE, _index(inputs, PICTURE, vectors).neighbours(vectors.ids, wanted.picture)
     for name, of_name in given.items() if wanted.vectors else ():
         vectors, places = _of_catalog(inputs, name, of_name, terminal)
-        near = _index(inputs, name, vectors, rebuild=False).neighbours(vectors, wanted.vectors)
+        near = _index(inputs, name, vectors, rebuild=False).neighbours(vectors.ids, wanted.vectors)
         yield name, (found._replace(first=places[found.first], second=places[found.second]) for found in near)
 
 
@@ -170,15 +171,10 @@ def _index(inputs: _Inputs, name: str, vectors: Vectors, rebuild: bool = True) -
     """
     folder, settings = inputs.workspace.indexes / name, inputs.index_settings
     if folder.is_dir() and not (rebuild and index_origin(folder) != vectors.origin):
-        index = VectorIndex.open(folder, vectors.origin, settings)
-        if not any(index.update(vectors)):
+        index = VectorIndex(folder, vectors.origin, settings)
+        if not any(index.update(vectors)) or not index.outgrown:
             return index
-        if not index.outgrown:
-            index.save(folder)
-            return index
-    index = VectorIndex.build(vectors, settings)
-    index.save(folder)
-    return index
+    return VectorIndex.build(folder, vectors, settings)
 
 
 def _encoder(inputs: _Inputs) -> TextEncoder:

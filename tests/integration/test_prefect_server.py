@@ -83,6 +83,14 @@ def server(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     assert not left, "the script left processes behind"
 
 
+@pytest.fixture(scope="module")
+def job(checkout: Path, server: dict[str, str]) -> Path:
+    """The work folder of the whole job, run once as a person would start it."""
+    command = ["prefect", "deployment", "run", "pipeline/local", "--watch", "--param", "recipe=tiny.yaml"]
+    run_in(checkout, command, **server)
+    return checkout / "build/tiny"
+
+
 def wait_until(condition: object, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
@@ -118,23 +126,20 @@ def status(client: dict[str, str], path: str, body: object = None, **headers: st
         return error.code
 
 
-def test_a_deployment_run_does_the_whole_job(checkout: Path, server: dict[str, str]) -> None:
-    run_in(
-        checkout,
-        ["prefect", "deployment", "run", "pipeline/local", "--watch", "--param", "recipe=tiny.yaml"],
-        **server,
-    )
-    assert (checkout / "build/tiny/report/index.html").is_file()
-    assert json.loads((checkout / "build/tiny/registration/summary.json").read_text())["version"]
-    assert (checkout / "build/tiny/logs/pretrain@recon-mlm-mam-0.log").read_text()
+def test_a_deployment_run_does_the_whole_job(job: Path) -> None:
+    assert (job / "report/index.html").is_file()
+    assert json.loads((job / "registration/summary.json").read_text())["version"]
+    assert (job / "logs/pretrain@recon-mlm-mam-0.log").read_text()
 
 
-def test_a_deployment_run_matches_a_catalog_with_a_model_of_before(checkout: Path, server: dict[str, str]) -> None:
+def test_a_deployment_run_matches_a_catalog_with_a_model_of_before(
+    checkout: Path, server: dict[str, str], job: Path
+) -> None:
     asked = ["model=build/tiny", "work=build/tiny", "recipe=tiny.yaml", "out=tonight"]
     parameters = [word for one in asked for word in ("--param", one)]
     run_in(checkout, ["prefect", "deployment", "run", "match/local", "--watch", *parameters], **server)
     matched = json.loads((checkout / "tonight/summary.json").read_text())
-    by_the_pipeline = json.loads((checkout / "build/tiny/matches/summary.json").read_text())
+    by_the_pipeline = json.loads((job / "matches/summary.json").read_text())
     counts = ("items", "candidates", "scored", "matches", "groups")
     assert {key: matched[key] for key in counts} == {key: by_the_pipeline[key] for key in counts}
     artifacts = {artifact["key"]: artifact for artifact in ask(server, "artifacts/filter")}
@@ -146,6 +151,7 @@ def test_the_nightly_deployment_waits_to_be_switched_on(server: dict[str, str]) 
     assert [(one["schedule"]["cron"], one["active"]) for one in nightly["schedules"]] == [("0 3 * * *", False)]
 
 
+@pytest.mark.usefixtures("job")
 def test_its_artifacts_are_on_the_server(server: dict[str, str]) -> None:
     artifacts = {artifact["key"]: artifact for artifact in ask(server, "artifacts/filter")}
     assert "rows in" in str(artifacts["validation"]["data"])
@@ -156,6 +162,7 @@ def test_its_artifacts_are_on_the_server(server: dict[str, str]) -> None:
     )
 
 
+@pytest.mark.usefixtures("job")
 def test_trainings_of_the_sweep_ran_side_by_side(server: dict[str, str]) -> None:
     runs = {str(run["name"]): run for run in ask(server, "task_runs/filter")}
     first, second = (runs[f"finetune-{row}-0"] for row in ("variant@no-mdo", "scratch@no-pretraining"))
@@ -275,9 +282,9 @@ def test_a_wrong_recipe_fails_the_run(checkout: Path, server: dict[str, str]) ->
 
 def test_enough_new_labels_start_a_training(checkout: Path, server: dict[str, str]) -> None:
     """Issue 18: `mlim review` tells the server, whose automation runs the flow that counts."""
-    run_in(checkout, ["mkdir", "-p", "build/asked"])
-    for name in (".mlim-folder", "items", "valid"):
-        run_in(checkout, ["cp", "-r", f"build/tiny/{name}", f"build/asked/{name}"])
+    for stage in ("ingest", "validate"):
+        places = ["--catalog", "data/catalog.yaml", "--recipe", "tiny.yaml", "--work", "build/asked"]
+        run_in(checkout, ["mlim", stage, *places])
     ids = pq.read_table(checkout / "build/asked/valid/index.parquet", columns=["id"])["id"].to_pylist()
     for number, state in enumerate(("COMPLETED", "FAILED"), start=1):
         answer = {
@@ -303,10 +310,10 @@ def finished(server: dict[str, str], flow: str) -> list[dict[str, Any]]:
     return [run for run in runs if run["end_time"]]
 
 
-def test_cancelling_stops_every_trainer(checkout: Path, server: dict[str, str]) -> None:
+def test_cancelling_stops_every_trainer(checkout: Path, server: dict[str, str], job: Path) -> None:
     run_in(checkout, ["mkdir", "-p", "build/long"])
     for name in (".mlim-folder", "items", "valid", "pairs", "pretrain"):
-        run_in(checkout, ["cp", "-r", f"build/tiny/{name}", f"build/long/{name}"])
+        run_in(checkout, ["cp", "-r", str(job / name), f"build/long/{name}"])
     long = {"recipe": "tiny.yaml", "overrides": '["finetune.steps=100000"]', "work": "build/long"}
     words = [word for name, value in long.items() for word in ("--param", f"{name}={value}")]
     run_in(checkout, ["prefect", "deployment", "run", "sweep/local", *words], **server)

@@ -15,6 +15,7 @@ from mlim.matching.group_figures import b_cubed, judge_groups
 from mlim.matching.groups import (
     TOO_LARGE,
     TOO_LITTLE,
+    TOO_UNLIKE,
     Grouping,
     GroupRules,
     ScoredPairs,
@@ -74,6 +75,8 @@ def plain_average(items: int, pairs: ScoredPairs, family: list[int], rules: Grou
     score[pairs.first, pairs.second] = score[pairs.second, pairs.first] = pairs.score
     never = {(a, b) for a in range(items) for b in range(items) if a != b and family[a] == family[b] >= 0}
     allowed = np.array([(a, b) not in never for a, b in zip(pairs.first, pairs.second, strict=True)], dtype=bool)
+    low = pairs.at(pairs.score < rules.min_inner * rules.threshold)
+    apart = never | {*zip(low.first, low.second, strict=True), *zip(low.second, low.first, strict=True)}
     found: set[frozenset[int]] = set()
     for component in plain_components(items, pairs.at(allowed), rules.threshold):
         parts = [frozenset([item]) for item in component]
@@ -81,7 +84,7 @@ def plain_average(items: int, pairs: ScoredPairs, family: list[int], rules: Grou
 
             def average(couple: tuple[frozenset[int], frozenset[int]]) -> float:
                 both = list(itertools.product(*couple))
-                return -1.0 if never & set(both) else float(np.mean([score[a, b] for a, b in both]))
+                return -1.0 if apart & set(both) else float(np.mean([score[a, b] for a, b in both]))
 
             best = max(itertools.combinations(parts, 2), key=average)
             if average(best) < rules.min_inner * rules.threshold - 1e-12:
@@ -108,6 +111,26 @@ def test_average_groups_are_those_of_joining_step_by_step(
     items, pairs, family = graph
     rules = AVERAGE._replace(threshold=threshold)
     assert sets(group_pairs(items, pairs, families(*family), rules)) == plain_average(items, pairs, family, rules)
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs(), st.sampled_from([0.3, 0.6]), st.sampled_from([0.2, 0.5, 1.0]))
+def test_no_group_holds_a_pair_below_the_floor(
+    graph: tuple[int, ScoredPairs, list[int]], threshold: float, share: float
+) -> None:
+    items, pairs, _ = graph
+    rules = AVERAGE._replace(threshold=threshold, min_inner=share)
+    groups = group_pairs(items, pairs, None, rules).groups
+    inside = groups[pairs.first] == groups[pairs.second]
+    assert pairs.score[inside].min(initial=1) >= share * threshold - 1e-9
+
+
+def test_a_pair_that_scores_nothing_parts_a_group_and_is_the_reason() -> None:
+    """Of four items that match all around, two score 0.0: the average alone would join them."""
+    square = [(a, b, 0.0 if (a, b) == (0, 3) else 0.9) for a, b in itertools.combinations(range(4), 2)]
+    found = group_pairs(4, scored(*square), None, AVERAGE._replace(min_inner=0.5))
+    assert found.groups[0] != found.groups[3]
+    assert {conflict.reason for conflict in found.conflicts} == {TOO_UNLIKE}
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,6 +1,8 @@
 """The index of vectors: exact neighbours, what it keeps on disk, and that an update equals a new index."""
 
+import tracemalloc
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from hypothesis import strategies as st
 
 from mlim.errors import InputError
 from mlim.files import claim
+from mlim.matching import index as index_module
+from mlim.matching import nearest as nearest_module
 from mlim.matching.index import IndexSettings, VectorIndex, cells_for
+from mlim.matching.nearest import Nearest
 from mlim.matching.picture_vectors import picture_vectors
 from mlim.matching.vectors import Vectors, open_vectors, save_vectors
 
@@ -23,91 +28,173 @@ def vectors(count: int, seed: int = 0, dimensions: int = 8, origin: str = ORIGIN
     return Vectors([f"item-{number:04d}" for number in range(count)], values, origin)
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    claim(tmp_path, "work")
+    return tmp_path / "index"
+
+
 def found(index: VectorIndex, asked: Vectors, k: int) -> set[tuple[str, str, int]]:
     return {
         (asked.ids[first], asked.ids[second], int(rank))
-        for near in index.neighbours(asked, k)
+        for near in index.neighbours(asked.ids, k)
         for first, second, rank in zip(near.first, near.second, near.rank, strict=True)
     }
 
 
-def test_a_small_catalog_is_compared_exactly() -> None:
+def plain(asked: Vectors, k: int) -> set[tuple[str, str, int]]:
+    """Every vector compared with every other; of equally similar ones the first by place."""
+    held = asked.rows(0, len(asked.ids)).astype(np.float16).astype(np.float32)
+    cosine = np.round(held @ held.T, 5)
+    np.fill_diagonal(cosine, 0)
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
+    rows, ranks = np.nonzero(np.take_along_axis(cosine, order, 1) > 0)
+    return {(asked.ids[row], asked.ids[order[row, rank]], int(rank) + 1) for row, rank in zip(rows, ranks, strict=True)}
+
+
+def clustered(count: int, dimensions: int = 16, family: int = 5) -> Vectors:
+    """Families of equal size, each around a middle of its own."""
+    generator = np.random.default_rng(3)
+    middles = generator.normal(size=(-(-count // family), dimensions))
+    values = np.repeat(middles, family, axis=0)[:count] + 0.2 * generator.normal(size=(count, dimensions))
+    return Vectors([f"item-{number:05d}" for number in range(count)], values.astype(np.float16), ORIGIN)
+
+
+@pytest.mark.parametrize("alike", [1, 5])
+def test_a_small_catalog_is_compared_exactly(folder: Path, alike: int) -> None:
     asked = vectors(60)
-    held = asked.rows(0, 60).astype(np.float16).astype(np.float32)
-    cosine = np.round(held @ held.T, 4)
-    np.fill_diagonal(cosine, -1)
-    for near in VectorIndex.build(asked, EXACT).neighbours(asked, 5):
-        first, second = near.first, near.second
-        best = -np.sort(-cosine, axis=1)[:, :5]
-        assert near.similarity == pytest.approx(cosine[first, second], abs=1e-3)
-        assert near.similarity == pytest.approx(best[first, near.rank - 1], abs=1e-3)
+    asked = Vectors(asked.ids, np.repeat(asked.values, alike, axis=0)[:60], ORIGIN)
+    assert found(VectorIndex.build(folder, asked, EXACT), asked, 5) == plain(asked, 5)
 
 
-def test_only_similar_items_are_neighbours() -> None:
+def test_all_cells_searched_is_every_vector_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "QUERIES_AT_ONCE", 70)
+    asked = vectors(300)
+    index = VectorIndex.build(folder, asked, IndexSettings(exact_below=50, probes=300))
+    assert found(index, asked, 4) == plain(asked, 4)
+
+
+def test_few_cells_hold_most_of_the_nearest(folder: Path) -> None:
+    """4 of 128 cells are searched; the four others of a family are the nearest."""
+    asked = clustered(2000)
+    index = VectorIndex.build(folder, asked, IndexSettings(exact_below=50, probes=4))
+    nearest = plain(asked, 4)
+    assert len(found(index, asked, 4) & nearest) >= 0.98 * len(nearest)
+
+
+def test_memory_holds_a_block_and_not_the_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, name in (
+        (index_module, "QUERIES_AT_ONCE"),
+        (index_module, "ROWS_AT_ONCE"),
+        (nearest_module, "ROWS_AT_ONCE"),
+    ):
+        monkeypatch.setattr(place, name, 256)
+    monkeypatch.setattr(nearest_module, "KEYS_AT_ONCE", 1 << 15)
+    asked = clustered(4000, dimensions=512)  # 4 MB
+    index = VectorIndex.build(folder, asked, IndexSettings(exact_below=50, probes=2))
+    tracemalloc.start()
+    try:
+        for _ in index.neighbours(asked.ids, 4):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < asked.values.nbytes / 2
+    finally:
+        tracemalloc.stop()
+
+
+def test_only_similar_items_are_neighbours(folder: Path) -> None:
     asked = Vectors(["a", "b", "empty"], np.array([[1, 0], [-1, 0], [0, 0]], dtype=np.float16), ORIGIN)
-    assert found(VectorIndex.build(asked, EXACT), asked, 2) == set()
+    assert found(VectorIndex.build(folder, asked, EXACT), asked, 2) == set()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_hardly_any_items_have_hardly_any_neighbours(count: int) -> None:
+def test_hardly_any_items_have_hardly_any_neighbours(folder: Path, count: int) -> None:
     asked = Vectors(["a", "b"][:count], np.ones((count, 4), dtype=np.float16), ORIGIN)
-    assert len(found(VectorIndex.build(asked, EXACT), asked, 3)) == count * (count - 1)
+    assert len(found(VectorIndex.build(folder, asked, EXACT), asked, 3)) == count * (count - 1)
 
 
-def test_items_that_are_all_alike_have_k_neighbours_each() -> None:
+def test_items_that_are_all_alike_have_k_neighbours_each(folder: Path) -> None:
     asked = Vectors([f"{number:02d}" for number in range(40)], np.ones((40, 4), dtype=np.float16), ORIGIN)
-    assert len(found(VectorIndex.build(asked, EXACT), asked, 3)) == 40 * 3
+    assert found(VectorIndex.build(folder, asked, EXACT), asked, 3) == plain(asked, 3)
 
 
 @pytest.mark.parametrize("how", [EXACT, CELLS])
-def test_an_index_comes_back_from_disk(tmp_path: Path, how: IndexSettings) -> None:
-    claim(tmp_path, "work")
+def test_an_index_comes_back_from_disk(folder: Path, how: IndexSettings) -> None:
     asked = vectors(200)
-    made = VectorIndex.build(asked, how)
-    made.save(tmp_path / "index")
-    assert found(VectorIndex.open(tmp_path / "index", ORIGIN, how), asked, 4) == found(made, asked, 4)
+    made = VectorIndex.build(folder, asked, how)
+    assert found(VectorIndex(folder, ORIGIN, how), asked, 4) == found(made, asked, 4)
 
 
-def test_an_index_of_another_model_is_refused(tmp_path: Path) -> None:
-    claim(tmp_path, "work")
-    VectorIndex.build(vectors(5), EXACT).save(tmp_path / "index")
+def test_an_index_of_another_model_is_refused(folder: Path) -> None:
+    VectorIndex.build(folder, vectors(5), EXACT)
     with pytest.raises(InputError, match="another model"):
-        VectorIndex.open(tmp_path / "index", "model:fedcba9876543210", EXACT)
+        VectorIndex(folder, "model:fedcba9876543210", EXACT)
 
 
-def test_a_damaged_index_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    claim(tmp_path, "work")
-    VectorIndex.build(vectors(5), EXACT).save(tmp_path / "index")
-    (tmp_path / "index/index.faiss").write_bytes(b"no index")
+@pytest.mark.parametrize("name", ["values.npy", "edges.npy", "items.parquet"])
+def test_a_damaged_index_is_refused_in_one_sentence(folder: Path, name: str) -> None:
+    VectorIndex.build(folder, vectors(5), EXACT)
+    (folder / name).write_bytes(b"no index")
     with pytest.raises(InputError, match="delete the folder"):
-        VectorIndex.open(tmp_path / "index", ORIGIN, EXACT)
+        VectorIndex(folder, ORIGIN, EXACT)
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.sets(st.integers(0, 29)), st.sets(st.integers(0, 29)), st.integers(0, 5))
 def test_an_updated_index_finds_what_a_new_one_finds(removed: set[int], changed: set[int], added: int) -> None:
     before = vectors(30)
-    index = VectorIndex.build(before, EXACT)
     values = np.where(np.isin(np.arange(30), list(changed))[:, None], vectors(30, seed=1).values, before.values)
     kept = [number for number in range(30) if number not in removed]
     more = vectors(added, seed=2)
     ids = [*(before.ids[number] for number in kept), *(f"new-{number}" for number in range(added))]
     after = Vectors(ids, np.concatenate([values[kept], more.values]), ORIGIN)
-    counts = index.update(after)
-    assert counts == (added, len(removed), len(changed - removed))
-    assert found(index, after, 4) == found(VectorIndex.build(after, EXACT), after, 4)
+    with TemporaryDirectory() as work:
+        claim(Path(work), "work")
+        index = VectorIndex.build(Path(work) / "index", before, EXACT)
+        assert index.update(after) == (added, len(removed), len(changed - removed))
+        assert found(index, after, 4) == plain(after, 4)
 
 
-def test_an_opened_index_takes_updates(tmp_path: Path) -> None:
-    claim(tmp_path, "work")
-    VectorIndex.build(vectors(100), CELLS).save(tmp_path / "index")
-    index = VectorIndex.open(tmp_path / "index", ORIGIN, CELLS)
+def test_cells_that_were_updated_find_what_they_would_find_as_new(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = vectors(200), vectors(260)
+    values = np.concatenate([vectors(20, seed=1).values, after.values[20:]])
+    after = Vectors(after.ids[10:], values[10:], ORIGIN)
+    index = VectorIndex.build(folder, before, CELLS)
+    monkeypatch.setattr(index_module, "_centroids", lambda *_: np.load(folder / "centroids.npy"))
+    assert index.update(after) == (60, 10, 10)
+    fresh = VectorIndex.build(folder.with_name("fresh"), after, CELLS)
+    assert found(index, after, 4) == found(fresh, after, 4)
+
+
+def test_an_opened_index_takes_updates(folder: Path) -> None:
+    VectorIndex.build(folder, vectors(100), CELLS)
+    index = VectorIndex(folder, ORIGIN, CELLS)
     fewer = Vectors(vectors(100).ids[1:], vectors(100).values[1:], ORIGIN)
     assert index.update(fewer) == (0, 1, 0)
-    index.save(tmp_path / "index")
-    again = VectorIndex.open(tmp_path / "index", ORIGIN, CELLS)
+    again = VectorIndex(folder, ORIGIN, CELLS)
     assert again.update(fewer) == (0, 0, 0)
     assert found(again, fewer, 3) == found(index, fewer, 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 40), st.integers(1, 5), st.integers(0, 3))
+def test_the_nearest_are_those_of_a_sort_of_all(rows: int, columns: int, kept: int, seed: int) -> None:
+    """Similarities of one decimal, so that many are equal; brought in in parts."""
+    scores = np.random.default_rng(seed).integers(-3, 10, size=(rows, columns)) / np.float32(10)
+    places = np.random.default_rng(seed).permutation(columns)
+    collected = Nearest(rows, kept)
+    for part in np.array_split(np.arange(columns), 3):
+        collected.compare(np.arange(rows), scores, np.eye(columns, dtype=np.float32)[part], places[part])
+    expected = [
+        (row, int(places[at]), float(scores[row, at]))
+        for row in range(rows)
+        for at in np.lexsort((places, -scores[row]))[:kept]
+        if scores[row, at] > 0
+    ]
+    first, second, similarity = collected.found()
+    assert [*zip(first.tolist(), second.tolist(), strict=True)] == [(row, place) for row, place, _ in expected]
+    assert similarity.tolist() == pytest.approx([score for *_, score in expected])
 
 
 def test_cells_grow_with_the_catalog() -> None:

@@ -1,0 +1,138 @@
+"""The best of many similarities, row by row: products of matrices, block by block, of which only the best are kept.
+
+A similarity that may be among the best of its row becomes one integer: row, similarity (the better the smaller), place.
+So one sort of integers orders all rows at once, and equal similarities by place, whatever order they came in.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROW_BITS, LEVEL_BITS, PLACE_BITS = 18, 17, 29
+MOST_ROWS: Final = 1 << ROW_BITS
+LEVELS: Final = 100_000  # of similarities from 0 to 1: five decimals; beyond them the order of additions shows
+_WORST: Final = (1 << LEVEL_BITS) - 1
+_HALF_LEVEL: Final = 0.5 / LEVELS  # only what rounds to more than 0 counts
+_SLACK: Final = 0.75 / LEVELS  # below the worst that is kept: enough for what rounds to the same
+ROWS_AT_ONCE, COLUMNS_AT_ONCE = 2048, 4096  # of a product: 32 MB
+MANY: Final = 4  # times as many similarities as are kept; then a block's own best set a bar first
+_FLOAT_BITS: Final = np.uint32(0x8FFFE000).astype(np.int32)
+KEYS_AT_ONCE: Final = 1 << 22  # 32 MB; beside them what is kept: 8 bytes for each row and neighbour
+
+Numbers = NDArray[np.int64]
+Matrix = NDArray[np.float32]
+
+
+class Neighbours(NamedTuple):
+    """Nearest neighbours: `second` is number `rank` (from 1) among those of `first`, at `similarity` (cosine)."""
+
+    first: Numbers
+    second: Numbers
+    rank: Numbers
+    similarity: Matrix
+
+
+class Nearest:
+    """The `kept` most similar places of each of `rows` vectors, at most MOST_ROWS; only similarities above 0 count."""
+
+    def __init__(self, rows: int, kept: int) -> None:
+        self._kept = kept
+        self._bar = np.full(rows, _HALF_LEVEL, dtype=np.float32)  # what is less similar is not kept
+        self._keys: list[NDArray[np.uint64]] = []
+        self._waiting = 0  # keys that no sort has seen
+
+    def compare(self, rows: Numbers, queries: Matrix, held: Matrix, places: Numbers) -> None:
+        """Bring in the products of `queries` (r, d), which are the vectors of `rows` (r,), with `held` (m, d).
+
+        `places` (m,) are those of `held`; a row must not meet a place twice.
+        """
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = slice(start, start + ROWS_AT_ONCE)
+            for left in range(0, len(held), COLUMNS_AT_ONCE):
+                columns = slice(left, left + COLUMNS_AT_ONCE)
+                self._add(rows[some], queries[some] @ held[columns].T, places[columns])
+
+    def _add(self, rows: Numbers, scores: Matrix, places: Numbers) -> None:
+        bar = self._bar[rows]
+        passed = scores >= bar[:, None]
+        if np.count_nonzero(passed) > MANY * self._kept * len(rows):
+            at = scores.shape[1] - self._kept
+            bar = np.maximum(bar, np.partition(scores, at, axis=1)[:, at] - np.float32(_SLACK))
+            passed = scores >= bar[:, None]
+            self._bar[rows] = bar
+        found = np.flatnonzero(passed)
+        row, column = np.divmod(found, scores.shape[1])
+        level = np.rint(scores.ravel()[found] * np.float32(LEVELS)).astype(np.int64)
+        key = (rows[row] << LEVEL_BITS | _WORST - np.minimum(level, _WORST)) << PLACE_BITS | places[column]
+        self._keys.append(key.view(np.uint64))
+        self._waiting += len(key)
+        if self._waiting > KEYS_AT_ONCE:
+            self._sort()
+
+    def _sort(self) -> None:
+        """Keep the best of each row, and raise the bars to them."""
+        keys = np.concatenate([np.empty(0, np.uint64), *self._keys])
+        keys.sort()
+        keys = keys[~_stands_behind(_rows(keys), self._kept)]
+        last = keys[_stands_behind(_rows(keys), self._kept - 1)]
+        self._bar[_rows(last)] = _levels(last).astype(np.float32) / LEVELS - np.float32(_SLACK)
+        self._keys, self._waiting = [keys], 0
+
+    def found(self) -> tuple[Numbers, Numbers, Matrix]:
+        """Rows, places and similarities of all that is kept, by row, then the most similar first, then by place."""
+        self._sort()
+        keys = self._keys[0]
+        return _rows(keys), _places(keys), (_levels(keys) / LEVELS).astype(np.float32)
+
+
+def floats(halves: NDArray[np.float16]) -> Matrix:
+    """Half precision as float32, exactly, for finite numbers; numpy's conversion takes eight times as long.
+
+    The sign and 15 bits are put where float32 has them; 2^112 is how much further its exponents reach.
+    """
+    bits = halves.view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= _FLOAT_BITS
+    values = bits.view(np.float32)
+    values *= np.float32(2.0**112)
+    return values
+
+
+def _stands_behind(rows: Numbers, count: int) -> NDArray[np.bool_]:
+    """Which entries (n,) have at least `count` others of their row before them; those of a row follow each other."""
+    behind = np.ones(len(rows), dtype=bool)
+    behind[:count] = False
+    behind[count:] = rows[count:] == rows[: len(rows) - min(count, len(rows))]
+    return behind
+
+
+def ranks(rows: Numbers) -> Numbers:
+    """The place (n,), from 1, of each entry among those of its row; entries of a row follow each other."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    lengths = np.diff(starts, append=len(rows))
+    return np.arange(1, len(rows) + 1) - np.repeat(starts, lengths)
+
+
+def groups_of(values: Numbers) -> Iterator[tuple[int, Numbers]]:
+    """Each distinct value and where it stands, in order; -1 is left out."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    edges = np.flatnonzero(np.diff(ordered, prepend=-1, append=np.iinfo(np.int64).max))
+    for start, stop in pairwise(edges.tolist()):
+        yield int(ordered[start]), order[start:stop]
+
+
+def _rows(keys: NDArray[np.uint64]) -> Numbers:
+    return (keys >> np.uint64(LEVEL_BITS + PLACE_BITS)).view(np.int64)
+
+
+def _levels(keys: NDArray[np.uint64]) -> Numbers:
+    """Similarities in hundred thousandths."""
+    return _WORST - (keys.view(np.int64) >> PLACE_BITS & _WORST)
+
+
+def _places(keys: NDArray[np.uint64]) -> Numbers:
+    return keys.view(np.int64) & (1 << PLACE_BITS) - 1
