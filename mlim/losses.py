@@ -99,6 +99,12 @@ def region_attribute_loss(logits: Sequence[Tensor], values: Tensor, weights: Ten
     return LossTerm(total, _count(total, count))
 
 
+def question_loss(logits: Tensor, answers: Tensor) -> LossTerm:
+    """Which answer has a question? Cross-entropy over a table: logits (N, answers), answers (N,); N may be 0."""
+    total = functional.cross_entropy(logits.float(), answers, reduction="sum")
+    return LossTerm(total, _count(total, answers.numel()))
+
+
 def match_loss(logits: Tensor, labels: Tensor) -> LossTerm:
     """Are the two items closely matching? Binary cross-entropy over pairs: logits (B,), labels (B,) in {0, 1}."""
     return _binary(logits, labels)

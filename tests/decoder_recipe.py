@@ -7,7 +7,7 @@ GIT = f"{{kind: writer, image: {{kind: patch, size: 4}}, image_depth: 1, depth: 
 LXMERT = f"{{kind: crossed, image: {{features: {{kind: patch, size: 4}}}}, text_depth: 1, cross_depth: 1, {SHAPE}}}"
 
 TASKS = "[{task: detect}, {task: caption}]"
-REGIONS = "[{task: region-feature}, {task: region-label}]"
+REGIONS = "[{task: region-feature}, {task: region-label}, {task: answer, from_step: 1}]"
 
 SETTINGS = (
     f"systems={{e2e-vlp: {E2E}, git: {GIT}, lxmert: {LXMERT}}}",

@@ -1,4 +1,4 @@
-"""Annotations of the little catalog: objects and captions."""
+"""Annotations of the little catalog: objects, captions and questions."""
 
 import json
 
@@ -9,10 +9,11 @@ from mlim.annotations.tables import SCHEMAS, table_file
 from mlim.workspace import Workspace
 
 NAMES = {"labels": ["left", "right"], "attributes": {"size": ["small", "large"]}}
+ANSWERS = ["red", "green", "blue"]
 
 
 def annotate(workspace: Workspace) -> None:
-    """One or two objects in two thirds of the pictures, and captions of all."""
+    """One or two objects in two thirds of the pictures, captions of all, and one question about every other one."""
     items = pq.read_table(workspace.pairs / "items.parquet", columns=["id", "split"]).to_pylist()
     regions = [
         {
@@ -24,8 +25,16 @@ def annotate(workspace: Workspace) -> None:
     ]
     texts = ["one", "two"] * len(items)
     captions = [{**item, "caption_id": str(n), "caption": texts[n]} for n, item in enumerate([*items, *items])]
+    questions = [
+        {
+            **{**item, "question_id": str(n), "question": "what colour is it?", "kind": "open", "template": "colour"},
+            **{"answers": [{"answer": ANSWERS[n % 3], "score": 1.0}], "entailed": []},
+        }
+        for n, item in enumerate(items)
+        if n % 2
+    ]
     workspace.annotations.mkdir()
-    for name, rows in (("regions", regions), ("captions", captions)):
+    for name, rows in (("regions", regions), ("captions", captions), ("questions", questions)):
         with pa.ipc.new_file(str(table_file(workspace.annotations, name)), SCHEMAS[name]) as writer:
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[name]))
-    (workspace.annotations / "vocabularies.json").write_text(json.dumps(NAMES))
+    (workspace.annotations / "vocabularies.json").write_text(json.dumps({**NAMES, "answers": ANSWERS}))

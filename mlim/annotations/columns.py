@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ WHERE = "catalog.yaml"
 BORDER_SPREAD = 24  # of 255: a border whose colours differ more is no plain backdrop
 FOREGROUND_STEP = 40  # of 255, in one channel: what differs more from the border is the product
 LEAST_FOREGROUND = 0.01  # of the pixels; less is noise
+NO_FOREGROUND, NO_LABEL = "no-foreground", "no-label"  # why a picture gets no box
 
 
 class ItemValues(NamedTuple):
@@ -32,9 +34,12 @@ def item_values(row: int, item: Mapping[str, Any], picture: bytes | None = None)
     return ItemValues(row, item["id"], {name: str(value) for name, value in values.items() if value}, picture)
 
 
-def annotate_columns(rules: AnnotationRules, items: Sequence[ItemValues], seed: int) -> Iterator[Annotation]:
+def annotate_columns(
+    rules: AnnotationRules, items: Sequence[ItemValues], seed: int, unboxed: Counter[str]
+) -> Iterator[Annotation]:
     """What the columns say about each item; an item without a value is not asked about.
 
+    `unboxed` counts the pictures that get no box, by reason.
     `verify` asks for the true value or, as often, for another one that occurs in the column.
     """
     for number, question in enumerate(rules.questions):
@@ -42,7 +47,7 @@ def annotate_columns(rules: AnnotationRules, items: Sequence[ItemValues], seed: 
     for item in items:
         yield from _captions(rules.captions, item)
         if rules.regions is not None:
-            yield from _region(rules.regions, item)
+            yield from _region(rules.regions, item, unboxed)
 
 
 def _questions(number: int, rule: ColumnQuestion, items: Sequence[ItemValues], seed: int) -> Iterator[Question]:
@@ -74,9 +79,13 @@ def _captions(captions: Sequence[str], item: ItemValues) -> Iterator[Caption]:
             yield Caption(Place(WHERE, item.row), (item.id,), f"{item.id}-{number}", text)
 
 
-def _region(rule: ColumnRegions, item: ItemValues) -> Iterator[Region]:
+def _region(rule: ColumnRegions, item: ItemValues, unboxed: Counter[str]) -> Iterator[Region]:
     box = None if item.picture is None else find_foreground(item.picture)
-    if box is not None and rule.label in item.values:
+    if box is None:
+        unboxed[NO_FOREGROUND] += 1
+    elif rule.label not in item.values:
+        unboxed[NO_LABEL] += 1
+    else:
         told = tuple((name, item.values[name]) for name in rule.attributes if name in item.values)
         yield Region(Place(WHERE, item.row), (item.id,), box, item.values[rule.label], told)
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlim.annotations.tables import CAPTIONS, REGIONS, VOCABULARIES_FILE, read_table, table_file
-from mlim.data.objects import ObjectNames, Region
+from mlim.annotations.tables import CAPTIONS, QUESTIONS, REGIONS, VOCABULARIES_FILE, read_table, table_file
+from mlim.data.objects import ObjectNames, Posed, Region
 from mlim.files import read_json
 from mlim.losses import UNKNOWN
 
@@ -70,6 +70,28 @@ class AnnotationTables:
     def captions(self, item: str, /) -> Sequence[str]:
         """Texts about an item's picture; none where it is not annotated."""
         return self._captions.get(item, ())
+
+    def questions(self, item: str, /) -> Sequence[Posed]:
+        """Questions about an item's picture; none where it is not annotated."""
+        return self._questions.get(item, ())
+
+    @cached_property
+    def answers(self) -> tuple[str, ...]:
+        """The answers of the train split, the most frequent first; none where there are no questions."""
+        path = self._folder / VOCABULARIES_FILE
+        return tuple(read_json(path).get("answers", ())) if path.is_file() else ()
+
+    @property
+    def question_files(self) -> list[Path]:
+        """What questions and answers are read from."""
+        return [table_file(self._folder, QUESTIONS), self._folder / VOCABULARIES_FILE]
+
+    @cached_property
+    def _questions(self) -> dict[str, list[Posed]]:
+        table = _by_item(self._folder, QUESTIONS)
+        answers = [{given["answer"]: given["score"] for given in row} for row in table["answers"].to_pylist()]
+        posed = [Posed(*each) for each in zip(table["question"].to_pylist(), answers, strict=True)]
+        return {item: posed[rows] for item, rows in _places(table["id"].to_pylist()).items()}
 
     @cached_property
     def _regions(self) -> _Regions:

@@ -3,6 +3,7 @@
 from typing import NamedTuple, Self
 
 from torch import Tensor
+from torch.nn import functional
 
 from mlim.data.images import as_floats
 
@@ -31,6 +32,18 @@ class Captions(NamedTuple):
     lengths: Tensor
 
 
+class Questions(NamedTuple):
+    """Questions about the pictures of a batch, which may stand in the place of the items' texts.
+
+    ids (B, K, T) long: [CLS] tokens [SEP], then [PAD], T at least that of the texts; lengths (B, K) long, without
+    [PAD]; 0: an item has fewer. answers (B, K) long: numbers in the table of answers, `UNKNOWN` where none is in it.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    answers: Tensor
+
+
 class RegionLabels(NamedTuple):
     """What is to be seen in stored regions of the pictures of a batch, and how sure that is.
 
@@ -49,7 +62,7 @@ class ItemBatch(NamedTuple):
 
     input_ids (B, T) long; text_attention and maskable (B, T) bool, maskable without [CLS], [SEP], [PAD];
     pixels (B, 3, S, S) of 0..255 (uint8) until `with_floats`, or packed regions (mlim/data/regions.py) in their place,
-    as in all batches; objects, captions and labels of stored regions, where a task wants them.
+    as in all batches; objects, captions, labels of stored regions and questions, where a task wants them.
     """
 
     input_ids: Tensor
@@ -60,13 +73,27 @@ class ItemBatch(NamedTuple):
     objects: Objects | None = None
     captions: Captions | None = None
     region_labels: RegionLabels | None = None
+    questions: Questions | None = None
 
     def with_floats(self) -> Self:
         """The batch as models take it, pixels of [0, 1]; call it on the model's device."""
         return self._replace(pixels=as_floats(self.pixels))
 
+    def with_questions(self, questions: Questions, pad: int) -> Self:
+        """The batch with questions that may stand in the place of its texts, which become as wide."""
+        further = (0, questions.ids.shape[-1] - self.input_ids.shape[1])
+        return self._replace(
+            input_ids=functional.pad(self.input_ids, further, value=pad),
+            text_attention=functional.pad(self.text_attention, further, value=False),
+            maskable=functional.pad(self.maskable, further, value=False),
+            questions=questions,
+        )
+
     def with_pictures_of(self, rows: Tensor) -> Self:
-        """The batch where each item shows the picture of another one, `rows` (B,), with all that belongs to it."""
+        """The batch where each item shows the picture of another one, `rows` (B,), with all that belongs to it.
+
+        Questions stay: they are texts.
+        """
         objects = None if self.objects is None else Objects(*(part[rows] for part in self.objects))
         captions = None if self.captions is None else Captions(*(part[rows] for part in self.captions))
         labels = None if self.region_labels is None else RegionLabels(*(part[rows] for part in self.region_labels))

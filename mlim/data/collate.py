@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlim.data.batches import ItemBatch, PairBatch, PairSide
 from mlim.data.images import to_pixels
-from mlim.data.objects import Beside, collate_captions, collate_objects
+from mlim.data.objects import Beside, collate_captions, collate_objects, collate_questions
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import TokenSource
 
@@ -77,11 +77,15 @@ class _Collator:
         batch = ItemBatch(input_ids, attention, maskable, pixels, [*ids])
         if self.beside is None:
             return batch
-        source, wants_objects, wants_captions, regions = self.beside
+        source, wants_objects, wants_captions, regions, answers = self.beside
         objects = collate_objects(source, known) if wants_objects else None
         captions = collate_captions(source, known, self.tokenizer, self.max_tokens) if wants_captions else None
         labels = None if regions is None else regions.labels(known)
-        return batch._replace(objects=objects, captions=captions, region_labels=labels)
+        batch = batch._replace(objects=objects, captions=captions, region_labels=labels)
+        if not answers:
+            return batch
+        most = (self.max_tokens, input_ids.shape[1])
+        return batch.with_questions(collate_questions(source, ids, answers, self.tokenizer, most), self.tokenizer.pad)
 
 
 class ItemCollator(_Collator):

@@ -16,7 +16,7 @@ from mlim.models.boxes import CORNERS
 from mlim.models.costs import crossing_layers, linear, operations_of, transformer_layers
 from mlim.models.decoder import Attention, Blocks, DecoderBlock
 from mlim.models.dropout import Dropout
-from mlim.models.heads import BinaryHead, MlmHead
+from mlim.models.heads import BinaryHead, ClassHead, MlmHead
 from mlim.models.images.build import picture_operations
 from mlim.models.images.regions import RegionReader, grid_boxes
 from mlim.models.item_system import FusingSystem
@@ -32,7 +32,7 @@ SIDE = "regions.side."  # begins the names of the image side's weights
 
 
 class CrossedConfig(ShapedInputs):
-    """What it reads, its shape, and what objects are called; stored beside the weights as JSON.
+    """What it reads, its shape, what objects are called, which answers there are; stored beside the weights as JSON.
 
     `feature_size`: numbers of a region's stored feature; None: it reads pictures.
     """
@@ -40,6 +40,7 @@ class CrossedConfig(ShapedInputs):
     shape: CrossedSystem
     objects: ObjectNames = ObjectNames()
     feature_size: PositiveInt | None = None
+    answers: tuple[str, ...] = ()
 
     @property
     def values(self) -> list[int]:
@@ -119,6 +120,7 @@ class Crossed(FusingSystem):
         self.region_feature_head = RegionHead(config, self.regions.side.feature_size)
         self.region_label_head = RegionHead(config, labels) if labels else None
         self.region_attribute_head = RegionHead(config, sum(config.values)) if config.values else None
+        self.answer_head = ClassHead(width, width, len(config.answers)) if config.answers else None
 
     def start(self) -> Mapping[str, Tensor]:
         """The weights that its image side starts from; `InputError` when they cannot be found or read."""
@@ -137,8 +139,8 @@ class Crossed(FusingSystem):
     def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
         """Its modules by the part of the network that they belong to."""
         embeddings = [self.word_embeddings, self.text_positions, self.norm]
-        heads = [self.mlm_head, self.itm_head, self.region_feature_head, self.region_label_head]
-        heads += [self.region_attribute_head]
+        asked = [self.region_feature_head, self.region_label_head, self.region_attribute_head]
+        heads: list[nn.Module | None] = [self.mlm_head, self.itm_head, *asked, self.answer_head]
         return {
             "embedder": [self.regions],
             "transformer": [*embeddings, self.text_encoder, self.region_encoder, self.crossing],
@@ -202,6 +204,11 @@ class Crossed(FusingSystem):
         """Operations of a forward pass of one of its heads over regions at so many of them."""
         width, leaving = self.config.shape.width, cast(RegionHead, head).output.out_features
         return operations_of([linear(hidden, width, width), linear(hidden, width, leaving)])
+
+    def answer_operations(self, questions: float) -> float:
+        """Operations of a forward pass of the head over answers for so many questions."""
+        width, answers = self.config.shape.width, len(self.config.answers)
+        return operations_of([linear(questions, width, 2 * width), linear(questions, 2 * width, answers)])
 
     def encoding_operations(self, text: float, cells: int) -> float:
         """Operations for one item with so many tokens and regions; 0: without the picture.

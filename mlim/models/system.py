@@ -187,6 +187,18 @@ class RestoresRegions(Fuses, Protocol):
 
 
 @runtime_checkable
+class AnswersQuestions(Fuses, Protocol):
+    """A system that answers the question that its text is."""
+
+    @property
+    def answer_head(self) -> nn.Module | None:
+        """From the outputs at [CLS] (N, H) to logits over answers (N, answers); None where no answers are known."""
+
+    def answer_operations(self, questions: float) -> float:
+        """Operations of a forward pass of the head for so many questions."""
+
+
+@runtime_checkable
 class EncodesItems(Protocol):
     """A system that makes one vector of an item, whatever is shown of it; fine-tuning can compare these."""
 

@@ -58,7 +58,12 @@ def plan_system(
         case WriterSystem():
             return Writer.planned(WriterConfig.reading(sections, tokenizer, shape=config), seed)
         case CrossedSystem():
-            own = {"shape": config, "objects": known.objects, "feature_size": known.feature_size}
+            own = {
+                "shape": config,
+                "objects": known.objects,
+                "feature_size": known.feature_size,
+                "answers": known.answers,
+            }
             return Crossed.planned(CrossedConfig.reading(sections, tokenizer, **own), seed)
         case _:
             assert_never(config)

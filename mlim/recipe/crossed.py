@@ -18,7 +18,7 @@ class CrossedSystem(BlocksSystem):
     text_depth: PositiveInt = Field(default=2, description="blocks of the text encoder")
     cross_depth: PositiveInt = Field(default=2, description="blocks in which text and regions attend to each other")
     maskings = ("text",)
-    offers = frozenset({"tokens", "agreement", "regions"})
+    offers = frozenset({"tokens", "agreement", "regions", "answers"})
 
     @property
     def also_saw(self) -> str | None:

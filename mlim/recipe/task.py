@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat
 
 from mlim.config import Config
 
-Reading = Literal["tokens", "pictures", "agreement", "vectors", "objects", "writing", "regions"]
+Reading = Literal["tokens", "pictures", "agreement", "vectors", "objects", "writing", "regions", "answers"]
 """What a system may offer: to predict hidden tokens, to reconstruct its picture, to match text and picture ..."""
 
 
@@ -25,6 +25,7 @@ class TaskConfig(Config):
     needs_whole_batch: ClassVar[bool] = False  # its loss changes when a batch is cut
     reads_objects: ClassVar[bool] = False  # of the annotations
     labels_regions: ClassVar[bool] = False  # reads them of stored regions instead, where these have labels
+    reads_questions: ClassVar[bool] = False  # of the annotations
     reads_captions: ClassVar[bool] = False  # of the annotations, where there are any
 
     @property

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, assert_never, get_args
 from pydantic import Field
 
 from mlim.config import Config
+from mlim.recipe.answer import AnswerTask
 from mlim.recipe.asked import AnswerConfig, StatementConfig
 from mlim.recipe.base import is_none
 from mlim.recipe.caption import CaptionTask
@@ -69,7 +70,8 @@ PretrainTask = Annotated[
     | CaptionTask
     | RegionFeatureTask
     | RegionLabelTask
-    | RegionAttributeTask,
+    | RegionAttributeTask
+    | AnswerTask,
     Field(discriminator="task"),
 ]
 

@@ -65,9 +65,10 @@ def annotate(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Term
     with atomic_folder(workspace.annotations) as folder, atomic_folder(workspace.annotation_docs) as docs:
         validation = Validation(docs)
         check, counts, rejected = validation.start(SUITE), Counter[tuple[str, str]](), list[_Rejected]()
+        unboxed = Counter[str]()
         with ExitStack() as stack:
             writers: dict[str, Any] = {}
-            for chunk in _chunks(_all(recipe, rules, description, workspace)):
+            for chunk in _chunks(_all(recipe, rules, description, workspace, unboxed)):
                 found = [find_items(_cut(annotation), pictures) for annotation in chunk]
                 accepted = _judge(check, found, pictures, rules, rejected)
                 _write(folder, stack, writers, accepted, pictures, counts)
@@ -76,7 +77,7 @@ def annotate(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Term
         require([finding for finding in findings if not finding.row_level])
         quarantined = write_quarantine(folder / QUARANTINE_FILE, _quarantined(rejected, findings))
         write_json(folder / VOCABULARIES_FILE, make_vocabularies(folder, TRAIN))
-        summary = _summary(folder, rules, counts, quarantined)
+        summary = {**_summary(folder, rules, counts, quarantined), "unboxed": dict(sorted(unboxed.items()))}
         write_json(folder / "summary.json", summary)
     kept = ", ".join(f"{sum(by.values())} {name}" for name, by in summary["counts"].items())
     terminal.say(f"{kept}; quarantined: {describe_reasons(quarantined) or 'none'}")
@@ -93,9 +94,16 @@ def _splits(workspace: Workspace) -> dict[str, str]:
 
 
 def _all(
-    recipe: Recipe, rules: AnnotationRules, description: CatalogDescription, workspace: Workspace
+    recipe: Recipe,
+    rules: AnnotationRules,
+    description: CatalogDescription,
+    workspace: Workspace,
+    unboxed: Counter[str],
 ) -> Iterator[Annotation]:
-    """What the files say, then what the columns say; attributes that decide pairs are refused."""
+    """What the files say, then what the columns say; attributes that decide pairs are refused.
+
+    `unboxed` counts pictures without a plain border, or without a label, where each should have a box.
+    """
     refused = set(description.pairs.decided_by) - set(rules.may_tell)
     for annotation in read_files(rules.files):
         told = [kind for kind, _ in annotation.attributes if kind in refused] if isinstance(annotation, Region) else []
@@ -106,7 +114,7 @@ def _all(
             )
         yield annotation
     if rules.questions or rules.captions or rules.regions is not None:
-        yield from annotate_columns(rules, list(_items(recipe, rules, workspace)), recipe.seed)
+        yield from annotate_columns(rules, list(_items(recipe, rules, workspace)), recipe.seed, unboxed)
 
 
 def _items(recipe: Recipe, rules: AnnotationRules, workspace: Workspace) -> Iterator[ItemValues]:

@@ -7,6 +7,7 @@ from mlim.data.objects import NO_OBJECTS, Beside, Known
 from mlim.data.regions import StoredRegions
 from mlim.errors import InputError
 from mlim.files import sha256_of
+from mlim.recipe.answer import AnswerTask
 from mlim.recipe.pretrain import Pretraining
 from mlim.workspace import Workspace
 
@@ -34,21 +35,39 @@ def annotations_for(
             f"the regions of source {labelled.facts.settings['source']} have no attributes, which region-attribute "
             "learns from; choose other tasks"
         )
-    if not (objects or captions or of_regions):
+    answers = _answers(pretraining, tables, workspace)
+    if not (objects or captions or of_regions or answers):
         return None
-    return Beside(tables, bool(objects), captions, labelled if of_regions else None)
+    return Beside(tables, bool(objects), captions, labelled if of_regions else None, answers)
+
+
+def _answers(pretraining: Pretraining, tables: AnnotationTables, workspace: Workspace) -> tuple[str, ...]:
+    """The answers that a pre-training chooses among; none where no task is about questions."""
+    asks = next((task for task in pretraining.all_tasks if isinstance(task, AnswerTask)), None)
+    if asks is None:
+        return ()
+    if not tables.answers:
+        raise InputError(
+            f"{workspace.annotations}: no questions are annotated, which task answer needs; run `mlim annotate` on "
+            "a catalog whose section `annotations` has questions, or choose other tasks"
+        )
+    return tables.answers[: asks.answers]
 
 
 def known_from(beside: Beside | None, regions: StoredRegions | None) -> Known:
-    """What shapes the network: what its batches call objects, and the size of stored features."""
+    """What shapes the network: what its batches call objects, the size of stored features, and which answers."""
     size = None if regions is None else regions.facts.feature_size
+    answers = () if beside is None else beside.answers
     if regions is not None and beside is not None and beside.regions is not None:
-        return Known(regions.facts.names, size)
-    return Known(beside.source.names if beside is not None and beside.objects else NO_OBJECTS, size)
+        return Known(regions.facts.names, size, answers)
+    return Known(beside.source.names if beside is not None and beside.objects else NO_OBJECTS, size, answers)
 
 
 def hashes_of(beside: Beside | None, workspace: Workspace) -> Mapping[str, str]:
     """The content of what is read, by file."""
     reads = beside is not None and (beside.objects or beside.captions)
-    files = AnnotationTables(workspace.annotations).files if reads else []
+    tables = AnnotationTables(workspace.annotations)
+    files = dict.fromkeys(tables.files if reads else [])
+    if beside is not None and beside.answers:
+        files |= dict.fromkeys(tables.question_files)
     return {f"{workspace.annotations.name}/{path.name}": sha256_of(path) for path in files}

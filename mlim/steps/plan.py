@@ -65,7 +65,12 @@ def preparation(recipe: Recipe) -> list[Stage]:
     used |= {side.detector for side in regions_read(recipe)}
     annotated = (
         any(section is not None and section.reads_annotations for section in sections)
-        or any(task.reads_objects for name in used if name for task in recipe.pretrainings[name].all_tasks)
+        or any(
+            task.reads_objects or task.reads_questions
+            for name in used
+            if name
+            for task in recipe.pretrainings[name].all_tasks
+        )
         or any(side.source == ANNOTATED for side in regions_read(recipe))
     )
     return [Stage(command) for command in (*PREPARATION, *([ANNOTATE] if annotated else []))]

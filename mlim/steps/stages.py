@@ -164,7 +164,7 @@ def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
 def _annotations(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> list[Path]:
     """What is annotated, where a pre-training needs it."""
     tasks = [task for name in runs for task in recipe.pretrainings[name].all_tasks]
-    return [work.annotations] if any(task.reads_objects for task in tasks) else []
+    return [work.annotations] if any(task.reads_objects or task.reads_questions for task in tasks) else []
 
 
 def _asked_annotations(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> list[Path]:

@@ -4,12 +4,14 @@ from typing import Any, assert_never
 
 from mlim.models.config import TEXT_SPECIALS
 from mlim.models.system import System
+from mlim.recipe.answer import AnswerTask
 from mlim.recipe.caption import CaptionTask
 from mlim.recipe.detect import DetectTask
 from mlim.recipe.itc import ItcTask
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
 from mlim.recipe.regions import RegionAttributeTask, RegionFeatureTask, RegionLabelTask
 from mlim.recipe.tasks import ItmTask, MlmTask, PretrainTask, ReconTask
+from mlim.tasks.pretrain.answer import Answering
 from mlim.tasks.pretrain.caption import Captioning
 from mlim.tasks.pretrain.detect import Detect
 from mlim.tasks.pretrain.itc import Itc
@@ -50,7 +52,13 @@ def build_task(config: PretrainTask, system: System) -> Task[Any]:
             return Detect(system, config)
         case CaptionTask():
             return Captioning(system, config)
-        case RegionFeatureTask() | RegionLabelTask() | RegionAttributeTask():
-            return region_task(config, system)
+        case RegionFeatureTask() | RegionLabelTask() | RegionAttributeTask() | AnswerTask():
+            return _lxmert_task(config, system)
         case _:
             assert_never(config)
+
+
+def _lxmert_task(
+    config: RegionFeatureTask | RegionLabelTask | RegionAttributeTask | AnswerTask, system: System
+) -> Task[Any]:
+    return Answering(system, config) if isinstance(config, AnswerTask) else region_task(config, system)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -312,7 +313,7 @@ def test_columns_ask_tell_and_verify_half_of_the_time_with_a_wrong_value():
         ItemValues(row, f"i{row}", {"colour": ("red", "blue", "green")[row % 3], "title": "mug"})
         for row in range(1, 401)
     ]
-    found = list(annotate_columns(rules, [*items, ItemValues(999, "none", {})], seed=0))
+    found = list(annotate_columns(rules, [*items, ItemValues(999, "none", {})], 0, Counter()))
     verified = [entry for entry in found if isinstance(entry, Question) and entry.kind == "binary"]
     assert len(verified) == 400
     assert sum(entry.answers[0][0] == "yes" for entry in verified) == pytest.approx(200, abs=40)
@@ -336,6 +337,11 @@ def test_the_foreground_is_what_differs_from_a_plain_border(jpeg):
     noise = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
     assert find_foreground(jpeg(noise)) is None
     assert find_foreground(jpeg(np.full((60, 100, 3), 230, dtype=np.uint8))) is None
+    rules, unboxed = AnnotationRules.model_validate({"regions": {"label": "kind"}}), Counter[str]()
+    shown = [(plain, "mug"), (noise, "mug"), (plain, "")]
+    items = [ItemValues(n, str(n), {"kind": kind} if kind else {}, jpeg(each)) for n, (each, kind) in enumerate(shown)]
+    assert [region.picture for region in annotate_columns(rules, items, 0, unboxed)] == [("0",)]
+    assert unboxed == {"no-foreground": 1, "no-label": 1}
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import torch
 
-from mlim.data.batches import Captions, ItemBatch
+from mlim.data.batches import Captions, ItemBatch, Questions
 from mlim.data.regions import is_packed, unpack
 from mlim.data.seeds import torch_generator
+from mlim.losses import UNKNOWN
 from mlim.masking import MaskMode, MaskPlan, draw_mam_mode, draw_rows, plan_masks
+from mlim.recipe.answer import AnswerTask
 from mlim.recipe.pretrain import MaskingConfig, Pretraining
 
 
@@ -28,7 +30,9 @@ class PassPlan(NamedTuple):
     """A batch as a pass shows it: some pictures exchanged, some tokens and patches hidden.
 
     own (B,) bool: whose picture is its own; kept (K,): the rows of these; cells (B, sample): which of the picture's
-    vectors are read, None: all; caption: one of the picture's, None where the batch has none.
+    vectors are read, None: all; caption: one of the picture's, None where the batch has none; answers (B,) long: of the
+    question that an item shows instead of its text, `UNKNOWN` where it shows none, None where the batch has no
+    questions; step: of the optimiser, None in validation.
     """
 
     batch: ItemBatch
@@ -37,6 +41,8 @@ class PassPlan(NamedTuple):
     kept: torch.Tensor
     cells: torch.Tensor | None = None
     caption: Caption | None = None
+    answers: torch.Tensor | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Passes:
     `text_places` and `patches` are how many numbers a sample draws for what may be hidden, whatever its text's length.
     `sample` is how many of the patches are read, drawn by the numbers that would hide them; None: all.
     `hides_regions`: the patches are regions, which are hidden at a rate of their own, by the same numbers.
+    `questions` is the probability that an item with questions shows one of them instead of its text.
     `exchange` is the probability that a sample and its neighbour exchange pictures; 0 where no task asks for it.
     """
 
@@ -57,6 +64,7 @@ class Passes:
     seed: int
     sample: int | None = None
     hides_regions: bool = False
+    questions: float = 0.0
 
     @classmethod
     def of(
@@ -72,7 +80,8 @@ class Passes:
         """Those of a pre-training; `swap` is the probability of an exchange where one of its tasks wants exchanges."""
         exchange = swap if any(task.exchanges for task in pretraining.all_tasks) else 0.0
         regions = any(task.hides_regions for task in pretraining.all_tasks)
-        return cls(config, pretraining.masking, exchange, text_places, patches, seed, sample, regions)
+        asked = next((task.questions for task in pretraining.all_tasks if isinstance(task, AnswerTask)), 0.0)
+        return cls(config, pretraining.masking, exchange, text_places, patches, seed, sample, regions, asked)
 
     @property
     def modes(self) -> tuple[MaskMode, ...]:
@@ -94,6 +103,7 @@ class Passes:
         numbers = [self.text_places, self.patches, 1]  # one for each text position, each patch, and the exchange
         rows = draw_rows(generator, first, len(batch.ids), sum(numbers))
         text, image, exchange = torch.split(rows, numbers, dim=1)
+        batch, answers = self._ask(batch, step, first)
         masks = plan_masks(batch.maskable, text, image, mode or drawn, self.config)
         if self.hides_regions:
             masks = masks._replace(image=image < self.config.regions)
@@ -104,7 +114,17 @@ class Passes:
         if is_packed(batch.pixels):  # a region that is not there is not hidden
             masks = masks._replace(image=masks.image & unpack(batch.pixels).present)
         captions = None if batch.captions is None else choose_captions(batch.captions, self._draw(step, first, batch))
-        return PassPlan(batch, masks, own, own.nonzero().squeeze(1), cells, captions)
+        validates = mode is not None
+        return PassPlan(
+            batch, masks, own, own.nonzero().squeeze(1), cells, captions, answers, None if validates else step
+        )
+
+    def _ask(self, batch: ItemBatch, step: int, first: int) -> tuple[ItemBatch, torch.Tensor | None]:
+        """The batch where some items show a question instead of their text, and the answers of these."""
+        if batch.questions is None:
+            return batch, None
+        draws = draw_rows(torch_generator("questions", self.seed, step), first, len(batch.ids), 2)
+        return show_questions(batch, batch.questions, draws[:, 0] < self.questions, draws[:, 1])
 
     def _draw(self, step: int, first: int, batch: ItemBatch) -> torch.Tensor:
         """One uniform number (B,) for each sample, which chooses its caption."""
@@ -118,6 +138,28 @@ def choose_captions(captions: Captions, draws: torch.Tensor) -> Caption:
     rows = torch.arange(len(chosen))
     lengths = captions.lengths[rows, chosen]
     return Caption(captions.ids[rows, chosen, : max(1, int(lengths.max()))], lengths)
+
+
+def show_questions(
+    batch: ItemBatch, questions: Questions, asked: torch.Tensor, draws: torch.Tensor
+) -> tuple[ItemBatch, torch.Tensor]:
+    """The batch where the items `asked` (B,) show a question, chosen by a uniform number (B,), and its answer (B,).
+
+    An item without questions keeps its text; its answer is `UNKNOWN`.
+    """
+    numbers = (questions.lengths > 0).sum(dim=1)
+    rows, places = torch.arange(len(draws)), torch.arange(batch.input_ids.shape[1])
+    chosen, asked = (draws * numbers).long(), asked & (numbers > 0)
+    lengths, instead = questions.lengths[rows, chosen][:, None], asked[:, None]
+    ids = torch.where(instead, questions.ids[rows, chosen], batch.input_ids)
+    attention = torch.where(instead, places < lengths, batch.text_attention)
+    maskable = torch.where(instead, (places > 0) & (places < lengths - 1), batch.maskable)
+    answers = questions.answers[rows, chosen].masked_fill(~asked, UNKNOWN)
+    width = int(attention.sum(dim=1).max())
+    shown = batch._replace(
+        input_ids=ids[:, :width], text_attention=attention[:, :width], maskable=maskable[:, :width], questions=None
+    )
+    return shown, answers
 
 
 def swap_pictures(batch: ItemBatch, exchange: torch.Tensor, first: int) -> tuple[ItemBatch, torch.Tensor]:
