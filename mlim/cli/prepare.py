@@ -103,6 +103,9 @@ def pairs(
 @app.command(epilog="Example: `mlim annotate --catalog scenes/catalog.yaml --work build/scenes`")
 def annotate(
     catalog: CatalogOption = DEFAULT_CATALOG,
+    if_any: Annotated[
+        bool, typer.Option("--if-any", help="A catalog without annotations is no error; nothing is written of it.")
+    ] = False,
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     work: WorkOption = None,
@@ -116,7 +119,7 @@ def annotate(
             from mlim.steps.annotate import annotate as run_step
             from mlim.steps.recorded import record
 
-        summary = run_step(session.recipe, catalog, session.workspace, session.terminal)
+        summary = run_step(session.recipe, catalog, session.workspace, session.terminal, if_any)
         record(session.recipe, session.workspace, "annotate", session.workspace.annotations)
         session.show(summary, f"wrote {session.workspace.annotations}")
 

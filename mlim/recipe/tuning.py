@@ -38,6 +38,7 @@ class OtherTuningConfig(TuningConfig):
     modalities: ClassVar[frozenset[Modality]] = frozenset({"both"})  # that variants may be shown
     texts_can_be_others: ClassVar[bool] = False  # variants may read another item's text
     reads_annotations: ClassVar[bool] = False
+    reads_captions: ClassVar[bool] = False  # of the annotations, where there are any
 
     def problem(self, system: SystemBase) -> str:
         """Why a system cannot be fine-tuned to it, a clause without its subject; empty where it can."""

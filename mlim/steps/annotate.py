@@ -51,14 +51,19 @@ class _Rejected:
     expectation: str
 
 
-def annotate(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
+def annotate(
+    recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal, if_any: bool = False
+) -> dict[str, Any]:
     """Write regions, captions, questions and statements (.arrow), vocabularies.json, quarantine.parquet, summary.json.
 
-    Returns the summary. `InputError` for a catalog without annotations, one that was not split, and a file that is not
-    of its layout; `DataError` when too many annotations are of pictures that the catalog does not have.
+    Returns the summary. `InputError` for a catalog without annotations (with `if_any` nothing but the summary is
+    written of it), for one that was not split, and a file that is not of its layout; `DataError` when too many
+    annotations are of pictures that the catalog does not have.
     """
     description = load_description(catalog)
     rules = description.annotations
+    if rules is None and if_any:
+        return _annotate_nothing(workspace, terminal)
     if rules is None:
         raise InputError(f"{catalog}: has no section `annotations`; docs/scenes.md says what it can hold")
     pictures = Pictures(_splits(workspace), picture_numbers(rules.files))
@@ -81,6 +86,15 @@ def annotate(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Term
         write_json(folder / "summary.json", summary)
     kept = ", ".join(f"{sum(by.values())} {name}" for name, by in summary["counts"].items())
     terminal.say(f"{kept}; quarantined: {describe_reasons(quarantined) or 'none'}")
+    return summary
+
+
+def _annotate_nothing(workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
+    """The summary of a catalog without annotations."""
+    with atomic_folder(workspace.annotations) as folder:
+        summary = {**_summary(folder, AnnotationRules(), {}, {}), "unboxed": {}}
+        write_json(folder / "summary.json", summary)
+    terminal.say("the catalog has no annotations")
     return summary
 
 

@@ -13,6 +13,8 @@ from mlim.errors import InputError
 from mlim.recipe import Recipe
 from mlim.recipe.image_sides import ANNOTATED, RegionSide
 from mlim.recipe.systems import region_side
+from mlim.recipe.tasks import PretrainTask
+from mlim.recipe.tuning import OtherTuningConfig
 from mlim.steps.pairless import other_tasks_alone
 from mlim.workspace import Workspace
 
@@ -26,7 +28,7 @@ INDEPENDENT = (("ablate", "probe"),)  # neighbours, other than trainings of one 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: the command (`mlim COMMAND [NAME [--seed SEED]]`) and the group it belongs to in dvc.yaml.
+    """One stage: the command (`mlim COMMAND [NAME [--seed SEED]] [OPTIONS]`) and its group in dvc.yaml.
 
     One with a name and no seed is alone in its group.
     """
@@ -35,12 +37,14 @@ class Stage:
     name: str | None = None
     seed: int | None = None
     group: str | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> list[str]:
         """What follows `mlim` on the command line."""
         name = [] if self.name is None else [self.name]
-        return [self.command, *name, *([] if self.seed is None else ["--seed", str(self.seed)])]
+        seed = [] if self.seed is None else ["--seed", str(self.seed)]
+        return [self.command, *name, *seed, *self.options]
 
     @property
     def kind(self) -> str:
@@ -59,21 +63,41 @@ class Stage:
 
 
 def preparation(recipe: Recipe) -> list[Stage]:
-    """From the raw catalog to pairs, and to annotations where a task learns from them."""
-    used = {variant.pretraining for variant in recipe.variants.values()}
-    sections = [recipe.tasks.section(task) for task in recipe.other_tasks]
-    used |= {side.detector for side in regions_read(recipe)}
-    annotated = (
-        any(section is not None and section.reads_annotations for section in sections)
-        or any(
-            task.reads_objects or task.reads_questions
-            for name in used
-            if name
-            for task in recipe.pretrainings[name].all_tasks
-        )
-        or any(side.source == ANNOTATED for side in regions_read(recipe))
+    """From the raw catalog to pairs, and to annotations where a task learns from them, or from captions if any."""
+    annotated = needs_annotations(recipe) or reads_captions(recipe)
+    return [Stage(command) for command in PREPARATION] + (
+        [Stage(ANNOTATE, options=annotate_options(recipe))] if annotated else []
     )
-    return [Stage(command) for command in (*PREPARATION, *([ANNOTATE] if annotated else []))]
+
+
+def annotate_options(recipe: Recipe) -> tuple[str, ...]:
+    """A catalog may have no annotations where nothing but captions is read of them."""
+    return () if needs_annotations(recipe) else ("--if-any",)
+
+
+def needs_annotations(recipe: Recipe) -> bool:
+    """Whether some training of the recipe learns from annotations, and cannot do without."""
+    asked = any(section.reads_annotations for section in _sections(recipe))
+    taught = any(task.reads_objects or task.reads_questions for task in _pretrained(recipe))
+    return asked or taught or any(side.source == ANNOTATED for side in regions_read(recipe))
+
+
+def reads_captions(recipe: Recipe) -> bool:
+    """Whether some training of the recipe learns from captions, where pictures have any."""
+    sections, tasks = _sections(recipe), _pretrained(recipe)
+    return any(section.reads_captions for section in sections) or any(task.reads_captions for task in tasks)
+
+
+def _sections(recipe: Recipe) -> list[OtherTuningConfig]:
+    sections = (recipe.tasks.section(task) for task in recipe.other_tasks)
+    return [section for section in sections if section is not None]
+
+
+def _pretrained(recipe: Recipe) -> list[PretrainTask]:
+    """The tasks of every pre-training that a variant, or the regions that it reads, start from."""
+    used = {variant.pretraining for variant in recipe.variants.values()}
+    used |= {side.detector for side in regions_read(recipe)}
+    return [task for name in used if name is not None for task in recipe.pretrainings[name].all_tasks]
 
 
 def regions_read(recipe: Recipe) -> list[RegionSide]:

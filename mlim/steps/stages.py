@@ -12,7 +12,7 @@ from pathlib import Path
 from mlim.recipe import Pretraining, Recipe, Variant
 from mlim.recipe.image_sides import ANNOTATED, TSV
 from mlim.recipe.systems import region_side
-from mlim.steps.plan import everything, regions_read
+from mlim.steps.plan import annotate_options, everything, regions_read
 from mlim.versions import DVC_CATALOG
 from mlim.workspace import Workspace
 
@@ -119,6 +119,7 @@ def _annotate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
         reads=[DVC_CATALOG.parent, work.items, work.valid / INDEX, work.pairs / MEMBERS],
         writes=[work.annotations],
         settings=["seed", "loader.items"],
+        arguments=annotate_options(recipe),
     )
 
 
@@ -164,13 +165,21 @@ def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
 def _annotations(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> list[Path]:
     """What is annotated, where a pre-training needs it."""
     tasks = [task for name in runs for task in recipe.pretrainings[name].all_tasks]
-    return [work.annotations] if any(task.reads_objects or task.reads_questions for task in tasks) else []
+    return (
+        [work.annotations]
+        if any(task.reads_objects or task.reads_questions or task.reads_captions for task in tasks)
+        else []
+    )
 
 
 def _asked_annotations(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> list[Path]:
     """What is annotated, where a task of these variants is about that alone."""
     sections = [recipe.tasks.section(task) for task in recipe.other_tasks if task in _tasks(recipe, runs)]
-    return [work.annotations] if any(section and section.reads_annotations for section in sections) else []
+    return (
+        [work.annotations]
+        if any(section and (section.reads_annotations or section.reads_captions) for section in sections)
+        else []
+    )
 
 
 def _tasks(recipe: Recipe, runs: Sequence[str]) -> set[str]:

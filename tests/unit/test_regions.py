@@ -26,6 +26,7 @@ from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.pretrain import MaskingConfig, PretrainConfig, Pretraining
 from mlim.shards.items import open_items
 from mlim.steps import regions as step
+from mlim.steps.annotate import annotate as run_annotate
 from mlim.steps.annotated import annotations_for, known_from
 from mlim.steps.plan import Stage, everything
 from mlim.steps.region_sources import frozen_side
@@ -324,3 +325,23 @@ def test_detected_regions_follow_their_detector_in_plan_and_key(recipe):
         if recipe.training_key("finetune", name) != other.training_key("finetune", name)
     }
     assert changed == {"detected"}
+
+
+def test_captions_are_declared_and_a_catalog_may_have_none(recipe, own_workspace, catalog, quiet):
+    system = "{kind: writer, image: {kind: patch, size: 4}, image_depth: 1, depth: 1, width: 16, heads: 2}"
+    git = ["systems.git=" + system, "pretrainings.git={system: git, tasks: [{task: caption}]}"]
+    values = override(recipe.model_dump(mode="json"), [*git, "variants.git={label: GIT, pretraining: git}"])
+    writes = parse(Recipe, values, "recipe")
+    writes = writes.model_copy(update={"variants": {name: writes.variants[name] for name in ("git", recipe.main)}})
+    assert "mlim annotate --if-any" in [" ".join(["mlim", *stage.arguments]) for stage in everything(writes)]
+    defined = define_stages(writes, Workspace(Path("work")))
+    assert Path("work/annotations") in defined["pretrain"].reads
+    assert [*defined["annotate"].arguments] == ["--if-any"]
+    with pytest.raises(InputError, match="has no section `annotations`"):
+        run_annotate(writes, catalog, own_workspace, quiet)
+    assert run_annotate(writes, catalog, own_workspace, quiet, if_any=True)["priors"] == {}
+    assert annotations_for(writes.pretrainings["git"], own_workspace) is None
+    needed = recipe.model_copy(
+        update={"variants": {name: recipe.variants[name] for name in ("annotated", recipe.main)}}
+    )
+    assert [*define_stages(needed, Workspace(Path("work")))["annotate"].arguments] == []
