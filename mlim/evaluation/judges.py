@@ -49,7 +49,7 @@ class Judge(Protocol):
 
 
 class RetrievalJudge:
-    """Columns: id, split, image_rank, text_rank."""
+    """Columns: id, split, image_rank, text_rank, images, texts."""
 
     title, examples_name, key, spent = "Retrieval", "items", "id", "items_seen"
 

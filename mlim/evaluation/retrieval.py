@@ -11,7 +11,7 @@ from mlim.data.batches import ItemBatch
 from mlim.data.images import as_floats
 from mlim.data.loader import chunks, fetch_ahead
 from mlim.evaluation.metrics.measure import Values
-from mlim.evaluation.metrics.recall import Keys, Ranks, alike, cross_ranks, ranks_of
+from mlim.evaluation.metrics.recall import Keys, Searched, alike, cross_search, search
 from mlim.models.system import JudgesAgreement, Shown, System
 from mlim.models.vectors import Compares
 from mlim.recipe.retrieval import By
@@ -28,8 +28,10 @@ class Gallery(NamedTuple):
 
 
 @torch.no_grad()
-def gallery_ranks(system: System, by: By, gallery: Gallery, collate: Collate, batch_size: int) -> tuple[Ranks, Ranks]:
-    """Ranks (n,) of the pictures of each item's text, and of the texts of its picture, on the system's device.
+def search_gallery(
+    system: System, by: By, gallery: Gallery, collate: Collate, batch_size: int
+) -> tuple[Searched, Searched]:
+    """The pictures of each item's text, and the texts of its picture; on the system's device.
 
     The training mode is left as it was.
     """
@@ -38,12 +40,12 @@ def gallery_ranks(system: System, by: By, gallery: Gallery, collate: Collate, ba
     try:
         if by == "itc":
             text, image = _vectors(cast(Compares, system), gallery.ids, collate, batch_size)
-            return cross_ranks(text, image, gallery.texts, gallery.pictures)
+            return cross_search(text, image, gallery.texts, gallery.pictures)
         scores = agreements(system, gallery.ids, collate, batch_size)
     finally:
         system.train(training)
     hits = alike(np.arange(len(gallery.ids)), gallery.texts, gallery.pictures)
-    return ranks_of(scores, hits), ranks_of(scores.T, hits.T)
+    return search(scores, hits), search(scores.T, hits.T)
 
 
 def _vectors(system: Compares, ids: Sequence[str], collate: Collate, batch_size: int) -> tuple[Values, Values]:

@@ -4,12 +4,13 @@ Texts of the catalog come from outside and are escaped; the page runs no script 
 says so). Equal results give equal bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mlim.report import sections
 from mlim.report.claims import claims_section, unshown_section
+from mlim.report.examples.blocks import example_blocks
 from mlim.report.gather import Gathered
 from mlim.report.kit import formats
 from mlim.report.kit.blocks import Section, Tile, Verdicts
@@ -49,7 +50,7 @@ def all_sections(
     return (
         usable_section(recipe, gathered),
         _results(recipe, gathered),
-        *task_sections(gathered.task_tables),
+        *_with_examples(task_sections(gathered.task_tables), recipe, workspace),
         claims_section(recipe, gathered),
         sections.hardest_section(recipe, gathered, workspace),
         sections.probes_section(gathered),
@@ -58,6 +59,13 @@ def all_sections(
         sections.data_section(recipe, gathered),
         sections.lineage_section(recipe, gathered, lineage),
     )
+
+
+def _with_examples(found: Sequence[Section], recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Section]:
+    """The sections of tasks, each with examples below its table."""
+    examples = example_blocks(recipe, workspace) if found else {}
+    for section in found:
+        yield replace(section, blocks=(*section.blocks, *examples.get(section.anchor, ())))
 
 
 def _results(recipe: ReportedRecipe, gathered: Gathered) -> Section:

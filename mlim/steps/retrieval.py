@@ -12,8 +12,8 @@ from mlim.data.loader import chunks
 from mlim.data.transfer import to_device
 from mlim.errors import InputError
 from mlim.evaluation.metrics.measure import plain_figures
-from mlim.evaluation.metrics.recall import recall
-from mlim.evaluation.retrieval import Gallery, gallery_ranks
+from mlim.evaluation.metrics.recall import Searched, recall
+from mlim.evaluation.retrieval import Gallery, search_gallery
 from mlim.recipe import RetrievalConfig
 from mlim.recipe.tasks import TOTAL
 from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData
@@ -53,8 +53,8 @@ class RetrievalTuning:
 
     def validate(self, step: int) -> Validation:
         """Loss and recall on a gallery of the validation split."""
-        image, text = gallery_ranks(self._system, self._by, self._chosen, self.collate, self._batch_size)
-        found = plain_figures(recall(image, text), len(image))
+        image, text = search_gallery(self._system, self._by, self._chosen, self.collate, self._batch_size)
+        found = plain_figures(recall(image.ranks, text.ranks), len(self._chosen.ids))
         loss = self._loss()
         means = {RETRIEVAL: loss, TOTAL: loss}
         return Validation({"both": means}, means, float(found[0]), METRIC)
@@ -71,14 +71,15 @@ class RetrievalTuning:
         return total / items
 
     def score(self, result: TrainResult, terminal: Terminal, title: str) -> pd.DataFrame:
-        """Ranks in the galleries of both splits: id, split, image_rank, text_rank."""
+        """Ranks in both splits, and what stands first: id, split, image_rank, text_rank, images, texts."""
         parts = []
         with result.usable(), terminal.progress(title, 2) as bar:
             for split in (VALIDATION, TEST):
                 gallery = self._gallery(split, self.config.gallery)
-                image, text = gallery_ranks(self._system, self._by, gallery, self.collate, self._batch_size)
-                ranks = {"image_rank": image, "text_rank": text}
-                parts.append(pd.DataFrame({"id": gallery.ids, "split": split, **ranks}))
+                image, text = search_gallery(self._system, self._by, gallery, self.collate, self._batch_size)
+                ranks = {"image_rank": image.ranks, "text_rank": text.ranks}
+                first = {"images": _named(image, gallery), "texts": _named(text, gallery)}
+                parts.append(pd.DataFrame({"id": gallery.ids, "split": split, **ranks, **first}))
                 bar.advance(1, f"{len(gallery.ids)} {split} items")
         return pd.concat(parts, ignore_index=True)
 
@@ -100,6 +101,11 @@ class RetrievalTuning:
             "best_step": result.best_step,
             "final": {METRIC.name: result.best_value},
         }
+
+
+def _named(searched: Searched, gallery: Gallery) -> list[list[str]]:
+    """The items that stand first for each query."""
+    return [[gallery.ids[place] for place in places] for places in searched.first.tolist()]
 
 
 def check_items(data: TrainingData, workspace: Workspace) -> None:

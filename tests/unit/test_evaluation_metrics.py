@@ -17,7 +17,7 @@ from mlim.evaluation.metrics.accuracy import by_kind, entailed_consistency, kind
 from mlim.evaluation.metrics.ap import DetectionAp, Found, Truth, areas_of
 from mlim.evaluation.metrics.captions import captions, cider, rouge, words_of
 from mlim.evaluation.metrics.measure import WeightedMeans, plain_figures
-from mlim.evaluation.metrics.recall import FIGURES, cross_ranks, recall
+from mlim.evaluation.metrics.recall import FIGURES, cross_search, recall
 from mlim.evaluation.resampling import JudgedExamples, compare_drawn, resample_measures
 
 RECORDED = json.loads((Path(__file__).parents[1] / "pinned" / "metrics.json").read_text())
@@ -112,9 +112,13 @@ def test_recall_is_that_of_a_plain_search(seed, size):
     generator = np.random.default_rng(seed)
     text, image = generator.normal(size=(2, size, 3))
     texts, pictures = generator.integers(0, 12, (2, size))
-    image_ranks, text_ranks = cross_ranks(text, image, texts, pictures)
+    image_found, text_found = cross_search(text, image, texts, pictures)
     found = dict(
-        zip([figure.name for figure in FIGURES], plain_figures(recall(image_ranks, text_ranks), size), strict=True)
+        zip(
+            [figure.name for figure in FIGURES],
+            plain_figures(recall(image_found.ranks, text_found.ranks), size),
+            strict=True,
+        )
     )
     for name, queries, gallery in (("image", text, image), ("text", image, text)):
         for cut in (1, 5, 10):
@@ -123,11 +127,17 @@ def test_recall_is_that_of_a_plain_search(seed, size):
                 best = sorted(range(size), key=lambda other: -float(queries[at] @ gallery[other]))[:cut]
                 hits.append(any(texts[one] == texts[at] or pictures[one] == pictures[at] for one in best))
             assert found[f"{name}_r{cut}"] == pytest.approx(np.mean(hits))
+        shown = (image_found if name == "image" else text_found).first
+        assert shown.tolist() == [
+            sorted(range(size), key=lambda other: -float(queries[at] @ gallery[other]))[:5] for at in range(size)
+        ]
 
 
 def test_a_system_that_scores_all_alike_finds_nothing():
     vectors, names = np.ones((12, 2)), np.arange(12)
-    assert plain_figures(recall(*cross_ranks(vectors, vectors, names, names)), 12) == pytest.approx([0.0] * 7)
+    assert plain_figures(
+        recall(*(one.ranks for one in cross_search(vectors, vectors, names, names))), 12
+    ) == pytest.approx([0.0] * 7)
 
 
 def test_intervals_of_any_metric_cover_units_and_seeds():

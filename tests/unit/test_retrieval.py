@@ -8,7 +8,7 @@ from mlim.config import override, parse
 from mlim.data.batches import ItemBatch
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
-from mlim.evaluation.retrieval import Gallery, agreements, gallery_ranks
+from mlim.evaluation.retrieval import Gallery, agreements, search_gallery
 from mlim.models.hub import plan_mlim
 from mlim.models.mlim import Mlim
 from mlim.models.system import Shown
@@ -72,9 +72,10 @@ class TestByAgreement:
                     fused = model.fuse(Shown(text, batch.text_attention[i : i + 1], pixels))
                     assert found[i, j] == pytest.approx(float(model.itm_logits(fused.text[:, 0])), abs=1e-4)
         names = np.arange(4)
-        image, text = gallery_ranks(model, "itm", Gallery(batch.ids, names, names), collate, 3)
-        assert image.tolist() == [int((found[i] > found[i, i]).sum()) for i in range(4)]
-        assert text.tolist() == [int((found[:, i] > found[i, i]).sum()) for i in range(4)]
+        image, text = search_gallery(model, "itm", Gallery(batch.ids, names, names), collate, 3)
+        assert image.ranks.tolist() == [int((found[i] > found[i, i]).sum()) for i in range(4)]
+        assert image.first[:, 0].tolist() == found.argmax(axis=1).tolist()
+        assert text.ranks.tolist() == [int((found[:, i] > found[i, i]).sum()) for i in range(4)]
 
     def test_the_loss_is_that_of_these_passes(self, model, batch):
         floats = batch.with_floats()

@@ -4,7 +4,7 @@ A catalog holds equal texts and equal pictures: every item with the query's text
 them counts. An item that scores as high as the best hit stands before it, so that equal scores reach nothing.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ Keys = NDArray[np.int64]
 
 CUTS: Final = (1, 5, 10)
 QUERIES_AT_A_TIME: Final = 512  # whose scores of the whole gallery are in memory
+SHOWN: Final = 5  # of what a query found, for people to look at
 
 FIGURES: Final = (
     Figure("r1", "R@1, mean of both directions"),
@@ -24,25 +25,34 @@ FIGURES: Final = (
 )
 
 
+class Searched(NamedTuple):
+    """What queries found: `ranks` (q,) of the best hit of each, and the places (q, SHOWN) of what stands first."""
+
+    ranks: Ranks
+    first: Ranks
+
+
+def search(scores: Values, hits: NDArray[np.bool_]) -> Searched:
+    """By falling scores (q, gallery); `first` has fewer columns where the gallery is smaller."""
+    return Searched(ranks_of(scores, hits), np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN])
+
+
 def ranks_of(scores: Values, hits: NDArray[np.bool_]) -> Ranks:
     """How many others stand before the best hit of each query: (q,) from scores and hits (q, gallery)."""
     best = np.where(hits, scores, -np.inf).max(axis=1, keepdims=True)
     return np.asarray(((scores >= best) & ~hits).sum(axis=1))
 
 
-def cross_ranks(text: Values, image: Values, texts: Keys, pictures: Keys) -> tuple[Ranks, Ranks]:
-    """Ranks (n,) of the pictures for each text, and of the texts for each picture, by inner products.
+def cross_search(text: Values, image: Values, texts: Keys, pictures: Keys) -> tuple[Searched, Searched]:
+    """The pictures for each text, and the texts for each picture, by inner products.
 
     `text` and `image` (n, D) are vectors of the same items; equal `texts` or `pictures` (n,) are equal content.
     """
     parts = []
     for queries, gallery in ((text, image), (image, text)):
-        found = [
-            ranks_of(queries[at] @ gallery.T, alike(at, texts, pictures))
-            for start in range(0, len(queries), QUERIES_AT_A_TIME)
-            if (at := np.arange(start, min(start + QUERIES_AT_A_TIME, len(queries)))).size
-        ]
-        parts.append(np.concatenate(found) if found else np.empty(0, dtype=np.int64))
+        places = np.split(np.arange(len(queries)), range(QUERIES_AT_A_TIME, len(queries), QUERIES_AT_A_TIME))
+        found = [search(queries[at] @ gallery.T, alike(at, texts, pictures)) for at in places]
+        parts.append(Searched(*map(np.concatenate, zip(*found, strict=True))))
     return parts[0], parts[1]
 
 

@@ -64,7 +64,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Card:
-    """One picture (None: there is none to show) with a name, a text in stretches, and small facts below it."""
+    """One picture (None: there is none to show) with a name, a text in stretches, and small facts below it.
+
+    `overlay` is drawn over the picture.
+    """
 
     uri: str | None
     name: str
@@ -72,6 +75,7 @@ class Card:
     facts: tuple[Fact, ...] = ()
     note: str = ""
     problem: str = ""
+    overlay: Markup | None = None
 
 
 @dataclass(frozen=True)
