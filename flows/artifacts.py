@@ -13,6 +13,7 @@ from prefect.artifacts import (
 
 from flows.job import Job
 from mlim.files import read_csv, read_json
+from mlim.workspace import DECISION_PAGE
 
 
 def show_validation(job: Job) -> None:
@@ -47,6 +48,14 @@ def show_tables(job: Job) -> None:
 def _show_table(key: str, path: Path, columns: Sequence[str], description: str) -> None:
     rows: list[dict[str, Any]] = [{name: row[name] for name in columns} for row in read_csv(path)]
     create_table_artifact(key=key, table=rows, description=description)
+
+
+def show_decision(job: Job) -> None:
+    """A Markdown artifact: whether the model that was registered is champion, and why."""
+    page = job.workspace.registration / DECISION_PAGE
+    if page.is_file():  # results of an earlier version have none
+        description = "Who is champion, and why"
+        create_markdown_artifact(key="champion", markdown=page.read_text(encoding="utf-8"), description=description)
 
 
 def show_matches(out: Path) -> None:

@@ -1,5 +1,6 @@
 """Flow: the registry and the report."""
 
+from flows.artifacts import show_decision
 from flows.factory import make_flow
 from flows.job import Job
 from flows.stage import run_stages
@@ -8,6 +9,8 @@ from mlim.steps.plan import conclusion
 
 def _run(job: Job) -> None:
     run_stages(job, conclusion(job.matches))
+    if job.matches:
+        show_decision(job)
 
 
 report = make_flow("report", "Register the model and write the HTML report.", _run)

@@ -1,6 +1,6 @@
 """Progress and messages on standard error while a command runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -55,6 +55,13 @@ class _LineBar:
 def printable(text: str) -> str:
     """The text with control characters, escape sequences and direction marks made visible as U+FFFD."""
     return "".join(letter if letter.isprintable() or letter == JOINER else REPLACEMENT for letter in text)
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells as columns of text, as wide as their longest cell."""
+    lines = list(rows)
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 class Terminal:

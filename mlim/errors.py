@@ -26,3 +26,9 @@ class DataError(MlimError):
     """The data as a whole cannot be used (a table-level expectation failed, too many rows quarantined)."""
 
     exit_code = 2
+
+
+class RefusedError(MlimError):
+    """Nothing failed: a policy of the recipe says no, and the message says what a person can do; exit code 3."""
+
+    exit_code = 3

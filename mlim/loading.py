@@ -14,7 +14,8 @@ from mlim.matching.model import MatchingModel
 from mlim.matching.settings import SETTINGS
 from mlim.models.mlim import Mlim
 from mlim.recipe import TrackingConfig, load_recipe, stored_recipe
-from mlim.registry import CHALLENGER, CHAMPION, referred
+from mlim.registry import referred
+from mlim.roles import CHALLENGER, CHAMPION
 from mlim.steps.packaged import package_model, read_decision, read_metrics
 from mlim.tracking import tracking_uri, without_password
 from mlim.workspace import Workspace

@@ -59,5 +59,10 @@ def _listed(names: list[str]) -> str:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    """The SHA-256 of every file by its path; a link counts as itself, wherever it leads."""
+    found = sorted(path for path in folder.rglob("*") if path != folder / MANIFEST)
+    return {
+        path.relative_to(folder).as_posix(): f"link to {path.readlink()}" if path.is_symlink() else sha256_of(path)
+        for path in found
+        if path.is_symlink() or path.is_file()
+    }

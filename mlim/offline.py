@@ -39,6 +39,9 @@ class NullRun:
     def artifact(self, path: Path, folder: str = "") -> None:
         """Do nothing: the files are in the work folder."""
 
+    def headline(self, figures: Mapping[str, float], pages: Mapping[str, Path]) -> None:
+        """Do nothing: both are in the work folder."""
+
 
 def training_folders(workspace: Workspace) -> dict[Stage, Path]:
     """Where the trainings of each stage lie, one folder for each run."""

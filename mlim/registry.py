@@ -1,11 +1,9 @@
-"""Model versions in MLflow's registry: what is stored, who is challenger, who is champion.
+"""Model versions in MLflow's registry: what is stored, and what is refused.
 
 A version is a pyfunc model from code (mlim/serving.py) with the whole `mlim` package beside it, so that it loads
 where mlim is not installed and always runs with the code that made it; nothing in it is a pickle. The SHA-256 of the
-manifest of all its files, code included, is a tag of the version: what differs is refused before any of it runs. The
-aliases
-`challenger` (the newest version) and `champion` (the one in use) are the truth; MLflow's older stages and a `stage`
-tag say the same for tools that still read those.
+manifest of all its files, code included, is a tag of the version: what differs is refused before any of it runs. Which
+version is challenger (the newest one) and which champion (the one in use), `roles` knows (mlim/roles.py).
 """
 
 import io
@@ -13,13 +11,12 @@ import json
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,23 +27,24 @@ from mlim.evaluation.gate import GateDecision
 from mlim.local_store import SQLITE
 from mlim.manifest import ARTIFACT, MANIFEST, ChangedFilesError, check_manifest, remove_derived, write_manifest
 from mlim.recipe.tracking import TrackingConfig
+from mlim.roles import CHALLENGER, CHAMPION, Roles
 from mlim.tracking import URI_VARIABLE, as_mlim_error, client, tracking_uri
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
-Stage = Literal["Production", "Staging", "Archived"]
-
-CHAMPION = "champion"
-CHALLENGER = "challenger"
-STAGE_TAG = "stage"
 MODEL_SHA256 = "mlim.model_sha256"  # of the manifest of weights, settings and tokenizer: the same model
 VERSION_SHA256 = "mlim.version_sha256"  # of the manifest of every file of the version, with the code beside it
+RUN_PREFIX = "mlim.run."  # with a stage: the run of that stage that led to a version
+RUN_OF_REGISTRATION = f"{RUN_PREFIX}register"
+FORCED = "mlim.forced"  # of a version: why it is champion against all objections
+PROMOTION = "mlim.promotion"  # the last decision about a version, in a sentence
 GATE_DECISION = "mlim.gate_decision"  # all that the quality gate found at registration, as JSON
 GONE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 STORE_VARIABLES = (URI_VARIABLE, "MLFLOW_REGISTRY_URI")
 NAME = "matcher"
+PAGE_CHARACTERS = 5000  # of a description in MLflow
 REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:[@/](?P<choice>[^@/]+))?")
 INPUTS = ("text_a", "image_a", "text_b", "image_b", "fields_a", "fields_b")
 # What the code beside the model imports; written as exact versions, so that MLflow guesses and looks up nothing.
@@ -76,6 +74,7 @@ class Registry:
         self.name = name or tracking.model_name
         self.uri = tracking_uri(tracking)
         self._client = client(tracking)
+        self.roles = Roles(self._client, self.name, self.uri)
 
     def add(self, run_id: str, folder: Path, example: "pd.DataFrame", modality: str, tags: Mapping[str, str]) -> str:
         """Log the files in `folder` as a model of run `run_id`, register it, and give the new version."""
@@ -118,10 +117,15 @@ class Registry:
     def is_whole(self, version: str) -> bool:
         """Whether the files of a version can be fetched and are those that were registered."""
         try:
-            with self.fetched(version):
-                return True
+            self.check(version)
         except ChangedFilesError:
             return False
+        return True
+
+    def check(self, version: str) -> None:
+        """`ChangedFilesError` unless the files of a version can be fetched and are those that were registered."""
+        with self.fetched(version):
+            pass
 
     @contextmanager
     def fetched(self, version: str) -> Iterator[Path]:
@@ -157,7 +161,7 @@ class Registry:
 
     def version_of(self, choice: str) -> str:
         """The version that a number or an alias names; `InputError` when there is none."""
-        version = choice if choice.isdecimal() else self.holder(choice)
+        version = choice if choice.isdecimal() else self.roles.holder(choice)
         with as_mlim_error(self.uri):
             known = {str(each.version) for each in self._client.search_model_versions(f"name='{self.name}'")}
         if version is None and choice == CHAMPION and known:
@@ -168,13 +172,6 @@ class Registry:
         if version is None or version not in known:
             raise InputError(f"{self.name} has no version `{choice}` in {self.uri}; `mlim register` makes one")
         return version
-
-    def holder(self, alias: str) -> str | None:
-        """The version that has an alias, if any."""
-        with as_mlim_error(self.uri):
-            known = self._client.search_registered_models(f"name='{self.name}'")
-        version = known[0].aliases.get(alias) if known else None
-        return None if version is None else str(version)
 
     def tags(self, version: str) -> dict[str, str]:
         """The tags of a version."""
@@ -187,37 +184,25 @@ class Registry:
         where = f"the tag {GATE_DECISION} of {self.name} version {version}"
         return None if found is None else parse(GateDecision, json.loads(found), where)
 
+    def describe(self, version: str, page: str) -> None:
+        """Give a version its page (Markdown), and the registered model that of its champion."""
+        with as_mlim_error(self.uri):
+            self._client.update_model_version(self.name, version, page[:PAGE_CHARACTERS])
+        self.show_champion()
+
+    def show_champion(self) -> None:
+        """Let the registered model's page be that of its champion, or of its challenger while there is none."""
+        shown = self.roles.holder(CHAMPION) or self.roles.holder(CHALLENGER)
+        if shown is not None:
+            with as_mlim_error(self.uri):
+                page = self._client.get_model_version(self.name, shown).description or ""
+                self._client.update_registered_model(self.name, page)
+
     def add_tags(self, version: str, tags: Mapping[str, str]) -> None:
         """Add tags to a version; those of the same names are replaced."""
         with as_mlim_error(self.uri):
             for name, value in tags.items():
                 self._client.set_model_version_tag(self.name, version, name, value)
-
-    def aliases(self, version: str) -> list[str]:
-        """The aliases of a version, sorted."""
-        return [alias for alias in (CHALLENGER, CHAMPION) if self.holder(alias) == version]
-
-    def set_challenger(self, version: str) -> None:
-        """Make a version the challenger."""
-        self._move(CHALLENGER, version, "Staging")
-
-    def promote(self, version: str) -> None:
-        """Make a version the champion; the one before it stays in the archive."""
-        self._move(CHAMPION, version, "Production")
-
-    def _move(self, alias: str, version: str, stage: Stage) -> None:
-        before = self.holder(alias)
-        with as_mlim_error(self.uri):
-            self._client.set_registered_model_alias(self.name, alias, version)
-            if before not in (None, version) and not self.aliases(str(before)):
-                self._set_stage(str(before), "Archived")
-            self._set_stage(version, "Production" if CHAMPION in self.aliases(version) else stage)
-
-    def _set_stage(self, version: str, stage: Stage) -> None:
-        self._client.set_model_version_tag(self.name, version, STAGE_TAG, stage)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # stages are deprecated; set while they exist
-            self._client.transition_model_version_stage(self.name, version, stage)
 
     def score(self, version: str, requests: Iterable["pd.DataFrame"]) -> NDArray[np.float64]:
         """The probability (n,) that a version gives to every pair of the requests: `answer` without the decisions."""
@@ -249,6 +234,16 @@ def referred(tracking: TrackingConfig, reference: str, where: str) -> tuple[Regi
     if found is None:
         raise InputError(f"{where} {reference}: write it as models:/NAME@champion or models:/NAME/3")
     return Registry(tracking, found["name"]), found["choice"] or CHAMPION
+
+
+def registered(tracking: TrackingConfig) -> dict[str, dict[str, dict[str, str]]]:
+    """The tags of every version of every registered model of the store, by name and number."""
+    with as_mlim_error(tracking_uri(tracking)):
+        versions = client(tracking).search_model_versions()
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for each in sorted(versions, key=lambda one: (one.name, int(one.version))):
+        found.setdefault(each.name, {})[str(each.version)] = dict(each.tags)
+    return found
 
 
 def _download(uri: str, folder: str) -> Path:

@@ -51,6 +51,9 @@ TAG = "mlim."
 CATALOG_TAG = f"{TAG}catalog"  # by these documents find what they show
 ATTRIBUTE_TAG = f"{TAG}attribute"
 MATCH_STAGE, COMPLETE_STAGE, REPORT_STAGE = "match", "complete", "report"
+KIND, TRAINS_MODELS = "mlflow.experimentKind", "custom_model_development"  # which page opens in MLflow
+TRAININGS = ("pretrain", "finetune", "stack")  # stages that learn
+MOST_RUNS = 10_000
 METRICS_PER_CALL = 1000  # MLflow's own limits for one log_batch call
 PARAMETERS_PER_CALL = 100
 PARAMETER_CHARACTERS = 6000
@@ -236,12 +239,52 @@ def run_tags(tracking: TrackingConfig, run_id: str) -> dict[str, str]:
         return {}
 
 
+def runs_on(tracking: TrackingConfig, data: str) -> list[dict[str, str]]:
+    """The runs of trainings, in all experiments, whose data version or manifest begins with `data`."""
+    pattern = data.replace("%", "").replace("'", "")
+    store = client(tracking)
+    with as_mlim_error(tracking_uri(tracking)):
+        experiments = [each.experiment_id for each in store.search_experiments()]
+        found = {
+            run.info.run_id: run
+            for tag in ("data_version", "items_sha256")
+            for run in store.search_runs(experiments, f"tags.`{TAG}{tag}` LIKE '{pattern}%'", max_results=MOST_RUNS)
+        }
+    return [
+        {"run": run_id, "name": str(run.info.run_name), "stage": run.data.tags[f"{TAG}stage"]}
+        for run_id, run in found.items()
+        if run.data.tags.get(f"{TAG}stage") in TRAININGS
+    ]
+
+
+def fetch_artifact(tracking: TrackingConfig, run_id: str, path: str, folder: Path) -> Path | None:
+    """A copy in `folder` of an artifact of a run; None when the run or the artifact is not in this store."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    uri = tracking_uri(tracking)
+    silence()
+    try:
+        address = f"runs:/{run_id}/{path}"
+        return Path(download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=uri))
+    except (MlflowException, OSError):
+        return None
+
+
+def add_artifact(tracking: TrackingConfig, run_id: str, path: Path, folder: str) -> None:
+    """Keep a file with a run that is over, in its artifact folder `folder`; `MlimError` when the store refuses."""
+    with as_mlim_error(tracking_uri(tracking)):
+        client(tracking).log_artifact(run_id, str(path), folder)
+
+
 def _experiment(tracking: TrackingConfig, store: "MlflowClient", database: Path | None) -> str:
     name = tracking.experiment
     found = store.get_experiment_by_name(name)
     if found is None:
         location = local_store.experiment_location(database, name) if database else None
         return _create_experiment(store, name, location)
+    if KIND not in found.tags and found.lifecycle_stage == "active":
+        store.set_experiment_tag(found.experiment_id, KIND, TRAINS_MODELS)
     if found.lifecycle_stage != "active":
         raise InputError(
             f"tracking: experiment `{name}` was deleted; run `mlflow experiments restore --experiment-id "
@@ -254,7 +297,7 @@ def _create_experiment(store: "MlflowClient", name: str, location: str | None) -
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(store.create_experiment(name, artifact_location=location))
+        return str(store.create_experiment(name, artifact_location=location, tags={KIND: TRAINS_MODELS}))
     except MlflowException:
         found = store.get_experiment_by_name(name)  # another process was faster
         if found is None:
@@ -281,6 +324,9 @@ class StageRun(Protocol):
     def artifact(self, path: Path, folder: str = "") -> None:
         """A file, or the contents of a folder, to keep with the run (inside its artifact folder `folder`)."""
 
+    def headline(self, figures: Mapping[str, float], pages: Mapping[str, Path]) -> None:
+        """Figures of the run that its parent shows too, and files that the parent keeps, by artifact folder."""
+
 
 class Past(NamedTuple):
     """When a run that is recorded later began and ended, milliseconds since 1970."""
@@ -295,8 +341,9 @@ class MlflowRun:
     The figures of a run of the past bear the time of its end.
     """
 
-    def __init__(self, store: "MlflowClient", run_id: str, past: Past | None = None) -> None:
+    def __init__(self, store: "MlflowClient", run_id: str, parent: str, past: Past | None = None) -> None:
         self.id = run_id
+        self._parent = parent
         self._store, self._past = store, past
         self._waiting: list[tuple[str, float, int, int]] = []
         self._lock = threading.Lock()
@@ -327,6 +374,14 @@ class MlflowRun:
             self._store.log_artifacts(self.id, str(path), folder or None)
         else:
             self._store.log_artifact(self.id, str(path), folder or None)
+
+    def headline(self, figures: Mapping[str, float], pages: Mapping[str, Path]) -> None:
+        """Give the parent the figures of this run that matter most, and files, by artifact folder."""
+        for name, value in figures.items():
+            self.metric(name, value)
+            self._store.log_metric(self._parent, name, value)
+        for folder, path in pages.items():
+            self._store.log_artifact(self._parent, str(path), folder)
 
     def end(self, status: str) -> None:
         """Send the rest and give the run its status."""
@@ -384,7 +439,7 @@ def stage_run(
     book = _Book(client(recipe.tracking), tracking_uri(recipe.tracking), experiment)
     with as_mlim_error(book.uri):
         parent = _parent(book, recipe, workspace, lineage)
-        run = MlflowRun(book.store, _child(book, recipe, parent, stage, name, lineage, past), past)
+        run = MlflowRun(book.store, _child(book, recipe, parent, stage, name, lineage, past), parent, past)
     try:
         with sigterm_raises():
             yield run

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+DECISION_PAGE = "decision.md"  # of `register`: whether the version is champion, and why
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -152,7 +154,7 @@ class Workspace:
 
     @property
     def registration(self) -> Path:
-        """`register`: summary.json (model version, aliases, why)."""
+        """`register`: summary.json (model version, aliases, why), decision.json and .md, cards, lineage/."""
         return self.root / "registration"
 
     @property

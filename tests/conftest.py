@@ -71,6 +71,7 @@ TINY_SETTINGS = (
     *(f"gate.{key}=false" for key in ("above_chance", "above_baselines", "unrelated_lowers")),  # models learn nothing
     *("gate.max_one_answer=1", "gate.min_kind_right=0", "gate.max_swap_difference=1", "gate.min_identical_right=0"),
     "gate.sampled_pairs=8",
+    "promotion={max_calibration_error: 1, max_category_drop: 1, timed_requests: 2}",
     "probe.probabilities=[0.2, 0.8]",
     "probe.items=8",
     "probe.reconstructions=2",

@@ -4,12 +4,12 @@ import os
 
 import typer
 
-from mlim.cli import catalog, evaluate, match, prepare, project, publish, recipe, review, run, score, train
+from mlim.cli import catalog, evaluate, match, prepare, project, publish, recipe, registry, review, run, score, train
 from mlim.failures import exit_code_of
 from mlim.processes import die_with_parent, reach_loopback_directly, wait_briefly
 
 # in the order in which `mlim --help` lists them
-GROUPS = (prepare, train, evaluate, match, score, review, publish, run, project)
+GROUPS = (prepare, train, evaluate, match, score, review, publish, registry, run, project)
 
 app = typer.Typer(
     name="mlim",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mlim.console import Terminal
+from mlim.console import Terminal, aligned
 from mlim.processes import is_follower
 from mlim.workspace import Workspace
 
@@ -87,6 +87,4 @@ class Session:
         """The PR-AUC of every variant that is trained, as columns of text."""
         from mlim.report.tables import short_table
 
-        rows = short_table(self.workspace)
-        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return aligned(short_table(self.workspace))

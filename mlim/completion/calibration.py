@@ -13,7 +13,6 @@ from mlim.completion.values import Candidates
 EXPONENTS: Final = (0.0, 0.5, 1.0)  # of the length: the sum, between, the mean of the tokens' log-probabilities
 LOG_TEMPERATURES: Final = (-4.0, 4.0)
 ROUNDS: Final = 10  # of the scaling that makes values as probable as they are frequent
-BINS: Final = 10  # of confidence
 SMALLEST: Final = 1e-12  # a probability
 NORMAL: Final = 1.4826  # median absolute deviations in a standard deviation of the normal distribution
 LEAST_SPREAD: Final = 0.5  # of evidence: where a model knows nothing, nothing may contradict
@@ -77,13 +76,6 @@ def _balance(logits: Floats, shares: Floats) -> Floats:
 def log_loss(probabilities: Floats, true: Places) -> float:
     """The mean negative log-probability of the values at the places `true` (cells,)."""
     return float(-np.log(np.maximum(_at(probabilities, true), SMALLEST)).mean())
-
-
-def calibration_error(confidence: Floats, right: NDArray[np.bool_]) -> float:
-    """The mean distance of confidence (cells,) from the share that is right, over ten bins (Naeini et al. 2015)."""
-    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    gaps = [abs(confidence[bins == one].sum() - right[bins == one].sum()) for one in np.unique(bins)]
-    return float(sum(gaps) / len(confidence))
 
 
 def evidence(probabilities: Floats, places: Places, shares: Floats) -> Floats:

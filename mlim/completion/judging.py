@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlim.completion.calibration import calibration_error, log_loss
+from mlim.completion.calibration import log_loss
 from mlim.completion.compared import MODEL
 from mlim.completion.values import ABSENT
 from mlim.evaluation.probes import ItemLosses
 from mlim.evaluation.resampling import Effect, Resampled, draw_units, effect_of
+from mlim.evaluation.threshold import calibration_error
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]

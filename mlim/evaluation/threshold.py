@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve
@@ -10,6 +11,7 @@ from sklearn.metrics import precision_recall_curve
 from mlim.evaluation.pr_auc import Labels, Scores, check_scores
 
 Rule = Literal["target-precision", "best-f1", "promised-precision", "promised-recall"]
+BINS = 10  # of probabilities, in their calibration error
 SCORE_MARGIN = 1e-14  # scores are kept this far from 0 and 1, where the logit is infinite
 
 
@@ -89,3 +91,13 @@ def calibrate(labels: Labels, scores: Scores) -> Calibration:
 
 def _logit(scores: Scores) -> Scores:
     return np.asarray(logit(np.clip(scores, SCORE_MARGIN, 1 - SCORE_MARGIN)))
+
+
+def calibration_error(probability: Scores, right: NDArray[np.bool_] | Labels) -> float:
+    """The mean distance of probabilities (n,) from the share that is right (a match), over ten bins.
+
+    Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
+    """
+    bins = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+    gaps = [abs(probability[bins == one].sum() - right[bins == one].sum()) for one in np.unique(bins)]
+    return float(sum(gaps) / len(probability))

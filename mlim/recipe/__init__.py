@@ -20,7 +20,7 @@ from mlim.recipe.data import (
     ValidationConfig,
 )
 from mlim.recipe.detecting import DetectingConfig
-from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, StackConfig
+from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, PromotionConfig, StackConfig
 from mlim.recipe.finetune import FinetuneConfig, Variant
 from mlim.recipe.model import DecoderConfig, EmbedderConfig, ModelConfig
 from mlim.recipe.pretrain import (
@@ -72,6 +72,7 @@ __all__ = [
     "Pretraining",
     "Probability",
     "ProbeConfig",
+    "PromotionConfig",
     "RatesConfig",
     "ReadOut",
     "Recipe",

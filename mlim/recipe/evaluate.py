@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mlim.config import Config
 from mlim.recipe.base import Probability, Share, is_none, share
@@ -68,6 +68,31 @@ class GateConfig(Config):
     unrelated_lowers: bool = Field(
         default=True, description="another item's picture, or text, in a matching pair lowers the mean probability"
     )
+
+
+class PromotionConfig(Config):
+    """What a model without objections of the gate must also show before it replaces the champion.
+
+    `mlim.evaluation.promotion` judges it; a share of 1 and a null ask nothing.
+    """
+
+    validated: bool = Field(default=True, description="its data passed validation, or a person accepted them")
+    max_calibration_error: Share = share(0.2, "largest mean gap between its probabilities and the share of matches")
+    min_lead: float = Field(
+        default=0.0,
+        ge=-1,
+        le=1,
+        description="the interval of its PR-AUC minus the champion's lies above this; below 0: no worse by more",
+    )
+    max_category_drop: Share = share(0.1, "largest fall, from the champion, of the share decided right in any category")
+    min_category_pairs: PositiveInt = Field(default=50, description="categories with fewer test pairs are not compared")
+    max_milliseconds: PositiveFloat | None = Field(
+        default=None, description="median time that a request of one pair may take; on a machine that does nothing else"
+    )
+    max_slowdown: PositiveFloat | None = Field(
+        default=None, description="how many times the champion's median time it may take, both measured side by side"
+    )
+    timed_requests: PositiveInt = Field(default=20, description="requests of one pair that are timed")
 
 
 class ProbeConfig(Config):

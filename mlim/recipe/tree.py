@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from mlim.config import Config, PlainName, nearest
 from mlim.recipe.base import Stage
 from mlim.recipe.data import AUTO, ImageConfig, IngestConfig, LoaderConfig, PairsConfig, TextConfig, ValidationConfig
-from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, StackConfig
+from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, PromotionConfig, StackConfig
 from mlim.recipe.finetune import FinetuneConfig, Variant
 from mlim.recipe.image_sides import GRID, RegionSide
 from mlim.recipe.match import MatchConfig
@@ -61,6 +61,11 @@ class Recipe(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     stack: StackConfig = StackConfig()
     gate: GateConfig = GateConfig()
+    promotion: PromotionConfig = Field(
+        default=PromotionConfig(),
+        exclude_if=lambda promotion: promotion == PromotionConfig(),
+        description="what replaces a champion (docs/registry.md)",
+    )
     probe: ProbeConfig = ProbeConfig()
     match: MatchConfig = MatchConfig()
     systems: dict[PlainName, SystemConfig] = Field(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mlim.evaluation.gate import behaviour_objections, objections
+from mlim.evaluation.promotion import STANDING
 from mlim.report.gather import Gathered
 from mlim.report.kit import formats
 from mlim.report.kit.blocks import Block, Section, Sentences, Table, Verdict
@@ -25,7 +26,8 @@ def sentences_against(recipe: ReportedRecipe, metrics: Summary, registration: Su
     """Objections to using the model: by its evaluation, and by the tests at registration where there were any."""
     judged = objections(metrics, metrics["kinds"], recipe.gate)
     tested = [] if registration is None else behaviour_objections(registration["behaviour"], recipe.gate)
-    return [objection.sentence for objection in (*judged, *tested)]
+    standing = [found["sentence"] for found in (registration or {}).get("objections", ()) if found["code"] in STANDING]
+    return [*(objection.sentence for objection in (*judged, *tested)), *standing]
 
 
 def answer(metrics: Summary, against: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import average_precision_score, brier_score_loss
 
 from mlim.console import Terminal
 from mlim.errors import InputError
@@ -66,6 +66,7 @@ def evaluate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[s
         metrics |= _gate(recipe, part(scored.of_registered, split="test"), pairs, metrics)
         _write(folder, recipe, scored, metrics)
         _track(run, metrics, folder)
+        run.headline(_headline(scored, metrics), {})
         summary = {**metrics, "run_id": run.id}
         write_json(folder / "summary.json", summary)
     _say(recipe, metrics, terminal)
@@ -298,6 +299,22 @@ def _track(run: StageRun, metrics: Mapping[str, Any], folder: Path) -> None:
     for name in ("prevalence", "threshold", "precision_at_threshold", "recall_at_threshold", "brier_calibrated"):
         run.metric(name, metrics[name])
     run.artifact(folder)
+
+
+def _headline(scored: Scored, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What the registered scorer reaches, by split and figure, as tables of runs are read."""
+    validation = part(scored.of_registered, split="validation")
+    reached = {
+        "validation/pr_auc": float(average_precision_score(labels_of(validation), scores_of(validation))),
+        "test/pr_auc": metrics["registered"]["pr_auc"]["value"],
+        "test/prevalence": metrics["prevalence"],
+    }
+    for name in ("precision", "recall"):
+        reached |= {
+            f"validation/{name}": metrics[f"validation_{name}_at_threshold"],
+            f"test/{name}": metrics[f"{name}_at_threshold"],
+        }
+    return reached
 
 
 def _say(recipe: Recipe, metrics: Mapping[str, Any], terminal: Terminal) -> None:

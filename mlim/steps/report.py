@@ -50,6 +50,7 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
         _draw(shown, gathered, folder)
         for path in sorted(folder.iterdir()):
             run.artifact(path)
+        run.headline({}, {"report": folder / PAGE_FILE})
         for claim in gathered.claims:
             run.tag(f"{CLAIM_TAG}{claim.claim.key}", claim.verdict)
         run.tag(CATALOG_TAG, results["catalog"])

@@ -36,6 +36,7 @@ TINY = {
         **{"max_one_answer": 1, "min_kind_right": 0, "max_swap_difference": 1, "min_identical_right": 0},
         "sampled_pairs": 8,
     },
+    "promotion": {"max_calibration_error": 1},
     "probe": {"probabilities": [0.2, 0.8], "items": 16, "reconstructions": 2},
     "match": {"explained": 2},
 }
@@ -127,3 +128,21 @@ def browser() -> str:
     if found is None:
         pytest.skip("no Chromium or Chrome on PATH")
     return found
+
+
+@pytest.fixture(scope="module")
+def registered(tiny_recipe, tiny_workspace, tmp_path_factory, new_store):
+    """A first version, for tests that only look at it: recipe, work folder, summary, folder of its files."""
+    from tests.registry_room import first_version  # with torch and MLflow, which most tests here do without
+
+    place = tmp_path_factory.mktemp("registered")
+    shutil.copytree(tiny_workspace.root, place / "work")
+    return first_version(tiny_recipe, new_store(place / "own.db"), place / "work")
+
+
+@pytest.fixture
+def promoted(registered, tmp_path):
+    """A copy of a first version's recipe and work folder, with its store, that one test may write to."""
+    from tests.registry_room import copied
+
+    return copied(registered, tmp_path / "promoted")

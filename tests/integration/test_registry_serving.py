@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -25,34 +24,28 @@ import torch
 from mlflow.exceptions import MlflowException
 
 import mlim
-from mlim.console import Terminal
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
-from mlim.evaluation.behaviour import fields_of
 from mlim.evaluation.gate import plain
 from mlim.evaluation.scoring import score_pairs
 from mlim.evaluation.threshold import Calibration
 from mlim.files import read_json, sha256_of, write_json
-from mlim.local_store import address, mend
 from mlim.manifest import remove_derived, write_manifest
-from mlim.models.config import MlimConfig
 from mlim.models.matcher import Matcher
-from mlim.models.mlim import Mlim
 from mlim.recipe import GateConfig, Recipe, load_recipe
 from mlim.registry import VERSION_SHA256, Registry
 from mlim.shards.items import ItemStore
-from mlim.steps.behaviour import sent
 from mlim.steps.evaluate import evaluate, read_scored
 from mlim.steps.finetune import finetune
 from mlim.steps.register import register
 from mlim.steps.report import report
 from mlim.steps.stack import stack
-from mlim.tracking import client, stage_run
-from mlim.versions import lineage
+from mlim.tracking import client
 from mlim.workspace import Workspace
 from mlim.writer import record_recipe
 from tests.mlflow_server import MlflowServer
+from tests.registry_room import Registered, artifacts_of, put_model, relabel, request, some_pairs, tracked_at
 
 pytestmark = pytest.mark.integration
 
@@ -72,127 +65,6 @@ def trained(recipe: Recipe, own_workspace: Workspace) -> Workspace:
     """A work folder with a fine-tuned main model that was evaluated, as far as registration reads it."""
     put_model(recipe, own_workspace, seed=0)
     return own_workspace
-
-
-class Registered(NamedTuple):
-    """A first version, for tests that only look at it."""
-
-    recipe: Recipe
-    workspace: Workspace
-    summary: dict[str, Any]
-    folder: Path
-
-
-@pytest.fixture(scope="module")
-def registered(
-    tiny_recipe: Recipe,
-    tiny_workspace: Workspace,
-    tmp_path_factory: pytest.TempPathFactory,
-    new_store: Callable[[Path], str],
-) -> Registered:
-    place = tmp_path_factory.mktemp("registered")
-    recipe = tracked_at(tiny_recipe, new_store(place / "own.db"))
-    workspace = Workspace(place / "work")
-    shutil.copytree(tiny_workspace.root, workspace.root)
-    put_model(recipe, workspace, seed=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "dont_write_bytecode", False)  # as on most machines; a version must hold none all the same
-        summary = register(recipe, workspace, Terminal(quiet=True))
-    return Registered(recipe, workspace, summary, artifacts_of(recipe, "1"))
-
-
-@pytest.fixture
-def promoted(registered: Registered, tmp_path: Path) -> tuple[Recipe, Workspace]:
-    """A copy of a first version's recipe, store and work folder that one test may write to."""
-    place = shutil.copytree(registered.workspace.root.parent, tmp_path / "promoted")
-    mend(place / "own.db")
-    return tracked_at(registered.recipe, address(place / "own.db")), Workspace(place / "work")
-
-
-def tracked_at(recipe: Recipe, uri: str) -> Recipe:
-    return recipe.model_copy(update={"tracking": recipe.tracking.model_copy(update={"uri": uri})})
-
-
-def put_model(recipe: Recipe, workspace: Workspace, seed: int, head_scale: float = 1.0) -> None:
-    """A random matcher as the main variant's result; `head_scale` -1 turns its ranking over."""
-    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
-    tokenizer = TextTokenizer.learn([store.text(item) for item in store.ids], recipe.text.vocabulary_size)
-    mlim = Mlim.random(MlimConfig.from_recipe(recipe, tokenizer.vocabulary_size), seed)
-    matcher = Matcher.from_mlim(mlim, 0.0, seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in matcher.parameters():
-            if weight.ndim > 1:
-                weight.copy_(torch.empty_like(weight).normal_(0, 0.3, generator=generator))
-        for weight in matcher.head.parameters():
-            if weight.shape[0] == 1:  # the layer that gives the logit
-                weight.mul_(head_scale)
-    folder = workspace.finetuned(recipe.main, recipe.seeds[0])
-    matcher.save_pretrained(folder / "model")
-    tokenizer.save(folder / "model")
-    with stage_run(recipe.record, workspace, "finetune", recipe.main, lineage(workspace)) as run:
-        write_json(folder / "summary.json", {"row": recipe.main, "seed": recipe.seeds[0], "run_id": run.id})
-    pairs = pd.read_parquet(workspace.pairs / "pairs.parquet", columns=["item_a", "item_b", "label", "split"])
-    scores = np.random.default_rng(seed).random(len(pairs))
-    pairs.assign(modality="both", score=scores).to_parquet(folder / "scores.parquet")
-    metrics = {
-        "row": recipe.main,
-        "seed": recipe.seeds[0],
-        "modality": "both",
-        "pairs": int((pairs["split"] == "test").sum()),
-        "threshold_rule": "best-f1",
-        "target_precision": 0.9,
-        "precision_at_threshold": 0.5,
-        "recall_at_threshold": 0.5,
-        "baselines": {},
-        "called_matches": 0.5,
-        "kinds": [],
-        "boosted_trees_win": False,
-        "prevalence": 0.33,
-        "pr_auc": {"both": {"value": 0.5, "low": 0.4, "high": 0.6}},
-        "threshold": 0.5,
-        "calibration": {"slope": 1.0, "intercept": 0.0},
-        "matcher": {"threshold": 0.5, "slope": 1.0, "intercept": 0.0},
-        "registered": {
-            "scorer": "matcher",
-            "pr_auc": {"value": 0.5, "low": 0.4, "high": 0.6},
-            "baselines": {},
-        },
-    }
-    write_json(workspace.stack / "summary.json", {"registered": "matcher", "run_id": run.id})
-    judged = pairs.assign(score=scores).query("split != 'train'")
-    judged.assign(scorer="matcher").to_parquet(workspace.stack / "scores.parquet")
-    judged.assign(baseline="boosted-trees").to_parquet(workspace.stack / "baselines.parquet")
-    write_json(workspace.evaluation / "metrics.json", metrics)
-    write_json(workspace.evaluation / "summary.json", {**metrics, "run_id": run.id})
-
-
-def relabel(workspace: Workspace, recipe: Recipe, version: str, better: bool) -> None:
-    """Give the test pairs the labels that a version predicts (or their opposite): it is right (or wrong) throughout."""
-    path = workspace.pairs / "pairs.parquet"
-    table = pq.read_table(path)
-    frame = table.to_pandas()
-    test = frame["split"] == "test"
-    probability = Registry(recipe.tracking).score(version, [request(workspace, frame[test])])
-    above = probability > np.median(probability)
-    frame.loc[test, "label"] = (above if better else ~above).astype(np.int8)
-    pq.write_table(table.from_pandas(frame, schema=table.schema, preserve_index=False), path)
-
-
-def request(workspace: Workspace, pairs: pd.DataFrame) -> pd.DataFrame:
-    store = ItemStore.open(workspace.items, workspace.valid / "index.parquet")
-    return next(sent(store, fields_of(pairs), len(pairs)))
-
-
-def some_pairs(workspace: Workspace, count: int = 3) -> pd.DataFrame:
-    frame = pq.read_table(workspace.pairs / "pairs.parquet").to_pandas()
-    return request(workspace, frame[frame["split"] == "test"].head(count))
-
-
-def artifacts_of(recipe: Recipe, version: str) -> Path:
-    source = client(recipe.tracking).get_model_version(recipe.tracking.model_name, version).source
-    location = client(recipe.tracking).get_logged_model(source.removeprefix("models:/")).artifact_location
-    return Path(location.removeprefix("file://"))
 
 
 def test_first_version_is_champion_and_leads_back_to_its_origin(registered):
@@ -220,7 +92,7 @@ def test_objections_refuse_a_champion_until_a_person_says_why(recipe, trained, q
     write_json(trained.evaluation / "metrics.json", useless)
     registry = Registry(recipe.tracking)
     summary = register(recipe, trained, quiet)
-    assert (summary["aliases"], summary["promoted"], registry.holder("champion")) == (["challenger"], False, None)
+    assert (summary["aliases"], summary["promoted"], registry.roles.holder("champion")) == (["challenger"], False, None)
     assert {"chance", "one-answer"} <= {found["code"] for found in summary["objections"]}
     assert "not promoted (chance, one-answer" in summary["why"]
     assert "warning: not fit to be champion: PR-AUC 0.350 [0.300, 0.400] is not above chance" in capfd.readouterr().err
@@ -242,11 +114,11 @@ def test_objections_refuse_a_champion_until_a_person_says_why(recipe, trained, q
     assert decided == mlim.load(trained.root).gate
     assert (plain(decided.objections), decided.forced) == (forced["objections"], "a talk")
     again = register(recipe, trained, quiet)
-    assert (again["promoted"], again["forced"], registry.holder("champion")) == (False, "a talk", "1")
+    assert (again["promoted"], again["forced"], registry.roles.holder("champion")) == (False, "a talk", "1")
     client(recipe.tracking).delete_model_version_tag(registry.name, "1", "mlim.forced")
     doubted = register(recipe, trained, quiet)  # as one that became champion before there was a gate
     assert "it would not be promoted now (chance, one-answer" in doubted["why"]
-    assert registry.holder("champion") == "1"
+    assert registry.roles.holder("champion") == "1"
 
 
 def test_a_model_of_shuffled_labels_is_refused_and_the_run_ends_well(recipe, own_workspace, quiet):
@@ -261,7 +133,7 @@ def test_a_model_of_shuffled_labels_is_refused_and_the_run_ends_well(recipe, own
     stack(recipe, own_workspace, quiet)
     evaluate(recipe, own_workspace, quiet)
     summary = register(recipe, own_workspace, quiet)
-    assert (summary["aliases"], Registry(recipe.tracking).holder("champion")) == (["challenger"], None)
+    assert (summary["aliases"], Registry(recipe.tracking).roles.holder("champion")) == (["challenger"], None)
     assert "chance" in {found["code"] for found in summary["objections"]}
     report(recipe, own_workspace, quiet)
     page = (own_workspace.report / "index.html").read_text()
@@ -289,8 +161,8 @@ def test_promotion_follows_the_same_test_pairs(promoted, quiet, better, monkeypa
     assert summary["version"] == "2"
     assert summary["promoted"] is better, summary["why"]
     registry = Registry(recipe.tracking)
-    assert registry.holder("challenger") == "2"
-    assert registry.holder("champion") == ("2" if better else "1")
+    assert registry.roles.holder("challenger") == "2"
+    assert registry.roles.holder("champion") == ("2" if better else "1")
     assert registry.tags("1")["stage"] == ("Archived" if better else "Production")
     assert registry.tags("2")["stage"] == ("Production" if better else "Staging")
     assert "champion version 1 on the same" in summary["why"]
@@ -340,7 +212,7 @@ def test_a_champion_that_cannot_be_scored_stays_and_says_so(promoted, quiet):
     summary = register(recipe, trained, quiet)
     assert (summary["version"], summary["promoted"]) == ("2", False)
     assert "cannot be scored" in summary["why"]
-    assert Registry(recipe.tracking).holder("champion") == "1"
+    assert Registry(recipe.tracking).roles.holder("champion") == "1"
 
 
 def test_registration_needs_its_inputs(recipe, own_workspace, quiet):
@@ -401,6 +273,10 @@ def test_a_served_stack_scores_as_the_batch_did(recipe, trained, quiet):
     stack(recipe, trained, quiet)
     metrics = evaluate(recipe, trained, quiet)
     assert metrics["registered"]["scorer"] != "matcher"  # the network is random
+    for run in (metrics["run_id"], read_json(trained.pipeline)["run_id"]):  # the parent shows them too
+        shown = client(recipe.tracking).get_run(run).data.metrics
+        assert shown["test/pr_auc"] == pytest.approx(metrics["registered"]["pr_auc"]["value"])
+        assert shown["validation/precision"] == pytest.approx(metrics["validation_precision_at_threshold"])
     version = register(recipe, trained, quiet)["version"]
     assert Registry(recipe.tracking).tags(version)["mlim.scorer"] == metrics["registered"]["scorer"]
     scored = read_scored(recipe, trained)

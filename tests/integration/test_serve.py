@@ -24,7 +24,8 @@ from mlim.errors import InputError
 from mlim.files import read_json, write_json
 from mlim.manifest import ChangedFilesError, write_manifest
 from mlim.recipe import Recipe
-from mlim.registry import CHAMPION, VERSION_SHA256, Registry
+from mlim.registry import VERSION_SHA256, Registry
+from mlim.roles import CHAMPION
 from mlim.steps.register import register
 from mlim.steps.serve import ServerLimits, serve
 from mlim.tracking import client
@@ -424,7 +425,7 @@ def test_a_lost_champion_is_no_opponent(promoted, quiet, harm):
     assert (summary["version"], summary["promoted"]) == ("2", True)
     assert "version 1, champion until now, is lost" in summary["why"]
     registry = Registry(recipe.tracking)
-    assert registry.holder(CHAMPION) == "2"
+    assert registry.roles.holder(CHAMPION) == "2"
     assert registry.score("2", [some_pairs(workspace)]).size
     again = register(recipe, workspace, quiet)
     assert (again["version"], again["why"]) == ("2", "is the champion already; nothing in it has changed")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mlim.completion.baselines import by_frequency, by_trees
-from mlim.completion.calibration import Calibration, Usual, calibration_error, evidence, log_loss
+from mlim.completion.calibration import Calibration, Usual, evidence, log_loss
 from mlim.completion.cells import Cell, read_cells
 from mlim.completion.compared import MODEL
 from mlim.completion.fill import CellFiller, MaskedCells
@@ -14,6 +14,7 @@ from mlim.completion.judging import Judge
 from mlim.completion.review import Rule, likeliest
 from mlim.completion.values import ABSENT, LONGEST, Candidates
 from mlim.data.tokenize import TextTokenizer
+from mlim.evaluation.threshold import calibration_error
 from mlim.models.system import Fused
 
 COLUMNS = ("title", "colour", "details")
