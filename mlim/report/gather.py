@@ -73,6 +73,11 @@ class Gathered:
     experiments: tuple[Summary, ...]
 
     @property
+    def has_pairs(self) -> bool:
+        """Whether there is anything to match; where nothing was paired yet, there may be."""
+        return self.pairs is None or any(any(numbers.values()) for numbers in self.pairs["counts"].values())
+
+    @property
     def trainings(self) -> tuple[Training, ...]:
         """Pre-trainings, then fine-tunings."""
         return (*self.pretrainings, *self.finetunings)

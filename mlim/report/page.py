@@ -24,6 +24,7 @@ from mlim.stacking.scorers import MATCHER
 from mlim.workspace import Workspace
 
 TEMPLATE = "report.html"
+ABOUT_PAIRS = frozenset({"use", "results", "claims", "hardest", "probes", "unshown"})  # anchors
 MAIN_TITLE = "PR-AUC of the main model"
 NO_ENDS = "too few families for an interval"
 
@@ -46,8 +47,11 @@ def render(recipe: ReportedRecipe, gathered: Gathered, workspace: Workspace, lin
 def all_sections(
     recipe: ReportedRecipe, gathered: Gathered, workspace: Workspace, lineage: Mapping[str, Any]
 ) -> tuple[Section, ...]:
-    """The sections in the order in which a reader needs them: whether it can be used, results, how they came about."""
-    return (
+    """The sections in the order in which a reader needs them: whether it can be used, results, how they came about.
+
+    Without pairs those about matching are left out.
+    """
+    found = (
         usable_section(recipe, gathered),
         _results(recipe, gathered),
         *_with_examples(task_sections(gathered.task_tables), recipe, workspace),
@@ -59,6 +63,7 @@ def all_sections(
         sections.data_section(recipe, gathered),
         sections.lineage_section(recipe, gathered, lineage),
     )
+    return tuple(section for section in found if gathered.has_pairs or section.anchor not in ABOUT_PAIRS)
 
 
 def _with_examples(found: Sequence[Section], recipe: ReportedRecipe, workspace: Workspace) -> Iterator[Section]:

@@ -106,6 +106,8 @@ def tests(registration: Summary | None) -> list[str]:
 def usable_verdict(recipe: ReportedRecipe, gathered: Gathered) -> Verdict:
     """The headline of the page."""
     metrics = gathered.metrics
+    if not gathered.has_pairs:
+        return Verdict("open", "Nothing is matched: the catalog has no pairs.", "Models of other tasks are compared.")
     if metrics is None:
         return Verdict("open", f"{QUESTION} Not known: no model has been judged yet.", "Run `mlim evaluate` first.")
     if "kinds" not in metrics:

@@ -8,6 +8,7 @@ import pytest
 
 from mlim.annotations.tables import load_questions, load_statements
 from mlim.config import override, parse
+from mlim.files import read_json, write_json
 from mlim.recipe import Recipe
 from mlim.report.page import render
 from mlim.shards.items import open_items
@@ -66,6 +67,17 @@ def test_tasks_that_were_not_scored_show_nothing(recipe, own_workspace):
     page = page_of(recipe, own_workspace)
     assert page.count("The variants have not been compared yet") == 5
     assert "<svg" not in page.partition('id="answer"')[2].partition("</section>")[0]
+
+
+def test_without_pairs_the_page_is_about_the_other_tasks(recipe, own_workspace):
+    path = own_workspace.pairs / "summary.json"
+    counts = {split: {"0": 0, "1": 0} for split in ("train", "validation", "test")}
+    write_json(path, {**read_json(path), "counts": counts})
+    page = page_of(recipe, own_workspace)
+    assert "Nothing is matched: the catalog has no pairs." in page
+    anchors = [name for name in Outline(page).addresses if name.startswith("#")]
+    assert {"#answer", "#detect", "#data", "#lineage"} <= set(anchors)
+    assert not {"#use", "#results", "#claims", "#hardest"} & set(anchors)
 
 
 def test_each_task_shows_what_was_right_and_what_was_wrong(recipe, own_workspace):
