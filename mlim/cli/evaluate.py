@@ -44,7 +44,8 @@ def ablate(
         typer.Option(
             metavar="NAME",
             help="One experiment only: table1, table2, figure2, design, labels, mam, mdo, readout, joining, balance, "
-            "longer, lr, pretraining, size, search.",
+            "longer, lr, pretraining, size, search; with recipe systems: systems, blind, e2e-tasks, e2e-depth, "
+            "lxmert-tasks, lxmert-start, lxmert-cross, overview-image, overview-adapt.",
         ),
     ] = None,
     catalog: Annotated[
@@ -105,8 +106,8 @@ def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
 def _compare_all(session: Session, jobs: int | None) -> None:
     with session.loading():
         from mlim.steps.ablate import ablate as run_step
-        from mlim.steps.experiment_runs import ExperimentRun
         from mlim.steps.pairless import comparable
+        from mlim.steps.task_variants import ExperimentRun
         from mlim.steps.trainings import train_missing
 
     trained = comparable(session.recipe, session.workspace)

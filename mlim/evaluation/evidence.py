@@ -1,7 +1,7 @@
 """What the claims are judged by: the test scores of every variant and seed in a work folder, and the probes."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from mlim.evaluation.pr_auc import Scores
 from mlim.evaluation.resampling import Families, JudgedPairs
 from mlim.evaluation.scores import PAIR, SCORES_FILE, in_order, labels_of, part, scores_of
+from mlim.evaluation.task_evidence import TaskEvidence
 from mlim.files import read_json
 from mlim.recipe.base import Modality
+from mlim.recipe.tasks import OtherTask
 from mlim.workspace import Workspace
 
 SUMMARY: Final = "summary.json"
@@ -46,7 +48,7 @@ class Evidence:
     """Everything that was measured.
 
     `left_out` says in a sentence each which scores could not be used and why, `too_few` why there are no pairs;
-    `training_pairs` is how many pairs there are to learn from.
+    `training_pairs` is how many pairs there are to learn from. `tasks` is what was measured of tasks besides matching.
     """
 
     pairs: JudgedPairs | None
@@ -55,6 +57,7 @@ class Evidence:
     left_out: tuple[str, ...] = ()
     too_few: str = ""
     training_pairs: int = 0
+    tasks: Mapping[OtherTask, TaskEvidence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

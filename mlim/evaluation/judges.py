@@ -38,6 +38,10 @@ class Judge(Protocol):
     def spent(self) -> str:
         """The key of summary.json that says how many examples training saw."""
 
+    @property
+    def blind(self) -> bool:
+        """Whether variants that see one modality alone say what can be known without the other."""
+
     def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
         """The figures that `measure` gives for the examples of `scores`; the first one stands for the task."""
 
@@ -52,6 +56,7 @@ class RetrievalJudge:
     """Columns: id, split, image_rank, text_rank, images, texts."""
 
     title, examples_name, key, spent = "Retrieval", "items", "id", "items_seen"
+    blind = False
 
     def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
         """Recall at 1, 5, 10 in both directions."""
@@ -71,6 +76,7 @@ class CaptionJudge:
     """Columns: id, split, written, references."""
 
     title, examples_name, key, spent = "Captions", "images", "id", "items_seen"
+    blind = False
 
     def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
         """CIDEr-D, BLEU-4 and ROUGE-L."""
@@ -90,6 +96,7 @@ class AnswerJudge:
     """Columns: question_id, id, split, kind, template, entailed, given, score."""
 
     title, examples_name, key, spent = "Answers", "questions", "question_id", "questions_seen"
+    blind = True
 
     def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
         """Accuracy over all questions and by kind; consistency where questions follow from others."""
@@ -119,6 +126,7 @@ class StatementJudge:
     """Columns: statement_id, left, right, split, set, label, given, score."""
 
     title, examples_name, key, spent = "Statements", "statements", "statement_id", "statements_seen"
+    blind = True
 
     def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
         """Accuracy, and the share of sets that are right as a whole."""
@@ -140,6 +148,7 @@ class DetectionJudge:
     """Columns: id, split, truth, found, lists of rows (mlim/evaluation/detections.py)."""
 
     title, examples_name, key, spent = "Detection", "images", "id", "items_seen"
+    blind = False
 
     def figures(self, scores: pd.DataFrame) -> tuple[Figure, ...]:
         """AP, AP50, AP75, AP by size, attributes of hits, numbers of objects."""

@@ -6,7 +6,7 @@ several parts is supported by its weakest part (intersection-union test, Berger 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, assert_never
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from mlim.evaluation.multiple import holm, p_above, p_below, p_equivalent, p_out
 from mlim.evaluation.power import Needed, needed
 from mlim.evaluation.resampling import Effect, Resampled, effect_of, resample
 from mlim.evaluation.spreads import Pools
-from mlim.references.claims import Claim, Curves, Harm, Part, Reading, Variants
+from mlim.evaluation.task_evidence import TaskEvidence
+from mlim.references.claims import Claim, Curves, Harm, Part, Reading, TaskVariants, Variants
 
 Verdict = Literal["supported", "not separated", "contradicted", "not measured"]
 
@@ -47,9 +48,10 @@ class Settings(NamedTuple):
 class Measured:
     """One part of a claim: the difference with its interval, and the p-values for and against the claim.
 
-    `effect` is None for a probe of an earlier version; `size` is the number of pairs (for curves: of items) that
-    it was measured on; `where` is for curves: the masking probability at which the claim is weakest. `by_seed` is the
-    difference for each seed, `seeds_spread` the standard deviation between seeds, None with one.
+    `effect` is None for a probe of an earlier version; `size` is the number of pairs (for curves of items, for tasks of
+    their examples) that it was measured on; `where` is for curves: the masking probability at which the claim is
+    weakest. `by_seed` is the difference for each seed, `seeds_spread` the standard deviation between seeds, None with
+    one.
     """
 
     part: Part
@@ -172,9 +174,17 @@ def _measure(
     resampled: Mapping[tuple[str, int], Resampled],
     settings: Settings,
 ) -> Measured | Missing:
-    if isinstance(part, Variants):
-        return _measure_variants(part, reading, evidence, resampled, settings)
-    return _measure_curves(part, evidence.probe) if isinstance(part, Curves) else _measure_harm(part, evidence.probe)
+    match part:
+        case Variants():
+            return _measure_variants(part, reading, evidence, resampled, settings)
+        case TaskVariants():
+            return _measure_task(part, reading, evidence.tasks.get(part.task), settings)
+        case Curves():
+            return _measure_curves(part, evidence.probe)
+        case Harm():
+            return _measure_harm(part, evidence.probe)
+        case _:
+            assert_never(part)
 
 
 def _measure_variants(
@@ -191,11 +201,43 @@ def _measure_variants(
     first, second = (_stacked([resampled[variant, seed] for seed in seeds]) for variant in (part.first, part.second))
     spread = _pools(resampled, seeds).between(part.first, part.second)
     effect = effect_of(first.minus(second), evidence.pairs.clusters, settings.confidence, spread)
+    return _judged_effect(part, reading, effect, settings, evidence.pairs.labels.size)
+
+
+def _judged_effect(part: Part, reading: Reading, effect: Effect, settings: Settings, size: int) -> Measured:
     p_for, p_against = _p_values(effect, reading, settings.margin)
     ends = (effect.value, effect.low, effect.high)
-    return Measured(
-        part, *ends, p_for, p_against, effect.by_seed, effect.seeds_spread, effect, size=evidence.pairs.labels.size
-    )
+    return Measured(part, *ends, p_for, p_against, effect.by_seed, effect.seeds_spread, effect, size=size)
+
+
+def _measure_task(
+    part: TaskVariants, reading: Reading, found: TaskEvidence | None, settings: Settings
+) -> Measured | Missing:
+    if found is None:
+        return Missing(part, f"no variant was fine-tuned to {part.task}")
+    why = _why_no_comparison(part, found) or found.why_not_learnt(part.figure, settings.confidence)
+    effect = None if why else found.difference(part.figure, part.first, part.second, settings.confidence)
+    if effect is None:
+        return Missing(part, why or f"variants `{part.first}` and `{part.second}` have no seed in common")
+    return Missing(part, effect.why) if effect.why else _judged_effect(part, reading, effect, settings, found.examples)
+
+
+def _why_no_comparison(part: TaskVariants, found: TaskEvidence) -> str:
+    if part.figure not in found.drawn:
+        return f"nothing here is judged by {part.figure}"
+    if absent := [f"`{variant}`" for variant in (part.first, part.second) if variant not in found.variants]:
+        return _not_run(absent)
+    if not found.same_budget(part.first, part.second):
+        return _unequal(part)
+    return ""
+
+
+def _not_run(absent: Sequence[str]) -> str:
+    return f"variant {' and variant '.join(absent)} was not run"
+
+
+def _unequal(part: Variants | TaskVariants) -> str:
+    return f"variants `{part.first}` and `{part.second}` were trained on unequal budgets"
 
 
 def _pools(resampled: Mapping[tuple[str, int], Resampled], seeds: tuple[int, ...]) -> Pools[str]:
@@ -216,11 +258,11 @@ def _why_not(part: Variants, evidence: Evidence) -> str:
         return evidence.too_few or "there are no test pairs"
     absent = [f"`{variant}`" for variant in (part.first, part.second) if variant not in evidence.variants]
     if absent:
-        return f"variant {' and variant '.join(absent)} was not run"
+        return _not_run(absent)
     if not common_seeds(part, evidence):
         return f"variants `{part.first}` and `{part.second}` have no seed in common"
     if not evidence.variants[part.first].same_budget(evidence.variants[part.second]):
-        return f"variants `{part.first}` and `{part.second}` were trained on unequal budgets"
+        return _unequal(part)
     return ""
 
 

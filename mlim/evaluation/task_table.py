@@ -1,8 +1,7 @@
 """The table of one fine-tuning task besides matching: all its variants over all seeds, on the same examples."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -10,32 +9,31 @@ from mlim.errors import DataError
 from mlim.evaluation.judges import Judge
 from mlim.evaluation.metrics.measure import Figure
 from mlim.evaluation.resampling import Compared, JudgedExamples, Resampling, compare_drawn, resample_measures
-from mlim.evaluation.scores import SCORES_FILE, part
-from mlim.files import read_json
+from mlim.evaluation.task_evidence import TaskVariant
+from mlim.evaluation.task_scores import read_task_scores, same_examples
 from mlim.recipe.finetune import Variant
 from mlim.workspace import Workspace
 
-SUMMARY = "summary.json"
-
-
-class TaskRuns(NamedTuple):
-    """The folders of the fine-tunings of each variant, for each seed those of its fine-tunings."""
-
-    variants: Mapping[str, Variant]
-    folders: Mapping[str, Sequence[Sequence[Path]]]
-
 
 def task_table(
-    judge: Judge, runs: TaskRuns, split: str, workspace: Workspace, resampling: Resampling
+    judge: Judge,
+    variants: Mapping[str, TaskVariant],
+    split: str,
+    workspace: Workspace,
+    resampling: Resampling,
+    equal_budgets: bool = True,
 ) -> dict[str, Any]:
     """Figures of every variant with intervals over units and seeds, and differences to the first variant; JSON-able.
 
-    `DataError` when trainings were judged on other examples than the first one's, or had unequal budgets.
+    All of them have to be trained. `DataError` when trainings were judged on other examples than the first one's, or
+    had unequal budgets where these have to be equal.
     """
     scores = {
-        name: [[_read(judge, one, split) for one in each] for each in found] for name, found in runs.folders.items()
+        name: [[read_task_scores(judge, folder, split) for folder in each.folders(seed)] for seed in each.seeds]
+        for name, each in variants.items()
     }
-    check_budgets(judge, runs, workspace)
+    if equal_budgets:
+        check_budgets(judge, variants)
     first = next(iter(scores.values()))[0][0]
     _check_examples(judge, scores, first)
     examples = JudgedExamples(judge.units(first, workspace))
@@ -53,7 +51,7 @@ def task_table(
         "no_interval": examples.no_interval or None,
         "figures": [figure._asdict() for figure in figures],
         "main": next(iter(scores)),
-        "rows": {name: _row(name, runs.variants[name], figures, compared) for name in scores},
+        "rows": {name: _row(name, variants[name].variant, figures, compared) for name in scores},
     }
 
 
@@ -74,34 +72,26 @@ def _figure(figure: Figure, found: Compared) -> dict[str, Any]:
     return {**found.figure.interval_up_to(figure.most)._asdict(), "by_seed": [*found.figure.by_seed], **minus}
 
 
-def _read(judge: Judge, folder: Path, split: str) -> pd.DataFrame:
-    return part(pd.read_parquet(folder / SCORES_FILE), split=split).sort_values(judge.key, ignore_index=True)
-
-
 def _check_examples(judge: Judge, scores: Mapping[str, Sequence[Sequence[pd.DataFrame]]], first: pd.DataFrame) -> None:
     for name, found in scores.items():
-        if not all(one[judge.key].equals(first[judge.key]) for of_seed in found for one in of_seed):
+        if not all(same_examples(judge, one, first) for of_seed in found for one in of_seed):
             raise DataError(
                 f"variant `{name}` was judged on other {judge.examples_name} than `{next(iter(scores))}`; run `mlim "
                 f"finetune {name}` again"
             )
 
 
-def check_budgets(judge: Judge, runs: TaskRuns, workspace: Workspace) -> None:
+def check_budgets(judge: Judge, variants: Mapping[str, TaskVariant]) -> None:
     """`DataError` unless all fine-tunings saw equally many examples, and all pre-trainings equally many samples.
 
     What is judged without fine-tuning saw none.
     """
-    seen: dict[str, dict[int, list[str]]] = {f"{judge.examples_name} in fine-tuning": {}, "samples in pre-training": {}}
-    fine, pre = seen.values()
-    for name, found in runs.folders.items():
-        for folder in (one for of_seed in found for one in of_seed):
-            summary = read_json(folder / SUMMARY)
-            if not runs.variants[name].zero_shot:
-                fine.setdefault(summary[judge.spent], []).append(f"`{folder.name}`")
-            if summary["pretraining"] is not None:
-                before = read_json(workspace.pretrained(summary["pretraining"], summary["seed"]) / SUMMARY)
-                pre.setdefault(before["samples_seen"], []).append(f"`{folder.name}`")
+    seen: dict[str, dict[int, list[str]]] = {"samples in pre-training": {}, f"{judge.examples_name} in fine-tuning": {}}
+    for name, variant in variants.items():
+        for seed in variant.seeds:
+            for budgets, spent in zip(seen.values(), variant.spent(seed, judge.spent), strict=True):
+                if spent is not None:
+                    budgets.setdefault(spent, []).append(f"`{name}` seed {seed}")
     for what, budgets in seen.items():
         if len(budgets) > 1:
             unequal = "; ".join(f"{number} for {', '.join(names)}" for number, names in budgets.items())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mlim.recipe.data import ImageConfig
 from mlim.recipe.image_sides import RegionSide
@@ -16,7 +16,9 @@ class CrossedSystem(BlocksSystem):
     kind: Literal["crossed"] = "crossed"
     image: RegionSide = RegionSide()
     text_depth: PositiveInt = Field(default=2, description="blocks of the text encoder")
-    cross_depth: PositiveInt = Field(default=2, description="blocks in which text and regions attend to each other")
+    cross_depth: NonNegativeInt = Field(
+        default=2, description="blocks in which text and regions attend to each other; 0: they never do"
+    )
     maskings = ("text",)
     offers = frozenset({"tokens", "agreement", "regions", "answers"})
 

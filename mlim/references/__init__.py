@@ -11,18 +11,25 @@ import yaml
 
 from mlim.config import Config, nearest, parse
 from mlim.errors import InputError
-from mlim.references.claims import Claim, Variants
+from mlim.recipe.tasks import FinetuneTask
+from mlim.references.claims import Claim, TaskVariants, Variants
 
 MLIM: Final = "mlim"
 SUFFIX: Final = ".yaml"
 
 
 class PaperTable(Config):
-    """The figures that one table of the paper reports, by variant."""
+    """The figures that one table of the paper reports, by variant.
+
+    `data` is what they were measured on; of a task besides matching, `figure` is the name of ours that is the same.
+    """
 
     key: str
     title: str
     variants: dict[str, float]
+    task: FinetuneTask = "match"
+    figure: str | None = None
+    data: str = ""
 
 
 class FixedSetting(Config):
@@ -52,16 +59,24 @@ class Reference(Config):
         """Whether a variant is in any of the paper's tables."""
         return any(variant in table.variants for table in self.tables)
 
-    def difference(self, variants: Variants) -> float | None:
-        """The difference of two variants in the first of the paper's tables that holds both; None where none does."""
+    def difference(self, variants: Variants | TaskVariants) -> float | None:
+        """The difference of two variants in the first of the paper's tables that holds both; None where none does.
+
+        Of a task, only tables of the same figure count.
+        """
+        asked = (variants.task, variants.figure) if isinstance(variants, TaskVariants) else ("match", None)
         return next(
             (
                 table.variants[variants.first] - table.variants[variants.second]
                 for table in self.tables
-                if {variants.first, variants.second} <= table.variants.keys()
+                if {variants.first, variants.second} <= table.variants.keys() and (table.task, table.figure) == asked
             ),
             None,
         )
+
+    def of_task(self, task: FinetuneTask) -> tuple[PaperTable, ...]:
+        """The tables of a task."""
+        return tuple(table for table in self.tables if table.task == task)
 
 
 def reference_names() -> list[str]:

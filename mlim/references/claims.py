@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from mlim.recipe.tasks import FinetuneTask, OtherTask
+
 Reading = Literal["better", "equivalent", "no worse"]
 Figure = Literal["figure2a", "figure2b"]
 Partner = Literal["own", "empty", "random"]
@@ -47,7 +49,24 @@ class Harm:
         return "harm of a random text to RECON minus harm of a random picture to MLM"
 
 
-Part = Annotated[Variants | Curves | Harm, Field(discriminator="kind")]
+@dataclass(frozen=True, config=STRICT)
+class TaskVariants:
+    """A figure of a fine-tuning task besides matching: variant `first` minus variant `second`, on the same examples.
+
+    `figure` is its name in the task's table.
+    """
+
+    task: OtherTask
+    figure: str
+    first: str
+    second: str
+    kind: Literal["task"] = "task"
+
+    def __str__(self) -> str:
+        return f"{self.first} minus {self.second}"
+
+
+Part = Annotated[Variants | Curves | Harm | TaskVariants, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -65,3 +84,9 @@ class Claim:
     parts: tuple[Part, ...]
     reading: Reading = "better"
     in_passing: bool = False
+
+    @property
+    def task(self) -> FinetuneTask:
+        """The task that it is about."""
+        part = self.parts[0]
+        return part.task if isinstance(part, TaskVariants) else "match"

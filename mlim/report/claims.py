@@ -11,7 +11,7 @@ from mlim.evaluation.judging import Judged, Measured, Verdict
 from mlim.evaluation.power import Needed
 from mlim.evaluation.spreads import LEVEL
 from mlim.references import Reference
-from mlim.references.claims import Claim, Curves, Figure, Harm, Part, Partner, Variants
+from mlim.references.claims import Claim, Curves, Figure, Harm, Part, Partner, TaskVariants, Variants
 from mlim.report import figures
 from mlim.report.gather import Gathered
 from mlim.report.kit import formats
@@ -33,6 +33,7 @@ FIGURES: Final[Mapping[Figure, tuple[str, Mapping[Partner, str]]]] = {
     "figure2b": ("Figure 2b", {"own": "the item's own text", "empty": "an empty one", "random": "a random one"}),
 }
 HEADER: Final = ("claim", "where", "verdict", "difference", "corrected p", "seeds", "seeds needed", "paper")
+TABLE_TITLE: Final = "Claims and verdicts"
 TABLE_NOTE: Final = (
     "Differences are averaged over seeds; intervals cover other families of test pairs and, from two seeds on, other "
     "seeds. P-values are corrected for the number of claims (Holm). A claim of several parts shows its weakest."
@@ -59,10 +60,11 @@ class DescribedClaim:
 
 def describe_claims(recipe: ReportedRecipe, gathered: Gathered) -> tuple[DescribedClaim, ...]:
     """Every claim with its verdict, in words and numbers."""
-    return tuple(_described(recipe, gathered, judged) for judged in gathered.claims)
+    return tuple(describe_claim(recipe, gathered, gathered.reference, judged) for judged in gathered.claims)
 
 
-def _described(recipe: ReportedRecipe, gathered: Gathered, judged: Judged) -> DescribedClaim:
+def describe_claim(recipe: ReportedRecipe, gathered: Gathered, paper: Reference, judged: Judged) -> DescribedClaim:
+    """One claim of a paper with its verdict, in words and numbers."""
     claim, weakest = judged.claim, judged.weakest
     return DescribedClaim(
         key=claim.key,
@@ -70,17 +72,17 @@ def _described(recipe: ReportedRecipe, gathered: Gathered, judged: Judged) -> De
         source=claim.source,
         in_passing=claim.in_passing,
         verdict=judged.verdict,
-        sentence=_sentence(recipe, gathered, judged),
+        sentence=_sentence(recipe, gathered, paper, judged),
         difference=formats.MISSING if weakest is None else difference_words(weakest),
         p_value=formats.p_value(judged.p_value),
         seeds=formats.MISSING if weakest is None else str(len(weakest.by_seed)),
         needed=_needed_cell(judged),
-        paper=formats.signed(paper_difference(recipe, gathered.reference, claim.parts[0])),
+        paper=formats.signed(paper_difference(recipe, paper, claim.parts[0])),
         effects=tuple(_effect(judged, measured) for measured in judged.measured if _is_variant(measured)),
     )
 
 
-def _sentence(recipe: ReportedRecipe, gathered: Gathered, judged: Judged) -> str:
+def _sentence(recipe: ReportedRecipe, gathered: Gathered, paper: Reference, judged: Judged) -> str:
     head = f"{judged.claim.sentence}: {judged.verdict}"
     why = "; ".join(dict.fromkeys(missing.why for missing in judged.missing))
     weakest = judged.weakest
@@ -88,14 +90,15 @@ def _sentence(recipe: ReportedRecipe, gathered: Gathered, judged: Judged) -> str
         return f"{head}, {why}."
     facts = [
         f"corrected p {formats.p_value(judged.p_value)}",
-        *_margin(judged.claim, gathered.reference.margin),
+        *_margin(judged.claim, paper.margin),
         _seeds_words(weakest),
         _units(gathered, weakest),
         f"catalog {(gathered.ingest or {}).get('catalog', 'unknown')}",
         recipe_words(recipe),
     ]
-    rest = [_needs(judged.claim, judged.needed, weakest), f"Not all of it was measured: {why}." if why else ""]
-    return " ".join([f"{head}. {_what(recipe, weakest)} ({'; '.join(facts)}).", *filter(None, rest)])
+    unit = _unit(gathered, weakest.part)
+    rest = [_needs(judged.claim, judged.needed, weakest, unit), f"Not all of it was measured: {why}." if why else ""]
+    return " ".join([f"{head}. {_what(recipe, gathered, weakest)} ({'; '.join(facts)}).", *filter(None, rest)])
 
 
 def recipe_words(recipe: ReportedRecipe) -> str:
@@ -104,11 +107,15 @@ def recipe_words(recipe: ReportedRecipe) -> str:
     return f"recipe {recipe.name}, {model.layers} layers of width {model.hidden_size}, {recipe.image.size} pixels"
 
 
-def _what(recipe: ReportedRecipe, measured: Measured) -> str:
+def _what(recipe: ReportedRecipe, gathered: Gathered, measured: Measured) -> str:
     part, shown = measured.part, formats.signed_interval(measured.value, measured.low, measured.high)
     if isinstance(part, Variants):
         first, second = (variant_label(recipe, name) for name in (part.first, part.second))
         return f"PR-AUC of “{first}” minus that of “{second}” is {shown}"
+    if isinstance(part, TaskVariants):
+        found = gathered.evidence.tasks[part.task]
+        first, second, title = found.labels[part.first], found.labels[part.second], found.figures[part.figure].title
+        return f"{title[0].upper()}{title[1:]} of “{first}” minus that of “{second}” is {shown}"
     if isinstance(part, Curves):
         figure, partners = FIGURES[part.figure]
         more, less = partners[part.more], partners[part.less]
@@ -143,22 +150,34 @@ def _units(gathered: Gathered, measured: Measured) -> str:
         size = 0 if pairs is None else pairs.labels.size
         families = "" if measured.effect is None else f" of {formats.count(measured.effect.clusters)} families"
         return f"{formats.count(size)} test pairs{families}"
+    if isinstance(measured.part, TaskVariants):
+        found = gathered.evidence.tasks[measured.part.task]
+        units = formats.count(found.clusters)
+        return f"{formats.count(found.examples)} test {found.examples_name} of {units} independent units"
     figure = "figure2b" if isinstance(measured.part, Harm) else measured.part.figure
     return f"{formats.count(((gathered.probe or {}).get(figure) or {}).get('items'))} test items"
 
 
+def _unit(gathered: Gathered, part: Part) -> str:
+    """How people call several of what a part was measured on."""
+    if isinstance(part, TaskVariants):
+        return gathered.evidence.tasks[part.task].examples_name
+    return "pairs" if isinstance(part, Variants) else "items"
+
+
 def paper_difference(recipe: ReportedRecipe, reference: Reference, part: Part) -> float | None:
     """The difference that the paper reports for two variants of the recipe, from the first of its tables with both."""
+    if isinstance(part, TaskVariants):
+        return reference.difference(part)
     if not isinstance(part, Variants) or not {part.first, part.second} <= recipe.variants.keys():
         return None
     return reference.difference(part)
 
 
-def _needs(claim: Claim, found: Needed | None, weakest: Measured) -> str:
+def _needs(claim: Claim, found: Needed | None, weakest: Measured, units: str) -> str:
     """The sample size that would separate what was not separated."""
     if found is None:
         return ""
-    units = "pairs" if isinstance(weakest.part, Variants) else "items"
     what = "a difference as large as this" if claim.reading == "better" else "a result as near to the margin as this"
     seeds = None if found.seeds is None else f"{formats.count(found.seeds)} seeds with these {units}"
     more = None if found.pairs is None else f"{formats.count(found.pairs)} {units} with these seeds"
@@ -248,14 +267,14 @@ def _labels(recipe: ReportedRecipe, variants: Iterable[Hashable]) -> str:
     return ", ".join(f"“{variant_label(recipe, str(variant))}”" for variant in variants)
 
 
-def claims_table(claims: Sequence[DescribedClaim]) -> Table:
+def claims_table(claims: Sequence[DescribedClaim], title: str = TABLE_TITLE, note: str = TABLE_NOTE) -> Table:
     """One line for each claim."""
     rows = tuple(
         (each.claim, each.source, each.verdict, each.difference, each.p_value, each.seeds, each.needed, each.paper)
         for each in claims
     )
     tones = tuple(TONES[each.verdict] for each in claims)
-    return Table("Claims and verdicts", HEADER, rows, note=TABLE_NOTE, text_columns=3, tones=tones)
+    return Table(title, HEADER, rows, note=note, text_columns=3, tones=tones)
 
 
 def effects_table(claims: Sequence[DescribedClaim]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlim.report.kit import formats
 from mlim.report.kit.markdown import table
+from mlim.report.tasks import task_header, task_lead, task_rows
 
 Summary = Mapping[str, Any]
 
@@ -28,26 +29,50 @@ FIGURE2_NOTE: Final = (
 
 
 def experiment_lines(found: Sequence[Summary]) -> list[str]:
-    """One table for each experiment: PR-AUC of its variants and runs, and what each changes, as Markdown."""
+    """The tables of each experiment as Markdown: PR-AUC of its variants and runs, the figures of other tasks."""
     return [line for each in found for line in _experiment(each)]
 
 
 def _experiment(found: Summary) -> list[str]:
+    matching = _matching(found) if found["rows"] else []
+    tasks = [line for each in found.get("tasks", {}).values() for line in _task(each, found)]
+    return [f"### {found['question']}", "", *matching, *tasks]
+
+
+def _matching(found: Summary) -> list[str]:
     note = (
-        f"`mlim ablate --experiment {found['experiment']} --seeds {len(found['seeds'])}`, judged on the "
-        f"{found['judged_on']} pairs; differences are paired by family and seed, and their p-values are not corrected."
+        f"{_command(found)}, judged on the {found['judged_on']} pairs; differences are paired by family and seed, and "
+        "their p-values are not corrected."
     )
     other = f"minus `{found['compared_with']}`"
     header = ("variant or run", "settings", "PR-AUC", "spread (seeds)", other, "p-value")
     rows = [_row(name, row, found["settings"].get(name, ())) for name, row in found["rows"].items()]
-    return [f"### {found['question']}", "", note, "", *table(header, rows)]
+    return [note, "", *table(header, rows)]
+
+
+def _command(found: Summary) -> str:
+    return f"`mlim ablate --experiment {found['experiment']} --seeds {len(found['seeds'])}`"
+
+
+def _task(found: Summary, experiment: Summary) -> list[str]:
+    """The table of one task, with what the runs among its rows change."""
+    names = found["rows"].keys()
+    settings = [_settings(experiment["settings"].get(name, ())) for name in names]
+    rows = [(*cells[:1], said, *cells[1:]) for cells, said in zip(task_rows(found), settings, strict=True)]
+    first, *others = task_header(found)
+    note = f"{_command(experiment)}. {found['title']}. {task_lead(found)}"
+    return [note, "", *table((first, "settings", *others), rows)]
+
+
+def _settings(settings: Sequence[str]) -> str:
+    return "; ".join(f"`{each}`" for each in settings)
 
 
 def _row(name: str, row: Summary, settings: Sequence[str]) -> list[str]:
     by_seed, minus = [*row["by_seed"].values()], row["minus"] or {}
     return [
         f"`{name}`",
-        "; ".join(f"`{each}`" for each in settings),
+        _settings(settings),
         formats.score(row["pr_auc"]),
         formats.spread(float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None, len(by_seed)),
         formats.signed_interval(minus.get("value"), minus.get("low"), minus.get("high")),

@@ -17,7 +17,7 @@ from mlim.evaluation.label_curve import LabelPoint
 from mlim.evaluation.pr_auc import average_precision
 from mlim.files import plain_cell, read_json
 from mlim.recipe.tasks import OtherTask
-from mlim.references import Reference, load_reference
+from mlim.references import MLIM, Reference, load_reference, reference_names
 from mlim.report.reported import ReportedRecipe
 from mlim.workspace import Workspace
 
@@ -40,10 +40,19 @@ class Training:
 
 
 @dataclass(frozen=True)
+class JudgedPaper:
+    """A paper about tasks besides matching by the name of its file, with a verdict for each of its claims."""
+
+    name: str
+    reference: Reference
+    claims: tuple[Judged, ...]
+
+
+@dataclass(frozen=True)
 class Gathered:
     """All results of one work folder; a field is None (or empty) where its step has not run.
 
-    `reference` is the paper whose figures and claims stand beside them.
+    `reference` is the paper whose figures and claims stand beside them, `papers` are those about other tasks.
     """
 
     reference: Reference
@@ -67,6 +76,7 @@ class Gathered:
     probe: Summary | None
     evidence: Evidence
     claims: tuple[Judged, ...]
+    papers: tuple[JudgedPaper, ...]
     variant_curves: Mapping[str, pd.DataFrame]
     by_seed: Mapping[str, tuple[float, ...]]
     label_curve: tuple[LabelPoint, ...]
@@ -120,11 +130,20 @@ def gather_results(
         probe=_summary(probe / SUMMARY),
         evidence=evidence,
         claims=judge(evidence, settings, reference.claims),
+        papers=tuple(_papers(evidence, settings)) if evidence.tasks else (),
         variant_curves=_variant_curves(compared),
         by_seed=_by_seed(compared),
         label_curve=points,
         experiments=tuple(_experiments(workspace)),
     )
+
+
+def _papers(evidence: Evidence, settings: Settings) -> Iterator[JudgedPaper]:
+    """All papers but MLIM's; p-values are corrected within each."""
+    for name in reference_names():
+        if name != MLIM:
+            paper = load_reference(name)
+            yield JudgedPaper(name, paper, judge(evidence, settings._replace(margin=paper.margin), paper.claims))
 
 
 def _without_fewer_pairs(recipe: ReportedRecipe, evidence: Evidence, trained: Mapping[str, TrainedVariant]) -> Evidence:

@@ -17,6 +17,7 @@ from mlim.report.kit.blocks import Section, Tile, Verdicts
 from mlim.report.kit.page import render_page
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
+from mlim.report.task_claims import task_papers
 from mlim.report.tasks import task_sections
 from mlim.report.usable import usable_section, usable_verdict
 from mlim.report.verdicts import verdicts
@@ -54,7 +55,7 @@ def all_sections(
     found = (
         usable_section(recipe, gathered),
         _results(recipe, gathered),
-        *_with_examples(task_sections(gathered.task_tables), recipe, workspace),
+        *_with_examples(task_sections(gathered.task_tables, task_papers(recipe, gathered)), recipe, workspace),
         claims_section(recipe, gathered),
         sections.hardest_section(recipe, gathered, workspace),
         sections.probes_section(gathered),

@@ -30,6 +30,7 @@ from mlim.report.kit.markdown import table
 from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_TITLE, label_cells
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
+from mlim.report.task_claims import task_papers
 from mlim.report.tasks import task_lines
 from mlim.stacking.scorers import STACK
 from mlim.versions import UNKNOWN
@@ -69,7 +70,7 @@ HEADER: Final = (
 )
 
 # Not in earlier ones.
-TASKS, CURVE, MATCHING, COMPLETIONS = "tasks", "label_curve", "matching", "completions"
+TASKS, PAPERS, CURVE, MATCHING, COMPLETIONS = "tasks", "papers", "label_curve", "matching", "completions"
 EXPERIMENTS, FIGURE2 = "experiments", "figure2"
 SHOWN: Final = {"recipe", "catalog", "rows", "baselines", "claims"}  # by these a result is known
 
@@ -113,7 +114,8 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         "registered": (metrics.get("registered") or {}).get("scorer"),
         "scorers": [_plain(score) for score in combined],
         "claims": [_plain(claim) for claim in describe_claims(recipe, gathered)],
-        TASKS: [table for table in gathered.task_tables.values() if table is not None],
+        TASKS: [{"task": task, **table} for task, table in gathered.task_tables.items() if table is not None],
+        PAPERS: [_plain(paper) for paper in task_papers(recipe, gathered)],
         CURVE: [point.plain() for point in gathered.label_curve],
         EXPERIMENTS: list(gathered.experiments),
         FIGURE2: figure2_points(gathered.probe),
@@ -301,7 +303,7 @@ def _part(results: Mapping[str, Any]) -> str:
         *_markdown_table(results),
         f"{PAPER_NOTE} {SEEDS_NOTE}" if len(results["seeds"]) > 1 else PAPER_NOTE,
         "",
-        *task_lines(results.get(TASKS, ())),
+        *task_lines(results.get(TASKS, ()), results.get(PAPERS, ())),
         *_claims(results),
         *figure2_lines(results.get(FIGURE2, {})),
         *experiment_lines(results.get(EXPERIMENTS, ())),

@@ -1,4 +1,4 @@
-"""The table of a fine-tuning task besides matching, as the page and the document of results show it."""
+"""The table of a fine-tuning task besides matching, and papers about it, as page and document of results show them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 from mlim.evaluation.judges import judge_of
 from mlim.recipe.tasks import OtherTask
 from mlim.report.kit import formats
-from mlim.report.kit.blocks import Section, Table
+from mlim.report.kit.blocks import Block, Section, Table
 from mlim.report.kit.markdown import table as markdown_table
+from mlim.report.task_claims import TaskPaper, paper_blocks, paper_lines
 
 
 def task_header(table: Mapping[str, Any]) -> tuple[str, ...]:
@@ -39,26 +40,32 @@ def task_lead(table: Mapping[str, Any]) -> str:
     )
 
 
-def task_sections(tables: Mapping[OtherTask, Mapping[str, Any] | None]) -> tuple[Section, ...]:
-    """A section of the page for each task."""
-    return tuple(_section(task, table) for task, table in tables.items())
+def task_sections(
+    tables: Mapping[OtherTask, Mapping[str, Any] | None], papers: Sequence[TaskPaper]
+) -> tuple[Section, ...]:
+    """A section of the page for each task, with what papers claim about it."""
+    return tuple(
+        _section(task, table, [block for paper in papers if paper.task == task for block in paper_blocks(paper)])
+        for task, table in tables.items()
+    )
 
 
-def _section(task: OtherTask, table: Mapping[str, Any] | None) -> Section:
+def _section(task: OtherTask, table: Mapping[str, Any] | None, claims: Sequence[Block]) -> Section:
     title = judge_of(task).title
     if table is None:
-        return Section(task, title, "", missing="The variants have not been compared yet: run `mlim ablate`.")
+        missing = "The variants have not been compared yet: run `mlim ablate`."
+        return Section(task, title, "", tuple(claims), missing)
     block = Table(f"{title} by variant", task_header(table), task_rows(table))
     why = table["no_interval"]
     missing = f"{why[0].upper()}{why[1:]}." if why else ""
-    return Section(task, title, task_lead(table), (block,), missing)
+    return Section(task, title, task_lead(table), (block, *claims), missing)
 
 
-def task_lines(tables: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The tables in Markdown, each below its lead."""
-    parts = ([f"{table['title']}. {task_lead(table)}", "", *_lines(table)] for table in tables)
+def task_lines(tables: Sequence[Mapping[str, Any]], papers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tables in Markdown, each below its lead and above what papers claim about its task."""
+    parts = ((*_lines(table), *paper_lines(papers, table.get("task"))) for table in tables)  # earlier ones name no task
     return [line for part in parts for line in part]
 
 
 def _lines(table: Mapping[str, Any]) -> list[str]:
-    return markdown_table(task_header(table), task_rows(table))
+    return [f"{table['title']}. {task_lead(table)}", "", *markdown_table(task_header(table), task_rows(table))]

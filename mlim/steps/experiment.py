@@ -1,6 +1,7 @@
 """`mlim ablate --experiment NAME`: train what a declared experiment needs and is not there, and compare it."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from mlim.console import Terminal
@@ -12,9 +13,11 @@ from mlim.files import mark, write_json
 from mlim.recipe import Recipe
 from mlim.report.figures import draw_label_curves
 from mlim.report.labels import label_lines
-from mlim.steps.experiment_runs import ExperimentRun, label_points, recipe_of_run, trained_variants, variants_of
+from mlim.steps.experiment_runs import label_points, recipe_of_run, record_of_run, trained_variants, variants_of
+from mlim.steps.pairless import comparable
 from mlim.steps.probe import probe
 from mlim.steps.task_tables import describe_tables, task_tables
+from mlim.steps.task_variants import ExperimentRun
 from mlim.steps.trainings import train_missing
 from mlim.workspace import Workspace
 from mlim.writer import record_recipe
@@ -34,26 +37,34 @@ def run_experiment(
     """
     plan = load_experiment(name)
     terminal.say(f"experiment {name}: {plan.question}")
-    chosen = variants_of(recipe, plan)
+    chosen = comparable(variants_of(recipe, plan), workspace)
     runs = _prepare_runs(recipe, workspace, plan)
     train_missing([ExperimentRun(chosen, workspace), *runs.values()], terminal, jobs)
     if plan.probe:
         probe(recipe, workspace, terminal)
-    trained = trained_variants(chosen, workspace, runs)
-    evidence = read_evidence(workspace, trained, plan.judged_on)
-    about: dict[str, Any] = {"experiment": name, "question": plan.question, "judged_on": plan.judged_on}
-    about |= {"main": recipe.main, "seeds": list(recipe.seeds), "compared_with": plan.compared_with or recipe.main}
-    about |= {"settings": {run: [*settings] for run, settings in plan.runs.items()}}
-    summary = {**about, "rows": compare(chosen, evidence, plan.equal_budgets, plan.compared_with)}
-    if tables := task_tables(chosen, workspace, plan.judged_on):
+    summary: dict[str, Any] = {"experiment": name, "question": plan.question, "judged_on": plan.judged_on}
+    summary |= {"main": recipe.main, "seeds": list(recipe.seeds), "compared_with": plan.compared_with or recipe.main}
+    summary |= {"settings": {run: [*settings] for run, settings in plan.runs.items()}, "rows": {}}
+    if chosen.of_task("match").variants:
+        summary |= _matching(chosen, workspace, runs, plan)
+    if tables := task_tables(chosen, workspace, plan.judged_on, runs, plan.equal_budgets):
         summary["tasks"] = tables
-    if points := [point.plain() for point in label_points(chosen, trained, evidence)]:
-        summary["label_curve"] = points
-        draw_label_curves(
-            [("", points)], workspace.experiments / f"{name}.png", f"PR-AUC on the {plan.judged_on} pairs"
-        )
+    if points := summary.get("label_curve"):
+        place = workspace.experiments / f"{name}.png"
+        draw_label_curves([("", points)], place, f"PR-AUC on the {plan.judged_on} pairs")
     write_json(workspace.experiments / f"{name}.json", summary)
     return summary
+
+
+def _matching(
+    chosen: Recipe, workspace: Workspace, runs: Mapping[str, ExperimentRun], plan: ExperimentPlan
+) -> dict[str, Any]:
+    """What became of the variants and runs that match pairs, and the curve over the number of pairs, if any."""
+    trained = trained_variants(chosen, workspace, runs)
+    evidence = read_evidence(workspace, trained, plan.judged_on)
+    points = [point.plain() for point in label_points(chosen, trained, evidence)]
+    rows = {"rows": compare(chosen, evidence, plan.equal_budgets, plan.compared_with)}
+    return {**rows, "label_curve": points} if points else rows
 
 
 def _prepare_runs(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) -> dict[str, ExperimentRun]:
@@ -61,11 +72,13 @@ def _prepare_runs(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) ->
     if not workspace.pairs.is_dir():
         raise InputError(f"{workspace.pairs} is missing; run `mlim pairs` first, or give --catalog")
     runs = {}
-    for name, settings in plan.runs.items():
-        run = ExperimentRun(recipe_of_run(recipe, name, settings), workspace.experiment_run(name))
+    for name in plan.runs:
+        changed = comparable(recipe_of_run(recipe, plan, name), workspace)
+        run = ExperimentRun(changed, workspace.experiment_run(name))
         run.workspace.root.mkdir(parents=True, exist_ok=True)
         mark(run.workspace.root)
         shared = [workspace.items, workspace.valid, workspace.pairs, workspace.cache]
+        shared += [folder for folder in (workspace.annotations, workspace.regions("").parent) if folder.is_dir()]
         if _same_pretraining(recipe, run.recipe):
             shared.append(workspace.pretrained("", 0).parent)
         for folder in shared:
@@ -73,15 +86,20 @@ def _prepare_runs(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) ->
             place = run.workspace.root / folder.name
             if not place.exists():
                 place.symlink_to(os.path.relpath(folder, place.parent), target_is_directory=True)
-        record_recipe(run.workspace, run.recipe.record)
+        record_recipe(run.workspace, record_of_run(recipe, plan, name))
         runs[name] = run
     return runs
 
 
 def _same_pretraining(recipe: Recipe, run: Recipe) -> bool:
-    """Whether the run's variant starts from weights of the recipe, so that they need not be trained twice."""
-    name = run.main_variant.pretraining
-    return name is not None and recipe.training_key("pretrain", name) == run.training_key("pretrain", name)
+    """Whether the run's variants start from weights of the recipe, so that they need not be trained twice."""
+    names = {variant.pretraining for variant in run.variants.values()}
+    return all(
+        name is not None
+        and name in recipe.pretrainings
+        and recipe.training_key("pretrain", name) == run.training_key("pretrain", name)
+        for name in names
+    )
 
 
 def compare(
@@ -113,7 +131,8 @@ def compare(
 
 def describe_experiment(summary: dict[str, Any]) -> str:
     """The comparison as lines for a terminal."""
-    lines = [f"{summary['question']} PR-AUC on the {summary['judged_on']} pairs:"]
+    judged = f" PR-AUC on the {summary['judged_on']} pairs:" if summary["rows"] else ""
+    lines = [f"{summary['question']}{judged}"]
     for variant, found in summary["rows"].items():
         minus = found["minus"]
         shown = "" if minus is None else f"  {minus['value']:+.4f}"

@@ -1,7 +1,6 @@
 """The recipes of an experiment: the variants that it compares, and its runs, which change a few settings."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 from mlim.config import nearest, override, parse
 from mlim.errors import InputError
@@ -10,31 +9,59 @@ from mlim.evaluation.label_curve import LabelPoint, label_curve
 from mlim.evaluation.resampling import Resampling
 from mlim.experiments import ExperimentPlan
 from mlim.recipe import Recipe
+from mlim.recipe.record import RecipeRecord
+from mlim.recipe.tasks import FinetuneTask
+from mlim.steps.task_variants import ExperimentRun
 from mlim.workspace import Workspace
 
 
-class ExperimentRun(NamedTuple):
-    """One run of an experiment: a recipe, and the work folder that its results lie in."""
-
-    recipe: Recipe
-    workspace: Workspace
-
-
 def variants_of(recipe: Recipe, plan: ExperimentPlan) -> Recipe:
-    """The recipe with the variants of the experiment alone, the main one among them; `InputError` when it lacks one."""
+    """The recipe with the variants of the experiment alone, the main one among them where any of these matches pairs.
+
+    `InputError` when the recipe lacks one.
+    """
     missing = [name for name in plan.variants if name not in recipe.variants]
     problems = [f"variants: no `{name}`{nearest(name, list(recipe.variants))}" for name in missing]
     if problems:
         raise InputError(*problems)
-    wanted = dict.fromkeys((recipe.main, *plan.variants))
-    return recipe.model_copy(update={"variants": {variant: recipe.variants[variant] for variant in wanted}})
+    matches = any(recipe.variants[name].task == "match" for name in plan.variants)
+    return _only(recipe, (recipe.main, *plan.variants) if matches else plan.variants)
 
 
-def recipe_of_run(recipe: Recipe, name: str, settings: tuple[str, ...]) -> Recipe:
-    """The recipe with other settings and its main variant alone; `InputError` when they do not fit it."""
+def recipe_of_run(recipe: Recipe, plan: ExperimentPlan, name: str) -> Recipe:
+    """The recipe with the settings of a run and the variants that it trains alone; `InputError` when they do not fit.
+
+    Of matching that is the main variant, of each other task the first of the experiment's variants that the settings
+    change.
+    """
+    changed = _changed(recipe, plan, name)
+    return _only(changed, _trained_by_run(recipe, changed, plan))
+
+
+def record_of_run(recipe: Recipe, plan: ExperimentPlan, name: str) -> RecipeRecord:
+    """What is written down beside the results of a run: the same recipe, with its main variant in any case."""
+    changed = _changed(recipe, plan, name)
+    return _only(changed, [changed.main, *_trained_by_run(recipe, changed, plan)]).record
+
+
+def _changed(recipe: Recipe, plan: ExperimentPlan, name: str) -> Recipe:
     named = recipe.model_copy(update={"name": f"{recipe.name}-{name}"})
-    changed = parse(Recipe, override(named.model_dump(mode="json"), settings), f"experiment run {name}")
-    return changed.model_copy(update={"variants": {changed.main: changed.main_variant}})
+    return parse(Recipe, override(named.model_dump(mode="json"), plan.runs[name]), f"experiment run {name}")
+
+
+def _only(recipe: Recipe, names: Iterable[str]) -> Recipe:
+    return recipe.model_copy(update={"variants": {name: recipe.variants[name] for name in dict.fromkeys(names)}})
+
+
+def _trained_by_run(recipe: Recipe, changed: Recipe, plan: ExperimentPlan) -> list[str]:
+    first: dict[FinetuneTask, str] = {}
+    for name in plan.variants:
+        task = changed.variants[name].task
+        if task == "match":
+            first.setdefault(task, changed.main)
+        elif changed.training_key("finetune", name) != recipe.training_key("finetune", name):
+            first.setdefault(task, name)
+    return [*first.values()]
 
 
 def trained_variants(
@@ -43,7 +70,11 @@ def trained_variants(
     """Where the variants of a recipe that match pairs lie, and the main variants of an experiment's runs by name."""
     matching = recipe.of_task("match").variants
     own = {variant: _trained(ExperimentRun(recipe, workspace), variant, own=True) for variant in matching}
-    others = {name: _trained(run, run.recipe.main, own=False) for name, run in (runs or {}).items()}
+    others = {
+        name: _trained(run, run.recipe.main, own=False)
+        for name, run in (runs or {}).items()
+        if run.recipe.main in run.recipe.variants  # other tasks than matching have theirs in `task_variants`
+    }
     return own | others
 
 

@@ -27,7 +27,7 @@ PAGE_FILE: Final = "index.html"
 EFFECTS_FILE: Final = "effects.png"
 LABELS_FILE: Final = "label_curve.png"
 VARIANTS_FILE: Final = "pr_curves_of_variants.png"
-CLAIM_TAG: Final = f"{tracking.TAG}claim."  # with a claim's key: its verdict
+CLAIM_TAG: Final = f"{tracking.TAG}claim."  # with a claim's key, of other papers than MLIM's after theirs: its verdict
 
 
 def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
@@ -53,6 +53,9 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
         run.headline({}, {"report": folder / PAGE_FILE})
         for claim in gathered.claims:
             run.tag(f"{CLAIM_TAG}{claim.claim.key}", claim.verdict)
+        for paper in gathered.papers:
+            for claim in paper.claims:
+                run.tag(f"{CLAIM_TAG}{paper.name}.{claim.claim.key}", claim.verdict)
         run.tag(CATALOG_TAG, results["catalog"])
         for name, score in variant_scores(shown, gathered).items():
             run.metric(f"pr_auc.{name}", score.pr_auc.value)

@@ -19,7 +19,8 @@ from mlim.experiments import load_experiment
 from mlim.files import read_json
 from mlim.recipe import Recipe
 from mlim.report.kit import formats
-from mlim.steps.experiment_runs import ExperimentRun, recipe_of_run, trained_variants, variants_of
+from mlim.steps.experiment_runs import recipe_of_run, trained_variants, variants_of
+from mlim.steps.task_variants import ExperimentRun
 from mlim.steps.trained import SUMMARY_FILE
 from mlim.steps.trainings import Training, wanted_trainings
 from mlim.workspace import Workspace
@@ -68,8 +69,8 @@ def _places(recipe: Recipe, workspace: Workspace, experiment: str | None) -> tup
         return recipe, {}
     declared = load_experiment(experiment)
     runs = {
-        name: ExperimentRun(recipe_of_run(recipe, name, settings), workspace.experiment_run(name))
-        for name, settings in declared.runs.items()
+        name: ExperimentRun(recipe_of_run(recipe, declared, name), workspace.experiment_run(name))
+        for name in declared.runs
     }
     return variants_of(recipe, declared), runs
 

@@ -7,10 +7,11 @@ from typing import Any, Final
 from mlim.evaluation.evidence import Split
 from mlim.evaluation.judges import judge_of
 from mlim.evaluation.resampling import Resampling
-from mlim.evaluation.task_table import TaskRuns, task_table
+from mlim.evaluation.task_table import task_table
 from mlim.files import read_json, write_csv, write_json
 from mlim.recipe import Recipe
 from mlim.report.kit import formats
+from mlim.steps.task_variants import ExperimentRun, task_variants
 from mlim.workspace import Workspace
 
 COLUMNS: Final = (
@@ -22,21 +23,25 @@ DIGITS: Final = 6  # of figures in tables; more would only be noise
 Tables = dict[str, dict[str, Any]]
 
 
-def task_tables(recipe: Recipe, workspace: Workspace, split: Split = "test") -> Tables:
-    """The table of each task by its name, of trainings that are there (`task_table` says what is refused)."""
+def task_tables(
+    recipe: Recipe,
+    workspace: Workspace,
+    split: Split = "test",
+    runs: Mapping[str, ExperimentRun] | None = None,
+    equal_budgets: bool = True,
+) -> Tables:
+    """The table of each task by its name, of trainings that are there (`task_table` says what is refused).
+
+    `runs` are those of an experiment, with a row each in the tables of the tasks that they were fine-tuned to.
+    """
     settings = recipe.evaluate
     resampling = Resampling(settings.bootstrap_samples, settings.confidence, recipe.seed)
-    tables: Tables = {}
-    for task in recipe.other_tasks:
-        variants = recipe.of_task(task).variants
-        folders = {
-            name: [
-                [workspace.finetuned(name, seed, again) for again in range(recipe.finetunings)] for seed in recipe.seeds
-            ]
-            for name in variants
-        }
-        tables[task] = task_table(judge_of(task), TaskRuns(variants, folders), split, workspace, resampling)
-    return tables
+    return {
+        task: task_table(
+            judge_of(task), task_variants(task, recipe, workspace, runs), split, workspace, resampling, equal_budgets
+        )
+        for task in recipe.other_tasks
+    }
 
 
 def write_tables(folder: Path, tables: Tables) -> None:

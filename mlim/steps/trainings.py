@@ -18,10 +18,10 @@ from mlim.errors import InputError, MlimError
 from mlim.files import read_json
 from mlim.processes import die_with_parent
 from mlim.recipe import Stage
-from mlim.steps.experiment_runs import ExperimentRun
 from mlim.steps.finetune import finetune
 from mlim.steps.plan import trainings
 from mlim.steps.pretrain import pretrain
+from mlim.steps.task_variants import ExperimentRun
 from mlim.steps.trained import SUMMARY_FILE
 from mlim.training.interrupt import Interrupted
 from mlim.workspace import Workspace, run_name

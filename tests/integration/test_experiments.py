@@ -29,23 +29,38 @@ from mlim.workspace import Workspace
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("recipe", ["demo", "small"])
-@pytest.mark.parametrize("name", experiment_names())
+def recipes_of(name):
+    """The recipes for CPUs whose variants an experiment compares: those that match, or those of other tasks."""
+    first, systems = load_experiment(name).variants[0], load_recipe("systems")
+    other = first in systems.variants and systems.variants[first].task != "match"
+    return ["systems"] if other else ["demo", "small"]
+
+
+@pytest.mark.parametrize(("name", "recipe"), [(name, each) for name in experiment_names() for each in recipes_of(name)])
 def test_every_experiment_fits_the_recipes_for_cpus(name, recipe):
+    """Each run changes what it trains, of matching the main variant, of other tasks at most one variant each."""
     experiment, chosen = load_experiment(name), load_recipe(recipe)
-    assert set(variants_of(chosen, experiment).variants) == {chosen.main, *experiment.variants}
-    for name, settings in experiment.runs.items():
-        changed = recipe_of_run(chosen, name, settings)
-        assert list(changed.variants) == [changed.main]
-        assert changed.main in chosen.variants
-        assert changed != chosen
+    matches = recipe != "systems"
+    assert set(variants_of(chosen, experiment).variants) == {*experiment.variants, *([chosen.main] if matches else [])}
+    for run in experiment.runs:
+        changed = recipe_of_run(chosen, experiment, run)
+        assert changed.variants
+        if matches:
+            assert list(changed.variants) == [changed.main]
+            assert changed != chosen
+        for variant, each in changed.variants.items():
+            assert variant in chosen.variants
+            if not matches:
+                assert variant in experiment.variants
+                assert changed.training_key("finetune", variant) != chosen.training_key("finetune", variant)
+                assert [*changed.of_task(each.task).variants] == [variant]
 
 
 def test_the_help_names_every_experiment(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["mlim", "ablate", "--help"])
     with pytest.raises(SystemExit):
         main()
-    assert set(experiment_names()) <= set(re.findall(r"\w+", capsys.readouterr().out))
+    assert set(experiment_names()) <= set(re.findall(r"[\w-]+", capsys.readouterr().out))
 
 
 def test_an_unknown_experiment_is_named():

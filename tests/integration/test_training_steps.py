@@ -13,9 +13,9 @@ from mlim.files import read_json, sha256_of, write_json
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.steps.ablate import ablate
-from mlim.steps.experiment_runs import ExperimentRun
 from mlim.steps.finetune import finetune
 from mlim.steps.pretrain import pretrain
+from mlim.steps.task_variants import ExperimentRun
 from mlim.steps.trainings import train_missing
 from mlim.tracking import client
 from mlim.training.metric_logger import ROW

@@ -10,7 +10,8 @@ from mlim.evaluation.power import needed
 from mlim.evaluation.resampling import JudgedPairs
 from mlim.files import write_json
 from mlim.references.claims import Claim, Curves, Harm, Variants
-from mlim.steps.experiment_runs import ExperimentRun, trained_variants
+from mlim.steps.experiment_runs import trained_variants
+from mlim.steps.task_variants import ExperimentRun
 from mlim.workspace import Workspace
 
 SIZE, SEEDS = 2000, (0, 1, 2)
