@@ -25,3 +25,8 @@ class AnswerTask(TaskConfig):
     needs = "answers"
     hides = False
     reads_questions = True
+
+    @property
+    def also_saw(self) -> tuple[str, ...]:
+        """Questions."""
+        return ("questions",)

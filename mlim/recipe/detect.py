@@ -25,6 +25,11 @@ class DetectTask(TaskConfig):
     reads_objects = True
 
     @property
+    def also_saw(self) -> tuple[str, ...]:
+        """Boxes, and attributes where it predicts them."""
+        return ("boxes", "attributes") if self.attributes else ("boxes",)
+
+    @property
     def losses(self) -> Mapping[str, float]:
         """Class, L1 distance and overlap of boxes, and attributes."""
         boxes = {"detect-class": 1.0, "detect-l1": self.l1_weight, "detect-giou": self.giou_weight}

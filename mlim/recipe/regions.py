@@ -26,6 +26,11 @@ class RegionLabelTask(TaskConfig):
     reads_objects = True
     labels_regions = True
 
+    @property
+    def also_saw(self) -> tuple[str, ...]:
+        """Labels of boxes."""
+        return ("boxes",)
+
 
 class RegionAttributeTask(TaskConfig):
     """Which attributes has what is to be seen in a hidden region? Stored regions tell them."""
@@ -37,3 +42,8 @@ class RegionAttributeTask(TaskConfig):
     hides_regions = True
     reads_objects = True
     labels_regions = True
+
+    @property
+    def also_saw(self) -> tuple[str, ...]:
+        """Attributes of boxes."""
+        return ("boxes", "attributes")

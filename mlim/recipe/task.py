@@ -29,6 +29,11 @@ class TaskConfig(Config):
     reads_captions: ClassVar[bool] = False  # of the annotations, where there are any
 
     @property
+    def also_saw(self) -> tuple[str, ...]:
+        """What it learns from beside the items' texts and pictures."""
+        return ()
+
+    @property
     def losses(self) -> Mapping[str, float]:
         """Its losses by name, each with its weight beside the others; most tasks have one."""
         return {type(self).name(): 1.0}

@@ -18,7 +18,7 @@ from mlim.recipe.base import Stage
 from mlim.recipe.data import AUTO, ImageConfig, IngestConfig, LoaderConfig, PairsConfig, TextConfig, ValidationConfig
 from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, PromotionConfig, StackConfig
 from mlim.recipe.finetune import FinetuneConfig, Variant
-from mlim.recipe.image_sides import GRID, RegionSide
+from mlim.recipe.image_sides import ANNOTATED, GRID, RegionSide
 from mlim.recipe.match import MatchConfig
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
@@ -231,6 +231,18 @@ class Recipe(Config):
         if saw is None or saw in variant.label:
             return []
         return [f"variants.{name}.label: its network has also seen {saw}, which others have not; name it in the label"]
+
+    def also_saw(self, variant: Variant) -> tuple[str, ...]:
+        """What a variant has seen that others may not have: boxes, attributes, questions, and what its weights have."""
+        tasks = () if variant.pretraining is None else self.pretrainings[variant.pretraining].all_tasks
+        saw = [name for task in tasks for name in task.also_saw]
+        side = region_side(system := self.system_of(variant))
+        if side is not None and side.source == ANNOTATED:
+            saw.append("boxes")
+        if side is not None and side.detector is not None:
+            saw += [name for task in self.pretrainings[side.detector].all_tasks for name in task.also_saw]
+        weights = self._weights_saw(system)
+        return tuple(dict.fromkeys([*saw, *([] if weights is None else [weights])]))
 
     def _weights_saw(self, system: SystemConfig) -> str | None:
         """What the weights of a system, or of the one that finds its regions, have seen beside the catalog."""

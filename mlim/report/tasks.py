@@ -14,21 +14,29 @@ from mlim.report.task_claims import TaskPaper, paper_blocks, paper_lines
 def task_header(table: Mapping[str, Any]) -> tuple[str, ...]:
     """The header of its table; the difference is of its first figure."""
     figures = [figure["title"] for figure in table["figures"]]
-    return ("variant", "seeds", *figures, f"{figures[0]} minus the first variant")
+    saw = ["also saw"] if _saw_more(table) else []
+    return ("variant", *saw, "seeds", *figures, f"{figures[0]} minus the first variant")
 
 
 def task_rows(table: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     """A row of cells for each variant."""
     names = [figure["name"] for figure in table["figures"]]
-    return tuple(_cells(row, [row[name] for name in names]) for row in table["rows"].values())
+    more = _saw_more(table)
+    return tuple(_cells(row, [row[name] for name in names], more) for row in table["rows"].values())
 
 
-def _cells(row: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _saw_more(table: Mapping[str, Any]) -> bool:
+    """Whether some variant has seen more than texts and pictures: boxes, attributes, questions, ImageNet."""
+    return any(row.get("also_saw") for row in table["rows"].values())
+
+
+def _cells(row: Mapping[str, Any], found: Sequence[Mapping[str, Any]], more: bool) -> tuple[str, ...]:
     apart = found[0].get("difference")
     minus = formats.MISSING if apart is None else formats.signed_interval(apart["value"], apart["low"], apart["high"])
     label = f"{row['label']} (without fine-tuning)" if row["zero_shot"] else row["label"]
     values = (formats.interval(one["value"], one["low"], one["high"]) for one in found)
-    return (label, formats.count(row["seeds"]), *values, minus)
+    saw = [", ".join(row.get("also_saw", ())) or formats.MISSING] if more else []
+    return (label, *saw, formats.count(row["seeds"]), *values, minus)
 
 
 def task_lead(table: Mapping[str, Any]) -> str:

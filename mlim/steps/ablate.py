@@ -22,7 +22,7 @@ from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.recipe import Modality, Recipe
 from mlim.references import load_reference
 from mlim.steps.pairless import has_pairs, other_tasks_alone
-from mlim.steps.task_tables import describe_tables, headlines, task_tables, write_tables
+from mlim.steps.task_tables import describe_tables, headlines, task_tables, with_seen, write_tables
 from mlim.tracking import stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
@@ -74,7 +74,7 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     if not has_pairs(workspace):
         return _compare_tasks(recipe, workspace, terminal)
     check_trained(recipe, workspace)
-    tables, record = task_tables(recipe, workspace), recipe.record
+    tables, record = with_seen(recipe, task_tables(recipe, workspace)), recipe.record
     recipe = recipe.of_task("match")
     runs = read_runs(recipe, workspace)
     check_budgets(recipe, runs)
@@ -109,7 +109,7 @@ def _compare_tasks(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> 
     """The tables of the tasks besides matching alone, of a catalog that has no pairs."""
     record, recipe = recipe.record, other_tasks_alone(recipe)
     check_trained(recipe, workspace)
-    tables = task_tables(recipe, workspace)
+    tables = with_seen(recipe, task_tables(recipe, workspace))
     with stage_run(record, workspace, STAGE, STAGE, lineage(workspace)) as run:
         summary = {"seeds": [*recipe.seeds], "pairs": 0, "tasks": [*tables], "rows": {}, "run_id": run.id}
         with atomic_folder(workspace.ablation) as folder:

@@ -144,7 +144,10 @@ def _write(folder: Path, parts: Sequence[Path], found: RegionSource) -> ObjectNa
     counts = np.concatenate([_read(part, COUNTS) for part in parts])
     offsets = np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
     if not offsets[-1]:
-        raise InputError("no picture of the catalog has a region; look at the source, or choose another one")
+        raise InputError(
+            "no picture of the catalog has a region; look at the source (train a detector for longer, or lower "
+            "`least_score`), or choose another one"
+        )
     np.save(folder / f"{OFFSETS}.npy", offsets)
     largest = {}
     for name, kind in KINDS.items():

@@ -15,7 +15,7 @@ from mlim.steps.task_variants import ExperimentRun, task_variants
 from mlim.workspace import Workspace
 
 COLUMNS: Final = (
-    *("row", "label", "zero_shot", "seeds", "figure", "value", "low", "high"),
+    *("row", "label", "also_saw", "zero_shot", "seeds", "figure", "value", "low", "high"),
     *("difference", "difference_low", "difference_high", "p_value"),
 )
 DIGITS: Final = 6  # of figures in tables; more would only be noise
@@ -44,6 +44,15 @@ def task_tables(
     }
 
 
+def with_seen(recipe: Recipe, tables: Tables) -> Tables:
+    """The tables of a recipe's variants, whose rows say what each has seen that others may not have."""
+    variants = recipe.variants
+    for table in tables.values():
+        for name, row in table["rows"].items():
+            row["also_saw"] = [*recipe.also_saw(variants[name])] if name in variants else []
+    return tables
+
+
 def write_tables(folder: Path, tables: Tables) -> None:
     """TASK.json, and TASK.csv with a row for each variant and figure."""
     for task, table in tables.items():
@@ -67,6 +76,7 @@ def _rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             numbers |= {"difference": apart.get("value"), "p_value": apart.get("p_value")}
             rounded = {key: None if value is None else round(value, DIGITS) for key, value in numbers.items()}
             about = {"row": name, **{key: row[key] for key in ("label", "zero_shot", "seeds")}}
+            about["also_saw"] = ", ".join(row.get("also_saw", ()))
             yield {**about, "figure": figure["name"], **rounded}
 
 

@@ -24,6 +24,7 @@ from mlim.models.system import Shown
 from mlim.recipe import Recipe
 from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.pretrain import MaskingConfig, PretrainConfig, Pretraining
+from mlim.report.tasks import task_header, task_rows
 from mlim.shards.items import open_items
 from mlim.steps import regions as step
 from mlim.steps.annotate import annotate as run_annotate
@@ -31,6 +32,7 @@ from mlim.steps.annotated import annotations_for, known_from
 from mlim.steps.plan import Stage, everything
 from mlim.steps.region_sources import frozen_side
 from mlim.steps.stages import define_stages
+from mlim.steps.task_tables import with_seen
 from mlim.tasks.build import pretrain_objective
 from mlim.workspace import Workspace
 from tests.region_files import NAMES, annotate, packed, tsv_line, write_tsv
@@ -345,3 +347,24 @@ def test_captions_are_declared_and_a_catalog_may_have_none(recipe, own_workspace
         update={"variants": {name: recipe.variants[name] for name in ("annotated", recipe.main)}}
     )
     assert [*define_stages(needed, Workspace(Path("work")))["annotate"].arguments] == []
+
+
+def test_tables_say_what_variants_have_seen_that_others_may_not_have(recipe):
+    saw = {
+        name: recipe.also_saw(recipe.variants[name]) for name in ("annotated", "grid", "detected", "tsv", recipe.main)
+    }
+    labelled = ("boxes", "attributes")
+    assert saw == {"annotated": labelled, "detected": labelled, "tsv": (*labelled, "TSV"), "grid": (), recipe.main: ()}
+    lite = "systems.lite={kind: crossed, image: {features: {kind: lite}}}"
+    asks = "pretrainings.lite={system: lite, tasks: [{task: answer}]}"
+    labelled = "variants.lite={label: ImageNet, pretraining: lite}"
+    other = parse(Recipe, override(recipe.model_dump(mode="json"), [lite, asks, labelled]), "recipe")
+    assert other.also_saw(other.variants["lite"]) == ("questions", "ImageNet")
+    value = {"value": 0.5, "low": 0.4, "high": 0.6}
+    rows = {name: {"label": name, "zero_shot": False, "seeds": 1, "r1": value} for name in ("grid", "annotated")}
+    figure = {"name": "r1", "title": "recall"}
+    tables = {"retrieval": {"title": "t", "main": "grid", "figures": [figure], "rows": rows}}
+    assert task_header(tables["retrieval"])[:2] == ("variant", "seeds")
+    table = with_seen(recipe, tables)["retrieval"]
+    assert task_header(table)[:3] == ("variant", "also saw", "seeds")
+    assert [cells[:2] for cells in task_rows(table)] == [("grid", "\u2013"), ("annotated", "boxes, attributes")]
