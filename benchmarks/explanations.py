@@ -72,7 +72,7 @@ def rolled_out(blocks: list, run: Callable[[], object]) -> torch.Tensor:
 def attended(matcher: Matcher, collator: PairCollator) -> np.ndarray:
     """Attention rollout at the patches of both pictures (2, grid, grid)."""
     blocks, grid = matcher.backbone.encoder.levels(), matcher.grid
-    if matcher.joins_late:
+    if matcher.config.blocks_alone:
         raise SystemExit(
             "attention rollout needs a model whose blocks all read both items (finetune.joint_blocks: null)"
         )

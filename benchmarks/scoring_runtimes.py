@@ -6,7 +6,8 @@ Items are those of a work folder; the networks have the shape that the recipe tr
 trained ones cost. Every way does its whole work: the server decodes both pictures and tokenises both texts of every
 pair (MLflow's model in this process, without HTTP and JSON), `mlim score` reads a table and writes one, without what an
 earlier run computed of the items. All take turns in one process and one thread; times are processor seconds, so that
-rates are of one core.
+rates are of one core. Below the table is what the products of matrices of a joint sequence allow at most, counted and
+timed.
 """
 
 import argparse
@@ -20,9 +21,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import torch
 from measure import heading, median_ratio, table
 
 from mlim.console import Terminal
+from mlim.data.collate import attention_of
 from mlim.data.lengths import choose_limit
 from mlim.data.tokenize import TextTokenizer
 from mlim.manifest import ARTIFACT
@@ -31,6 +34,7 @@ from mlim.matching.model import MatchingModel
 from mlim.matching.pairs_table import PairsTable
 from mlim.matching.settings import ServingSettings
 from mlim.models.config import MlimConfig
+from mlim.models.costs import linear
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.onnx.export import export_matcher, quantized
@@ -43,6 +47,7 @@ SERVER, BATCH, ONNX, INT8 = "server, batches of 64", "mlim score", "mlim score, 
 SINGLE = "server, one by one"
 SEPARATE_PAIRS = 100  # for each item, where items are encoded once
 SERVED, SERVED_SINGLY = 128, 32  # pairs that the server is asked for in a round
+PRODUCT_ROWS, PRODUCTS = 1024, 200  # of what is timed, to know how fast this core multiplies matrices
 Way = Callable[[], int]  # does its work and says how many pairs that were
 
 
@@ -125,6 +130,36 @@ def ways(recipe: Recipe, store: ItemStore, read_out: str, items: int, per_item: 
     return served | {name: score_way(one, store, path, folder / "cache") for name, one in models.items()}
 
 
+def floor(recipe: Recipe, store: ItemStore, pairs: pd.DataFrame, server: float) -> str:
+    """What the products of matrices allow in full precision, beside the server's pairs per second."""
+    model = model_of(recipe, store, "joint")
+    config, network = model.settings, model.network
+    assert isinstance(network, Matcher)
+    texts = [[store.text(item) for item in pairs[side]] for side in ("item_a", "item_b")]
+    lengths = [[len(model.tokenizer.encode(text, config.max_tokens)) for text in side] for side in texts]
+    packing = network.pack_pairs(*(attention_of(torch.tensor(side)) for side in lengths), "both")
+    operations = network.operations(packing, "text") / len(pairs)  # pictures are embedded once for an item
+    rate = product_rate(network.config.backbone.hidden_size)
+    most = rate / operations
+    return (
+        f"joint: {operations / 1e6:.1f} million operations a pair in products of matrices, of which this core does "
+        f"{rate / 1e9:.0f} billion a second: at most {most:,.0f} pairs/s in full precision, {most / server:.1f} times "
+        f"the {SERVER}"
+    )
+
+
+def product_rate(width: int) -> float:
+    """Operations per processor second of products as a block of this width has."""
+    rows, weights = torch.rand(PRODUCT_ROWS, width), torch.rand(4 * width, width)
+    times = []
+    with one_thread(), torch.inference_mode():
+        for _ in range(PRODUCTS):
+            started = time.process_time()
+            torch.nn.functional.linear(rows, weights)
+            times.append(time.process_time() - started)
+    return linear(PRODUCT_ROWS, width, 4 * width).operations / float(np.median(times))
+
+
 def measured(chosen: Mapping[str, Way], rounds: int) -> dict[str, list[float]]:
     """Pairs per processor second of every way, in each round; one round before is not counted."""
     found: dict[str, list[float]] = {name: [] for name in chosen}
@@ -162,14 +197,17 @@ def main() -> None:
     options = parser.parse_args()
     recipe, workspace = load_recipe(options.recipe), Workspace(options.work)
     store = open_items(recipe.loader, workspace)
-    lines = []
+    lines, server = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for read_out, per_item in (("joint", options.per_item), ("separate", SEPARATE_PAIRS)):
             chosen = ways(recipe, store, read_out, options.items, per_item, Path(folder))
-            lines += rows(read_out, per_item, measured(chosen, options.rounds))
+            found = measured(chosen, options.rounds)
+            server[read_out] = float(np.median(found[SERVER]))
+            lines += rows(read_out, per_item, found)
     print(heading(PACKAGES))
     print(f"recipe {options.recipe}, {options.items} items, {options.rounds} rounds in turn, medians; one thread\n")
     print(table(["read-out", "pairs per item", "way", "pairs/s", "server = 1", "mlim score = 1"], lines))
+    print("\n" + floor(recipe, store, some_pairs(store, options.items, options.per_item), server["joint"]))
 
 
 if __name__ == "__main__":

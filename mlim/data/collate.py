@@ -130,7 +130,12 @@ class PairCollator(_Collator):
 
 def pad_tokens(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of token ids as (B, T) with `pad` at their ends, and where the real tokens are."""
-    lengths = torch.tensor([len(row) for row in rows])
-    width = max(1, *(len(row) for row in rows))  # at least one column: a batch of empty texts is still a batch
-    tokens = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], dtype=torch.long)
-    return tokens, torch.arange(width) < lengths[:, None]
+    attention = attention_of(torch.tensor([len(row) for row in rows]))
+    width = attention.shape[1]
+    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], dtype=torch.long), attention
+
+
+def attention_of(lengths: torch.Tensor) -> torch.Tensor:
+    """Where the real tokens of texts of these lengths (B,) are, (B, T) bool."""
+    width = max(1, int(lengths.max()))  # at least one column: a batch of empty texts is still a batch
+    return torch.arange(width) < lengths[:, None]

@@ -91,6 +91,8 @@ class CachedValues:
         block, row = self._found.block[places], self._found.row[places]
         numbers = np.unique(block)
         first = self._block(int(numbers[0]))
+        if len(numbers) == 1:
+            return np.asarray(first[row])
         taken = np.empty((len(places), *first.shape[1:]), dtype=first.dtype)
         for number in numbers:
             chosen = np.flatnonzero(block == number)

@@ -200,11 +200,6 @@ class MatchingModel:
         return self._matcher.read_out == SEPARATE
 
     @property
-    def joins_late(self) -> bool:
-        """Whether an item has states of its own, with which other items are joined (`finetune.joint_blocks`)."""
-        return self._matcher.joins_late
-
-    @property
     def item_width(self) -> int:
         """Numbers in an item's vector."""
         return self._matcher.item_width
@@ -285,15 +280,16 @@ class MatchingModel:
             return np.asarray(self._matcher.item_vectors(self._on_device(side), modality).float().cpu())
 
     def item_states(self, side: PairSide, modality: Modality) -> NDArray[np.float32]:
-        """What a network that joins items late has computed of a batch (n, L, H) before it joins them.
+        """What is an item's own in a network that reads both items of a pair in one sequence, of a batch (n, L, H).
 
         L is the longest text that is read and the patches of a picture, whatever the batch holds; pixels of 0..255.
         """
         with torch.inference_mode():
-            hidden = self._matcher.item_states(self._on_device(side), modality).hidden.float().cpu().numpy()
-        width, most = self._text_widths(side.attention, modality)
-        padded = np.zeros((len(hidden), hidden.shape[1] - width + most, hidden.shape[2]), dtype=np.float32)
-        padded[:, :width], padded[:, most:] = hidden[:, :width], hidden[:, width:]
+            states = self._matcher.item_states(self._on_device(side), modality)
+        text, patches = (part.float().cpu().numpy() for part in (states.text, states.patches))
+        most = self._text_width(modality)
+        padded = np.zeros((len(text), most + patches.shape[1], text.shape[2]), dtype=np.float32)
+        padded[:, : text.shape[1]], padded[:, most:] = text, patches
         return padded
 
     def join(
@@ -308,13 +304,14 @@ class MatchingModel:
             return _as_scores(self._matcher.join(sides[0], sides[1], modality))
 
     def _as_states(self, padded: NDArray[np.float32], attention: torch.Tensor, modality: Modality) -> ItemStates:
-        width, most = self._text_widths(attention, modality)
-        hidden = torch.from_numpy(np.concatenate([padded[:, :width], padded[:, most:]], axis=1))
-        return ItemStates(hidden.to(self._device), attention.to(self._device))
+        most = self._text_width(modality)
+        hidden = torch.from_numpy(padded)
+        parts = hidden[:, : min(most, attention.shape[1])], hidden[:, most:], attention
+        return ItemStates(*(part.to(self._device) for part in parts))
 
-    def _text_widths(self, attention: torch.Tensor, modality: Modality) -> tuple[int, int]:
-        """How many tokens the texts of a batch have, and how many a text may have."""
-        return (0, 0) if modality == "image" else (attention.shape[1], self.settings.max_tokens)
+    def _text_width(self, modality: Modality) -> int:
+        """How many vectors of a text are kept: as many as the longest one has."""
+        return 0 if modality == "image" else self.settings.max_tokens
 
     def compare(self, first: NDArray[np.float32], second: NDArray[np.float32]) -> Scores:
         """The scores (n,) of the network alone from the vectors (n, item_width) of both items of n pairs."""

@@ -1,7 +1,7 @@
 """Items ready to be scored: whatever a model needs of an item by itself is computed once and kept on disk.
 
-That is its vector, where the model reads items by themselves; its states, where the model joins items late; else its
-decoded picture; and what is measured on its picture, where a stack reads that.
+That is its vector, where the model reads items by themselves; else its state before the first block that reads both
+items of a pair; and what is measured on its picture, where a stack reads that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlim.data.batches import PairSide
-from mlim.data.collate import pad_tokens
+from mlim.data.collate import attention_of, pad_tokens
 from mlim.data.images import to_pixels
 from mlim.data.tokens import PreparedTokens
 from mlim.errors import MlimError
@@ -27,8 +27,11 @@ from mlim.shards.items import ItemStore
 from mlim.stacking.items import Items
 from mlim.stacking.pictures import from_row, picture_of, to_row
 
+Lengths = NDArray[np.int64]
+
 FORMAT: Final = 1  # of what is kept; another one computes everything again
-VECTORS, STATES, PIXELS, MEASURES = "vectors", "states", "pictures", "measures"
+VECTORS, STATES, MEASURES = "vectors", "states", "measures"
+WHOLE: Final = 4  # a batch of a quarter of the size ends where lengths change
 
 
 @dataclass(frozen=True)
@@ -38,28 +41,24 @@ class Caches:
     passing: Path
     vectors: ItemCache | None
     states: ItemCache | None
-    pixels: ItemCache | None
     measures: ItemCache | None
 
     @property
     def all(self) -> dict[str, ItemCache]:
         """Those that are needed, by name."""
-        named = {VECTORS: self.vectors, STATES: self.states, PIXELS: self.pixels, MEASURES: self.measures}
+        named = {VECTORS: self.vectors, STATES: self.states, MEASURES: self.measures}
         return {name: cache for name, cache in named.items() if cache is not None}
 
 
 def caches_for(model: MatchingModel, modality: Modality, kept: Path, passing: Path) -> Caches:
     """What `model` needs of items read as `modality`: in the folder `kept`, what is large in `passing`."""
-    network, stack = model.uses_network(modality), model.uses_stack(modality)
-    alone, late = network and model.reads_items_alone, network and model.joins_late
-    pictures = network and not alone and not late and modality != "text"
+    network, alone = model.uses_network(modality), model.reads_items_alone
     name = f"{VECTORS}-{model.sha256[:16]}-{modality}-{FORMAT}"
     return Caches(
         passing,
-        vectors=ItemCache(kept / name) if alone else None,
-        states=ItemCache(passing / STATES) if late else None,
-        pixels=ItemCache(passing / PIXELS) if pictures else None,
-        measures=ItemCache(kept / f"{MEASURES}-{FORMAT}") if stack else None,
+        vectors=ItemCache(kept / name) if network and alone else None,
+        states=ItemCache(passing / STATES) if network and not alone else None,
+        measures=ItemCache(kept / f"{MEASURES}-{FORMAT}") if model.uses_stack(modality) else None,
     )
 
 
@@ -74,14 +73,8 @@ class ItemReader:
 
     def side(self, rows: Rows, pixels: torch.Tensor) -> PairSide:
         """Items by row (n,) as one side of as many pairs, with pixels (n, 3, S, S) of 0..255."""
-        return PairSide(*self._texts(rows), pixels)
-
-    def attention(self, rows: Rows) -> torch.Tensor:
-        """Where the tokens of the texts at these rows (n,) are, (n, T) bool."""
-        return self._texts(rows)[1]
-
-    def _texts(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        return pad_tokens(self.tokens.at(rows, self.settings.max_tokens), self.model.tokenizer.pad)
+        texts = pad_tokens(self.tokens.at(rows, self.settings.max_tokens), self.model.tokenizer.pad)
+        return PairSide(*texts, pixels)
 
     @property
     def settings(self) -> ServingSettings:
@@ -116,27 +109,38 @@ class ItemReader:
         return found
 
     def _values(self, name: str, rows: Rows, pictures: NDArray[np.uint8]) -> NDArray[Any]:
-        if name == PIXELS:
-            return pictures
         if name == MEASURES:
             return np.stack([to_row(picture_of(picture)) for picture in pictures])
         compute = self.model.item_states if name == STATES else self.model.item_vectors
-        parts = self.by_length(self.lengths(rows))
+        parts = by_length(self.settings.batch_size, self.lengths(rows))
         computed = [compute(self.side(rows[part], as_pixels(pictures[part])), self.modality) for part in parts]
         values = np.empty((len(rows), *computed[0].shape[1:]), dtype=np.float32)
         for part, batch in zip(parts, computed, strict=True):
             values[part] = batch
         return values
 
-    def lengths(self, rows: Rows) -> NDArray[np.int64]:
+    def lengths(self, rows: Rows) -> Lengths:
         """How many tokens are read of the texts at these rows (n,)."""
         ids = self.tokens.at(rows, self.settings.max_tokens)
         return np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
 
-    def by_length(self, lengths: NDArray[np.int64]) -> list[Places]:
-        """Places in `lengths` (n,) a batch at a time, so that those of a batch are about equally long."""
-        order, size = np.argsort(lengths, kind="stable"), self.settings.batch_size
-        return [order[start : start + size] for start in range(0, len(order), size)]
+
+def by_length(size: int, first: Lengths, second: Lengths | None = None) -> list[Places]:
+    """Places (up to `size` of them) of n sequences a batch at a time, so that little of a batch is padding.
+
+    A sequence is a text of a length in `first` (n,), or a pair of texts. Batches begin where a length changes, unless
+    that makes them small.
+    """
+    other = np.zeros_like(first) if second is None else second
+    order = np.lexsort((np.where(first % 2, -other, other), first))  # neighbours differ by little in both
+    changes = np.flatnonzero(np.diff(first[order]) | np.diff(other[order])) + 1
+    parts, start = [], 0
+    while start < len(order):
+        cuts = changes[np.searchsorted(changes, start + max(size // WHOLE, 1)) :]
+        end = min(start + size, int(cuts[0]) if len(cuts) else len(order), len(order))
+        parts.append(order[start:end])
+        start = end
+    return parts
 
 
 def content_digests(store: ItemStore, rows: Rows) -> Digests:
@@ -152,7 +156,6 @@ class PreparedItems:
     rows: Rows
     vectors: CachedValues | None
     states: CachedValues | None
-    pixels: CachedValues | None
     measures: CachedValues | None
 
     @classmethod
@@ -162,7 +165,7 @@ class PreparedItems:
         if any(each.missing.any() for each in found.values()):
             raise MlimError(f"{caches.passing}: lacks items that were computed; remove this folder and run again")
         values = {name: CachedValues(each) for name, each in found.items()}
-        return cls(reader, rows, *(values.get(name) for name in (VECTORS, STATES, PIXELS, MEASURES)))
+        return cls(reader, rows, *(values.get(name) for name in (VECTORS, STATES, MEASURES)))
 
     def scores(self, first: Rows, second: Rows) -> Scores:
         """The scores (m,) of pairs of items by row of the store, m at least 1.
@@ -188,26 +191,17 @@ class PreparedItems:
         if self.vectors is not None:
             vectors = self.vectors.take(held)
             return self.reader.model.compare(vectors[one], vectors[other])
-        lengths = self.reader.lengths(rows)
-        scores = np.empty(len(one))
-        for part in self.reader.by_length(lengths[one] + lengths[other]):
-            sides = [(rows[side[part]], held[side[part]]) for side in (one, other)]
-            scores[part] = self._read_together(sides[0], sides[1])
+        lengths, scores = self.reader.lengths(rows), np.empty(len(one))
+        for part in by_length(self.reader.settings.batch_size, lengths[one], lengths[other]):
+            first, second = (self._states(held[side[part]], lengths[side[part]]) for side in (one, other))
+            scores[part] = self.reader.model.join(first, second, self.reader.modality)
         return scores
 
-    def _read_together(self, first: tuple[Rows, Places], second: tuple[Rows, Places]) -> Scores:
-        """The network's scores of a batch of pairs, by the rows of their items in the store and among `self.rows`."""
-        model, modality = self.reader.model, self.reader.modality
+    def _states(self, held: Places, lengths: Lengths) -> tuple[NDArray[np.float32], torch.Tensor]:
+        """The states (n, L, H) of items among `self.rows`, and where the tokens of their texts are (n, T) bool."""
         if self.states is None:
-            return model.matcher_scores(self._side(*first), self._side(*second), modality)
-        states = [(self.states.take(held), self.reader.attention(rows)) for rows, held in (first, second)]
-        return model.join(states[0], states[1], modality)
-
-    def _side(self, rows: Rows, held: Places) -> PairSide:
-        size = self.reader.settings.image_size
-        black = np.zeros((len(rows), size, size, 3), dtype=np.uint8)
-        pictures = black if self.pixels is None else self.pixels.take(held)
-        return self.reader.side(rows, as_pixels(pictures))
+            raise ValueError("the network's scores are not needed where nothing was computed for it")
+        return self.states.take(held), attention_of(torch.from_numpy(lengths))
 
 
 def as_pixels(pictures: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> torch.Tensor:

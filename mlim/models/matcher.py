@@ -50,9 +50,10 @@ class Matcher(PairNetwork):
     `cls` reads the output at [CLS] alone, `joint` also compares the means of each item's outputs. `separate` encodes
     each item as pre-training did, [CLS] text [SEP] patches, and compares the two.
 
-    With `joint_blocks` only so many blocks, the last ones, read the sequence of both items. Below them an item's text
-    and patches attend to each other alone, and [CLS] and [SEP] each to itself, so that the state of an item is the same
-    in every pair (`item_states`) and is computed once (`join`).
+    In a joint sequence the state of an item before the first block that reads both is the same in every pair
+    (`item_states`) and is computed once (`join`). That is its embeddings; with `joint_blocks`, by which only so many
+    blocks, the last ones, read the sequence of both items, what the blocks below have made of them: there an item's
+    text and patches attend to each other alone, and [CLS] and [SEP] each to itself.
 
     Positions restart in each item, so that both items look as they did in pre-training: tokens count from 1 after
     [CLS] at 0. Nothing but order and [SEP] tells the items of one sequence apart, unless `pair_segments` adds a learned
@@ -166,26 +167,25 @@ class Matcher(PairNetwork):
         if self.config.read_out == "separate":
             items = self.item_vectors(_stacked(first, second), modality, alone)
             return ReadPair(self.compare(*items.chunk(PAIR)), items)
-        if self.joins_late:
-            states = self._item_states(_stacked(first, second), modality, alone)
+        if self.config.blocks_alone:
+            states = self._states_of_blocks(_stacked(first, second), modality, alone)
             return self._read_joined(*_unstacked(states), modality, pairs)
-        hidden = self._encode_pair(first, second, modality, pairs)
-        return self._read_out(hidden, first.attention, second.attention, modality)
-
-    @property
-    def joins_late(self) -> bool:
-        """Whether blocks below the joint ones read each item by itself."""
-        return self.config.read_out != "separate" and self.config.blocks_alone > 0
+        return self._read_pair(first, second, modality, pairs)
 
     def item_states(self, side: PairSide, modality: Modality) -> ItemStates:
-        """Items as the blocks below the joint ones leave them; `InputError` unless `joins_late`."""
-        return self._item_states(side, modality, None) if self.joins_late else super().item_states(side, modality)
+        """Items before the first block that reads both; `InputError` where `read_out` is `separate`."""
+        if self.config.read_out == "separate":
+            return super().item_states(side, modality)
+        if self.config.blocks_alone:
+            return self._states_of_blocks(side, modality, None)
+        return _split(torch.cat(self._embeddings(side, modality), dim=1), side.attention, modality)
 
     def join(self, first: ItemStates, second: ItemStates, modality: Modality) -> Tensor:
-        """Logits (B,) of pairs from the `item_states` of both sides; `InputError` unless `joins_late`."""
-        if not self.joins_late:
+        """Logits (B,) of pairs from the `item_states` of both sides; `InputError` where `read_out` is `separate`."""
+        if self.config.read_out == "separate":
             return super().join(first, second, modality)
-        return self._read_joined(first, second, modality, None).logits
+        read = self._read_joined if self.config.blocks_alone else self._read_pair
+        return read(first, second, modality, None).logits
 
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
         """Logits (B,) from the `item_vectors` (B, width) of both sides, where `read_out` is `separate`."""
@@ -216,16 +216,19 @@ class Matcher(PairNetwork):
         own = torch.cat([hidden[:, 1 : 1 + length], hidden[:, 2 + length :]], dim=1)  # without [CLS] and [SEP]
         return torch.cat([hidden[:, 0], _means(own, side.attention, modality)], dim=1)
 
-    def _encode_pair(self, first: PairSide, second: PairSide, modality: Modality, packing: Packing | None) -> Tensor:
-        """The outputs (B, S, H) of both items in one sequence."""
+    def _read_pair(
+        self, first: PairSide | ItemStates, second: PairSide | ItemStates, modality: Modality, packing: Packing | None
+    ) -> ReadPair:
+        """What all blocks make of both items in one sequence, from the items or from their embeddings."""
         vectors = (
             self._in_segment(self._cls(first.attention), 0),
-            *self._item(first, modality, segment=0),
+            *(self._in_segment(part, 0) for part in self._embeddings(first, modality)),
             self._in_segment(self._sep(first.attention, second.attention, modality), 0),
-            *self._item(second, modality, segment=1),
+            *(self._in_segment(part, 1) for part in self._embeddings(second, modality)),
         )
         attention = self._attention(first.attention, second.attention, modality)
-        return self.backbone.encode(torch.cat(vectors, dim=1), attention, packing)
+        hidden = self.backbone.encode(torch.cat(vectors, dim=1), attention, packing)
+        return self._read_out(hidden, first.attention, second.attention, modality)
 
     def _cls(self, attention: Tensor) -> Tensor:
         """The vectors (B, 1, H) of [CLS]."""
@@ -236,11 +239,12 @@ class Matcher(PairNetwork):
         between = (first, second) if self.config.read_out == "joint" else (first,)
         return self._special(self.config.backbone.special.sep, _after(modality, *between))
 
-    def _item_states(self, side: PairSide, modality: Modality, packing: Packing | None) -> ItemStates:
-        vectors = torch.cat(self._item(side, modality, segment=0), dim=1)
+    def _states_of_blocks(self, side: PairSide, modality: Modality, packing: Packing | None) -> ItemStates:
+        """What the blocks below the joint ones make of items."""
+        vectors = torch.cat(self._embeddings(side, modality), dim=1)
         attention = self._attention_of_item(side.attention, modality)
         hidden = self.backbone.encode(vectors, attention, packing, end=self.config.blocks_alone)
-        return ItemStates(hidden, side.attention)
+        return _split(hidden, side.attention, modality)
 
     def _read_joined(
         self, first: ItemStates, second: ItemStates, modality: Modality, packing: Packing | None
@@ -250,7 +254,7 @@ class Matcher(PairNetwork):
         specials = torch.cat([self._cls(first.attention), self._sep(first.attention, second.attention, modality)])
         everywhere = first.attention.new_ones(specials.shape[:2])
         cls, sep = self.backbone.encode(specials, everywhere, end=alone).chunk(PAIR)
-        sequence = torch.cat([cls, first.hidden, sep, second.hidden], dim=1)
+        sequence = torch.cat([cls, first.text, first.patches, sep, second.text, second.patches], dim=1)
         attention = self._attention(first.attention, second.attention, modality)
         hidden = self.backbone.encode_further(sequence, attention, packing, alone)
         return self._read_out(hidden, first.attention, second.attention, modality)
@@ -269,7 +273,7 @@ class Matcher(PairNetwork):
         both = torch.cat(equally_long(first, second))
         if self.config.read_out == "separate":
             return PairPacking(None, pack(self._attention_alone(both, modality)))
-        if not self.joins_late:
+        if not self.config.blocks_alone:
             return PairPacking(pack(self._attention(first, second, modality)), None)
         left, right = both.chunk(PAIR)
         pairs = self._attention(left, right, modality)
@@ -300,13 +304,12 @@ class Matcher(PairNetwork):
         places = self.backbone.count_positions(side.tokens.shape[1] + TEXT_SPECIALS, side.tokens)
         return self.backbone.embed_text(side.tokens, places[1:-1])  # between [CLS] and [SEP]
 
-    def _item(self, side: PairSide, modality: Modality, segment: int) -> list[Tensor]:
-        parts = []
-        if modality != "image":
-            parts.append(self._text(side))
-        if modality != "text":
-            parts.append(self.backbone.embed_image(side.pixels))
-        return [self._in_segment(vectors, segment) for vectors in parts]
+    def _embeddings(self, item: PairSide | ItemStates, modality: Modality) -> list[Tensor]:
+        """The vectors of items, text then patches, whatever their place in a pair; states have theirs already."""
+        if isinstance(item, ItemStates):
+            return [item.text, item.patches]
+        text = [] if modality == "image" else [self._text(item)]
+        return text if modality == "text" else [*text, self.backbone.embed_image(item.pixels)]
 
     def _in_segment(self, vectors: Tensor, segment: int) -> Tensor:
         return vectors if self.segments is None else vectors + self.segments.weight[segment]
@@ -376,5 +379,11 @@ def _stacked(first: PairSide, second: PairSide) -> PairSide:
 
 def _unstacked(states: ItemStates) -> tuple[ItemStates, ItemStates]:
     """Those of all first items, and those of all second ones."""
-    hidden, attention = (part.chunk(PAIR) for part in states)
-    return ItemStates(hidden[0], attention[0]), ItemStates(hidden[1], attention[1])
+    firsts, seconds = zip(*(part.chunk(PAIR) for part in states), strict=True)
+    return ItemStates(*firsts), ItemStates(*seconds)
+
+
+def _split(hidden: Tensor, attention: Tensor, modality: Modality) -> ItemStates:
+    """The vectors (B, L, H) of items with texts of these attentions (B, T) as their states."""
+    length = _text_length(attention, modality)
+    return ItemStates(hidden[:, :length], hidden[:, length:], attention)

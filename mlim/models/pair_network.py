@@ -15,7 +15,7 @@ from mlim.models.transformer import Packing
 from mlim.recipe.base import Modality, ReadOut
 
 PAIR = 2  # items
-NO_STATES = "this model has no blocks that read one item; fine-tune with finetune.joint_blocks"
+NO_STATES = "this model encodes items each by itself and joins no states of them; use its item_vectors and compare"
 
 
 class ReadPair(NamedTuple):
@@ -46,13 +46,14 @@ class PairPacking(NamedTuple):
 
 
 class ItemStates(NamedTuple):
-    """Items as the lower blocks of a network that joins them late leave them, each read by itself.
+    """Items as a network that reads both of a pair in one sequence has them before it does, each by itself.
 
-    hidden (B, L, H): the outputs at the T tokens, then at the patches, zeros at padding; attention (B, T) bool: False
-    at padding.
+    text (B, T, H) and patches (B, C, H): their vectors, of which a modality that is left out has none; attention (B, T)
+    bool: False at the text's padding, also where texts are left out.
     """
 
-    hidden: Tensor
+    text: Tensor
+    patches: Tensor
     attention: Tensor
 
 
@@ -80,12 +81,8 @@ class ScoresPairs(Protocol):
     def compare(self, first: Tensor, second: Tensor, /) -> Tensor:
         """Logits (B,) of pairs from the `item_vectors` (B, width) of both sides, likewise."""
 
-    @property
-    def joins_late(self) -> bool:
-        """Whether items have states of their own, which are joined."""
-
     def item_states(self, side: PairSide, modality: Modality, /) -> ItemStates:
-        """Those of a batch of items, where it `joins_late`."""
+        """What is an item's own, of a batch of items, where `read_out` is another one."""
 
     def join(self, first: ItemStates, second: ItemStates, modality: Modality, /) -> Tensor:
         """Logits (B,) of pairs from the states of both sides, likewise."""
@@ -129,17 +126,12 @@ class PairNetwork(Network):
         `InputError` unless `read_out` is `separate`: elsewhere an item has no vector of its own.
         """
 
-    @property
-    def joins_late(self) -> bool:
-        """Whether blocks below the joint ones read each item by itself (`finetune.joint_blocks`)."""
-        return False
-
     def item_states(self, side: PairSide, modality: Modality) -> ItemStates:
-        """Items as the blocks below the joint ones leave them; `InputError` unless `joins_late`."""
+        """Items before the first block that reads both of a pair; `InputError` where `read_out` is `separate`."""
         raise InputError(NO_STATES)
 
     def join(self, first: ItemStates, second: ItemStates, modality: Modality) -> Tensor:
-        """Logits (B,) of pairs from the `item_states` of both sides; `InputError` unless `joins_late`."""
+        """Logits (B,) of pairs from the `item_states` of both sides; `InputError` where `read_out` is `separate`."""
         raise InputError(NO_STATES)
 
     @abstractmethod

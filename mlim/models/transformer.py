@@ -238,6 +238,8 @@ def attend_padded(qkv: Tensor, heads: int, attention_mask: Tensor | None, dropou
     else:
         query, key, value = apart.unbind(0)
         mask = None if attention_mask is None else attention_mask[:, None, None, :]
+        if mask is not None and torch.compiler.is_exporting():  # a graph of bool looks for rows that read nothing
+            mask = query.new_zeros(()).masked_fill(~mask, torch.finfo(query.dtype).min)
         rate = dropout.rate if dropout.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
     return mixed.transpose(1, 2).flatten(2)

@@ -16,49 +16,53 @@ import torch
 from torch import Tensor, nn
 
 from mlim.data.batches import PairSide
-from mlim.models.pair_network import PairNetwork
+from mlim.models.pair_network import ItemStates, PairNetwork
 from mlim.onnx.matcher import (
     COMPARE,
     ITEM,
-    PAIR,
+    JOIN,
     SEPARATE,
     SIDES,
     OnnxConfig,
     OnnxMatcher,
+    join_inputs,
     needs_packages,
-    pair_inputs,
 )
+from mlim.onnx.norms import write_as_instance_norms
 from mlim.recipe.base import Modality
 
 OPSET: Final = 20  # the first with Gelu
 EXAMPLES, FIRST_LENGTH, SECOND_LENGTH = 2, 3, 4  # all differ, none is 1: equal or single sizes could be taken as fixed
 RGB: Final = 3
 QUANTIZED: Final = ("MatMul", "Gemm")
+AS_LONG_AS_TEXTS: Final = ("tokens", "attention", "text")  # in the second dimension of inputs of these names
 OUTPUT: Final = "output"
 
 
-class _Pair(nn.Module):
-    """Both items of every pair to logits (B,)."""
-
-    def __init__(self, network: PairNetwork, modality: Modality) -> None:
-        super().__init__()
-        self.network, self.modality = network, modality
-
-    def forward(self, *parts: Tensor) -> Tensor:
-        first, second = parts[: len(PairSide._fields)], parts[len(PairSide._fields) :]
-        logits: Tensor = self.network(PairSide(*first), PairSide(*second), self.modality)
-        return logits
-
-
 class _Item(nn.Module):
-    """Items to their vectors (B, width)."""
+    """Items to what is their own: vectors (B, width), or the states (B, L, H) at their tokens and patches."""
 
     def __init__(self, network: PairNetwork, modality: Modality) -> None:
         super().__init__()
         self.network, self.modality = network, modality
 
     def forward(self, *parts: Tensor) -> Tensor:
-        return self.network.item_vectors(PairSide(*parts), self.modality)
+        if self.network.read_out == SEPARATE:
+            return self.network.item_vectors(PairSide(*parts), self.modality)
+        states = self.network.item_states(PairSide(*parts), self.modality)
+        return torch.cat([states.text, states.patches], dim=1)
+
+
+class _Join(nn.Module):
+    """Both items' states to logits (B,)."""
+
+    def __init__(self, network: PairNetwork, modality: Modality) -> None:
+        super().__init__()
+        self.network, self.modality = network, modality
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        first, second = parts[: len(ItemStates._fields)], parts[len(ItemStates._fields) :]
+        return self.network.join(ItemStates(*first), ItemStates(*second), self.modality)
 
 
 class _Compare(nn.Module):
@@ -85,11 +89,13 @@ def export_matcher(network: PairNetwork, modality: Modality, max_tokens: int, im
         precision="fp32",
     )
     first, second = (_example(length, max_tokens, image_size) for length in (FIRST_LENGTH, SECOND_LENGTH))
-    if network.read_out != SEPARATE:
-        return OnnxMatcher(config, {PAIR: _graph(_Pair(network, modality), pair_inputs(first, second))})
-    vectors = {side: torch.rand(EXAMPLES, network.item_width) for side in SIDES}  # one tensor twice is one input
-    graphs = {ITEM: _graph(_Item(network, modality), first._asdict()), COMPARE: _graph(_Compare(network), vectors)}
-    return OnnxMatcher(config, graphs)
+    item = _graph(_Item(network, modality), first._asdict())
+    if network.read_out == SEPARATE:
+        vectors = {side: torch.rand(EXAMPLES, network.item_width) for side in SIDES}  # one tensor twice is one input
+        return OnnxMatcher(config, {ITEM: item, COMPARE: _graph(_Compare(network), vectors)})
+    with torch.no_grad():
+        states = [network.item_states(side, modality) for side in (first, second)]
+    return OnnxMatcher(config, {ITEM: item, JOIN: _graph(_Join(network, modality), join_inputs(*states))})
 
 
 def quantized(matcher: OnnxMatcher) -> OnnxMatcher:
@@ -113,9 +119,7 @@ def _graph(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
     with needs_packages("exporting to ONNX"):
         import onnxscript  # noqa: F401 - torch's exporter needs it
     open_ = torch.export.Dim.DYNAMIC
-    shapes = [
-        {0: open_, 1: open_} if tensor.dtype in (torch.long, torch.bool) else {0: open_} for tensor in inputs.values()
-    ]
+    shapes = [{0: open_, 1: open_} if name.endswith(AS_LONG_AS_TEXTS) else {0: open_} for name in inputs]
     with _without_remarks(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
@@ -127,7 +131,9 @@ def _graph(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
             dynamo=True,
             verbose=False,
         )
-    written: bytes = program.model_proto.SerializeToString()  # type: ignore[union-attr]
+    model = program.model_proto  # type: ignore[union-attr]
+    write_as_instance_norms(model.graph)
+    written: bytes = model.SerializeToString()
     return written
 
 

@@ -21,7 +21,7 @@ from mlim.recipe.base import Modality, ReadOut
 KIND: Final = "onnx-matcher"  # in the config.json of a saved one
 SUFFIX: Final = ".onnx"
 SEPARATE: Final = "separate"
-PAIR, ITEM, COMPARE = "pair", "item", "compare"  # graphs, by the name of their file
+ITEM, COMPARE, JOIN = "item", "compare", "join"  # graphs, by the name of their file
 SIDES: Final = ("first", "second")
 PROVIDERS: Final = ("CPUExecutionProvider",)
 ERRORS: Final = 3  # onnxruntime's level for messages: no warnings
@@ -41,8 +41,8 @@ class OnnxConfig(Config):
 
     @property
     def graphs(self) -> Sequence[str]:
-        """The names of its graphs: the encoder of an item and what compares two, or one for the pair."""
-        return (ITEM, COMPARE) if self.read_out == SEPARATE else (PAIR,)
+        """The names of its graphs: what reads an item, and what compares two or reads both in one sequence."""
+        return (ITEM, COMPARE if self.read_out == SEPARATE else JOIN)
 
 
 class OnnxMatcher:
@@ -74,8 +74,7 @@ class OnnxMatcher:
         """Logits (B,) that the items match; `InputError` for another modality than the graphs were exported for."""
         if self.read_out == SEPARATE:
             return self.compare(self.item_vectors(first, modality), self.item_vectors(second, modality))
-        self.check_modality(modality)
-        return self._run(PAIR, pair_inputs(first, second))
+        return self.join(self.item_states(first, modality), self.item_states(second, modality), modality)
 
     def item_vectors(self, side: PairSide, modality: Modality, /) -> Tensor:
         """Vectors (B, width) of items, where `read_out` is `separate`; errors as calling it."""
@@ -86,18 +85,17 @@ class OnnxMatcher:
         """Logits (B,) from the `item_vectors` (B, width) of both sides, where `read_out` is `separate`."""
         return self._run(COMPARE, dict(zip(SIDES, (first, second), strict=True)))
 
-    @property
-    def joins_late(self) -> bool:
-        """Never: a graph reads a pair whole, also where the network joins late."""
-        return False
-
     def item_states(self, side: PairSide, modality: Modality, /) -> ItemStates:
-        """`InputError`: there is no graph for them."""
-        raise InputError("ONNX graphs join no states of items; use the model that they were exported from")
+        """What is an item's own, where `read_out` is another one; errors as calling it."""
+        self.check_modality(modality)
+        length = 0 if modality == "image" else side.attention.shape[1]
+        hidden = self._run(ITEM, side._asdict())
+        return ItemStates(hidden[:, :length], hidden[:, length:], side.attention)
 
     def join(self, first: ItemStates, second: ItemStates, modality: Modality, /) -> Tensor:
-        """`InputError`, likewise."""
-        raise InputError("ONNX graphs join no states of items; use the model that they were exported from")
+        """Logits (B,) of pairs from the states of both sides, likewise."""
+        self.check_modality(modality)
+        return self._run(JOIN, join_inputs(first, second))
 
     def check_modality(self, modality: Modality) -> None:
         """`InputError` unless the graphs read this modality."""
@@ -135,7 +133,13 @@ class OnnxMatcher:
         config = parse(OnnxConfig, values, str(folder / CONFIG_FILE))
         with needs_packages(str(folder)):
             import onnxruntime  # noqa: F401 - before any work
-        return cls(config, {name: (folder / f"{name}{SUFFIX}").read_bytes() for name in config.graphs})
+        files = {name: folder / f"{name}{SUFFIX}" for name in config.graphs}
+        for path in files.values():
+            if not path.is_file():
+                raise InputError(
+                    f"{folder}: has no {path.name}, which this version of mlim reads; run `mlim export` again"
+                )
+        return cls(config, {name: path.read_bytes() for name, path in files.items()})
 
     def _run(self, graph: str, tensors: Mapping[str, Tensor]) -> Tensor:
         session = self._session(graph)
@@ -156,8 +160,8 @@ class OnnxMatcher:
         return self._sessions[graph, threads]
 
 
-def pair_inputs(first: PairSide, second: PairSide) -> dict[str, Tensor]:
-    """The inputs of a pair's graph by name: `first_tokens`, ..., `second_pixels`."""
+def join_inputs(first: ItemStates, second: ItemStates) -> dict[str, Tensor]:
+    """The inputs of the graph that reads both items by name: `first_text`, ..., `second_attention`."""
     named = zip(SIDES, (first, second), strict=True)
     return {f"{name}_{part}": value for name, side in named for part, value in side._asdict().items()}
 

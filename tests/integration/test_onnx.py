@@ -17,6 +17,7 @@ from mlim.models.dual import Dual, DualConfig
 from mlim.models.joint import Joint, JointConfig
 from mlim.models.separate_matcher import SeparateMatcher
 from mlim.onnx.export import export_matcher, quantized
+from mlim.onnx.matcher import OnnxMatcher
 from mlim.recipe.dual import DualSystem
 from mlim.recipe.joint import JointSystem
 from mlim.shards.items import ItemStore
@@ -42,15 +43,41 @@ def assert_same_scores(model, other, modality, tolerance):
 
 
 @pytest.mark.parametrize(
-    ("read_out", "modality"), [("joint", "both"), pytest.param("cls", "text", marks=pytest.mark.slow)]
+    ("read_out", "joint_blocks", "modality"),
+    [
+        ("joint", None, "both"),
+        ("joint", 1, "both"),
+        pytest.param("cls", None, "text", marks=pytest.mark.slow),
+        pytest.param("cls", 1, "image", marks=pytest.mark.slow),
+    ],
 )
-def test_a_graph_of_pairs_gives_the_scores_of_torch(tiny_recipe, read_out, modality):
-    model = build(tiny_recipe, read_out)
+def test_graphs_of_items_and_pairs_give_the_scores_of_torch(tiny_recipe, read_out, joint_blocks, modality):
+    model = build(tiny_recipe, read_out, joint_blocks)
     exported = as_graphs(model, modality)
     assert_same_scores(model, exported, modality, 1e-5)
     assert_same_scores(model, model.with_network(quantized(exported.network)), modality, 0.2)
     with pytest.raises(InputError, match="read modality"):
-        exported.check_modality("image")
+        exported.check_modality("text" if modality == "image" else "image")
+
+
+def test_graphs_score_tables_with_what_is_computed_once_for_an_item(tiny_recipe, tiny_workspace, tmp_path, quiet):
+    model, found = build(tiny_recipe), []
+    store = ItemStore.open(tiny_workspace.items, tiny_workspace.valid / "index.parquet")
+    pd.DataFrame({"item_a": [*store.ids[:9]] * 2, "item_b": store.ids[9:27]}).to_parquet(tmp_path / "p.parquet")
+    for name, one in (("torch", model), ("onnx", as_graphs(model, "both"))):
+        run = ScoringRun(one, "both", store, {}, tmp_path / name, 0.5)
+        score_table(run, PairsTable(tmp_path / "p.parquet"), tmp_path / f"{name}-out.parquet", 1, quiet)
+        found.append(pd.read_parquet(tmp_path / f"{name}-out.parquet")["score"])
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+    assert np.ptp(found[0]) > 0.01
+
+
+def test_graphs_of_an_earlier_version_are_refused(tiny_recipe, tmp_path):
+    exported = as_graphs(build(tiny_recipe), "both").network
+    exported.save_pretrained(tmp_path)
+    (tmp_path / "join.onnx").rename(tmp_path / "pair.onnx")
+    with pytest.raises(InputError, match=r"has no join\.onnx.*run `mlim export` again"):
+        OnnxMatcher.from_pretrained(tmp_path)
 
 
 DUAL = DualSystem.model_validate({"image": {"size": 4, "depth": 1}, "text_depth": 1, "width": 16, "heads": 2})

@@ -146,9 +146,20 @@ def test_joining_late_computes_less():
     assert counted == sorted(set(counted))
 
 
-@pytest.mark.parametrize("matcher", [("joint", None), ("separate", None)], indirect=True, ids=str)
-def test_other_models_have_no_states_to_join(matcher):
-    with pytest.raises(InputError, match=r"finetune\.joint_blocks"):
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize(("read_out", "segments"), [("joint", False), ("cls", False), ("cls", True)])
+def test_embeddings_made_once_for_an_item_serve_every_pair_of_it(read_out, segments, modality):
+    matcher = make_matcher(CONFIG.model_copy(update={"pair_segments": segments}), read_out)
+    items = [side(1), side(2, (1, 2, 3), 4)]
+    states = [matcher.item_states(item, modality) for item in items]
+    for one, other in ((0, 1), (1, 0), (0, 0)):
+        expected = matcher(items[one], items[other], modality)
+        assert torch.equal(matcher.join(states[one], states[other], modality), expected)
+
+
+@pytest.mark.parametrize("matcher", [("separate", None)], indirect=True, ids=str)
+def test_a_model_that_encodes_items_alone_joins_no_states(matcher):
+    with pytest.raises(InputError, match="joins no states"):
         matcher.item_states(side(1), "both")
 
 

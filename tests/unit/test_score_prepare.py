@@ -1,11 +1,15 @@
-"""Items that are there already are used, and nobody takes them for a newer catalog's."""
+"""Items that are there already are used, nobody takes them for a newer catalog's, and batches hold little padding."""
 
 import os
 import time
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlim.files import write_json
+from mlim.matching.prepared import by_length
 from mlim.recipe import load_recipe
 from mlim.steps.score import prepare_items
 from mlim.workspace import Workspace
@@ -27,3 +31,23 @@ def test_a_catalog_that_changed_after_its_items_is_named(changed, tmp_path, quie
     said = capsys.readouterr()
     named = [name for name in ("catalog.yaml", "catalog.csv") if f"{name} has changed since" in said.out + said.err]
     assert named == list(changed)
+
+
+LENGTHS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)
+
+
+@given(LENGTHS, st.integers(1, 9))
+def test_batches_hold_every_pair_once_and_no_more_than_fit(pairs, size):
+    first, second = np.array(pairs).T
+    batches = by_length(size, first, second)
+    assert sorted(np.concatenate(batches).tolist()) == [*range(len(pairs))]
+    assert all(0 < len(batch) <= size for batch in batches)
+    assert all(len(batch) >= size // 4 for batch in batches[:-1])
+    assert len(by_length(size, first)) <= len(pairs)
+
+
+def test_pairs_of_one_length_are_computed_together():
+    """Enough of each kind: nothing is padded, in whatever order they come."""
+    first, second = np.random.default_rng(0).permutation(np.repeat([[3, 5], [5, 3], [5, 4]], 40, axis=0)).T
+    for batch in by_length(16, first, second):
+        assert len({*zip(first[batch].tolist(), second[batch].tolist(), strict=True)}) == 1
