@@ -91,6 +91,7 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
 def run(kind: str, folder: Path) -> dict[str, Any]:
     """The same in a process of its own."""
     command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder), "--here", kind]
+    print(f"{kind} ...", file=sys.stderr, flush=True)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result

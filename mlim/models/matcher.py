@@ -253,7 +253,8 @@ class Matcher(PairNetwork):
         alone = self.config.blocks_alone
         specials = torch.cat([self._cls(first.attention), self._sep(first.attention, second.attention, modality)])
         everywhere = first.attention.new_ones(specials.shape[:2])
-        cls, sep = self.backbone.encode(specials, everywhere, end=alone).chunk(PAIR)
+        hidden, pairs = self.backbone.encode(specials, everywhere, end=alone), len(first.attention)
+        cls, sep = hidden[:pairs], hidden[pairs:]  # `chunk` of an open number of pairs cannot be exported to ONNX
         sequence = torch.cat([cls, first.text, first.patches, sep, second.text, second.patches], dim=1)
         attention = self._attention(first.attention, second.attention, modality)
         hidden = self.backbone.encode_further(sequence, attention, packing, alone)

@@ -115,11 +115,15 @@ def _example(length: int, max_tokens: int, image_size: int) -> PairSide:
 
 
 def _graph(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
-    """The ONNX model of `module`; the first dimension of every input is open, and the second where it is a length."""
+    """The ONNX model of `module`; the first dimension of every input is open, and the second where it is a length.
+
+    Texts that are left out have length 0, which stays.
+    """
     with needs_packages("exporting to ONNX"):
         import onnxscript  # noqa: F401 - torch's exporter needs it
     open_ = torch.export.Dim.DYNAMIC
-    shapes = [{0: open_, 1: open_} if name.endswith(AS_LONG_AS_TEXTS) else {0: open_} for name in inputs]
+    lengths = {name for name, tensor in inputs.items() if name.endswith(AS_LONG_AS_TEXTS) and tensor.shape[1]}
+    shapes = [{0: open_, 1: open_} if name in lengths else {0: open_} for name in inputs]
     with _without_remarks(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),

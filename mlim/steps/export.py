@@ -1,7 +1,8 @@
 """`mlim export`: a model whose network is ONNX graphs, which are compared with torch before they are written.
 
 Both compute the same pairs in turn, in one thread: the test pairs of the work folder where it has some, else pairs of
-random texts and pictures, which have no PR-AUC.
+random texts and pictures, which have no PR-AUC. As in `mlim score`, items are read first, then pairs of them, and a
+batch holds texts of about equal lengths.
 """
 
 import time
@@ -17,7 +18,6 @@ import torch
 from mlim.console import Terminal
 from mlim.data.batches import PairSide
 from mlim.data.collate import Pair, PairCollator
-from mlim.data.loader import chunks
 from mlim.errors import InputError, MlimError
 from mlim.evaluation.evidence import families_of
 from mlim.evaluation.pr_auc import Labels
@@ -26,7 +26,8 @@ from mlim.evaluation.scores import in_order, labels_of, part
 from mlim.files import atomic_folder, write_json
 from mlim.matching.batch import one_thread
 from mlim.matching.model import MatchingModel, Scores
-from mlim.models.pair_network import PairNetwork
+from mlim.matching.prepared import by_length
+from mlim.models.pair_network import PAIR, PairNetwork
 from mlim.onnx.export import RGB, export_matcher, quantized
 from mlim.recipe import Recipe
 from mlim.report.kit import formats
@@ -53,10 +54,11 @@ class JudgedBatches(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What a runtime did: the scores of its batches and the processor seconds that they took."""
+    """What a runtime did: the scores of its batches, and the processor seconds for items and for pairs of them."""
 
     parts: list[Scores] = field(default_factory=list)
-    seconds: float = 0.0
+    item_seconds: float = 0.0
+    pair_seconds: float = 0.0
 
     @property
     def scores(self) -> Scores:
@@ -65,9 +67,17 @@ class Outcome:
 
     def run(self, model: MatchingModel, sides: Sides) -> None:
         """Compute one batch."""
-        started = time.process_time()
-        scores = model.matcher_scores(*sides, model.settings.modality)
-        self.seconds += time.process_time() - started
+        started, modality = time.process_time(), model.settings.modality
+        if model.reads_items_alone:
+            vectors = [model.item_vectors(side, modality) for side in sides]
+            read = time.process_time()
+            scores = model.compare(*vectors)
+        else:
+            states = [(model.item_states(side, modality), side.attention) for side in sides]
+            read = time.process_time()
+            scores = model.join(states[0], states[1], modality)
+        self.item_seconds += read - started
+        self.pair_seconds += time.process_time() - read
         self.parts.append(scores)
 
 
@@ -115,9 +125,16 @@ def judged_batches(model: MatchingModel, recipe: Recipe, workspace: Workspace) -
     check_items(store, settings, workspace)
     collate = PairCollator(store, model.tokenizer, settings.max_tokens)
     pairs = [Pair(*row) for row in test[list(Pair._fields)].itertuples(index=False)]
-    batches = (collate(chunk) for chunk in chunks(pairs, settings.batch_size))
-    judged = JudgedPairs(labels_of(test), families_of(test, workspace))
-    return JudgedBatches(((batch.first, batch.second) for batch in batches), judged)
+    lengths = np.array([[_tokens(model, store.text(item)) for item in pair[:PAIR]] for pair in pairs])
+    parts = by_length(settings.batch_size, *lengths.T)
+    batches = (collate([pairs[place] for place in part]) for part in parts)
+    judged = test.iloc[np.concatenate(parts)]
+    sides = ((batch.first, batch.second) for batch in batches)
+    return JudgedBatches(sides, JudgedPairs(labels_of(judged), families_of(judged, workspace)))
+
+
+def _tokens(model: MatchingModel, text: str) -> int:
+    return len(model.tokenizer.encode(text, model.settings.max_tokens))
 
 
 def random_sides(model: MatchingModel, seed: int) -> Iterator[Sides]:
@@ -169,8 +186,10 @@ def _summary(
     torch_ = outcomes[TORCH]
     figures: dict[str, dict[str, Any]] = {
         name: {
-            "pairs_per_processor_second": len(outcome.scores) / outcome.seconds,
-            "times_faster": torch_.seconds / outcome.seconds,
+            "items_per_processor_second": PAIR * len(outcome.scores) / outcome.item_seconds,
+            "items_times_faster": torch_.item_seconds / outcome.item_seconds,
+            "pairs_per_processor_second": len(outcome.scores) / outcome.pair_seconds,
+            "times_faster": torch_.pair_seconds / outcome.pair_seconds,
             "largest_difference": _difference(outcome, torch_),
         }
         for name, outcome in outcomes.items()
@@ -214,7 +233,10 @@ def _say(summary: Mapping[str, Any], terminal: Terminal) -> None:
 
 
 def _sentence(figures: Mapping[str, Any]) -> str:
-    said = [f"{figures['pairs_per_processor_second']:,.0f} pairs/s, {figures['times_faster']:.2f} times torch"]
+    said = [
+        f"{figures[f'{kind}_per_processor_second']:,.0f} {kind}/s, {figures[faster]:.2f} times torch"
+        for kind, faster in (("pairs", "times_faster"), ("items", "items_times_faster"))
+    ]
     said.append(f"scores differ by at most {figures['largest_difference']:.1g}")
     if "pr_auc" in figures:
         said.append(f"PR-AUC {formats.interval(**figures['pr_auc'])}")

@@ -48,10 +48,10 @@ def written(frame, path):
     return PairsTable(path)
 
 
-def expected_scores(model, store, frame):
+def expected_scores(model, store, frame, modality=None):
     pairs = [tuple(sorted(pair)) for pair in zip(frame["item_a"], frame["item_b"], strict=True)]
     items = {item: {"text": store.text(item), "image": store.jpeg(item)} for pair in pairs for item in pair}
-    return model.score([(items[one], items[other]) for one, other in pairs])
+    return model.score([(items[one], items[other]) for one, other in pairs], modality)
 
 
 def test_scores_are_those_of_the_model(model, store, tmp_path, quiet):
@@ -70,6 +70,16 @@ def test_scores_are_those_of_the_model(model, store, tmp_path, quiet):
     assert summary["matches"] == decided.match.sum()
     assert summary["not_scored"] == {}
     assert not list(tmp_path.glob("scoring-*"))
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_scores_of_one_modality_are_those_of_the_model(tiny_recipe, store, tmp_path, quiet, modality):
+    model, frame = build(tiny_recipe), some_pairs(store, 20)
+    run = ScoringRun(model, modality, store, {}, tmp_path, 0.5, chunk=16)
+    score_table(run, written(frame, tmp_path / "p.parquet"), tmp_path / "out.parquet", 1, quiet)
+    found = pd.read_parquet(tmp_path / "out.parquet")["score"]
+    np.testing.assert_allclose(found, expected_scores(model, store, frame, modality), atol=1e-5)
+    assert not np.allclose(found, expected_scores(model, store, frame), atol=1e-3)
 
 
 def test_every_row_in_is_a_row_out(separate, store, tmp_path, quiet):
