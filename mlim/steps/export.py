@@ -125,7 +125,7 @@ def judged_batches(model: MatchingModel, recipe: Recipe, workspace: Workspace) -
     check_items(store, settings, workspace)
     collate = PairCollator(store, model.tokenizer, settings.max_tokens)
     pairs = [Pair(*row) for row in test[list(Pair._fields)].itertuples(index=False)]
-    lengths = np.array([[_tokens(model, store.text(item)) for item in pair[:PAIR]] for pair in pairs])
+    lengths = np.array([[_tokens(model, store.text(item)) for item in (pair.item_a, pair.item_b)] for pair in pairs])
     parts = by_length(settings.batch_size, *lengths.T)
     batches = (collate([pairs[place] for place in part]) for part in parts)
     judged = test.iloc[np.concatenate(parts)]
