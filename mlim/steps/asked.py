@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pandas as pd
 import torch
@@ -14,6 +14,7 @@ from mlim.data.asked import Asked, AskedCollator, right_scores
 from mlim.data.loader import chunks, fetch_ahead
 from mlim.data.transfer import to_device
 from mlim.errors import InputError
+from mlim.evaluation.dependence import dependence
 from mlim.files import sha256_of
 from mlim.models.item_classifier import ItemClassifier
 from mlim.recipe import TuningConfig
@@ -24,6 +25,8 @@ from mlim.tasks.asked import METRIC, AnswerLoss, AskedObjective
 from mlim.training.held_out import choose_items
 from mlim.training.protocols import TrainResult, Validation
 from mlim.workspace import Workspace
+
+LOOKED_AT: Final = 4  # examples that are right, and as many that are wrong
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,26 @@ class AskedTuning:
                 chosen = self._logits(asked).argmax(dim=1)
                 given = [self._of.classes[number] for number in chosen.tolist()]
                 score = [one.right.get(number, 0.0) for one, number in zip(asked, chosen.tolist(), strict=True)]
-                parts.append(self._of.columns(split).assign(split=split, given=given, score=score))
+                found = self._of.columns(split).assign(split=split, given=given, score=score)
+                if split == TEST and self._shows_pictures:
+                    found["depends"] = self._dependence(chosen.tolist(), score)
+                parts.append(found)
                 bar.advance(1, f"{len(asked)} {split} {self.examples_name}")
         return pd.concat(parts, ignore_index=True)
+
+    @property
+    def _shows_pictures(self) -> bool:
+        """Whether a text is about one picture whose pixels are read."""
+        return self._modality == "both" and self._of.pictures == 1 and self._given.regions is None
+
+    def _dependence(self, chosen: Sequence[int], scores: Sequence[float]) -> list[list[float]]:
+        """What the given answers to a few examples of the test split depend on; of the others nothing."""
+        asked, device = self._of.asked[TEST], next(self._model.parameters()).device
+        found: list[list[float]] = [[] for _ in asked]
+        for place in (*_spread(scores, right=True), *_spread(scores, right=False)):
+            batch = to_device(self.collate([asked[place]]), device).with_floats()
+            found[place] = dependence(self._model, batch, chosen[place])
+        return found
 
     def summary(self, result: TrainResult) -> Mapping[str, Any]:
         """Examples, and the accuracy by which the best step was chosen; how many texts of the test split were cut."""
@@ -101,6 +121,12 @@ class AskedTuning:
             "best_step": result.best_step,
             "final": {METRIC.name: result.best_value},
         }
+
+
+def _spread(scores: Sequence[float], right: bool) -> list[int]:
+    """Places of a few examples that are right, or wrong, at even distances."""
+    places = [place for place, score in enumerate(scores) if (score > 0) == right]
+    return [places[round(at * (len(places) - 1) / (LOOKED_AT - 1))] for at in range(LOOKED_AT)] if places else []
 
 
 def asked_data(data: TrainingData, workspace: Workspace, table: str) -> TrainingData:

@@ -48,6 +48,10 @@ def test_variants_answer_questions_and_judge_statements(tiny_recipe, own_workspa
         colour = store.text(row.id).rsplit(" ", 1)[-1]
         right = {colour: 1.0, **({"green": 0.6} if colour == "blue" else {})} if row.kind == "open" else {"yes": 1.0}
         assert row.score == pytest.approx(right.get(row.given, 0.0))
+    looked = answers[answers["split"] == "test"]["depends"].map(len)
+    assert set(looked) == {0, 16}
+    assert 1 <= (looked == 16).sum() <= 8
+    assert "depends" not in scores["vilt-blind"]
     judged_right = statements["given"] == np.where(statements["label"], "true", "false")
     assert statements["score"].tolist() == judged_right.astype(float).tolist()
 

@@ -90,6 +90,7 @@ def test_each_task_shows_what_was_right_and_what_was_wrong(recipe, own_workspace
         given = [max(asked[0].answers, key=asked[0].answers.get), "violet"] if name == "answers" else ["beige", "grey"]
         rows = {"question_id": [row.question_id for row in asked[:2]], "id": [row.id for row in asked[:2]]}
         about = {"kind": "open", "template": "colour", "given": given, "score": right, "entailed": [[], []]}
+        about |= {"depends": [[0.0, 0.1, 2.0, -1.0], [0.0] * 4]} if name == "answers" else {}
         write(own_workspace, name, pd.DataFrame({**rows, **about}))
     stated = load_statements(own_workspace.annotations, "test")[:2]
     said = {
@@ -113,7 +114,7 @@ def test_each_task_shows_what_was_right_and_what_was_wrong(recipe, own_workspace
     assert "script" not in outline.tags
     assert all(address.startswith(("data:image/", "#")) for address in outline.addresses)
     for heading in (
-        "Questions that Answers answers rightly",
+        "Questions that Answers answers rightly (bright: what the answer depends on)",
         "Questions that Answers answers wrongly",
         "Statements that States judges wrongly",
         "Captions of Writes, from the half that is most like the references",
@@ -124,6 +125,9 @@ def test_each_task_shows_what_was_right_and_what_was_wrong(recipe, own_workspace
         assert heading in outline.words, heading
     for word in ("violet", "beige", "people: one two three / one", f"pictures of “{store.text(test[0])}”", "place 8"):
         assert word in outline.words, word
+    assert re.findall(r'<svg class="depends"[^>]*aria-label="([^"]*)"', page) == [
+        "depends most on row 2, column 1 of 2"
+    ]
     marks = re.findall(r'<svg class="boxes"[^>]*aria-label="([^"]*)"', page)
     assert marks[0] == "there: 1 red mug; found: a red mug 0.90"  # what is unsure is not drawn
     assert marks[1].endswith("found: a red bag 0.30")  # but the surest where nothing is sure

@@ -8,9 +8,11 @@ import pandas as pd
 
 from mlim.annotations.tables import load_questions, load_statements
 from mlim.evaluation.evidence import TEST
+from mlim.report.examples.dependence import dependence_overlay
 from mlim.report.examples.pictures import Pictures, some
 from mlim.report.kit.blocks import Block, Card, Fact, Gallery, PairCard, Pairs
 
+BRIGHT = " (bright: what the answer depends on)"
 RIGHT = 0.5  # a score from which on an answer is shown as right: most people gave it
 
 Blind = tuple[str, pd.DataFrame] | None  # the label and the scores of what reads the text alone
@@ -22,14 +24,22 @@ def answer_cards(
     """Questions that `label` answered rightly and wrongly, with the right answer and what the question alone tells."""
     asked = {row.question_id: row for row in load_questions(annotations, TEST)} if annotations.is_dir() else {}
     known = scores[scores["question_id"].isin(asked)].sort_values("question_id", ignore_index=True)
-    for title, rows in _sorted_out(known).items():
+    for title, rows in _sorted_out(_looked_at(known)).items():
         cards = []
         for row in rows.to_dict("records"):
             question = asked[row["question_id"]]
             truth = max(question.answers, key=lambda answer: question.answers[answer], default="")
-            cards.append(pictures.card(row["id"], question.question, _said(label, row, truth, blind, "question_id")))
+            said, overlay = _said(label, row, truth, blind, "question_id"), dependence_overlay(row.get("depends", ()))
+            cards.append(pictures.card(row["id"], question.question, said, overlay=overlay))
         if cards:
-            yield Gallery(f"Questions that {label} answers {title}", tuple(cards))
+            bright = BRIGHT if any(card.overlay for card in cards) else ""
+            yield Gallery(f"Questions that {label} answers {title}{bright}", tuple(cards))
+
+
+def _looked_at(scores: pd.DataFrame) -> pd.DataFrame:
+    """The questions of which is known what their answers depend on; all where that is known of none."""
+    looked = scores["depends"].map(len) > 0 if "depends" in scores else pd.Series(data=False, index=scores.index)
+    return scores[looked] if looked.any() else scores
 
 
 def statement_cards(
