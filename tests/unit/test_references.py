@@ -6,7 +6,7 @@ import pytest
 
 from mlim.config import parse
 from mlim.errors import InputError
-from mlim.evaluation.metrics import accuracy, captions, recall
+from mlim.evaluation.metrics import accuracy, ap, captions, objects, recall
 from mlim.experiments import experiment_names, load_experiment
 from mlim.recipe import load_recipe
 from mlim.references import MLIM, Reference, load_reference, reference_names
@@ -18,6 +18,7 @@ FIGURES = {
     "statement": [accuracy.ALL.name, accuracy.CONSISTENCY.name],
     "retrieval": [figure.name for figure in recall.FIGURES],
     "caption": [figure.name for figure in captions.FIGURES],
+    "detect": [figure.name for figure in (*ap.FIGURES, objects.ATTRIBUTES, objects.COUNT)],
 }
 
 
