@@ -85,10 +85,7 @@ class Beside(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What of the data shapes a network: what objects are called, the size of stored features of regions, ...
-
-    ... and which answers there are.
-    """
+    """What of the data shapes a network: names of objects, the size of stored features of regions, and the answers."""
 
     objects: ObjectNames = NO_OBJECTS
     feature_size: int | None = None

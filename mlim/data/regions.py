@@ -70,7 +70,7 @@ class StoredRegions:
     """The regions of one source; a copy for another process is its paths, and nothing is read twice."""
 
     def __init__(self, folder: Path, store: ItemStore, most: int) -> None:
-        """`most` regions are read of a picture; errors as in `open_regions`, which see."""
+        """Prefer `open_regions`, which checks what is in `folder`; `most` regions are read of a picture."""
         self._folder, self._store, self._most = folder, store, most
 
     def __reduce__(self) -> tuple[type["StoredRegions"], tuple[Path, ItemStore, int]]:

@@ -63,6 +63,7 @@ class RegionSource(ABC):
     """Finds the regions of pictures, one chunk of items after the other."""
 
     unknown_pictures = 0  # of its files, which the catalog does not have
+    changed_ns: tuple[int, ...] = ()  # when its files were changed: chunks of files that were since are not continued
 
     @property
     @abstractmethod
@@ -203,6 +204,7 @@ class FileRegions(RegionSource):
 
     def __init__(self, paths: Sequence[Path], files: LxmertFiles, store: ItemStore) -> None:
         self._paths, self._files = paths, files
+        self.changed_ns = tuple(path.stat().st_mtime_ns for path in paths if path.is_file())
         self._labels, self._attributes = (
             None if path is None else read_names(path) for path in (files.labels, files.attributes)
         )

@@ -109,7 +109,7 @@ def _open(
 
 def _key(found: RegionSource, side: RegionSide, store: ItemStore) -> str:
     """Names what the chunks are: the same for the same source, settings and items."""
-    known = [side.store, dict(found.made_from), store.fingerprint, CHUNK]
+    known = [side.store, dict(found.made_from), found.changed_ns, store.fingerprint, CHUNK]
     return sha256_of_bytes(json.dumps(known, sort_keys=True).encode())[:16]
 
 

@@ -1,5 +1,6 @@
 """Stored regions: what `mlim regions` writes of every source, and how batches and LXMERT hold it."""
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def test_annotated_regions_are_means_inside_the_boxes_and_the_same_bytes_each_ti
     assert seen.present.tolist() == [[True, True], [True, False]]
     assert seen.boxes[1, 0].tolist() == [0, 0, 1, 1]  # without objects: the picture, of which nothing is known
     assert not seen.features[1].any()
+    assert np.array_equal(pickle.loads(pickle.dumps(stored)).image(item), stored.image(item))  # in another process
     labels = stored.labels([item, "item-001", "item-000"])
     assert labels.labels.tolist() == [[1, 0], [0, UNKNOWN], [UNKNOWN, UNKNOWN]]
     assert labels.scores.tolist() == [[1, 0.5], [0.5, 0], [0, 0]]

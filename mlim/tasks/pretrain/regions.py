@@ -73,9 +73,10 @@ class RegionFeature(Task[Fused]):
 
 
 class RegionLabel(Task[Fused]):
-    """Targets are the labels of hidden regions: those that are stored with them, each by how sure it is, ...
+    """Targets are the labels of hidden regions; every picture counts.
 
-    ... else those of annotated objects that cover at least half of a region. Every picture counts.
+    Stored regions have labels, which weigh as much as they are sure; else a region has the label of the annotated
+    object that covers most of it, at least half.
     """
 
     name, reads = "region-label", "fused"
