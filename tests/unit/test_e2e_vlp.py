@@ -105,6 +105,19 @@ def test_four_tasks_train_everything_but_each_alone_only_its_own(model):
     assert not trained & {"queries", "decoder", "decoder_norm", "detection", "writing", "itm_head"}
 
 
+@pytest.mark.parametrize(("text", "attributes"), [(True, True), (False, True), (True, False)])
+def test_what_a_detection_alone_leaves_untrained_is_known_before(model, text, attributes):
+    """Several processes wait for the gradients of all that is trained unless they are told."""
+    objective = objective_of(model, tasks=[{"task": "detect", "text": text, "attributes": attributes}])
+    model.zero_grad()
+    output = objective.losses(objective.prepare(batch(), 0))
+    sum(term.weight * term.term.mean for term in output.terms).backward()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None for parameter in trained) == (text and attributes)
+    assert objective.uses_everything == (text and attributes)
+    model.zero_grad()
+
+
 def test_a_detector_reads_no_text_and_e2e_vlp_does(model):
     items = batch()
     other = items._replace(input_ids=shown(1).input_ids)

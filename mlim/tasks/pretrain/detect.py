@@ -31,6 +31,7 @@ class Detect(Task[Reading]):
         self._system: Detects = system
         self._config = config
         self.reads = "fused" if config.text else "picture"
+        self.uses_everything = config.text and config.attributes  # else words, or heads of attributes, do not learn
 
     @property
     def head(self) -> nn.Module:

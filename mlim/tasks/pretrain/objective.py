@@ -66,7 +66,7 @@ class PretrainObjective:
     @property
     def uses_everything(self) -> bool:
         """Whether every step trains every parameter that is trained at all."""
-        return self.model.uses_everything
+        return self.model.uses_everything and all(task.uses_everything for task in self.tasks)
 
     @property
     def modes(self) -> tuple[MaskMode, ...]:

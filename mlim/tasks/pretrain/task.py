@@ -44,6 +44,7 @@ class Task(ABC, Generic[R]):
 
     name: str
     reads: str
+    uses_everything: bool = True  # of a system that itself says so, but for other tasks' heads
 
     @property
     @abstractmethod
