@@ -16,6 +16,7 @@ from mlim.models.mlim import Mlim
 from mlim.recipe import TrackingConfig, load_recipe, stored_recipe
 from mlim.registry import referred
 from mlim.roles import CHALLENGER, CHAMPION
+from mlim.signatures import check_signature
 from mlim.steps.packaged import package_model, read_decision, read_metrics
 from mlim.tracking import tracking_uri, without_password
 from mlim.workspace import Workspace
@@ -143,6 +144,7 @@ def _loaded(where: str | PathLike[str], uri: str | None, device: "torch.device |
     folder = Path(where)
     if (folder / DESCRIPTION).is_file():
         check_manifest(folder, f"the version in {folder}")
+        check_signature(folder, f"the version in {folder}")
         return CatalogModel.from_folder(folder / "artifacts" / ARTIFACT, device)
     if (folder / SETTINGS).is_file() or (folder / MANIFEST).is_file():
         return CatalogModel.from_folder(folder, device)

@@ -28,6 +28,7 @@ from mlim.local_store import SQLITE
 from mlim.manifest import ARTIFACT, MANIFEST, ChangedFilesError, check_manifest, remove_derived, write_manifest
 from mlim.recipe.tracking import TrackingConfig
 from mlim.roles import CHALLENGER, CHAMPION, Roles
+from mlim.signatures import SIGNATURE, check_signature, sign, signing_key
 from mlim.tracking import URI_VARIABLE, as_mlim_error, client, tracking_uri
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Registry:
 
         from mlim import serving
 
+        signing_key()  # one that cannot be used is said before anything is stored
         code = Path(serving.__file__)  # stored as text, with the package that it lies in
         with as_mlim_error(self.uri), _fluent(self.uri), _no_bytecode(), mlflow.start_run(run_id=run_id):
             logged = mlflow.pyfunc.log_model(
@@ -99,12 +101,15 @@ class Registry:
         return str(version)
 
     def _seal(self, model_id: str) -> str:
-        """Put the manifest of all files of a logged model beside them; gives the manifest's SHA-256."""
+        """Put signature and manifest of all files of a logged model beside them; gives the manifest's SHA-256."""
         with TemporaryDirectory() as temporary:
             folder = _download(f"models:/{model_id}", temporary)
             remove_derived(folder)
+            sign(folder)
             sha256 = write_manifest(folder)
-            self._client.log_model_artifact(model_id, str(folder / MANIFEST))
+            for path in (folder / SIGNATURE, folder / MANIFEST):
+                if path.is_file():
+                    self._client.log_model_artifact(model_id, str(path))
         return sha256
 
     def find(self, sha256: str) -> str | None:
@@ -132,7 +137,8 @@ class Registry:
         """A temporary folder with the files of a version, once they are compared with the registry's record.
 
         Nothing of the version has run by then. `ChangedFilesError` when files are gone, changed, added or were never
-        recorded; `MlimError` when the store gives no answer.
+        recorded, or are not signed with the key that is asked for (mlim/signatures.py); `MlimError` when the
+        store gives no answer.
         """
         recorded = self.tags(version).get(VERSION_SHA256)
         if recorded is None:
@@ -143,6 +149,7 @@ class Registry:
             folder = self._fetch(version, temporary)
             remove_derived(folder)
             check_manifest(folder, f"{self.name} version {version}", recorded)
+            check_signature(folder, f"{self.name} version {version}")
             yield folder
 
     def _fetch(self, version: str, temporary: str) -> Path:

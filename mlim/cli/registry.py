@@ -1,14 +1,24 @@
-"""The registry: `mlim promote`, `rollback`, `compare`, `lineage`."""
+"""The registry: `mlim promote`, `rollback`, `compare`, `lineage`, `reproduce`."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mlim.cli.options import JsonOption, QuietOption, RecipeOption, SetOption, WorkOption
+from mlim.cli.options import (
+    DEFAULT_CATALOG,
+    CatalogOption,
+    JsonOption,
+    QuietOption,
+    RecipeOption,
+    SetOption,
+    WorkOption,
+)
 from mlim.cli.session import Session, chosen_recipe
-from mlim.console import aligned
-from mlim.errors import InputError
+from mlim.console import Terminal, aligned
+from mlim.errors import InputError, MlimError
+from mlim.workspace import Workspace
 
 app = typer.Typer()
 
@@ -129,3 +139,35 @@ def lineage(
         registry, choice = referred(tracking, model or tracking.model_name, "MODEL")
         found, lines = (answer := lineage_of(tracking, registry, registry.version_of(choice))), describe_version(answer)
     typer.echo(json.dumps(found, indent=2, sort_keys=True) if as_json else "\n".join(lines))
+
+
+@app.command(epilog="Example: `mlim reproduce models:/mlim-matcher/3 --catalog catalog.yaml --work build/again`")
+def reproduce(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/3.")],
+    work: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for its results.")],
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Go on with other code or data; what differs is reported.")
+    ] = False,
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a registered version again, from its own recipe, and compare every loss and figure with its runs.
+
+    The commit that trained it has to be checked out without changes, and the catalog has to give the same items. Takes
+    as long as the training did; nothing is tracked or registered. Exit code 0: everything is the same to the last bit.
+    1: something differs, by as much as is printed (other processors round differently). 2: other code or data.
+    """
+    terminal = Terminal(quiet)
+    tracking = chosen_recipe(recipe, set_).tracking
+    from mlim.registry import referred
+    from mlim.report.lineage import describe_reproduction
+    from mlim.steps.reproduce import reproduce as run_step
+
+    registry, choice = referred(tracking, model, "MODEL")
+    found = run_step(tracking, registry, registry.version_of(choice), catalog, Workspace(work), terminal, anyway)
+    typer.echo(json.dumps(found, indent=2, sort_keys=True) if as_json else "\n".join(describe_reproduction(found)))
+    if not found["same"]:
+        raise MlimError(f"{found['model']} version {found['version']}: the largest difference is {found['largest']:g}")

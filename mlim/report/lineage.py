@@ -59,6 +59,20 @@ def describe_item(found: Mapping[str, Any]) -> list[str]:
     return [head, *_table(versions), *warning, *_runs(found["runs"])]
 
 
+def describe_reproduction(found: Mapping[str, Any]) -> list[str]:
+    """How a second training compares with the first one."""
+    trainings = [
+        (stage, f"{one['rows']} rows of losses", f"{one['largest']:g}") for stage, one in found["trainings"].items()
+    ]
+    figures = [
+        (name, f"{one['before']:.6f} before, {one['now']:.6f} now", f"{one['difference']:g}")
+        for name, one in found["figures"].items()
+    ]
+    outcome = "the same to the last bit" if found["same"] else "not the same"
+    head = f"{found['model']} version {found['version']}: {outcome}"
+    return [head, *_table([("what", "compared", "largest difference"), *trainings, *figures]), *found["problems"]]
+
+
 def _named(version: Mapping[str, Any]) -> str:
     return f"models:/{version['model']}/{version['version']}"
 

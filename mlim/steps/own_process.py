@@ -22,6 +22,7 @@ from mlim.errors import MlimError
 from mlim.evaluation.promotion import Answers
 from mlim.processes import die_with_parent, wait_briefly
 from mlim.registry import Registry
+from mlim.signatures import without_signing_key
 
 SCRIPT: Final = Path(__file__).parents[1] / "version_process.py"
 
@@ -57,7 +58,7 @@ def _write(requests: Iterable[pd.DataFrame], path: Path) -> None:
 def _run(folder: Path, version: str, arguments: list[str]) -> None:
     wait_briefly()
     command = [sys.executable, "-P", str(SCRIPT), str(folder), *arguments]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**without_signing_key(os.environ), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(  # noqa: S603
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, preexec_fn=die_with_parent
     )

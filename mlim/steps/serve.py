@@ -21,6 +21,7 @@ from mlim.http_api.options import ApiOptions
 from mlim.processes import die_with_parent, sigterm_raises, wait_briefly
 from mlim.recipe import Recipe
 from mlim.registry import referred
+from mlim.signatures import without_signing_key
 
 SCRIPT: Final = Path(__file__).parents[1] / "scoring_server.py"
 HOST: Final = "127.0.0.1"
@@ -88,7 +89,7 @@ def _run(folder: Path, limits: ServerLimits, options: ApiOptions) -> None:
     wait_briefly()
     allowed = options.model_dump_json(exclude_defaults=True)
     command = [sys.executable, "-P", str(SCRIPT), str(folder), limits.model_dump_json(), allowed]
-    environment = {**os.environ, "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(limits.seconds)}
+    environment = {**without_signing_key(os.environ), "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(limits.seconds)}
     with sigterm_raises():
         server = subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=die_with_parent)  # noqa: S603
         try:
