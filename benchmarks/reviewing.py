@@ -1,6 +1,6 @@
 """What do labels of the review queue teach, compared with labels of random pairs? A simulated reviewer answers.
 
-    python benchmarks/reviewing.py --catalog data/catalog.yaml --work build/demo [--labels 600] [--seeds 10]
+    python benchmarks/reviewing.py --catalog data/catalog.yaml --work build/demo [--recipe demo] [--seeds 10]
 
 The work folder holds the items and candidates of a catalog whose rule (`pairs.decided_by`, inside families) is the
 reviewer's knowledge. A random forest over similarities of texts, attributes and pictures learns from the answers so
@@ -23,16 +23,22 @@ from sklearn.metrics import average_precision_score
 from mlim.catalog.description import load_description
 from mlim.console import SilentBar
 from mlim.evaluation.baselines import similarities
+from mlim.evaluation.label_cost import label_cost
+from mlim.files import atomic_folder, write_json
 from mlim.matching.review import QueueSettings, choose_queue, shortlist
 from mlim.pairs.variation import EMPTY, value_numbers
-from mlim.recipe import load_recipe
+from mlim.recipe import Recipe, load_recipe
+from mlim.report.catalog_results import reviewing_part
 from mlim.shards.items import open_items
 from mlim.stacking.items import describe
+from mlim.tracking import CATALOG_TAG, REVIEW_STAGE, stage_run
+from mlim.versions import lineage
 from mlim.workspace import Workspace
 
 PACKAGES = ("mlim", "scikit-learn")
 WAYS = ("queue", "most doubtful", "random")
 ROUND = 100  # labels
+SUMMARY_FILE = "summary.json"
 TREES, LEAF = 200, 3
 
 
@@ -45,14 +51,14 @@ class Candidates(NamedTuple):
     families: dict[str, str]
 
 
-def read(catalog: Path, workspace: Workspace) -> Candidates:
+def read(catalog: Path, workspace: Workspace, recipe: Recipe) -> Candidates:
     """The candidates whose answer the catalog knows."""
     description = load_description(catalog)
     items = pd.read_parquet(workspace.valid / "index.parquet")
     pairs = pd.read_parquet(workspace.candidates / "candidates.parquet")[["item_a", "item_b"]]
     place = pd.Series(np.arange(len(items)), index=items["id"])
     first, second = (place[pairs[side]].to_numpy() for side in ("item_a", "item_b"))
-    store = open_items(load_recipe("demo").loader, workspace)
+    store = open_items(recipe.loader, workspace)
     described = describe(store, items["id"].tolist(), SilentBar())
     columns = similarities(described, np.ones(len(items), dtype=bool), first, second)
     numbers = value_numbers(items["facts"], description.pairs.decided_by, description.values)
@@ -66,45 +72,50 @@ def read(catalog: Path, workspace: Workspace) -> Candidates:
 
 
 def asked(
-    way: str, given: Candidates, probability: np.ndarray, left: np.ndarray, generator: np.random.Generator
+    way: str, given: Candidates, probability: np.ndarray, left: np.ndarray, number: int, generator: np.random.Generator
 ) -> list:
     """The places of the next pairs that the reviewer is asked about, of those that are `left`."""
     if way == "random":
-        return list(generator.choice(left, ROUND, replace=False))
+        return list(generator.choice(left, min(number, len(left)), replace=False))
     if way == "most doubtful":
-        return list(left[np.argsort(np.abs(probability[left] - 0.5), kind="stable")[:ROUND]])
+        return list(left[np.argsort(np.abs(probability[left] - 0.5), kind="stable")[:number]])
     scored = given.pairs.iloc[left].assign(score=probability[left], probability=probability[left])
-    settings = QueueSettings(pairs=ROUND)
+    settings = QueueSettings(pairs=number)
     queue = choose_queue(shortlist([scored], set(), set(), settings), given.families, {}, settings)
     place = dict(zip(zip(scored["item_a"], scored["item_b"], strict=True), left, strict=True))
     return [place[one.pair] for one in queue]
 
 
-def learning_curve(way: str, given: Candidates, labels: int, seed: int) -> Iterator[tuple[int, int, float]]:
-    """Labels, matches among them, and PR-AUC on the held-out families, round by round."""
+def learning_curve(
+    way: str, given: Candidates, labels: int, number: int, seed: int
+) -> Iterator[tuple[int, int, float]]:
+    """Labels, matches among them, and PR-AUC on the held-out families, after every `number` labels."""
     generator = np.random.default_rng(seed)
     names = sorted({str(family) for family in given.families.values()})
     held_out = set(generator.choice(names, len(names) // 2, replace=False))
     sides = [given.pairs[side].map(given.families).astype(str).isin(held_out).to_numpy() for side in given.pairs]
     pool, test = np.flatnonzero(~sides[0] & ~sides[1]), np.flatnonzero(sides[0] & sides[1])
-    similar = pool[np.argsort(-given.features[pool, 0], kind="stable")[: 5 * ROUND]]
-    start = [generator.choice(similar, ROUND // 2, replace=False), generator.choice(pool, ROUND // 2, replace=False)]
-    answered = list(dict.fromkeys(map(int, np.concatenate(start))))
-    while True:
+    similar = generator.choice(
+        pool[np.argsort(-given.features[pool, 0], kind="stable")[: 5 * number]], number // 2, False
+    )
+    others = generator.choice(np.setdiff1d(pool, similar), number - len(similar), replace=False)
+    answered = [*map(int, similar), *map(int, others)]
+    for last in range(number, labels + 1, number):
         learner = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
         learner.fit(given.features[answered], given.truth[answered])
-        probability = learner.predict_proba(given.features)[:, 1]
+        probability = learner.predict_proba(given.features)[:, -1]
         found = int(given.truth[answered].sum())
         yield len(answered), found, float(average_precision_score(given.truth[test], probability[test]))
-        if len(answered) >= labels:
-            return
-        left = pool[~np.isin(pool, answered)]
-        answered += map(int, asked(way, given, probability, left, generator))
+        if last + number <= labels:
+            left = pool[~np.isin(pool, answered)]
+            answered += map(int, asked(way, given, probability, left, number, generator))
 
 
-def rows(given: Candidates, labels: int, seeds: int) -> Iterator[list[str]]:
+Curves = dict[str, list[list[tuple[int, int, float]]]]  # of each way, seed by seed
+
+
+def rows(curves: Curves, seeds: int) -> Iterator[list[str]]:
     """One row for each round and way: means over seeds, and the difference to random pairs seed by seed."""
-    curves = {way: [list(learning_curve(way, given, labels, seed)) for seed in range(seeds)] for way in WAYS}
     for number in range(len(curves["random"][0])):
         of_random = np.array([curve[number][2] for curve in curves["random"]])
         for way in WAYS if number else WAYS[:1]:
@@ -121,20 +132,53 @@ def rows(given: Candidates, labels: int, seeds: int) -> Iterator[list[str]]:
             ]
 
 
+def summary(given: Candidates, curves: Curves, confidence: float) -> dict:
+    """What `mlim results` shows: PR-AUC by labels, and what of the random labels each other way needs."""
+    labels = [answered for answered, _, _ in curves["random"][0]]
+    scores = {way: np.array([[score for *_, score in curve] for curve in curves[way]]) for way in WAYS}
+    ways: dict[str, dict] = {way: {"pr_auc": scores[way].mean(axis=0).tolist()} for way in WAYS}
+    for way in WAYS:
+        if way != "random":
+            ways[way]["cost"] = label_cost(labels, scores[way], scores["random"], confidence, seed=0)
+    told = {"candidates": len(given.pairs), "matches": float(given.truth.mean()), "seeds": len(curves["random"])}
+    return {**told, "labels": labels, "ways": ways}
+
+
+def keep(found: dict, recipe: Recipe, workspace: Workspace) -> None:
+    """Write the summary into the work folder, and track it as a run, by which `mlim results` finds it."""
+    origin = lineage(workspace)
+    with atomic_folder(workspace.simulated_review) as folder:
+        write_json(folder / SUMMARY_FILE, found)
+        with stage_run(recipe.record, workspace, REVIEW_STAGE, REVIEW_STAGE, origin) as run:
+            run.tag(CATALOG_TAG, origin.catalog)
+            run.artifact(folder / SUMMARY_FILE)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalog", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="a work folder after `mlim candidates`")
+    parser.add_argument("--recipe", default="demo", help="whose results it belongs to")
     parser.add_argument("--labels", type=int, default=600)
+    parser.add_argument("--round", type=int, default=ROUND, help="labels before the forest learns again")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
-    given = read(options.catalog, Workspace(options.work))
+    recipe, workspace = load_recipe(options.recipe), Workspace(options.work)
+    given = read(options.catalog, workspace, recipe)
+    curves = {
+        way: [list(learning_curve(way, given, options.labels, options.round, seed)) for seed in range(options.seeds)]
+        for way in WAYS
+    }
+    found = summary(given, curves, recipe.evaluate.confidence)
+    keep(found, recipe, workspace)
     print(heading(PACKAGES))
     print(
         f"{len(given.pairs):,} candidates, {given.truth.mean():.1%} of them matches; means of {options.seeds} seeds\n"
     )
     columns = ("labels", "way", "matches among them", "PR-AUC", "gain over random pairs")
-    print(table(columns, rows(given, options.labels, options.seeds)))
+    print(table(columns, rows(curves, options.seeds)))
+    print()
+    print("\n".join(reviewing_part(found)[2:]).strip())
 
 
 if __name__ == "__main__":

@@ -85,6 +85,11 @@ class Workspace:
         """`complete`: of each attribute a folder with cells and contradictions (.parquet, .csv), summary.json."""
         return self.root / "completions"
 
+    @property
+    def simulated_review(self) -> Path:
+        """The benchmark of `mlim review`: summary.json, how many labels its queue saves."""
+        return self.root / "simulated-review"
+
     def pretrained(self, name: str, seed: int | str) -> Path:
         """`pretrain`: model/, history.csv, summary.json of one pre-training."""
         return self.root / "pretrain" / run_name(name, seed)

@@ -140,19 +140,26 @@ class _Tried(NamedTuple):
     families: Families | None
 
 
-def _promised_precision(pairs: JudgedPairs, scores: Scores, promise: Promise) -> Promised:
-    tried = [_calling(pairs, scores, threshold) for threshold in _thresholds(pairs, scores, promise)]
+def kept_threshold(pairs: JudgedPairs, scores: Scores, promise: Promise) -> Promised | None:
+    """The lowest threshold that keeps a promise of precision; None: none is known to, whatever more labels would do."""
     share, spare, kept = (1 - promise.confidence) / TRIED, 0.0, None
-    for one in tried:
-        level = share + spare
+    for threshold in _thresholds(pairs, scores, promise):
+        one, level = _calling(pairs, scores, threshold), share + spare
         lower = lower_bound(one.good, one.families, level)
         spare = level if lower >= promise.target else 0.0
         if lower >= promise.target:
             kept = Promised(promise, one.threshold, float(one.good.mean()), lower, one.good.size)
+    return kept
+
+
+def _promised_precision(pairs: JudgedPairs, scores: Scores, promise: Promise) -> Promised:
+    kept = kept_threshold(pairs, scores, promise)
     if kept is not None:
         return kept
+    tried = _thresholds(pairs, scores, promise) or np.unique(scores).tolist()
     step = max(scores.size / _fewest(pairs, promise), 2) ** (1 / (TRIED - 1))
-    return _wanting(promise, tried or [_calling(pairs, scores, one) for one in np.unique(scores).tolist()], share, step)
+    share = (1 - promise.confidence) / TRIED
+    return _wanting(promise, [_calling(pairs, scores, one) for one in tried], share, step)
 
 
 def _promised_recall(pairs: JudgedPairs, scores: Scores, promise: Promise) -> Promised:

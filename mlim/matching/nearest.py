@@ -19,8 +19,8 @@ _HALF_LEVEL: Final = 0.5 / LEVELS  # only what rounds to more than 0 counts
 _SLACK: Final = 0.75 / LEVELS  # below the worst that is kept: enough for what rounds to the same
 ROWS_AT_ONCE, COLUMNS_AT_ONCE = 2048, 4096  # of a product: 32 MB
 MANY: Final = 4  # times as many similarities as are kept; then a block's own best set a bar first
-_FLOAT_BITS: Final = np.uint32(0x8FFFE000).astype(np.int32)
 KEYS_AT_ONCE: Final = 1 << 22  # 32 MB; beside them what is kept: 8 bytes for each row and neighbour
+_FLOAT_BITS: Final = np.uint32(0x8FFFE000).astype(np.int32)  # the sign, and where 15 bits of half precision come to lie
 
 Numbers = NDArray[np.int64]
 Matrix = NDArray[np.float32]
@@ -36,7 +36,10 @@ class Neighbours(NamedTuple):
 
 
 class Nearest:
-    """The `kept` most similar places of each of `rows` vectors, at most MOST_ROWS; only similarities above 0 count."""
+    """The `kept` most similar places, below 2^PLACE_BITS, of each of `rows` vectors, at most MOST_ROWS.
+
+    Only similarities above 0 count.
+    """
 
     def __init__(self, rows: int, kept: int) -> None:
         self._kept = kept

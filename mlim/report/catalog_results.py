@@ -1,7 +1,8 @@
-"""What a model does for a whole catalog, as Markdown: candidates, groups, and attributes that are completed.
+"""What a model does for a whole catalog, as Markdown: candidates, groups, promises, labels, completed attributes.
 
-The figures are those that `mlim match` and `mlim complete` track: which known matches are among the candidates, how
-good the groups are on test pairs, how many held-back values are restored.
+The figures are those that `mlim match`, `mlim evaluate`, the simulated review and `mlim complete` track: which known
+matches are among the candidates, how good the groups are on test pairs, how often a promised precision is kept, how
+many labels the queue of `mlim review` saves, how many held-back values are restored.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from mlim.report.kit.markdown import table
 BASELINES: Final = (MOST_FREQUENT, TREES, WITHOUT_PICTURE)
 NEAREST: Final = ("10",)  # neighbours, beside as many as are candidates
 ALL: Final = "all"
+RANDOM: Final = "random"  # the way to choose pairs that others are compared with
+INTERVAL: Final = ("value", "low", "high")
 
 Summary = Mapping[str, Any]
 
@@ -69,6 +72,58 @@ def _groups(figures: Mapping[str, Mapping[str, Summary]]) -> list[str]:
     return table(("groups on test pairs", "precision", "recall", "F1"), rows) if rows else []
 
 
+def promises_part(found: Sequence[Summary]) -> list[str]:
+    """How often a promised precision was kept, one row for each, from the metrics of `mlim evaluate`."""
+    if not found:
+        return []
+    one = found[0]
+    return [
+        "### Promised precision",
+        "",
+        f"{formats.count(one['resamples'])} times {formats.count(one['families'])} families of the test pairs are "
+        "drawn with replacement, a threshold is promised on their pairs, and its precision on all test pairs is looked "
+        "up.",
+        "",
+        *table(("promised precision", "could be promised", "kept", "share kept"), map(_promise_cells, found)),
+    ]
+
+
+def _promise_cells(one: Summary) -> list[str]:
+    share = one["share"]
+    shown = formats.MISSING if share is None else formats.interval(**_ends(share))
+    return [f"{one['target']:g}", formats.count(one["promised"]), formats.count(one["kept"]), shown]
+
+
+def reviewing_part(found: Summary) -> list[str]:
+    """What labels of each way of choosing pairs are worth, from the summary of the simulated review."""
+    most, of_random = found["labels"][-1], found["ways"][RANDOM]["pr_auc"][-1]
+    header = ("pairs chosen by", f"PR-AUC of {most:,} labels", "labels for the PR-AUC of random ones", "share of them")
+    return [
+        "### Labels from review",
+        "",
+        f"A simulated reviewer answers, a random forest learns: {formats.count(found['candidates'])} candidates, "
+        f"{formats.percent(found['matches'])} of them matches, means of {found['seeds']} seeds. {most:,} random labels "
+        f"reach a PR-AUC of {formats.score(of_random)}.",
+        "",
+        *table(header, (_way_cells(way, each, most) for way, each in found["ways"].items())),
+    ]
+
+
+def _way_cells(way: str, found: Summary, most: int) -> list[str]:
+    last = formats.score(found["pr_auc"][-1])
+    if "cost" not in found:
+        return [way, last, formats.count(most), formats.MISSING]
+    share = found["cost"]["value"]
+    labels = f"more than {most:,}" if share is None else formats.count(round(share * most))
+    return [way, last, labels, _share_of_labels(found["cost"])]
+
+
+def _share_of_labels(cost: Mapping[str, float | None]) -> str:
+    """A share with its interval, whose ends are unknown where more labels than were given would be needed."""
+    value, low, high = ("more than 1" if cost[name] is None else formats.score(cost[name]) for name in INTERVAL)
+    return f"{value} [{low}, {high}]"
+
+
 def completions_part(found: Sequence[Summary]) -> list[str]:
     """Held-back values that are restored, one row for each attribute, from the summaries of `mlim complete`."""
     if not found:
@@ -95,4 +150,4 @@ def _cells(found: Sequence[Summary]) -> Iterator[list[str]]:
 
 
 def _ends(figure: Mapping[str, float]) -> dict[str, float]:
-    return {name: figure[name] for name in ("value", "low", "high")}
+    return {name: figure[name] for name in INTERVAL}

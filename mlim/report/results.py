@@ -1,7 +1,7 @@
 """The results of the latest pipelines as a Markdown table for the documentation: read from MLflow, never typed.
 
 Every report run stores `results.json` (`collect`); `write_results` takes the latest one for each recipe and catalog,
-with what the latest runs of `mlim match` and `mlim complete` found there.
+with what the latest runs of `mlim match`, `mlim complete` and the simulated review found there.
 What a page shows lies beside it as JSON: results of another machine's MLflow stay on it when some are measured again.
 """
 
@@ -20,7 +20,7 @@ from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, read_json, write_json
 from mlim.recipe.tracking import TrackingConfig
 from mlim.references import load_reference
-from mlim.report.catalog_results import completions_part, matching_part
+from mlim.report.catalog_results import completions_part, matching_part, promises_part, reviewing_part
 from mlim.report.claims import describe_claims, pooled_words, unshown
 from mlim.report.comparisons import experiment_lines, figure2_lines, figure2_points
 from mlim.report.figures import draw_forest, draw_label_curves
@@ -39,7 +39,6 @@ RESULTS_FILE: Final = "results.json"
 SUMMARY_FILE: Final = "summary.json"
 BEGIN: Final = "<!-- mlim results: begin (written by `mlim results`, do not edit) -->"
 END: Final = "<!-- mlim results: end -->"
-FOUND_STAGES: Final = (tracking.MATCH_STAGE, tracking.COMPLETE_STAGE)  # whose figures are added to a report's
 HEADING: Final = "# Results\n\n"
 PAPER_NOTE: Final = "“Paper” is what the paper reports on its own, private data set: other pairs, so not comparable."
 SEEDS_NOTE: Final = (
@@ -71,7 +70,12 @@ HEADER: Final = (
 
 # Not in earlier ones.
 TASKS, PAPERS, CURVE, MATCHING, COMPLETIONS = "tasks", "papers", "label_curve", "matching", "completions"
-EXPERIMENTS, FIGURE2 = "experiments", "figure2"
+EXPERIMENTS, FIGURE2, PROMISES, REVIEWING = "experiments", "figure2", "promises", "reviewing"
+FOUND_STAGES: Final = {  # whose figures are added to a report's
+    MATCHING: tracking.MATCH_STAGE,
+    COMPLETIONS: tracking.COMPLETE_STAGE,
+    REVIEWING: tracking.REVIEW_STAGE,
+}
 SHOWN: Final = {"recipe", "catalog", "rows", "baselines", "claims"}  # by these a result is known
 
 Store = Any  # MLflow's client and run: only the tracking room may name its types
@@ -114,6 +118,7 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         "registered": (metrics.get("registered") or {}).get("scorer"),
         "scorers": [_plain(score) for score in combined],
         "claims": [_plain(claim) for claim in describe_claims(recipe, gathered)],
+        PROMISES: metrics.get("kept_promises", []),
         TASKS: [{"task": task, **table} for task, table in gathered.task_tables.items() if table is not None],
         PAPERS: [_plain(paper) for paper in task_papers(recipe, gathered)],
         CURVE: [point.plain() for point in gathered.label_curve],
@@ -151,15 +156,15 @@ def write_results(settings: TrackingConfig, out: Path, experiment: str | None = 
         reports = _latest(store, name, tracking.REPORT_STAGE)
         if not reports:
             raise InputError(f"experiment `{name}` holds no finished report; run `mlim run` or `mlim report` first")
-        matches, completions = (_latest(store, name, stage) for stage in FOUND_STAGES)
-        tracked = [
-            {
-                **_json_of(store, run, RESULTS_FILE),
-                MATCHING: next((_json_of(store, one, SUMMARY_FILE) for at, one in matches if at[:2] == key[:2]), None),
-                COMPLETIONS: [_json_of(store, one, SUMMARY_FILE) for at, one in completions if at[:2] == key[:2]],
+        found = {shown: _latest(store, name, stage) for shown, stage in FOUND_STAGES.items()}
+        tracked = []
+        for key, run in reports:
+            of_key = {
+                shown: [_json_of(store, one, SUMMARY_FILE) for at, one in runs if at[:2] == key[:2]]
+                for shown, runs in found.items()
             }
-            for key, run in reports
-        ]
+            single = {shown: next(iter(of_key[shown]), None) for shown in (MATCHING, REVIEWING)}
+            tracked.append({**_json_of(store, run, RESULTS_FILE), **of_key, **single})
     data = out.with_suffix(".json")
     results = _with_kept(tracked, data)
     parts = [*_across(results, out), *_label_curves(results, out), *map(_part, results), _unshown_part(results)]
@@ -308,6 +313,8 @@ def _part(results: Mapping[str, Any]) -> str:
         *figure2_lines(results.get(FIGURE2, {})),
         *experiment_lines(results.get(EXPERIMENTS, ())),
         *(matching_part(results[MATCHING]) if results.get(MATCHING) else ()),
+        *promises_part(results.get(PROMISES, ())),
+        *(reviewing_part(results[REVIEWING]) if results.get(REVIEWING) else ()),
         *completions_part(results.get(COMPLETIONS, ())),
     ]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from mlim.evaluation.curves import pr_curve
 from mlim.evaluation.evidence import families_of
 from mlim.evaluation.gate import kinds_of, objections, plain
 from mlim.evaluation.groups import describe_pairs, group_figures
+from mlim.evaluation.kept_promises import kept_promises
 from mlim.evaluation.pr_auc import Scores, prevalence
 from mlim.evaluation.promise import Promise, Promised, promised_threshold
 from mlim.evaluation.resampling import Compared, Families, JudgedPairs, compare_all
@@ -41,6 +42,7 @@ from mlim.workspace import Workspace
 
 STAGE: Final = "evaluate"
 STACK_COMMAND: Final = "mlim stack"
+KEPT_PROMISES: Final = "kept_promises"
 SCORER: Final = "scorer:"  # before the name of a scorer, some of which are called as baselines are
 CURVE_NAMES: Final[Mapping[Modality, str]] = {"both": "both", "text": "text only", "image": "picture only"}
 CURVE_COLUMNS = ["name", "recall", "precision"]
@@ -62,7 +64,9 @@ def evaluate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[s
         stage_run(recipe.record, workspace, STAGE, STAGE, lineage(workspace)) as run,
         atomic_folder(workspace.evaluation) as folder,
     ):
-        metrics = judge(recipe, scored, families_of(part(pairs, split="test"), workspace))
+        families = families_of(part(pairs, split="test"), workspace)
+        metrics = judge(recipe, scored, families)
+        metrics[KEPT_PROMISES] = _kept_promises(recipe, part(scored.of_registered, split="test"), families)
         metrics |= _gate(recipe, part(scored.of_registered, split="test"), pairs, metrics)
         _write(folder, recipe, scored, metrics)
         _track(run, metrics, folder)
@@ -227,6 +231,13 @@ def _promised(recipe: Recipe, test: pd.DataFrame, pairs: JudgedPairs) -> Promise
     if asked is None:
         return None
     return promised_threshold(pairs, scores_of(test), Promise(asked.figure, asked.target, recipe.evaluate.confidence))
+
+
+def _kept_promises(recipe: Recipe, test: pd.DataFrame, families: Families | None) -> list[dict[str, Any]]:
+    """How often thresholds that were promised on resampled test pairs keep the promise on all of them."""
+    return kept_promises(
+        JudgedPairs(labels_of(test), families), scores_of(test), recipe.evaluate.confidence, recipe.seed
+    )
 
 
 def _matcher_decision(recipe: Recipe, scored: Scored) -> dict[str, float]:

@@ -1,11 +1,18 @@
 """The report step with a real tracking store, and the document that is written from what it stored."""
 
+import importlib
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
 from report_results import fill
 
 from mlim.cli.main import main
 from mlim.errors import InputError
 from mlim.files import read_json, sha256_of, write_json
+from mlim.report.kit import formats
 from mlim.report.results import BEGIN, END, RESULTS_FILE, write_results
 from mlim.steps.report import CLAIM_TAG, EFFECTS_FILE, VARIANTS_FILE, report
 from mlim.tracking import ATTRIBUTE_TAG, CATALOG_TAG, COMPLETE_STAGE, MATCH_STAGE, client, stage_run
@@ -135,6 +142,59 @@ def test_what_was_found_in_the_whole_catalog_stands_beside_the_report(recipe, ow
     assert "| B-cubed | 0.900 [0.880, 0.920] | 0.800 [0.780, 0.820] | 0.850 [0.830, 0.870] |" in text
     assert "| colour | 80 | recon-mlm-mam: 0.700 [0.680, 0.720] | +0.200 [+0.180, +0.220] |" in text
     assert text.index("| colour | 80 |") < text.index("| material | 80 |")
+
+
+def simulated(families, items):
+    """Candidates inside families whose first similarity tells most matches."""
+    generator = np.random.default_rng(0)
+    ids = [[f"{family}-{item}" for item in range(items)] for family in range(families)]
+    pairs = pd.DataFrame([pair for of in ids for pair in combinations(of, 2)], columns=["item_a", "item_b"])
+    truth = generator.random(len(pairs)) < 0.4
+    features = (truth[:, None] + generator.normal(0, 0.6, size=(len(pairs), 2))).astype(np.float32)
+    return pairs, features, truth, {item: str(family) for family, of in enumerate(ids) for item in of}
+
+
+def test_a_simulated_review_is_tracked_and_shown(recipe, own_workspace, quiet, tmp_path, monkeypatch):
+    """The learning curves of a few labels, as the benchmark draws them, and what the page says of them."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    reviewing = importlib.import_module("reviewing")
+    monkeypatch.setattr(reviewing, "TREES", 5)
+    given = reviewing.Candidates(*simulated(30, 4))
+    curves = {
+        way: [list(reviewing.learning_curve(way, given, 30, 10, seed)) for seed in (0, 1)] for way in reviewing.WAYS
+    }
+    assert {answered for of in curves["random"] for answered, *_ in of} == {10, 20, 30}
+    found = reviewing.summary(given, curves, 0.95)
+    fill(own_workspace, recipe)
+    report(recipe, own_workspace, quiet)
+    reviewing.keep(found, recipe, own_workspace)
+    assert read_json(own_workspace.simulated_review / "summary.json") == found
+    write_results(recipe.tracking, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert "180 candidates" in text
+    of_random = found["ways"]["random"]["pr_auc"][-1]
+    assert f"30 random labels reach a PR-AUC of {of_random:.3f}" in text
+    assert f"| random | {of_random:.3f} | 30 |" in text
+
+
+def test_how_often_a_promise_is_kept_is_shown_where_it_was_measured(recipe, own_workspace, quiet, tmp_path):
+    fill(own_workspace, recipe)
+    report(recipe, own_workspace, quiet)
+    write_results(recipe.tracking, tmp_path / "results.md")
+    assert "Promised precision" not in (tmp_path / "results.md").read_text()  # evaluated by an earlier version
+    told = {"resamples": 100, "families": 40}
+    kept = [
+        {"target": 0.95, **told, "promised": 90, "kept": 88, "share": {"value": 88 / 90, "low": 0.922, "high": 0.997}},
+        {"target": 0.98, **told, "promised": 0, "kept": 0, "share": None},
+    ]
+    summary = own_workspace.evaluation / "summary.json"
+    write_json(summary, {**read_json(summary), "kept_promises": kept})
+    report(recipe, own_workspace, quiet)
+    write_results(recipe.tracking, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert "100 times 40 families of the test pairs are drawn" in text
+    assert "| 0.95 | 90 | 88 | 0.978 [0.922, 0.997] |" in text
+    assert f"| 0.98 | 0 | 0 | {formats.MISSING} |" in text
 
 
 def test_one_command_makes_the_report_and_the_page_of_results(recipe, own_workspace, monkeypatch, tmp_path):

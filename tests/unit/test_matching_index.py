@@ -14,7 +14,7 @@ from mlim.files import claim
 from mlim.matching import index as index_module
 from mlim.matching import nearest as nearest_module
 from mlim.matching.index import IndexSettings, VectorIndex, cells_for
-from mlim.matching.nearest import Nearest
+from mlim.matching.nearest import Nearest, floats
 from mlim.matching.picture_vectors import picture_vectors
 from mlim.matching.vectors import Vectors, open_vectors, save_vectors
 
@@ -195,6 +195,12 @@ def test_the_nearest_are_those_of_a_sort_of_all(rows: int, columns: int, kept: i
     first, second, similarity = collected.found()
     assert [*zip(first.tolist(), second.tolist(), strict=True)] == [(row, place) for row, place, _ in expected]
     assert similarity.tolist() == pytest.approx([score for *_, score in expected])
+
+
+def test_every_finite_half_is_the_same_number_as_float() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    assert np.array_equal(floats(finite).view(np.uint32), finite.astype(np.float32).view(np.uint32))
 
 
 def test_cells_grow_with_the_catalog() -> None:
