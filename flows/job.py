@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mlim.catalog.description import load_description
 from mlim.recipe import Recipe, load_recipe
-from mlim.steps.pipeline import workspace_is_dvc
-from mlim.steps.plan import READ_THE_CATALOG, Stage, everything, own_options, stages_from
+from mlim.steps.pipeline import pipeline_of
+from mlim.steps.plan import READ_THE_CATALOG, Pipeline, Stage, everything, own_options, stages_from
 from mlim.versions import everything_reproduced, repro_command
 from mlim.workspace import Workspace
 from mlim.writer import fix_recipe, only_writer, record_recipe
@@ -20,7 +20,7 @@ QUIET_VARIABLE = "MLIM_QUIET"
 
 @dataclass(frozen=True)
 class Job:
-    """One pipeline: `dvc` says that DVC owns these results, so stages go through `dvc repro`.
+    """One pipeline: where DVC owns these results, `dvc` is its pipeline, and stages go through `dvc repro`.
 
     `matches`: whether the catalog has pairs. `recipe_file` holds the recipe as it was when the job began. A `quiet` job
     keeps what its stages say in their log files only. `todo` are the stages from `start` on; what is before them keeps
@@ -32,19 +32,19 @@ class Job:
     catalog: Path
     workspace: Workspace
     matches: bool
-    dvc: bool
+    dvc: Pipeline | None
     quiet: bool
     start: str
     todo: frozenset[Stage]
 
     def is_done(self) -> bool:
         """Whether DVC owns these results and finds all of them up to date."""
-        return self.dvc and everything_reproduced()
+        return self.dvc is not None and everything_reproduced(self.dvc.file)
 
     def command(self, stage: Stage) -> list[str]:
         """The command line of a stage: exactly what a person would type."""
-        if self.dvc:
-            return repro_command(stage.target)
+        if self.dvc is not None:
+            return repro_command(self.dvc.target(stage))
         options = ["--recipe", str(self.recipe_file), "--work", str(self.workspace.root)]
         if stage.command in READ_THE_CATALOG:
             options += ["--catalog", str(self.catalog)]
@@ -60,9 +60,9 @@ def prepare(recipe: str, catalog: str, work: str | None, overrides: list[str] | 
     """
     resolved = load_recipe(recipe, overrides or [])
     workspace = Workspace(Path(work or f"build/{resolved.name}"))
-    dvc = workspace_is_dvc(resolved, Path(catalog), workspace)
+    dvc = pipeline_of(resolved, Path(catalog), workspace)
     matches = not load_description(Path(catalog)).pairs.none
-    todo = frozenset(everything(resolved, matches)) if dvc else stages_from(resolved, start, matches)
+    todo = frozenset(everything(resolved, matches)) if dvc is not None else stages_from(resolved, start, matches)
     with only_writer(workspace, resolved.record, "a flow of Prefect"):
         record_recipe(workspace, resolved.record)
         file = fix_recipe(workspace, resolved.record)

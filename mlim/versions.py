@@ -23,6 +23,7 @@ GIT_SECONDS = 30.0
 DVC_SUFFIX = ".dvc"
 DVC_PIPELINE = "dvc.yaml"
 DVC_PARAMETERS = "params.yaml"
+DVC_PIPELINES = "pipelines"  # the folder of further ones
 DVC_LOCK = "dvc.lock"
 DVC_CATALOG = Path("data", "catalog.yaml")
 DVC_BUILD = Path("build")
@@ -119,15 +120,15 @@ def _recorded(pointer: Path) -> str | None:
     return next((str(out["md5"]) for out in read_yaml(pointer).get("outs", ()) if "md5" in out), None)
 
 
-def everything_reproduced(root: Path | None = None) -> bool:
-    """Whether DVC finds every stage of the pipeline in `root` (default: current folder) up to date."""
-    command = [sys.executable, "-m", "dvc", "status", "--quiet"]
+def everything_reproduced(pipeline: Path, root: Path | None = None) -> bool:
+    """Whether DVC finds every stage of `pipeline`, a dvc.yaml seen from `root` (default: here), up to date."""
+    command = [sys.executable, "-m", "dvc", "status", "--quiet", pipeline.as_posix()]
     return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0  # noqa: S603
 
 
 def dvc_state(root: Path) -> str:
     """What DVC finds of the pipeline in `root`, in a few words; `MlimError` when it cannot look."""
-    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    command = [sys.executable, "-m", "dvc", "status", "--json", DVC_PIPELINE]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise MlimError(f"`dvc status` failed: {_last_line(done.stderr)}; run it to see more")
@@ -162,17 +163,23 @@ def dvc_pipeline(root: Path) -> bool:
 
 
 def dvc_outputs(folder: Path, root: Path | None = None) -> frozenset[str]:
-    """What the DVC pipeline in `root` (default: current folder) puts into `folder`: the names there, nothing deeper.
+    """What the DVC pipelines in `root` (default: current folder) put into `folder`: the names there, nothing deeper.
 
     DVC brings outputs back without running a stage (`dvc pull`), and then they lie in a folder that mlim did not make.
     """
     here = (root or Path.cwd()).resolve()
     if not dvc_pipeline(here):
         return frozenset()
-    stages = read_yaml(here / DVC_PIPELINE).get("stages", {}).values()
-    outs = (next(iter(out)) if isinstance(out, dict) else out for stage in stages for out in stage.get("outs", ()))
-    place = folder.resolve()
-    return frozenset((here / out).relative_to(place).parts[0] for out in outs if place in (here / out).parents)
+    files, place = [here / DVC_PIPELINE, *sorted(here.glob(f"{DVC_PIPELINES}/*/{DVC_PIPELINE}"))], folder.resolve()
+    outs = [out for file in files for out in _outputs(file)]
+    return frozenset(out.relative_to(place).parts[0] for out in outs if place in out.parents)
+
+
+def _outputs(file: Path) -> list[Path]:
+    """What the stages of a dvc.yaml make."""
+    stages = read_yaml(file).get("stages", {}).values()
+    outs = ((stage.get("wdir", "."), out) for stage in stages for out in stage.get("outs", ()))
+    return [(file.parent / wdir / (next(iter(out)) if isinstance(out, dict) else out)).resolve() for wdir, out in outs]
 
 
 def repro_command(stage: str) -> list[str]:

@@ -21,15 +21,15 @@ def pipeline(
 ) -> None:
     """Generate dvc.yaml: every stage with the data, code and settings that it depends on. Prints it by default.
 
-    Run it in the project's folder; the recipe is params.yaml.
+    Run it in the project's folder; the recipe is params.yaml. --write and --check include pipelines/systems.
     """
-    from mlim.steps.pipeline import check_pipeline, pipeline_yaml, write_pipeline
+    from mlim.steps.pipeline import check_pipelines, pipeline_yaml, write_pipelines
 
     root = Path()
     if write:
-        Terminal().say(f"wrote {write_pipeline(root)}")
+        Terminal().say(f"wrote {', '.join(map(str, write_pipelines(root)))}")
     elif check:
-        check_pipeline(root)
+        check_pipelines(root)
     else:
         typer.echo(pipeline_yaml(root), nl=False)
 

@@ -98,12 +98,10 @@ def _may_match(catalog: Path) -> bool:
 
 def _check_stages(recipe: "Recipe", catalog: Path, workspace: Workspace) -> None:
     """Where DVC owns these results it must know the stages as they are now."""
-    from mlim.steps.pipeline import workspace_is_dvc
+    from mlim.steps.pipeline import check_stages, pipeline_of
 
-    if workspace_is_dvc(recipe, catalog, workspace):
-        from mlim.steps.pipeline import check_pipeline
-
-        check_pipeline(Path())
+    if (pipeline := pipeline_of(recipe, catalog, workspace)) is not None:
+        check_stages(Path(), pipeline)
 
 
 def _check_start(recipe: "Recipe") -> None:
@@ -130,13 +128,14 @@ def _run_pipeline(session: Session, catalog: Path, start: str) -> None:
 def _closing_words(session: Session, catalog: Path) -> str:
     """The tables, the report, and what to type next."""
     from mlim.steps.pairless import has_pairs
-    from mlim.steps.pipeline import workspace_is_dvc
+    from mlim.steps.pipeline import pipeline_of
     from mlim.steps.task_tables import describe_tables, read_tables
 
     work, matches = session.workspace, has_pairs(session.workspace)
     known = shutil.which("mlim") == str(Path(sys.executable).parent / "mlim")
     activate = [] if known else [f"first:   . {Path(sys.executable).parent / 'activate'}"]
-    again = "dvc repro" if workspace_is_dvc(session.recipe, catalog, work) else "mlim run ... --from STAGE"
+    pipeline = pipeline_of(session.recipe, catalog, work)
+    again = "mlim run ... --from STAGE" if pipeline is None else f"dvc repro {pipeline.file.as_posix()}"
     tasks = describe_tables(read_tables(session.recipe, work))
     return "\n".join(
         [

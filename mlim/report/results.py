@@ -110,7 +110,7 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         "ingested": ingest.get("ingested"),
         "accepted": validation.get("accepted"),
         "quarantined": {**ingest.get("quarantined", {}), **validation.get("quarantined", {})},
-        "pairs": metrics.get("pairs"),
+        "pairs": 0 if (gathered.pairs or {}).get("pairs") == 0 else metrics.get("pairs"),
         "prevalence": metrics.get("prevalence"),
         "ceilings": (gathered.pairs or {}).get("ceilings"),
         "rows": rows,
@@ -300,14 +300,13 @@ def _json_of(store: Store, run: Run, name: str) -> Mapping[str, Any]:
 
 
 def _part(results: Mapping[str, Any]) -> str:
+    matches = results["pairs"] != 0  # 0: the catalog has none, so nothing that the paper reports can be measured
     lines = [
         f"## Recipe `{results['recipe']}` on `{results['catalog']}`",
         "",
         *_facts(results),
         "",
-        *_markdown_table(results),
-        f"{PAPER_NOTE} {SEEDS_NOTE}" if len(results["seeds"]) > 1 else PAPER_NOTE,
-        "",
+        *(_variants(results) if matches else ()),
         *task_lines(results.get(TASKS, ()), results.get(PAPERS, ())),
         *_claims(results),
         *figure2_lines(results.get(FIGURE2, {})),
@@ -320,13 +319,18 @@ def _part(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _variants(results: Mapping[str, Any]) -> list[str]:
+    note = f"{PAPER_NOTE} {SEEDS_NOTE}" if len(results["seeds"]) > 1 else PAPER_NOTE
+    return [*_markdown_table(results), note, ""]
+
+
 def _claims(results: Mapping[str, Any]) -> list[str]:
     """The claims that were measured as a table and in words, and what is not shown."""
     measured = [claim for claim in results["claims"] if claim["verdict"] != "not measured"]
     return [
         *_claims_table(measured),
         *_listed("In words:", [*(claim["sentence"] for claim in measured), *results.get("pooled", ())]),
-        *_listed("What is not shown:", results["unshown"]),
+        *_listed("What is not shown:", results["unshown"] if results["pairs"] != 0 else ()),
     ]
 
 
@@ -344,11 +348,12 @@ def _listed(title: str, sentences: Sequence[str]) -> list[str]:
 def _facts(results: Mapping[str, Any]) -> list[str]:
     reasons = ", ".join(f"{reason} {formats.count(number)}" for reason, number in results["quarantined"].items())
     changes = " with uncommitted changes" if results["dirty"] else ""
+    chance = formats.score(results["prevalence"])
+    pairs = f"test pairs: {formats.count(results['pairs'])}, chance (prevalence) {chance}; "
     return [
         f"- data: {formats.count(results['rows_in'])} rows in, {formats.count(results['ingested'])} ingested, "
         f"{formats.count(results['accepted'])} accepted; quarantined: {reasons or 'none'}",
-        f"- test pairs: {formats.count(results['pairs'])}, chance (prevalence) {formats.score(results['prevalence'])}; "
-        f"seeds {', '.join(map(str, results['seeds']))}",
+        f"- {'' if results['pairs'] == 0 else pairs}seeds {', '.join(map(str, results['seeds']))}",
         *formats.ceilings(results["ceilings"], "- the best possible readers reach {}"),
         f"- commit `{results['commit']}`{changes}, data version `{results['data_version']}`",
         f"- trained on {'; '.join(results['hardware']) or formats.MISSING}",

@@ -7,77 +7,113 @@ import yaml
 
 from mlim.errors import InputError
 from mlim.files import atomic_file
-from mlim.recipe import Recipe, complete_recipe
+from mlim.recipe import Recipe, complete_recipe, load_recipe
 from mlim.steps.closure import Sources
-from mlim.steps.plan import READ_THE_CATALOG, own_options
+from mlim.steps.plan import MAIN_PIPELINE, PIPELINES, READ_THE_CATALOG, Pipeline, own_options
 from mlim.steps.stages import NAME, SEED, WHOLE_RECIPE, Definition, define_stages
-from mlim.versions import DVC_BUILD, DVC_CATALOG, DVC_PARAMETERS, DVC_PIPELINE, DVC_SUFFIX, dvc_pipeline
+from mlim.versions import DVC_PARAMETERS, DVC_SUFFIX
 from mlim.workspace import Workspace
 
-HEADER = f"""\
-# The pipeline of `mlim run` on the embedded catalog, as DVC sees it: every stage is the command a person would type.
-# Written by `mlim pipeline --write` from mlim/steps/{{plan,stages}}.py, the imports of each step and the variants of
-# {DVC_PARAMETERS}, which is the recipe; do not edit: a stage that does not name all it reads keeps stale results.
-"""
 LINE_LENGTH = 150
 
 
-def pipeline_yaml(root: Path) -> str:
-    """What dvc.yaml in the project folder `root` should hold; `InputError` when recipe or code are not there."""
-    recipe = complete_recipe(root / DVC_PARAMETERS)
-    work = Workspace(DVC_BUILD / recipe.name)
-    sources = Sources(root)
-    stages = {kind: _stage(defined, sources, work) for kind, defined in define_stages(recipe, work).items()}
-    metrics = [(folder / "metrics.json").as_posix() for folder in (work.evaluation, work.ablation)]
-    return HEADER + yaml.dump(
-        {"stages": stages, "metrics": metrics, "plots": _plots(work)},
-        Dumper=_Dumper,
-        sort_keys=False,
-        width=LINE_LENGTH,
-        default_flow_style=False,
+def pipeline_yaml(root: Path, pipeline: Pipeline = MAIN_PIPELINE) -> str:
+    """What a dvc.yaml of the project folder `root` should hold; `InputError` when recipe or code are not there."""
+    recipe = complete_recipe(root / pipeline.parameters)
+    work, sources = pipeline.work(recipe), Sources(root)
+    defined = define_stages(recipe, work, pipeline)
+    stages = {kind: _stage(each, sources, work, pipeline) for kind, each in defined.items()}
+    shown = _figures(work) if pipeline.matches else _task_figures(recipe, work, pipeline)
+    return _header(pipeline) + yaml.dump(
+        {"stages": stages, **shown}, Dumper=_Dumper, sort_keys=False, width=LINE_LENGTH, default_flow_style=False
     )
 
 
-def write_pipeline(root: Path) -> Path:
-    """Write dvc.yaml; gives its path."""
-    text, path = pipeline_yaml(root), root / DVC_PIPELINE
+def parameters_yaml(name: str) -> str:
+    """What params.yaml should hold where it is written from the packaged recipe `name`."""
+    header = f"""\
+# Written by `mlim pipeline --write`: all values of mlim/recipes/{name}.yaml, as DVC has to see them.
+"""
+    return header + load_recipe(name).to_yaml()
+
+
+def write_pipelines(root: Path) -> list[Path]:
+    """Write dvc.yaml of every pipeline, and params.yaml where that follows a recipe; gives their paths."""
+    written = []
+    for pipeline in pipelines_in(root):
+        if pipeline.recipe is not None:
+            written.append(_write(root / pipeline.parameters, parameters_yaml(pipeline.recipe)))
+        written.append(write_stages(root, pipeline))
+    return written
+
+
+def write_stages(root: Path, pipeline: Pipeline = MAIN_PIPELINE) -> Path:
+    """Write one dvc.yaml; gives its path."""
+    return _write(root / pipeline.file, pipeline_yaml(root, pipeline))
+
+
+def check_pipelines(root: Path) -> None:
+    """`InputError` with a sentence for each file that is not what `write_pipelines` would write."""
+    problems = []
+    for pipeline in pipelines_in(root):
+        path = root / pipeline.parameters
+        if pipeline.recipe is not None and not _holds(path, parameters_yaml(pipeline.recipe)):
+            problems.append(f"{path} is not the recipe {pipeline.recipe}; run `mlim pipeline --write`")
+            continue
+        try:
+            check_stages(root, pipeline)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+
+
+def check_stages(root: Path, pipeline: Pipeline = MAIN_PIPELINE) -> None:
+    """`InputError` with one sentence unless dvc.yaml is what `write_stages` would write."""
+    if not _holds(root / pipeline.file, pipeline_yaml(root, pipeline)):
+        raise InputError(
+            f"{root / pipeline.file} is not what {DVC_PARAMETERS} and the code ask for, so `dvc repro` could keep "
+            "stale results; run `mlim pipeline --write`"
+        )
+
+
+def pipelines_in(root: Path) -> list[Pipeline]:
+    """The main pipeline of a project folder, and the others that it has."""
+    return [each for each in PIPELINES if each == MAIN_PIPELINE or (root / each.folder).is_dir()]
+
+
+def pipeline_of(recipe: Recipe, catalog: Path, workspace: Workspace, root: Path | None = None) -> Pipeline | None:
+    """The pipeline of the project folder `root` that a run of `recipe` over `catalog` in `workspace` is, if it is one.
+
+    Its params.yaml holds the same recipe, the catalog is the pipeline's own and the work folder is `build/RECIPE`; then
+    `dvc repro` may run the steps and skip those that are up to date.
+    """
+    here = (root or Path.cwd()).resolve()
+    if not (here / DVC_SUFFIX).is_dir():
+        return None
+    places = (catalog.resolve(), workspace.root.resolve())
+    for pipeline in PIPELINES:
+        same = places == ((here / pipeline.catalog).resolve(), (here / pipeline.work(recipe).root).resolve())
+        if same and (here / pipeline.file).is_file() and _parameters(here / pipeline.parameters) == recipe:
+            return pipeline
+    return None
+
+
+def _parameters(path: Path) -> Recipe | None:
+    try:
+        return complete_recipe(path)
+    except InputError:  # not our pipeline, or not ready: the caller falls back to running the steps itself
+        return None
+
+
+def _write(path: Path, text: str) -> Path:
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def check_pipeline(root: Path) -> None:
-    """`InputError` with one sentence unless dvc.yaml is what `write_pipeline` would write."""
-    path = root / DVC_PIPELINE
-    if not path.is_file() or path.read_text(encoding="utf-8") != pipeline_yaml(root):
-        raise InputError(
-            f"{path} is not what {DVC_PARAMETERS} and the code ask for, so `dvc repro` could keep stale results; run "
-            "`mlim pipeline --write`"
-        )
-
-
-def workspace_is_dvc(recipe: Recipe, catalog: Path, workspace: Workspace, root: Path | None = None) -> bool:
-    """Whether a run of `recipe` over `catalog` in `workspace` is exactly the pipeline that `root/dvc.yaml` describes.
-
-    True when params.yaml holds the same recipe, the catalog is `data/catalog.yaml` and the work folder is
-    `build/RECIPE`; then `dvc repro` may run the steps and skip those that are up to date.
-    """
-    here = (root or Path.cwd()).resolve()
-    if not dvc_pipeline(here) or not (here / DVC_SUFFIX).is_dir():
-        return False
-    same_places = (catalog.resolve(), workspace.root.resolve()) == (
-        (here / DVC_CATALOG).resolve(),
-        (here / DVC_BUILD / recipe.name).resolve(),
-    )
-    return same_places and _parameters(here) == recipe
-
-
-def _parameters(root: Path) -> Recipe | None:
-    path = root / DVC_PARAMETERS
-    try:
-        return complete_recipe(path)
-    except InputError:  # not our pipeline, or not ready: the caller falls back to running the steps itself
-        return None
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
 class _Dumper(yaml.SafeDumper):
@@ -87,32 +123,63 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _stage(defined: Definition, sources: Sources, work: Workspace) -> dict[str, Any]:
+def _header(pipeline: Pipeline) -> str:
+    run = "on the embedded catalog" if pipeline.matches else "with several systems on scenes"
+    return f"""\
+# The pipeline of `mlim run` {run}, as DVC sees it: every stage is the command a person would type.
+# Written by `mlim pipeline --write` from mlim/steps/{{plan,stages}}.py, the imports of each step and the variants of
+# {DVC_PARAMETERS}, which is the recipe; do not edit: a stage that does not name all it reads keeps stale results.
+"""
+
+
+def _stage(defined: Definition, sources: Sources, work: Workspace, pipeline: Pipeline) -> dict[str, Any]:
     matrix = {"matrix": {"name": list(defined.runs), "seed": "${seeds}"}} if defined.runs else {}
     return {
         "desc": defined.what,
         **matrix,
-        "cmd": _command(defined, work),
+        **({} if pipeline.folder == Path() else {"wdir": _upwards(pipeline)}),
+        "cmd": _command(defined, work, pipeline),
         "deps": [*(path.as_posix() for path in defined.reads), *sources.closure(defined.modules)],
-        "params": [{DVC_PARAMETERS: None}] if WHOLE_RECIPE in defined.settings else list(defined.settings),
+        "params": _followed(defined, pipeline),
         # a step replaces its results itself, as a whole, at its end: DVC must not remove them before it, or one that is
         # refused or fails would leave none
         "outs": [{path.as_posix(): {"persist": True}} for path in defined.writes],
     }
 
 
-def _command(defined: Definition, work: Workspace) -> str:
+def _upwards(pipeline: Pipeline) -> str:
+    """The project's folder, seen from that of a pipeline."""
+    return "/".join([".."] * len(pipeline.folder.parts))
+
+
+def _followed(defined: Definition, pipeline: Pipeline) -> list[Any]:
+    """Settings of the recipe: their keys, after the name of the file where it is not beside the command's folder."""
+    file = pipeline.parameters.as_posix()
+    if WHOLE_RECIPE in defined.settings:
+        return [{file: None}]
+    return list(defined.settings) if pipeline.folder == Path() else [{file: list(defined.settings)}]
+
+
+def _command(defined: Definition, work: Workspace, pipeline: Pipeline) -> str:
     run = [NAME, "--seed", SEED] if defined.runs else list(defined.arguments)
-    catalog = ["--catalog", DVC_CATALOG.as_posix()] if defined.command in READ_THE_CATALOG else []
-    own = own_options(defined.command, work)
-    return " ".join(
-        ["mlim", defined.command, *run, *catalog, "--recipe", DVC_PARAMETERS, "--work", work.root.as_posix(), *own]
-    )
+    catalog = ["--catalog", pipeline.catalog.as_posix()] if defined.command in READ_THE_CATALOG else []
+    own, recipe = own_options(defined.command, work), pipeline.parameters.as_posix()
+    return " ".join(["mlim", defined.command, *run, *catalog, "--recipe", recipe, "--work", work.root.as_posix(), *own])
 
 
-def _plots(work: Workspace) -> list[dict[str, Any]]:
+def _figures(work: Workspace) -> dict[str, Any]:
+    """What `dvc metrics` and `dvc plots` show of matching."""
     curve, table = (work.evaluation / "curve.csv").as_posix(), (work.ablation / "table.csv").as_posix()
-    return [
-        {curve: {"title": "Precision over recall, test pairs", "x": "recall", "y": "precision"}},
-        {table: {"title": "PR-AUC by variant", "x": "row", "y": "pr_auc"}},
-    ]
+    return {
+        "metrics": [(folder / "metrics.json").as_posix() for folder in (work.evaluation, work.ablation)],
+        "plots": [
+            {curve: {"title": "Precision over recall, test pairs", "x": "recall", "y": "precision"}},
+            {table: {"title": "PR-AUC by variant", "x": "row", "y": "pr_auc"}},
+        ],
+    }
+
+
+def _task_figures(recipe: Recipe, work: Workspace, pipeline: Pipeline) -> dict[str, Any]:
+    """What `dvc metrics` shows of the other tasks; such paths count from the folder of dvc.yaml."""
+    tables = [work.ablation / f"{task}.json" for task in recipe.other_tasks]
+    return {"metrics": [f"{_upwards(pipeline)}/{table.as_posix()}" for table in tables]}

@@ -7,6 +7,7 @@ same words.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from mlim.config import nearest
 from mlim.errors import InputError
@@ -16,6 +17,7 @@ from mlim.recipe.systems import region_side
 from mlim.recipe.tasks import PretrainTask
 from mlim.recipe.tuning import OtherTuningConfig
 from mlim.steps.pairless import other_tasks_alone
+from mlim.versions import DVC_BUILD, DVC_CATALOG, DVC_PARAMETERS, DVC_PIPELINE, DVC_PIPELINES
 from mlim.workspace import Workspace
 
 PREPARATION = ("ingest", "validate", "pairs")
@@ -60,6 +62,45 @@ class Stage:
     def trains(self) -> bool:
         """Whether the stage needs the accelerator."""
         return self.command in {"pretrain", "finetune"}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline of DVC: the folder of its dvc.yaml and params.yaml, its catalog, and whether that has pairs.
+
+    Its paths and commands count from the project's folder. `recipe` is the one that its params.yaml is written from;
+    None: params.yaml is the recipe, and people edit it.
+    """
+
+    folder: Path
+    catalog: Path
+    matches: bool = True
+    recipe: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """Its dvc.yaml."""
+        return self.folder / DVC_PIPELINE
+
+    @property
+    def parameters(self) -> Path:
+        """Its params.yaml, a complete recipe."""
+        return self.folder / DVC_PARAMETERS
+
+    def work(self, recipe: Recipe) -> Workspace:
+        """Where the results of its recipe lie."""
+        return Workspace(DVC_BUILD / recipe.name)
+
+    def target(self, stage: Stage) -> str:
+        """What DVC calls a stage in the project's folder."""
+        return stage.target if self.folder == Path() else f"{self.file.as_posix()}:{stage.target}"
+
+
+MAIN_PIPELINE = Pipeline(Path(), DVC_CATALOG)
+SYSTEMS_PIPELINE = Pipeline(
+    Path(DVC_PIPELINES, "systems"), Path("scenes", "catalog.yaml"), matches=False, recipe="systems-demo"
+)
+PIPELINES = (MAIN_PIPELINE, SYSTEMS_PIPELINE)
 
 
 def preparation(recipe: Recipe) -> list[Stage]:

@@ -12,8 +12,15 @@ from pathlib import Path
 from mlim.recipe import Pretraining, Recipe, Variant
 from mlim.recipe.image_sides import ANNOTATED, TSV
 from mlim.recipe.systems import region_side
-from mlim.steps.plan import annotate_options, everything, regions_read
-from mlim.versions import DVC_CATALOG
+from mlim.steps.plan import (
+    ANNOTATE,
+    MAIN_PIPELINE,
+    Pipeline,
+    annotate_options,
+    everything,
+    preparation,
+    regions_read,
+)
 from mlim.workspace import Workspace
 
 NAME, SEED, MAIN_SEED = "${item.name}", "${item.seed}", "${seeds[0]}"
@@ -70,70 +77,70 @@ class Definition:
         return [f"mlim.steps.{self.command}", *self.also_modules]
 
 
-def define_stages(recipe: Recipe, work: Workspace) -> dict[str, Definition]:
+def define_stages(recipe: Recipe, work: Workspace, pipeline: Pipeline = MAIN_PIPELINE) -> dict[str, Definition]:
     """The stages of a recipe's pipeline by their names in dvc.yaml, in the order in which they run."""
     runs: dict[tuple[str, str], list[str]] = {}
-    for stage in everything(recipe):
+    for stage in everything(recipe, pipeline.matches):
         names = runs.setdefault((stage.kind, stage.command), [])
         names += [stage.name] if stage.name is not None and stage.name not in names else []
-    return {kind: _DEFINITIONS[command](recipe, work, names) for (kind, command), names in runs.items()}
+    return {kind: _DEFINITIONS[command](recipe, work, names, pipeline) for (kind, command), names in runs.items()}
 
 
-def _ingest(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _ingest(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "ingest",
         "raw catalog -> shards; bad rows to quarantine",
-        reads=[DVC_CATALOG.parent],
+        reads=[pipeline.catalog.parent],
         writes=[work.items],
         settings=["image.size", "image.jpeg_quality", *_section(recipe, "ingest")],
     )
 
 
-def _validate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _validate(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "validate",
         "Great Expectations; rejected items to quarantine",
-        reads=[DVC_CATALOG, work.items],
+        reads=[pipeline.catalog, work.items],
         # Data Docs carry the time of the run: they lie beside these files, but are no output
         writes=[work.valid / name for name in (INDEX, QUARANTINE, "profile.json", SUMMARY)],
         settings=["image.size", "text", "model.start", "validation"],
     )
 
 
-def _pairs(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _pairs(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "pairs",
         "family-safe split and pairs by type of variation",
         # all of the catalog: the description may name a file of labelled pairs
-        reads=[DVC_CATALOG.parent, work.valid / INDEX, work.valid / QUARANTINE, work.items / QUARANTINE],
+        reads=[pipeline.catalog.parent, work.valid / INDEX, work.valid / QUARANTINE, work.items / QUARANTINE],
         writes=[work.pairs / name for name in (MEMBERS, PAIRS, SUMMARY)],
         settings=["seed", "pairs", "validation.min_label_share"],
     )
 
 
-def _annotate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _annotate(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "annotate",
         "boxes, captions, questions and statements; bad ones to quarantine",
         # all of the catalog: the description names files of annotations
-        reads=[DVC_CATALOG.parent, work.items, work.valid / INDEX, work.pairs / MEMBERS],
+        reads=[pipeline.catalog.parent, work.items, work.valid / INDEX, work.pairs / MEMBERS],
         writes=[work.annotations],
         settings=["seed", "loader.items"],
         arguments=annotate_options(recipe),
     )
 
 
-def _regions(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _regions(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     (source,) = runs
     side = next(side for side in regions_read(recipe) if side.source == source)
     made_from = [work.annotations] if source == ANNOTATED else []
     if side.detector is not None:
         made_from = [work.pretrained(side.detector, MAIN_SEED) / MODEL]
+    catalog = pipeline.catalog.parent if source == TSV else pipeline.catalog  # the description names files of regions
     return Definition(
         "regions",
         f"regions of source {source} with features",
-        # the description may name files of regions
-        reads=[DVC_CATALOG.parent if source == TSV else DVC_CATALOG, work.items, work.valid / INDEX, *made_from],
+        reads=[catalog, work.items, work.valid / INDEX, *made_from],
         writes=[work.regions(source)],
         settings=["device", "image.size", "systems", "seeds", "loader.items"],
         arguments=[source],
@@ -147,7 +154,7 @@ def _stored_regions(recipe: Recipe, work: Workspace, entries: Iterable[Pretraini
     return [work.regions(source) for source in sources]
 
 
-def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "pretrain",
         "MLM and RECON or ITM under a masking policy",
@@ -186,7 +193,7 @@ def _tasks(recipe: Recipe, runs: Sequence[str]) -> set[str]:
     return {recipe.variants[run].task for run in runs}
 
 
-def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     start = _start(recipe, runs)
     return Definition(
         "finetune",
@@ -240,7 +247,7 @@ def _start_settings(recipe: Recipe, start: str) -> list[str]:
     return [*deciding, f"pretrainings.{start}"]
 
 
-def _stack(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _stack(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "stack",
         "baselines, and the matcher combined with simple systems; which of them is registered",
@@ -257,7 +264,7 @@ def _stack(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
     )
 
 
-def _evaluate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _evaluate(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "evaluate",
         "PR-AUC of what is registered and of the matcher with intervals; baselines on the same pairs",
@@ -277,17 +284,17 @@ def _evaluate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
     )
 
 
-def _ablate(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _ablate(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "ablate",
         "Tables 1 and 2 with paired bootstrap",
-        reads=[work.pairs / MEMBERS, *_trainings(work)],
+        reads=[work.pairs / MEMBERS, work.pairs / PAIRS, *_trainings(work)],
         writes=[work.ablation],
         settings=["seed", "seeds", "finetunings", "main", "variants", *RESAMPLING],
     )
 
 
-def _probe(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _probe(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     start = recipe.main_variant.pretraining
     return Definition(
         "probe",
@@ -302,14 +309,15 @@ def _probe(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
     )
 
 
-def _report(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _report(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "report",
         "one self-contained HTML page",
         reads=[
             *_everything_prepared(work),
-            *_trainings(work),
-            *(work.evaluation, work.ablation, work.probe, work.registration),
+            *(*_trainings(work), work.ablation),
+            *((work.evaluation, work.probe, work.registration) if pipeline.matches else ()),
+            *((work.annotations,) if ANNOTATE in {stage.command for stage in preparation(recipe)} else ()),
         ],
         writes=[work.report],
         settings=[WHOLE_RECIPE],  # the page shows it
@@ -317,7 +325,7 @@ def _report(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
     )
 
 
-def _register(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _register(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     start = recipe.main_variant.pretraining
     return Definition(
         "register",
@@ -332,12 +340,12 @@ def _register(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definitio
     )
 
 
-def _match(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> Definition:
+def _match(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     return Definition(
         "match",
         "candidates, scores and groups of the whole catalog, and a page",
         reads=[
-            *(DVC_CATALOG, *_everything_prepared(work)),
+            *(pipeline.catalog, *_everything_prepared(work)),
             *(work.stack, work.evaluation, work.finetuned(recipe.main, MAIN_SEED), work.gate_decision),
         ],
         writes=[work.matches],
@@ -366,7 +374,7 @@ def _section(recipe: Recipe, section: str) -> Iterator[str]:
     yield from [section] if followed == keys else followed
 
 
-_DEFINITIONS: Mapping[str, Callable[[Recipe, Workspace, Sequence[str]], Definition]] = {
+_DEFINITIONS: Mapping[str, Callable[[Recipe, Workspace, Sequence[str], Pipeline], Definition]] = {
     "ingest": _ingest,
     "validate": _validate,
     "pairs": _pairs,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mlim.steps.pipeline import write_pipeline
+from mlim.steps.pipeline import write_pipelines
 from scripts.chromium import find_browser
 
 ROOT = Path(__file__).parents[2]
@@ -88,8 +88,8 @@ def tiny_values() -> dict[str, Any]:
     return values
 
 
-def make_checkout(folder: Path) -> Path:
-    """A git checkout of the project in `folder`, with `data/` synthesized and `params.yaml` tiny."""
+def copy_project(folder: Path) -> Path:
+    """The project's code in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     leave = shutil.ignore_patterns("__pycache__", "tmp", "cache", "uncommitted", "config.local", "btime")
     for name in COPIED:
@@ -98,8 +98,14 @@ def make_checkout(folder: Path) -> Path:
             shutil.copytree(source, folder / name, ignore=leave)
         else:
             shutil.copy(source, folder / name)
+    return folder
+
+
+def make_checkout(folder: Path) -> Path:
+    """A git checkout of the project in `folder`, with `data/` synthesized and `params.yaml` tiny."""
+    copy_project(folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_values(), sort_keys=False))
-    write_pipeline(folder)
+    write_pipelines(folder)
     run_in(folder, ["git", "init", "--quiet"])
     run_in(folder, ["mlim", "catalog", "synthesize", "--items", str(ITEMS), "--quiet"])
     run_in(folder, ["dvc", "add", "--quiet", "data"])

@@ -9,7 +9,7 @@ import pytest
 from mlim.errors import InputError
 from mlim.files import MARKER, sha256_of, write_json
 from mlim.recipe import Recipe, load_recipe
-from mlim.steps.pipeline import workspace_is_dvc
+from mlim.steps.pipeline import pipeline_of
 from mlim.versions import (
     UNKNOWN,
     commit_data,
@@ -110,28 +110,28 @@ def pipeline(repository: Path, demo: Recipe) -> Path:
 
 def test_the_pipeline_of_params_yaml_is_recognised(pipeline, demo):
     catalog, workspace = pipeline / "data" / "catalog.yaml", Workspace(pipeline / "build" / "demo")
-    assert workspace_is_dvc(demo, catalog, workspace, pipeline)
-    assert not workspace_is_dvc(load_recipe("demo", ["pretrain.steps=7"]), catalog, workspace, pipeline)
-    assert not workspace_is_dvc(demo, pipeline / "shop.yaml", workspace, pipeline)
-    assert not workspace_is_dvc(demo, catalog, Workspace(pipeline / "elsewhere"), pipeline)
+    assert pipeline_of(demo, catalog, workspace, pipeline)
+    assert not pipeline_of(load_recipe("demo", ["pretrain.steps=7"]), catalog, workspace, pipeline)
+    assert not pipeline_of(demo, pipeline / "shop.yaml", workspace, pipeline)
+    assert not pipeline_of(demo, catalog, Workspace(pipeline / "elsewhere"), pipeline)
 
 
 @pytest.mark.parametrize("name", ["dvc.yaml", "params.yaml"])
 def test_without_its_files_there_is_no_pipeline(pipeline, demo, name):
     (pipeline / name).unlink()
     workspace = Workspace(pipeline / "build" / "demo")
-    assert not workspace_is_dvc(demo, pipeline / "data" / "catalog.yaml", workspace, pipeline)
+    assert not pipeline_of(demo, pipeline / "data" / "catalog.yaml", workspace, pipeline)
 
 
 def test_relative_places_count_from_the_current_folder(pipeline, demo, monkeypatch):
     monkeypatch.chdir(pipeline)
-    assert workspace_is_dvc(demo, Path("data/catalog.yaml"), Workspace(Path("build/demo")))
+    assert pipeline_of(demo, Path("data/catalog.yaml"), Workspace(Path("build/demo")))
 
 
 def test_a_broken_params_yaml_is_not_the_pipeline(pipeline, demo):
     (pipeline / "params.yaml").write_text("name: [\n")
     workspace = Workspace(pipeline / "build" / "demo")
-    assert not workspace_is_dvc(demo, pipeline / "data" / "catalog.yaml", workspace, pipeline)
+    assert not pipeline_of(demo, pipeline / "data" / "catalog.yaml", workspace, pipeline)
 
 
 def test_repro_runs_one_stage_with_this_python():

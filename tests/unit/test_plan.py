@@ -13,7 +13,7 @@ from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.recipe import Recipe, load_recipe
 from mlim.steps.evaluate import evaluate
-from mlim.steps.plan import Stage, everything, stages_from, sweep, trainings, waves
+from mlim.steps.plan import PIPELINES, Pipeline, Stage, everything, stages_from, sweep, trainings, waves
 from mlim.steps.register import register
 from mlim.steps.stack import stack
 from mlim.steps.stages import define_stages
@@ -28,20 +28,31 @@ def recipe() -> Recipe:
     return load_recipe("demo")
 
 
-def dvc_targets(recipe: Recipe) -> set[str]:
+def dvc_targets(recipe: Recipe, pipeline: Pipeline) -> set[str]:
     targets = set()
-    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+    for name, stage in yaml.safe_load((ROOT / pipeline.file).read_text())["stages"].items():
         axes = [recipe.seeds if values == "${seeds}" else values for values in stage.get("matrix", {}).values()]
         targets |= {f"{name}@{'-'.join(map(str, cell))}" for cell in product(*axes)} if axes else {name}
     return targets
 
 
-def test_dvc_yaml_has_exactly_the_stages_of_the_plan(recipe: Recipe) -> None:
-    assert dvc_targets(recipe) == {stage.target for stage in everything(recipe)}
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_dvc_yaml_has_exactly_the_stages_of_the_plan(pipeline: Pipeline) -> None:
+    recipe = load_recipe(pipeline.recipe or "demo")
+    assert dvc_targets(recipe, pipeline) == {stage.target for stage in everything(recipe, pipeline.matches)}
 
 
-def test_params_yaml_is_the_demo_recipe(recipe: Recipe) -> None:
-    assert load_recipe(str(ROOT / "params.yaml")) == recipe
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_params_yaml_is_the_packaged_recipe(pipeline: Pipeline) -> None:
+    assert load_recipe(str(ROOT / pipeline.parameters)) == load_recipe(pipeline.recipe or "demo")
+
+
+def test_dvc_calls_a_stage_of_another_folder_by_its_file() -> None:
+    stage = Stage("pretrain", "vilt", 0)
+    assert [each.target(stage) for each in PIPELINES] == [
+        "pretrain@vilt-0",
+        "pipelines/systems/dvc.yaml:pretrain@vilt-0",
+    ]
 
 
 def test_every_stage_runs_once(recipe: Recipe) -> None:
