@@ -7,6 +7,7 @@ Task = Literal["variant", "product"]  # what a match of the embedded catalog mea
 
 EMBEDDED_TABLE: Final = "catalog.csv"
 EMBEDDED_IMAGES: Final = "images"
+ANNOTATION_FOLDER: Final = "annotations"
 EMBEDDED_DECIDED_BY: Final = ("pattern", "size")
 EMBEDDED_SAME: Final = ("product_type",)
 EMBEDDED_LARGEST_FAMILY: Final = 7
@@ -58,27 +59,24 @@ def describe_embedded(task: Task = "variant") -> dict[str, Any]:
 
 def describe_scenes() -> dict[str, Any]:
     """The catalog of scenes: items with a split and a caption, without pairs, and the files of their annotations."""
-    folder = "annotations"
     return {
         "source": "table",
         "table": EMBEDDED_TABLE,
         "images": EMBEDDED_IMAGES,
         "columns": {"id": "item_id", "image": "image", "split": "split", "text": ["caption"]},
         "pairs": "none",
-        "annotations": {
-            "files": {
-                "instances": [f"{folder}/instances.json"],
-                "captions": [f"{folder}/captions.json"],
-                "vqa": [
-                    {
-                        "questions": f"{folder}/questions.json",
-                        "answers": f"{folder}/answers.json",
-                        "entailed": f"{folder}/entailed.json",
-                    }
-                ],
-                "statements": [f"{folder}/statements.jsonl"],
-            }
-        },
+        "annotations": {"files": annotation_files()},
+    }
+
+
+def annotation_files() -> dict[str, Any]:
+    """The files that lie beside a drawn catalog with annotations."""
+    vqa = {name: f"{ANNOTATION_FOLDER}/{name}.json" for name in ("questions", "answers", "entailed")}
+    return {
+        "instances": [f"{ANNOTATION_FOLDER}/instances.json"],
+        "captions": [f"{ANNOTATION_FOLDER}/captions.json"],
+        "vqa": [vqa],
+        "statements": [f"{ANNOTATION_FOLDER}/statements.jsonl"],
     }
 
 

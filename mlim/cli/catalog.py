@@ -33,6 +33,10 @@ def synthesize(
         Literal["variant", "product"],
         typer.Option(help="Definition of a match: the same variant of a product, or the same product."),
     ] = "variant",
+    annotations: Annotated[
+        bool,
+        typer.Option("--annotations", help="items: add boxes, captions, questions, statements."),
+    ] = False,
     products: Annotated[int, typer.Option(min=2, max=32, help="scenes: number of different products.")] = 12,
     colours: Annotated[int, typer.Option(min=2, max=14, help="scenes: number of different colours.")] = 8,
     most: Annotated[int, typer.Option(min=1, max=9, help="scenes: products in one image, at most.")] = 3,
@@ -51,7 +55,10 @@ def synthesize(
         synthesize_scenes(out, items, seed, image_size, workers, terminal, difficulty)
         terminal.say(f"wrote {out / 'catalog.yaml'} and {items} scenes with annotations{commit_data(out)}")
         return
-    draw(out, items, seed, image_size, workers, terminal, broken, named_pattern, task)
+    annotate = None
+    if annotations:
+        from mlim.embedded.told import write_annotations as annotate
+    draw(out, items, seed, image_size, workers, terminal, broken, named_pattern, task, annotate)
     terminal.say(f"wrote {out / 'catalog.yaml'} and {items} items{commit_data(out)}")
 
 

@@ -36,6 +36,9 @@ class Draw(IntEnum):
     LOOK = 1
     TEXT = 2
     NAMED = 3
+    CAPTIONS = 4
+    QUESTIONS = 5
+    STATEMENTS = 6
 
 
 class Variation(NamedTuple):

@@ -1,18 +1,20 @@
 """The embedded catalog as files: a table, pictures, and the YAML that describes them."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
 from mlim.catalog.defaults import (
+    ANNOTATION_FOLDER,
     EMBEDDED_DECIDED_BY,
     EMBEDDED_IMAGES,
     EMBEDDED_SAME,
     EMBEDDED_TABLE,
     Task,
+    annotation_files,
     describe_embedded,
 )
 from mlim.console import Terminal
@@ -35,10 +37,14 @@ Row = dict[str, str]
 
 
 class Item(NamedTuple):
-    """One item before its picture is rendered: its row of the table and its look."""
+    """One item before its picture is rendered: its row of the table, its look, and the truth about it."""
 
     row: Row
     look: Look
+    member: Member
+
+
+Annotate = Callable[[Path, Sequence[Item], int, int], None]  # folder, items, seed, side of the pictures
 
 
 def synthesize(
@@ -51,17 +57,23 @@ def synthesize(
     broken: bool = False,
     named_pattern: float = 0.0,
     task: Task = "variant",
+    annotate: Annotate | None = None,
 ) -> None:
     """Write the embedded catalog to the folder `out`: catalog.csv, images/, catalog.yaml (all or nothing).
 
     `broken` appends one row per kind of fault, as a real catalog would have (`mlim.embedded.broken`);
     `named_pattern` is the share of the items whose title names the pattern; `task` is what a match means: the same
-    `variant` of a product, or the same `product`.
+    `variant` of a product, or the same `product`; `annotate` writes annotations (`mlim.embedded.told`).
 
     Equal arguments (`image_size` in pixels) give equal bytes, whatever the number of `workers` (processes).
     Raises `InputError` for impossible numbers and for a folder that holds something that mlim did not make.
     """
     _check(out, items, seed, image_size, workers, named_pattern)
+    if annotate is not None and task == "product":
+        raise InputError(
+            "--annotations names the product in each picture, which decides the pairs of --task product; leave out one "
+            "of the two"
+        )
     with atomic_folder(out) as folder:
         mark(folder)
         planned = plan_items(items, seed, named_pattern)
@@ -77,6 +89,9 @@ def synthesize(
             best = measure_ceilings(rows)
             ceilings = {name: round(getattr(best, name), CEILING_DIGITS) for name in ("text", "image", "both")}
             described = described | {"ceilings": ceilings}
+        if annotate is not None:
+            annotate(folder / ANNOTATION_FOLDER, planned, seed, image_size)
+            described = described | {"annotations": {"files": annotation_files()}}
         (folder / DESCRIPTION).write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
 
 
@@ -115,7 +130,7 @@ def plan_item(member: Member, seed: int, named_pattern: float = 0.0) -> Item:
         "pattern": member.pattern,
         "size": member.size,
     }
-    return Item(row, look)
+    return Item(row, look, member)
 
 
 def _check(out: Path, items: int, seed: int, image_size: int, workers: int, named_pattern: float) -> None:

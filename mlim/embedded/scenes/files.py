@@ -14,7 +14,6 @@ from mlim.embedded.scenes.questions import Asked, entails
 from mlim.embedded.scenes.statements import Stated
 from mlim.embedded.scenes.words import COLOUR_NAMES, NOUNS, PATTERN_NAMES
 
-FOLDER = "annotations"
 INSTANCES, CAPTIONS, QUESTIONS, ANSWERS, ENTAILED, STATEMENTS, CEILINGS = (
     *("instances.json", "captions.json", "questions.json", "answers.json", "entailed.json"),
     *("statements.jsonl", "ceilings.json"),

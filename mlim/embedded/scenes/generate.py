@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from mlim.annotations.priors import Posed, measure_priors
-from mlim.catalog.defaults import EMBEDDED_IMAGES, EMBEDDED_TABLE, describe_scenes
+from mlim.catalog.defaults import ANNOTATION_FOLDER, EMBEDDED_IMAGES, EMBEDDED_TABLE, describe_scenes
 from mlim.console import Terminal
 from mlim.embedded.drawing import FOLDER_DIGITS, SMALLEST_IMAGE, Order, drawn, name_of
 from mlim.embedded.scenes import files
@@ -72,7 +72,7 @@ def synthesize_scenes(
             for _ in drawn(orders, workers):
                 bar.advance()
         _write_table(folder / EMBEDDED_TABLE, made)
-        _write_annotations(folder / files.FOLDER, made, image_size)
+        _write_annotations(folder / ANNOTATION_FOLDER, made, image_size)
         text = yaml.safe_dump(describe_scenes(), sort_keys=False)
         (folder / DESCRIPTION).write_text(text, encoding="utf-8")
 

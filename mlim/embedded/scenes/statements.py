@@ -37,7 +37,7 @@ def state(scenes: Sequence[Scene], seed: int, part: int, difficulty: Difficulty)
         draw = Draw(difficulty, generator_of(seed, number, part, Purpose.STATEMENTS))
         saying = SAYINGS[number % len(SAYINGS)]
         fields = {name: _drawn(name, draw) for name in saying.fields}
-        pairs = _find_pairs(saying, fields, scenes, draw.generator)
+        pairs = find_pairs(saying, fields, scenes, draw.generator)
         if pairs:
             yield Stated(say(saying.words, fields), pairs)
 
@@ -58,7 +58,7 @@ def _drawn(name: str, draw: Draw) -> str:
     return draw.one(known[name]) or ""
 
 
-def _find_pairs(
+def find_pairs(
     saying: Saying, fields: Fields, scenes: Sequence[Scene], generator: np.random.Generator
 ) -> tuple[tuple[Scene, Scene, bool], ...]:
     """Two pairs that make the sentence true and two that make it false, in random order; empty when too few are found.
