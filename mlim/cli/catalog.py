@@ -47,6 +47,7 @@ def synthesize(
     from mlim.embedded.generate import synthesize as draw
     from mlim.embedded.scenes.facts import Difficulty
     from mlim.embedded.scenes.generate import synthesize_scenes
+    from mlim.embedded.told import write_annotations
     from mlim.versions import commit_data
 
     terminal = Terminal(quiet)
@@ -55,9 +56,7 @@ def synthesize(
         synthesize_scenes(out, items, seed, image_size, workers, terminal, difficulty)
         terminal.say(f"wrote {out / 'catalog.yaml'} and {items} scenes with annotations{commit_data(out)}")
         return
-    annotate = None
-    if annotations:
-        from mlim.embedded.told import write_annotations as annotate
+    annotate = write_annotations if annotations else None
     draw(out, items, seed, image_size, workers, terminal, broken, named_pattern, task, annotate)
     terminal.say(f"wrote {out / 'catalog.yaml'} and {items} items{commit_data(out)}")
 
