@@ -229,6 +229,17 @@ def is_recorded(tracking: TrackingConfig, run_id: str) -> bool:
             return False
 
 
+def add_figures(tracking: TrackingConfig, run_id: str, figures: Mapping[str, float]) -> None:
+    """Add figures to a run that is over, where this store holds it; `MlimError` when the store refuses."""
+    if not is_recorded(tracking, run_id):
+        return
+    run = MlflowRun(client(tracking), run_id)
+    for key, value in figures.items():
+        run.metric(key, value)
+    with as_mlim_error(tracking_uri(tracking)):
+        run.close()
+
+
 def run_tags(tracking: TrackingConfig, run_id: str) -> dict[str, str]:
     """The tags of a run; empty when it is not in this store."""
     from mlflow.exceptions import MlflowException

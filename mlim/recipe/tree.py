@@ -232,17 +232,27 @@ class Recipe(Config):
             return []
         return [f"variants.{name}.label: its network has also seen {saw}, which others have not; name it in the label"]
 
-    def also_saw(self, variant: Variant) -> tuple[str, ...]:
-        """What a variant has seen that others may not have: boxes, attributes, questions, and what its weights have."""
-        tasks = () if variant.pretraining is None else self.pretrainings[variant.pretraining].all_tasks
-        saw = [name for task in tasks for name in task.also_saw]
-        side = region_side(system := self.system_of(variant))
+    def also_saw(self, entry: Pretraining | Variant) -> tuple[str, ...]:
+        """What one has seen that others may not have: boxes, attributes, questions, and what its weights have."""
+        start = self._pretraining_of(entry)
+        saw = [name for task in (() if start is None else start.all_tasks) for name in task.also_saw]
+        side = region_side(system := self.system_of(entry))
         if side is not None and side.source == ANNOTATED:
             saw.append("boxes")
         if side is not None and side.detector is not None:
             saw += [name for task in self.pretrainings[side.detector].all_tasks for name in task.also_saw]
         weights = self._weights_saw(system)
         return tuple(dict.fromkeys([*saw, *([] if weights is None else [weights])]))
+
+    def _pretraining_of(self, entry: Pretraining | Variant) -> Pretraining | None:
+        if isinstance(entry, Pretraining):
+            return entry
+        return None if entry.pretraining is None else self.pretrainings[entry.pretraining]
+
+    def system_name(self, entry: Pretraining | Variant) -> str:
+        """What the recipe calls the system of a pre-training or a variant."""
+        start = self._pretraining_of(entry)
+        return (entry if start is None else start).system or MLIM.kind
 
     def _weights_saw(self, system: SystemConfig) -> str | None:
         """What the weights of a system, or of the one that finds its regions, have seen beside the catalog."""

@@ -22,7 +22,14 @@ from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.recipe import Modality, Recipe
 from mlim.references import load_reference
 from mlim.steps.pairless import has_pairs, other_tasks_alone
-from mlim.steps.task_tables import describe_tables, headlines, task_tables, with_seen, write_tables
+from mlim.steps.task_tables import (
+    add_task_figures,
+    describe_tables,
+    headlines,
+    task_tables,
+    with_seen,
+    write_tables,
+)
 from mlim.tracking import stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
@@ -97,6 +104,7 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
             run.metric(f"pr_auc.{variant}", result.pr_auc.value)
         for name, value in headlines(tables).items():
             run.metric(name, value)
+    add_task_figures(recipe, workspace, tables)
     _say(recipe, results, terminal)
     for line in describe_tables(tables):
         terminal.say(line)
@@ -118,6 +126,7 @@ def _compare_tasks(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> 
             run.artifact(folder)
         for name, value in headlines(tables).items():
             run.metric(name, value)
+    add_task_figures(recipe, workspace, tables)
     for line in describe_tables(tables):
         terminal.say(line)
     return summary

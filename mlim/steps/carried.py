@@ -21,7 +21,7 @@ from mlim.config import Config, parse
 from mlim.errors import InputError
 from mlim.files import check_unlinked, read_plain
 from mlim.offline import training_folders
-from mlim.recipe import Recipe, Stage, TrackingConfig, stored_recipe
+from mlim.recipe import Pretraining, Recipe, Stage, TrackingConfig, Variant, stored_recipe
 from mlim.steps.trained import HISTORY_FILE, RECONSTRUCTIONS, SUMMARY_FILE, TRACE_FILE
 from mlim.tracking import Past
 from mlim.training.metric_logger import ROW, TRAINED, VALIDATED
@@ -95,6 +95,11 @@ class Training:
     def title(self) -> str:
         """The name of its run."""
         return run_name(self.name, self.typed.seed, self.typed.again)
+
+    @property
+    def entry(self) -> Pretraining | Variant:
+        """What its recipe says of it."""
+        return self.recipe.pretrainings[self.name] if self.stage == "pretrain" else self.recipe.variants[self.name]
 
     @property
     def lineage(self) -> Lineage:

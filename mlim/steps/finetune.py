@@ -30,6 +30,7 @@ from mlim.steps.matching import MatchTuning, check_pairs
 from mlim.steps.public_forms import write_public_forms
 from mlim.steps.retrieval import RetrievalTuning, check_items
 from mlim.steps.stating import statement_data, statement_tuning
+from mlim.steps.tags import tag_training
 from mlim.steps.trained import (
     HISTORY_FILE,
     MODEL_FOLDER,
@@ -101,6 +102,7 @@ def finetune(
         forget_samples(checkpoints, samples)
         terminal.say(f"{variant}, seed {seed}{f', again {again}' if again else ''}: {job.size}")
         with stage_run(recipe.record, workspace, STAGE, title, lineage(workspace)) as run:
+            tag_training(run, recipe, recipe.variants[variant])
             result = job.train(checkpoints, run, terminal)
             scores = job.score(result, terminal)
             summary = {**job.summary(result), "run_id": run.id}

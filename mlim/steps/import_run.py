@@ -19,6 +19,7 @@ from mlim.offline import RUN_ID
 from mlim.recipe import TrackingConfig, load_recipe
 from mlim.recipe.tasks import loss_names
 from mlim.steps.carried import Training, find_trainings, read_history
+from mlim.steps.tags import tag_training
 from mlim.steps.trained import HISTORY_FILE, SAMPLES, SUMMARY_FILE
 from mlim.tasks.protocols import Metric
 from mlim.tracking import TAG, initialise, is_recorded, stage_run, tracking_uri, without_password
@@ -96,6 +97,7 @@ def _record(training: Training) -> str:
     ):
         for step, values in logged(read_history((files / HISTORY_FILE).read_bytes()), training.summary):
             run.log(values, step)
+        tag_training(run, recipe, training.entry)
         run.tag(IMPORTED, training.typed.hardware)
         run.tag(EXPERIMENT, training.experiment[:TAG_CHARACTERS])
         run.artifact(files)

@@ -17,6 +17,7 @@ from mlim.models.systems import plan_system
 from mlim.recipe import Pretraining, Recipe
 from mlim.steps.annotated import annotations_for, hashes_of, known_from
 from mlim.steps.looks import visible_pictures
+from mlim.steps.tags import tag_training
 from mlim.steps.trained import (
     HISTORY_FILE,
     MODEL_FOLDER,
@@ -92,6 +93,7 @@ def pretrain(
                 f"{job.hidden} further pictures are not shown: they are, byte for byte, those of held-out items"
             )
         with stage_run(recipe.record, workspace, STAGE, run_name(name, seed), lineage(workspace)) as run:
+            tag_training(run, recipe, pretraining)
             result = job.train(checkpoints, run, terminal)
             summary = {**job.summary(result), "run_id": run.id}
             with result_folder(out) as made:

@@ -9,15 +9,18 @@ from mlim.evaluation.judges import judge_of
 from mlim.evaluation.resampling import Resampling
 from mlim.evaluation.task_table import task_table
 from mlim.files import read_json, write_csv, write_json
+from mlim.offline import RUN_ID
 from mlim.recipe import Recipe
 from mlim.report.kit import formats
 from mlim.steps.task_variants import ExperimentRun, task_variants
+from mlim.tracking import add_figures
 from mlim.workspace import Workspace
 
 COLUMNS: Final = (
     *("row", "label", "also_saw", "zero_shot", "seeds", "figure", "value", "low", "high"),
     *("difference", "difference_low", "difference_high", "p_value"),
 )
+SUMMARY_FILE: Final = "summary.json"
 DIGITS: Final = 6  # of figures in tables; more would only be noise
 
 Tables = dict[str, dict[str, Any]]
@@ -87,6 +90,23 @@ def headlines(tables: Tables) -> dict[str, float]:
         for task, table in tables.items()
         for name, row in table["rows"].items()
     }
+
+
+def add_task_figures(recipe: Recipe, workspace: Workspace, tables: Tables) -> None:
+    """Add the figures of each variant and seed to the run that fine-tuned it: `answer.accuracy`, `caption.cider`.
+
+    Runs stand side by side on MLflow's page; the run of the tables has the figures of all.
+    """
+    if recipe.tracking.offline:
+        return
+    for task, table in tables.items():
+        for name, row in table["rows"].items():
+            for place, seed in enumerate(recipe.seeds):
+                summary = read_json(workspace.finetuned(name, seed) / SUMMARY_FILE)
+                found = {f"{task}.{each['name']}": row[each["name"]]["by_seed"][place] for each in table["figures"]}
+                figures = {key: value for key, value in found.items() if value is not None}
+                if run_id := summary.get(RUN_ID):
+                    add_figures(recipe.tracking, run_id, figures)
 
 
 def describe_tables(tables: Tables) -> list[str]:

@@ -74,3 +74,13 @@ def test_every_stage_is_tracked_as_part_of_one_run(project: Path) -> None:
     recipe = load_recipe(str(project / RECIPE))
     assert {run.data.tags["mlim.stage"] for run in runs} == {each.command for each in everything(recipe, matches=False)}
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_trainings_can_be_told_apart_by_system_and_task_and_carry_their_figures(project: Path) -> None:
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
+    table = json.loads((project / "build/systems-tiny/ablation/statement.json").read_text())
+    summary = json.loads((project / "build/systems-tiny/finetune/vilt-statement-s0/summary.json").read_text())
+    run = client.get_run(summary["run_id"]).data
+    assert (run.tags["mlim.system"], run.tags["mlim.task"]) == ("vilt", "statement")
+    assert run.tags["mlim.also_saw"] == "nothing"
+    assert run.metrics["statement.accuracy"] == pytest.approx(table["rows"]["vilt-statement"]["accuracy"]["value"])
