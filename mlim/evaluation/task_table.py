@@ -1,11 +1,12 @@
 """The table of one fine-tuning task besides matching: all its variants over all seeds, on the same examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from mlim.errors import DataError
+from mlim.evaluation.caption_baselines import Baseline
 from mlim.evaluation.judges import Judge
 from mlim.evaluation.metrics.measure import Figure
 from mlim.evaluation.resampling import Compared, JudgedExamples, Resampling, compare_drawn, resample_measures
@@ -15,6 +16,9 @@ from mlim.recipe.finetune import Variant
 from mlim.workspace import Workspace
 
 
+Baselines = Callable[[pd.DataFrame], Sequence[Baseline]]  # from the scores of the first variant
+
+
 def task_table(
     judge: Judge,
     variants: Mapping[str, TaskVariant],
@@ -22,6 +26,7 @@ def task_table(
     workspace: Workspace,
     resampling: Resampling,
     equal_budgets: bool = True,
+    baselines: Baselines | None = None,
 ) -> dict[str, Any]:
     """Figures of every variant with intervals over units and seeds, and differences to the first variant; JSON-able.
 
@@ -38,6 +43,9 @@ def task_table(
     _check_examples(judge, scores, first)
     examples = JudgedExamples(judge.units(first, workspace))
     measures = {name: [[judge.measure(one) for one in each] for each in found] for name, found in scores.items()}
+    simple = () if baselines is None else baselines(first)
+    seeds = len(next(iter(measures.values())))
+    measures |= {one.label: [[judge.measure(one.scores)]] * seeds for one in simple}
     figures = judge.figures(first)
     drawn = resample_measures(examples, measures, resampling.samples, resampling.seed)
     compared = [compare_drawn(each, examples.clusters, resampling.confidence) for each in drawn]
@@ -52,7 +60,13 @@ def task_table(
         "figures": [figure._asdict() for figure in figures],
         "main": next(iter(scores)),
         "rows": {name: _row(name, variants[name].variant, figures, compared) for name in scores},
+        **({"baselines": [_baseline(one.label, figures, compared) for one in simple]} if simple else {}),
     }
+
+
+def _baseline(label: str, figures: Sequence[Figure], compared: Sequence[Mapping[str, Compared]]) -> dict[str, Any]:
+    found = zip(figures, (each[label] for each in compared), strict=True)
+    return {"label": label, **{figure.name: _figure(figure, each) for figure, each in found}}
 
 
 def _row(

@@ -19,10 +19,11 @@ def task_header(table: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def task_rows(table: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """A row of cells for each variant."""
+    """A row of cells for each variant, then for each baseline, which no network is."""
     names = [figure["name"] for figure in table["figures"]]
-    more = _saw_more(table)
-    return tuple(_cells(row, [row[name] for name in names], more) for row in table["rows"].values())
+    rows, more = [*table["rows"].values()], _saw_more(table)
+    rows += [{**row, "zero_shot": False, "seeds": None} for row in table.get("baselines", ())]
+    return tuple(_cells(row, [row[name] for name in names], more) for row in rows)
 
 
 def _saw_more(table: Mapping[str, Any]) -> bool:

@@ -288,10 +288,16 @@ def _ablate(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipe
     return Definition(
         "ablate",
         "Tables 1 and 2 with paired bootstrap",
-        reads=[work.pairs / MEMBERS, work.pairs / PAIRS, *_trainings(work)],
+        reads=[*(work.pairs / MEMBERS, work.pairs / PAIRS), *_trainings(work), *_caption_baselines(recipe, work)],
         writes=[work.ablation],
         settings=["seed", "seeds", "finetunings", "main", "variants", *RESAMPLING],
     )
+
+
+def _caption_baselines(recipe: Recipe, work: Workspace) -> list[Path]:
+    """What captions are compared with is made of captions and images of the train split."""
+    told = "caption" in recipe.other_tasks and ANNOTATE in {stage.command for stage in preparation(recipe)}
+    return [work.annotations, work.valid / INDEX] if told else []
 
 
 def _probe(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:

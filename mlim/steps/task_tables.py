@@ -1,9 +1,11 @@
 """The tables of the fine-tuning tasks besides matching: one for each task that a variant of the recipe has."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from mlim.evaluation.caption_baselines import caption_baselines
 from mlim.evaluation.evidence import Split
 from mlim.evaluation.judges import judge_of
 from mlim.evaluation.resampling import Resampling
@@ -41,7 +43,13 @@ def task_tables(
     resampling = Resampling(settings.bootstrap_samples, settings.confidence, recipe.seed)
     return {
         task: task_table(
-            judge_of(task), task_variants(task, recipe, workspace, runs), split, workspace, resampling, equal_budgets
+            judge_of(task),
+            task_variants(task, recipe, workspace, runs),
+            split,
+            workspace,
+            resampling,
+            equal_budgets,
+            partial(caption_baselines, workspace=workspace) if task == "caption" else None,
         )
         for task in recipe.other_tasks
     }
@@ -70,7 +78,8 @@ def read_tables(recipe: Recipe, workspace: Workspace) -> Tables:
 
 
 def _rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for name, row in table["rows"].items():
+    baselines = {row["label"]: {**row, "zero_shot": None, "seeds": None} for row in table.get("baselines", ())}
+    for name, row in (table["rows"] | baselines).items():
         for figure in table["figures"]:
             found = row[figure["name"]]
             apart = found.get("difference", {})
