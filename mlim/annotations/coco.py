@@ -82,6 +82,12 @@ def read_karpathy(path: Path) -> Iterator[Caption]:
             yield Caption(entry.place, _karpathy_names(entry), sentence.word("sentid"), sentence.get("raw", str))
 
 
+def read_karpathy_splits(path: Path) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The names and the split of each picture: train, restval, val or test."""
+    for entry in entries(path, "images"):
+        yield _karpathy_names(entry), entry.get("split", str)
+
+
 def _karpathy_names(entry: Entry) -> tuple[str, ...]:
     number = entry.word("cocoid") if "cocoid" in entry.value else ""
     return names_of(entry.get("filename", str), number)

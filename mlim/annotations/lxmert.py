@@ -196,6 +196,8 @@ def _statement(entry: Entry) -> Statement:
     label, identifier = entry.get("label", int), entry.get("identifier", str)
     if label not in (0, 1):
         raise entry.refuse(f"`label` must be 0 or 1, it is {label}")
+    if "img2" in entry.value:
+        raise entry.refuse("`img2`: a statement is about two pictures, img0 and img1")
     left, right = (names_of(entry.get(side, str)) for side in ("img0", "img1"))
     split, number, _, sentence = (*identifier.rsplit("-", 3), "", "", "")[:4]
     text, group = entry.get("sent", str), f"{split}-{number}-{sentence}"

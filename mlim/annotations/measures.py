@@ -45,6 +45,11 @@ def _labels_of_sets(annotations: Iterable[Annotation]) -> Mapping[str, set[bool]
     return labels
 
 
+def _written(text: str) -> float:
+    """The letters and digits of a text: one of signs alone has no words."""
+    return float(sum(character.isalnum() for character in text))
+
+
 def _measured(found: Found, pictures: Pictures, labels: Mapping[str, set[bool]]) -> dict[str, float]:
     known = {"picture_known": float(None not in found.items)}
     match found.annotation:
@@ -55,16 +60,16 @@ def _measured(found: Found, pictures: Pictures, labels: Mapping[str, set[bool]])
             boxed = {"box_inside": float(inside), "box_area": area, "scores_valid": float(0 < score <= 1)}
             return known | boxed | {"label_characters": float(len(label.strip()))}
         case Caption(caption=caption):
-            return known | {"text_characters": float(len(caption.strip()))}
+            return known | {"text_characters": _written(caption)}
         case Question(question=question, answers=answers):
             valid = all(0 < score <= 1 for _, score in answers)
             asked = {"answers": float(len(answers)), "scores_valid": float(valid)}
-            return known | asked | {"text_characters": float(len(question.strip()))}
+            return known | asked | {"text_characters": _written(question)}
         case Statement(sentence=sentence):
             items = [item for item in found.items if item is not None]
             together = float(len({pictures.split(item) for item in items}) == 1)
             stated = {
                 "set_labels": float(len(labels[found.annotation.set])),
-                "text_characters": float(len(sentence.strip())),
+                "text_characters": _written(sentence),
             }
             return known | stated | ({"pictures_together": together} if len(items) == len(found.items) else {})

@@ -7,6 +7,7 @@ from mlim.annotations.coco import names_of
 from mlim.annotations.json_stream import lines
 from mlim.annotations.records import Statement
 
+SIDES = ("left_url", "right_url")
 PARTS = 4  # of an identifier: split, set, pair, sentence
 LABELS = {"true": True, "false": False}
 
@@ -25,9 +26,11 @@ def read_nlvr2(path: Path) -> Iterator[Statement]:
         label = LABELS.get(entry.word("label").lower())
         if label is None:
             raise entry.refuse(f"`label` must be True or False, it is {entry.word('label')!r}")
+        if further := [name for name in entry.value if name.endswith("_url") and name not in SIDES]:
+            raise entry.refuse(f"`{further[0]}`: a statement is about two pictures, {' and '.join(SIDES)}")
         left, right = (
             (f"{split}-{number}-{pair}-img{side}", *names_of(entry.get(name, str, " ").strip()))
-            for side, name in enumerate(("left_url", "right_url"))
+            for side, name in enumerate(SIDES)
         )
         text = entry.get("sentence", str)
         yield Statement(entry.place, left, right, identifier, text, label, f"{split}-{number}-{sentence}")

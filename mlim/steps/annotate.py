@@ -20,6 +20,7 @@ from mlim.annotations.sources import picture_numbers, read_files
 from mlim.annotations.tables import (
     SCHEMAS,
     VOCABULARIES_FILE,
+    load_answers,
     load_questions,
     make_vocabularies,
     row_of,
@@ -84,6 +85,8 @@ def annotate(
         write_json(folder / VOCABULARIES_FILE, make_vocabularies(folder, TRAIN))
         summary = {**_summary(folder, rules, counts, quarantined), "unboxed": dict(sorted(unboxed.items()))}
         write_json(folder / "summary.json", summary)
+    if beyond := sum(summary["unanswerable"].values()):
+        terminal.warn(f"{beyond} questions have no answer that the train split has; nothing can answer them")
     kept = ", ".join(f"{sum(by.values())} {name}" for name, by in summary["counts"].items())
     terminal.say(f"{kept}; quarantined: {describe_reasons(quarantined) or 'none'}")
     return summary
@@ -231,6 +234,7 @@ def _summary(
     return {
         "counts": {name: {split: counts.get((name, split), 0) for split in SPLITS} for name in SCHEMAS},
         "quarantined": dict(quarantined),
+        "unanswerable": _unanswerable(folder),
         "may_tell": list(rules.may_tell),
         "priors": {
             key: {
@@ -240,6 +244,16 @@ def _summary(
             }
             for key, found in priors.items()
         },
+    }
+
+
+def _unanswerable(folder: Path) -> dict[str, int]:
+    """How many questions of the other splits have only answers that no question of the train split has."""
+    known = set(load_answers(folder))
+    return {
+        split: sum(known.isdisjoint(row.answers) for row in load_questions(folder, split))
+        for split in SPLITS
+        if split != TRAIN
     }
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mlim.annotations.coco import read_karpathy_splits
+from mlim.annotations.pictures import Pictures
 from mlim.catalog.description import CatalogDescription, check_pair_rules, load_description
 from mlim.catalog.pair_rules import FAMILY
 from mlim.console import Terminal
@@ -139,22 +142,38 @@ def _make_splits(inputs: _Inputs, items: pd.DataFrame, terminal: Terminal) -> di
 
 
 def _given_splits(inputs: _Inputs, items: pd.DataFrame) -> list[str] | None:
-    """The split that the catalog gives each item (columns.split); None where the splits are drawn.
+    """The split that the catalog gives each item: columns.split, else files of Karpathy; None where they are drawn.
 
     `DataError` names values that are no split.
     """
-    column = inputs.description.columns.split
-    if column is None:
+    column, rules = inputs.description.columns.split, inputs.description.annotations
+    files = () if rules is None else rules.files.karpathy
+    if column is not None:
+        key, what = "columns.split", f"`{column}`"
+        written = [str(json.loads(facts).get(column, "")) for facts in items["facts"]]
+    elif files:
+        key, what = "annotations.files.karpathy", "the split"
+        written = _karpathy_splits(files, items["id"].tolist())
+    else:
         return None
-    written = [str(json.loads(facts).get(column, "")).strip().lower() for facts in items["facts"]]
+    written = [value.strip().lower() for value in written]
     unknown = Counter(value for value in written if value not in GIVEN_SPLITS)
     if unknown:
         shown = ", ".join(f"{value or 'nothing'!r} ({count})" for value, count in unknown.most_common(SHOWN_VALUES))
         raise DataError(
-            f"columns.split: `{column}` of {sum(unknown.values())} items says {shown}, but must say train, validation "
-            "or test; correct it, or leave out columns.split and the splits are drawn"
+            f"{key}: {what} of {sum(unknown.values())} items says {shown}, but must say train, validation or test; "
+            f"correct it, or leave out {key} and the splits are drawn"
         )
     return [GIVEN_SPLITS[value] for value in written]
+
+
+def _karpathy_splits(files: Sequence[Path], items: Sequence[str]) -> list[str]:
+    """What the files say of each item's picture; nothing where none of them has it."""
+    pictures, found = Pictures(dict.fromkeys(items, ""), {}), dict[str, str]()
+    for names, split in chain.from_iterable(map(read_karpathy_splits, files)):
+        if (item := pictures.find(names)) is not None:
+            found[item] = split
+    return [found.get(item, "") for item in items]
 
 
 def _accepted_items(inputs: _Inputs) -> pd.DataFrame:

@@ -15,7 +15,7 @@ CocoNumber = int | str
 
 
 def write_public_forms(folder: Path, task: FinetuneTask, scores: pd.DataFrame) -> None:
-    """The forms of COCO (captions, detection), VQA v2 and NLVR2; matching and retrieval have none."""
+    """The forms of COCO (captions, detection), VQA v2, GQA and NLVR2; matching and retrieval have none."""
     for name, text in _forms(task, part(scores, split=TEST)).items():
         (folder / name).write_text(text, encoding="utf-8")
 
@@ -31,10 +31,10 @@ def _forms(task: FinetuneTask, scores: pd.DataFrame) -> dict[str, str]:
                 "coco_captions.json": json.dumps([{"image_id": _number(one), "caption": text} for one, text in rows])
             }
         case "answer":
-            rows = zip(scores["question_id"], scores["given"], strict=True)
-            return {
-                "vqa_results.json": json.dumps([{"question_id": _number(one), "answer": text} for one, text in rows])
-            }
+            answers = list(zip(scores["question_id"], scores["given"], strict=True))
+            vqa = [{"question_id": _number(one), "answer": text} for one, text in answers]
+            gqa = [{"questionId": str(one), "prediction": text} for one, text in answers]
+            return {"vqa_results.json": json.dumps(vqa), "gqa_predictions.json": json.dumps(gqa)}
         case "statement":
             rows = zip(scores["statement_id"], scores["given"], strict=True)
             return {"nlvr2_predictions.csv": "".join(f"{one},{text.capitalize()}\n" for one, text in rows)}

@@ -60,6 +60,7 @@ GRAPHS = {
     }
 }  # fmt: skip
 NLVR2 = {"identifier": "dev-8-0-1", "sentence": "Two.", "label": "True", "left_url": "a/l.jpg", "right_url": "r.png"}
+LXMERT_STATEMENT = {"identifier": "dev-8-0-1", "uid": "u", "img0": "x", "img1": "y", "sent": "Two.", "label": 0}
 LXMERT_TEXT = {"img_id": "n1", "sentf": {"mscoco": ["a cup"], "vqa": ["is it?"]}, "labelf": {"vqa": [{"yes": 1.0}]}}
 
 
@@ -185,6 +186,9 @@ BROKEN = [
     (read_scene_graphs, without(GRAPHS, "n1", "objects", "1", "h"), "has no `h`"),
     (read_nlvr2, without(NLVR2, "identifier", change="x"), "must be SPLIT-SET-PAIR-SENTENCE"),
     (read_nlvr2, without(NLVR2, "label", change="maybe"), "must be True or False"),
+    (read_nlvr2, {**NLVR2, "middle_url": "m.png"}, "a statement is about two pictures, left_url and right_url"),
+    (read_nlvr2, {**NLVR2, "left_url": ["a.png", "b.png"]}, "`left_url` must be a text"),
+    (read_texts, [{**LXMERT_STATEMENT, "img2": "z"}], "a statement is about two pictures, img0 and img1"),
     (read_texts, [without(LXMERT_TEXT, "labelf", "vqa", change=[])], "has 0 answers for 1 sentences"),
     (read_pairs, [{"image": "x"}], "has no `caption`"),
     (read_pairs, ["x"], "must be an object"),
@@ -263,7 +267,7 @@ BAD = {
     "box-outside": Region(PLACE, ("a",), (0.5, 0, 1.5, 1), "cup"),
     "box-too-small": Region(PLACE, ("a",), (0.5, 0.5, 0.501, 0.501), "cup"),
     "no-label": Region(PLACE, ("a",), (0, 0, 1, 1), " "),
-    "no-text": Caption(PLACE, ("a",), "1", " "),
+    "no-text": Caption(PLACE, ("a",), "1", " ?! "),
     "no-answer": Question(PLACE, ("a",), "1", "what?", (), "open", "t"),
     "bad-score": Question(PLACE, ("a",), "1", "what?", (("x", 1.5),), "open", "t"),
     "two-splits": Statement(PLACE, ("a",), ("c",), "1", "x", True, "both"),

@@ -152,18 +152,19 @@ def test_whose_text_is_read_decides_the_training(tiny_recipe):
 
 
 @pytest.mark.parametrize(
-    ("task", "columns", "file", "text"),
+    ("task", "columns", "files"),
     [
-        ("caption", {"id": ["7", "x"], "written": ["a mug", ""]}, "coco_captions.json",
-         '[{"image_id": 7, "caption": "a mug"}, {"image_id": "x", "caption": ""}]'),
-        ("answer", {"question_id": ["12", "13"], "given": ["yes", "2"]}, "vqa_results.json",
-         '[{"question_id": 12, "answer": "yes"}, {"question_id": 13, "answer": "2"}]'),
-        ("statement", {"statement_id": ["t-0-0-0", "t-0-1-0"], "given": ["true", "false"]}, "nlvr2_predictions.csv",
-         "t-0-0-0,True\nt-0-1-0,False\n"),
+        ("caption", {"id": ["7", "x"], "written": ["a mug", ""]},
+         {"coco_captions.json": '[{"image_id": 7, "caption": "a mug"}, {"image_id": "x", "caption": ""}]'}),
+        ("answer", {"question_id": ["1", "q"], "given": ["no", "2"]},
+         {"vqa_results.json": '[{"question_id": 1, "answer": "no"}, {"question_id": "q", "answer": "2"}]',
+          "gqa_predictions.json": '[{"questionId": "1", "prediction": "no"}, {"questionId": "q", "prediction": "2"}]'}),
+        ("statement", {"statement_id": ["t-0-0-0", "t-0-1-0"], "given": ["true", "false"]},
+         {"nlvr2_predictions.csv": "t-0-0-0,True\nt-0-1-0,False\n"}),
     ],
 )  # fmt: skip
-def test_results_are_also_written_as_public_data_sets_have_them(tmp_path, task, columns, file, text):
+def test_results_are_also_written_as_public_data_sets_have_them(tmp_path, task, columns, files):
     scores = pd.DataFrame({**columns, "split": ["test", "test"]})
     unseen = scores.head(1).assign(split="validation")
     write_public_forms(tmp_path, task, pd.concat([unseen, scores]))
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {file: text}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
