@@ -12,15 +12,7 @@ from pathlib import Path
 from mlim.recipe import Pretraining, Recipe, Variant
 from mlim.recipe.image_sides import ANNOTATED, TSV
 from mlim.recipe.systems import region_side
-from mlim.steps.plan import (
-    ANNOTATE,
-    MAIN_PIPELINE,
-    Pipeline,
-    annotate_options,
-    everything,
-    preparation,
-    regions_read,
-)
+from mlim.steps.plan import ANNOTATE, MAIN_PIPELINE, Pipeline, annotate_options, everything, regions_read
 from mlim.workspace import Workspace
 
 NAME, SEED, MAIN_SEED = "${item.name}", "${item.seed}", "${seeds[0]}"
@@ -288,16 +280,20 @@ def _ablate(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipe
     return Definition(
         "ablate",
         "Tables 1 and 2 with paired bootstrap",
-        reads=[*(work.pairs / MEMBERS, work.pairs / PAIRS), *_trainings(work), *_caption_baselines(recipe, work)],
+        reads=[*(work.pairs / MEMBERS, work.pairs / PAIRS), *_trainings(work), *_caption_baselines(recipe, work, pipeline)],
         writes=[work.ablation],
         settings=["seed", "seeds", "finetunings", "main", "variants", *RESAMPLING],
     )
 
 
-def _caption_baselines(recipe: Recipe, work: Workspace) -> list[Path]:
+def _caption_baselines(recipe: Recipe, work: Workspace, pipeline: Pipeline) -> list[Path]:
     """What captions are compared with is made of captions and images of the train split."""
-    told = "caption" in recipe.other_tasks and ANNOTATE in {stage.command for stage in preparation(recipe)}
+    told = "caption" in recipe.other_tasks and _annotates(recipe, pipeline)
     return [work.annotations, work.valid / INDEX] if told else []
+
+
+def _annotates(recipe: Recipe, pipeline: Pipeline) -> bool:
+    return any(stage.command == ANNOTATE for stage in everything(recipe, pipeline.matches))
 
 
 def _probe(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
@@ -323,7 +319,7 @@ def _report(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipe
             *_everything_prepared(work),
             *(*_trainings(work), work.ablation),
             *((work.evaluation, work.probe, work.registration) if pipeline.matches else ()),
-            *((work.annotations,) if ANNOTATE in {stage.command for stage in preparation(recipe)} else ()),
+            *((work.annotations,) if _annotates(recipe, pipeline) else ()),
         ],
         writes=[work.report],
         settings=[WHOLE_RECIPE],  # the page shows it
