@@ -280,7 +280,11 @@ def _ablate(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipe
     return Definition(
         "ablate",
         "Tables 1 and 2 with paired bootstrap",
-        reads=[*(work.pairs / MEMBERS, work.pairs / PAIRS), *_trainings(work), *_caption_baselines(recipe, work, pipeline)],
+        reads=[
+            *(work.pairs / MEMBERS, work.pairs / PAIRS),
+            *_trainings(work),
+            *_caption_baselines(recipe, work, pipeline),
+        ],
         writes=[work.ablation],
         settings=["seed", "seeds", "finetunings", "main", "variants", *RESAMPLING],
     )
