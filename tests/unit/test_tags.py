@@ -27,7 +27,7 @@ def recipe() -> Recipe:
         ("pretrainings", "e2e-vlp", ("e2e-vlp", "mlm, itm, detect, caption", "boxes, captions")),
         ("variants", "no-pretraining", ("mlim", "match", "nothing")),
         ("variants", "git-caption", ("git", "caption", "captions")),
-        ("variants", "lxmert", ("lxmert", "match", "boxes")),
+        ("variants", "lxmert", ("lxmert", "match", "boxes, questions")),
     ],
 )
 def test_a_run_says_its_system_its_task_and_what_it_saw(
