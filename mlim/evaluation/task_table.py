@@ -15,7 +15,6 @@ from mlim.evaluation.task_scores import read_task_scores, same_examples
 from mlim.recipe.finetune import Variant
 from mlim.workspace import Workspace
 
-
 Baselines = Callable[[pd.DataFrame], Sequence[Baseline]]  # from the scores of the first variant
 
 
