@@ -23,10 +23,10 @@ def recipe() -> Recipe:
     ("kind", "name", "expected"),
     [
         ("pretrainings", "recon-mlm-mam", ("mlim", "mlm, recon", "nothing")),
-        ("pretrainings", "detector", ("e2e-vlp", "detect", "boxes")),
-        ("pretrainings", "e2e-vlp", ("e2e-vlp", "mlm, itm, detect, caption", "boxes, captions")),
+        ("pretrainings", "detector", ("e2e-vlp", "detect", "boxes, attributes")),
+        ("pretrainings", "e2e-vlp", ("e2e-vlp", "mlm, itm, detect, caption", "boxes, attributes")),
         ("variants", "no-pretraining", ("mlim", "match", "nothing")),
-        ("variants", "git-caption", ("git", "caption", "captions")),
+        ("variants", "git-caption", ("git", "caption", "nothing")),
         ("variants", "lxmert", ("lxmert", "match", "boxes, questions")),
     ],
 )
