@@ -233,11 +233,10 @@ def add_figures(tracking: TrackingConfig, run_id: str, figures: Mapping[str, flo
     """Add figures to a run that is over, where this store holds it; `MlimError` when the store refuses."""
     if not is_recorded(tracking, run_id):
         return
-    run = MlflowRun(client(tracking), run_id)
-    for key, value in figures.items():
-        run.metric(key, value)
+    store = client(tracking)
     with as_mlim_error(tracking_uri(tracking)):
-        run.close()
+        for key, value in figures.items():
+            store.log_metric(run_id, key, value)
 
 
 def run_tags(tracking: TrackingConfig, run_id: str) -> dict[str, str]:
