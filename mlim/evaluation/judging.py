@@ -215,11 +215,13 @@ def _measure_task(
 ) -> Measured | Missing:
     if found is None:
         return Missing(part, f"no variant was fine-tuned to {part.task}")
-    why = _why_no_comparison(part, found) or found.why_not_learnt(part.figure, settings.confidence)
-    effect = None if why else found.difference(part.figure, part.first, part.second, settings.confidence)
+    if why := _why_no_comparison(part, found):
+        return Missing(part, why)
+    effect = found.difference(part.figure, part.first, part.second, settings.confidence)
     if effect is None:
-        return Missing(part, why or f"variants `{part.first}` and `{part.second}` have no seed in common")
-    return Missing(part, effect.why) if effect.why else _judged_effect(part, reading, effect, settings, found.examples)
+        return Missing(part, _no_common_seed(part))
+    why = effect.why or found.why_not_learnt(part.figure, settings.confidence)
+    return Missing(part, why) if why else _judged_effect(part, reading, effect, settings, found.examples)
 
 
 def _why_no_comparison(part: TaskVariants, found: TaskEvidence) -> str:
@@ -234,6 +236,10 @@ def _why_no_comparison(part: TaskVariants, found: TaskEvidence) -> str:
 
 def _not_run(absent: Sequence[str]) -> str:
     return f"variant {' and variant '.join(absent)} was not run"
+
+
+def _no_common_seed(part: Variants | TaskVariants) -> str:
+    return f"variants `{part.first}` and `{part.second}` have no seed in common"
 
 
 def _unequal(part: Variants | TaskVariants) -> str:
@@ -260,7 +266,7 @@ def _why_not(part: Variants, evidence: Evidence) -> str:
     if absent:
         return _not_run(absent)
     if not common_seeds(part, evidence):
-        return f"variants `{part.first}` and `{part.second}` have no seed in common"
+        return _no_common_seed(part)
     if not evidence.variants[part.first].same_budget(evidence.variants[part.second]):
         return _unequal(part)
     return ""

@@ -43,10 +43,11 @@ class TaskVariant:
         return all((folder / SCORES_FILE).is_file() for folder in self.folders(seed))
 
     def spent(self, seed: int, key: str) -> tuple[int | None, int | None]:
-        """Samples in pre-training and examples in fine-tuning (`key` of summary.json); None where there were none."""
+        """Samples in pre-training and examples in fine-tuning (`key` of summary.json); None where none is known."""
         summary = read_json(self.folders(seed)[0] / SUMMARY)
         start = summary["pretraining"]
-        before = None if start is None else read_json(self.workspace.pretrained(start, seed) / SUMMARY)["samples_seen"]
+        path = None if start is None else self.workspace.pretrained(start, seed) / SUMMARY
+        before = read_json(path)["samples_seen"] if path is not None and path.is_file() else None
         return before, None if self.variant.zero_shot else summary[key]
 
 

@@ -301,7 +301,8 @@ def unshown_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
 def unshown(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
     """Sentences on what is missing: claims without a measurement, seeds, size, other data."""
     left = [each.sentence for each in describe_claims(recipe, gathered) if each.verdict == "not measured"]
-    unused = [f"Left out: {reason}." for reason in gathered.evidence.left_out]
+    reasons = (gathered.evidence.left_out, *(found.left_out for found in gathered.evidence.tasks.values()))
+    unused = [f"Left out: {reason}." for found in reasons for reason in found]
     return [
         *_few_seeds(recipe, gathered),
         *_probed_once(gathered),

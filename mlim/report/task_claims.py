@@ -6,9 +6,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from mlim.evaluation.judging import Judged
 from mlim.evaluation.task_evidence import TaskEvidence
 from mlim.recipe.tasks import OtherTask
 from mlim.references import PaperTable
+from mlim.references.claims import TaskVariants
 from mlim.report.claims import DescribedClaim, claims_table, describe_claim
 from mlim.report.gather import Gathered, JudgedPaper
 from mlim.report.kit import formats
@@ -29,12 +31,16 @@ REPORTED_NOTE: Final = "The paper's figures are of other data, other images and 
 
 @dataclass(frozen=True)
 class TaskPaper:
-    """One paper about one task: its claims with verdicts, and the cells of the table of what it reports; JSON-able."""
+    """One paper about one task: its claims with verdicts, and the cells of the table of what it reports; JSON-able.
+
+    `not_run` are the sentences of further claims, about variants that were not run.
+    """
 
     task: OtherTask
     title: str
     source: str
     claims: tuple[DescribedClaim, ...]
+    not_run: tuple[str, ...]
     reported: tuple[tuple[str, ...], ...]
 
 
@@ -45,22 +51,29 @@ def task_papers(recipe: ReportedRecipe, gathered: Gathered) -> tuple[TaskPaper, 
         for task, evidence in gathered.evidence.tasks.items()
         for paper in gathered.papers
     )
-    return tuple(paper for paper in found if paper.claims or paper.reported)
+    return tuple(paper for paper in found if paper.claims or paper.reported or paper.not_run)
 
 
 def _paper(
     recipe: ReportedRecipe, gathered: Gathered, task: OtherTask, evidence: TaskEvidence, paper: JudgedPaper
 ) -> TaskPaper:
     reference = paper.reference
+    about = [judged for judged in paper.claims if judged.claim.task == task]
+    run = [judged for judged in about if judged.measured or _is_run(judged, evidence)]
     return TaskPaper(
         task,
         reference.title,
         f"{reference.authors}, {reference.identifier}",
-        tuple(
-            describe_claim(recipe, gathered, reference, judged) for judged in paper.claims if judged.claim.task == task
-        ),
+        tuple(describe_claim(recipe, gathered, reference, judged) for judged in run),
+        tuple(judged.claim.sentence for judged in about if judged not in run),
         tuple(cells for table in reference.of_task(task) for cells in _reported(evidence, table)),
     )
+
+
+def _is_run(judged: Judged, evidence: TaskEvidence) -> bool:
+    """Whether all variants that the claim compares were run."""
+    parts = [part for part in judged.claim.parts if isinstance(part, TaskVariants)]
+    return {name for part in parts for name in (part.first, part.second)} <= evidence.variants.keys()
 
 
 def _reported(evidence: TaskEvidence, table: PaperTable) -> Iterator[tuple[str, ...]]:
@@ -89,8 +102,9 @@ def paper_blocks(paper: TaskPaper) -> Iterator[Block]:
     if measured:
         yield claims_table(measured, f"Claims of {paper.source}", CLAIMS_NOTE)
         yield Sentences("In words", tuple(claim.sentence for claim in measured))
-    if missing:
-        yield Sentences(f"Not measured of {paper.source}", tuple(claim.sentence for claim in missing))
+    sentences = [claim.sentence for claim in missing] + _not_run(paper.not_run)
+    if sentences:
+        yield Sentences(f"Not measured of {paper.source}", tuple(sentences))
     if paper.reported:
         title = f"Reported by {paper.source}, on other data"
         yield Table(title, REPORTED_HEADER, paper.reported, note=REPORTED_NOTE, text_columns=4)
@@ -104,12 +118,18 @@ def paper_lines(papers: Sequence[Mapping[str, Any]], task: str | None) -> Iterat
         if measured:
             yield from (f"Claims of “{paper['title']}” ({paper['source']}). {CLAIMS_NOTE}", "")
             yield from markdown_table(CLAIMS_HEADER, [[claim[cell] for cell in CLAIM_CELLS] for claim in measured])
-            yield from _listed("In words:", measured)
-        yield from _listed(f"Not measured of {paper['source']}:", missing)
+            yield from _listed("In words:", [claim["sentence"] for claim in measured])
+        sentences = [*(claim["sentence"] for claim in missing), *_not_run(paper["not_run"])]
+        yield from _listed(f"Not measured of {paper['source']}:", sentences)
         if paper["reported"]:
             yield from (f"Reported by {paper['source']}. {REPORTED_NOTE}", "")
             yield from markdown_table(REPORTED_HEADER, paper["reported"])
 
 
-def _listed(title: str, claims: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [title, "", *(f"- {claim['sentence']}" for claim in claims), ""] if claims else []
+def _listed(title: str, sentences: Sequence[str]) -> list[str]:
+    return [title, "", *(f"- {sentence}" for sentence in sentences), ""] if sentences else []
+
+
+def _not_run(claims: Sequence[str]) -> list[str]:
+    """One sentence about all claims whose variants were not run."""
+    return [f"The variants were not run that these claims are about: {'; '.join(claims)}."] if claims else []

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -78,6 +79,11 @@ def evidence_of(recipe: Recipe, workspace: Workspace) -> TaskEvidence | None:
     return read_task_evidence(judge_of("answer"), variants, "test", workspace, Resampling(200, 0.95, 0))
 
 
+def few_pictures(found: TaskEvidence) -> TaskEvidence:
+    """As if all questions were about nine pictures."""
+    return replace(found, clusters=9)
+
+
 def verdict(found: TaskEvidence | None, figure: str, first: str = SEEING, second: str = OTHER):
     claim = Claim("key", "short", "A sentence", "here", (TaskVariants("answer", figure, first, second),))
     tasks = {} if found is None else {"answer": found}
@@ -121,6 +127,7 @@ def test_what_cannot_be_compared_is_said(recipe, own_workspace):
     answered(own_workspace, recipe, RIGHT)
     found = evidence_of(recipe, own_workspace)
     assert verdict(found, "accuracy", SEEING, "absent").missing[0].why == "variant `absent` was not run"
+    assert "fewer than the 10" in verdict(few_pictures(found), "accuracy_binary").missing[0].why
     assert verdict(found, "accuracy_number").missing[0].why == "nothing here is judged by accuracy_number"
     path = own_workspace.finetuned(OTHER, 0) / "summary.json"
     summary = read_json(path)
@@ -144,6 +151,7 @@ def test_the_page_and_the_document_show_verdicts_beside_what_papers_report(recip
     assert words in lxmert["words-alone-answer"].sentence
     assert "120 test questions of 60 independent units" in lxmert["words-alone-answer"].sentence
     assert "not learnt in this budget" in lxmert["words-alone-open"].sentence
+    assert "Pre-training on images and texts helps to answer" in papers["Tan and Bansal"].not_run
     blocks = [*paper_blocks(papers["Tan and Bansal"])]
     assert [block.kind for block in blocks] == ["table", "sentences", "sentences", "table"]
     figures = {row[:3]: row[3:] for row in blocks[-1].rows}
