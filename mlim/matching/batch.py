@@ -43,7 +43,7 @@ from mlim.processes import cores, die_with_parent
 from mlim.recipe.base import Modality
 from mlim.shards.items import ItemStore
 
-FORMAT: Final = 1  # of finished pieces; another one computes them again
+FORMAT: Final = 2  # of finished pieces; another one computes them again
 PAIRS_PER_CHUNK: Final = 4096
 ITEMS_PER_BLOCK: Final = 1024
 PROCESS_SECONDS: Final = 5.0  # of a core until another process computes (4.7 measured): imports and the model
