@@ -115,13 +115,7 @@ def annotate(
     """Read and check boxes, captions, questions and statements of a catalog that has them."""
     session = Session(recipe, set_, work, quiet, as_json)
     with session.step("annotate"):
-        with session.loading():
-            from mlim.steps.annotate import annotate as run_step
-            from mlim.steps.recorded import record
-
-        summary = run_step(session.recipe, catalog, session.workspace, session.terminal, if_any)
-        record(session.recipe, session.workspace, "annotate", session.workspace.annotations)
-        session.show(summary, f"wrote {session.workspace.annotations}")
+        _annotate(session, catalog, if_any)
 
 
 @app.command(epilog="Example: `mlim regions annotated --catalog scenes/catalog.yaml --recipe mine.yaml`")
@@ -154,15 +148,23 @@ def regions(
 
 
 def prepare(session: Session, catalog: Path) -> None:
-    """Ingest, validate and pair a catalog, unless the work folder has pairs of it; never those of another one."""
+    """Ingest, validate and pair a catalog, unless the work folder has pairs of it; never those of another one.
+
+    Where tasks of the recipe read annotations, what the catalog has of them, too.
+    """
     if not session.workspace.pairs.is_dir():
         _ingest(session, catalog)
         _validate(session, catalog)
         _pairs(session, catalog)
-        return
     work, there = session.workspace.root, read_json(session.workspace.items / "summary.json")["catalog"]
     if Path(there).resolve() != catalog.resolve():
         raise InputError(f"--work {work}: holds the pairs of {there}, not of {catalog}; choose another folder")
+    with session.loading():
+        from mlim.steps.plan import ANNOTATE, preparation
+
+    read = any(stage.command == ANNOTATE for stage in preparation(session.recipe))
+    if read and not session.workspace.annotations.is_dir():
+        _annotate(session, catalog, if_any=True)
 
 
 def _ingest(session: Session, catalog: Path) -> None:
@@ -210,6 +212,16 @@ def _pairs(session: Session, catalog: Path) -> None:
     leaks = [entry["rule"] for entry in summary["leak_audit"] if entry["leaks"]]
     audit = f"these simple rules give the answer away: {', '.join(leaks)}" if leaks else "no simple rule gives it away"
     session.show(summary, f"wrote {session.workspace.pairs}; leak audit: {audit}")
+
+
+def _annotate(session: Session, catalog: Path, if_any: bool) -> None:
+    with session.loading():
+        from mlim.steps.annotate import annotate as run_step
+        from mlim.steps.recorded import record
+
+    summary = run_step(session.recipe, catalog, session.workspace, session.terminal, if_any)
+    record(session.recipe, session.workspace, "annotate", session.workspace.annotations)
+    session.show(summary, f"wrote {session.workspace.annotations}")
 
 
 def _counts(quarantined: Mapping[str, int]) -> str:

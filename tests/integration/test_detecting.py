@@ -3,7 +3,12 @@
 import pandas as pd
 import pytest
 
+from mlim.annotations.tables import load_questions
+from mlim.cli.prepare import prepare
+from mlim.cli.session import Session
 from mlim.config import override, parse
+from mlim.embedded.scenes.facts import Difficulty
+from mlim.embedded.scenes.generate import synthesize_scenes
 from mlim.errors import InputError
 from mlim.files import read_json, write_json
 from mlim.recipe import Recipe
@@ -80,3 +85,14 @@ def test_heads_that_learned_other_names_cannot_be_judged_as_they_are(tiny_recipe
     with pytest.raises(InputError, match="objects have other names than those that pre-training `e2e-vlp` learned"):
         finetune(recipe, own_workspace, quiet, "own", 0)
     assert finetune(recipe, own_workspace, quiet, "tuned", 0)["steps"] == 4
+
+
+def test_a_catalog_that_is_prepared_for_an_experiment_is_annotated_too(tmp_path, quiet):
+    synthesize_scenes(tmp_path / "scenes", 60, 0, 16, 1, quiet, Difficulty())
+    told = ["tracking.uri=none", "validation.min_image_side=16"]
+    session = Session("systems", told, tmp_path / "work", quiet=True, as_json=False)
+    prepare(session, tmp_path / "scenes" / "catalog.yaml")
+    assert load_questions(session.workspace.annotations, "test")
+    before = (session.workspace.annotations / "summary.json").stat().st_mtime_ns
+    prepare(session, tmp_path / "scenes" / "catalog.yaml")
+    assert (session.workspace.annotations / "summary.json").stat().st_mtime_ns == before

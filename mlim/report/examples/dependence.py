@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-DARKEST = 0.75  # opacity over cells without which the answer stays as likely
+DARKEST = 0.6  # opacity over cells without which the answer stays as likely
 LEAST = 0.05  # fall of a log-probability that is shown: less is nothing
 
 
@@ -14,7 +14,7 @@ def dependence_overlay(falls: Sequence[float]) -> Markup | None:
     if not len(falls) or max(falls) < LEAST:
         return None
     side, most = math.isqrt(len(falls)), max(falls)
-    cell = Markup('<rect x="{}" y="{}" width="1.02" height="1.02" opacity="{:.2f}"/>')
+    cell = Markup('<rect x="{}" y="{}" width="1" height="1" opacity="{:.2f}"/>')
     drawn = [
         cell.format(place % side, place // side, DARKEST * (1 - max(fall, 0.0) / most))
         for place, fall in enumerate(falls)
