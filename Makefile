@@ -25,7 +25,7 @@ help: ## what there is to make
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[dev,emoji,huggingface,lite,minilm,onnx,signing]'
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[dev,emoji,huggingface,lite,minilm,onnx,sbom,signing]'
 	@touch $@
 
 data/catalog.yaml: .venv/installed

@@ -1,4 +1,4 @@
-"""The registry: `mlim promote`, `rollback`, `compare`, `lineage`, `reproduce`."""
+"""The registry: `mlim promote`, `rollback`, `compare`, `lineage`, `sbom`, `reproduce`."""
 
 import json
 from pathlib import Path
@@ -139,6 +139,28 @@ def lineage(
         registry, choice = referred(tracking, model or tracking.model_name, "MODEL")
         found, lines = (answer := lineage_of(tracking, registry, registry.version_of(choice))), describe_version(answer)
     typer.echo(json.dumps(found, indent=2, sort_keys=True) if as_json else "\n".join(lines))
+
+
+@app.command(epilog="Example: `mlim sbom models:/mlim-matcher/3 --out sbom.json`")
+def sbom(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/3.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A new file, or one of an earlier run.")],
+    recipe: RecipeOption = "demo",
+    set_: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Write what a registered version is made of, as a CycloneDX bill of materials (JSON) for scanners.
+
+    The model with commit, recipe and the hash of its files, its data with their manifest, and every package that was
+    installed when it was registered; what its code needs is marked as required. Needs `pip install 'mlim[sbom]'`.
+    """
+    tracking = chosen_recipe(recipe, set_).tracking
+    from mlim.registry import referred
+    from mlim.steps.lineage import lineage_of, write_bill
+
+    registry, choice = referred(tracking, model, "MODEL")
+    write_bill(lineage_of(tracking, registry, registry.version_of(choice)), out)
+    Terminal(quiet).say(f"wrote {out}")
 
 
 @app.command(epilog="Example: `mlim reproduce models:/mlim-matcher/3 --catalog catalog.yaml --work build/again`")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mlim.catalog.description import load_description
 from mlim.errors import InputError, MlimError
-from mlim.files import read_json, sha256_of
+from mlim.files import atomic_file, check_replaceable, read_json, sha256_of
 from mlim.recipe import TrackingConfig
 from mlim.registry import RUN_PREFIX, VERSION_SHA256, Registry, registered, requirements
 from mlim.steps.seen import items_of, record_of
@@ -87,6 +87,25 @@ def lineage_of(tracking: TrackingConfig, registry: Registry, version: str) -> di
         },
         **{name: record.get(name, UNKNOWN) for name in ("catalog", "source_files", "rows_in", "environment")},
     }
+
+
+def write_bill(found: Mapping[str, Any], out: Path) -> None:
+    """Write the bill of materials of a version, of which `lineage_of` gave `found`, to the file `out`.
+
+    `InputError` without its package, for a version of which nothing was recorded, and for a file of somebody else's.
+    """
+    try:
+        from mlim.report.sbom import SIGN, bill_of_materials
+    except ImportError as error:
+        raise InputError(f"a bill of materials needs `pip install 'mlim[sbom]'` ({error})") from None
+    if found["environment"] == UNKNOWN:
+        raise InputError(
+            f"{found['model']} version {found['version']}: its packages were not recorded, or the run that registered "
+            "it is gone; register the model again"
+        )
+    check_replaceable(out, SIGN)
+    with atomic_file(out) as temporary:
+        temporary.write_text(bill_of_materials(found), encoding="utf-8")
 
 
 def _run(tracking: TrackingConfig, run: str) -> dict[str, Any]:
