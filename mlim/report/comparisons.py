@@ -11,7 +11,7 @@ import numpy as np
 
 from mlim.report.kit import formats
 from mlim.report.kit.markdown import table
-from mlim.report.tasks import task_header, task_lead, task_rows
+from mlim.report.tasks import row_names, task_header, task_lead, task_rows
 
 Summary = Mapping[str, Any]
 
@@ -56,9 +56,10 @@ def _command(found: Summary) -> str:
 
 def _task(found: Summary, experiment: Summary) -> list[str]:
     """The table of one task, with what the runs among its rows change."""
-    names = found["rows"].keys()
-    settings = [_settings(experiment["settings"].get(name, ())) for name in names]
-    rows = [(*cells[:1], said, *cells[1:]) for cells, said in zip(task_rows(found), settings, strict=True)]
+    told = [_settings(experiment["settings"].get(name, ())) for name in row_names(found)]
+    cells = task_rows(found)  # those of the variants, then those of baselines, which no settings have
+    said = [*told, *[""] * (len(cells) - len(told))]
+    rows = [(*line[:1], each, *line[1:]) for line, each in zip(cells, said, strict=True)]
     first, *others = task_header(found)
     note = f"{_command(experiment)}. {found['title']}. {task_lead(found)}"
     return [note, "", *table((first, "settings", *others), rows)]

@@ -18,10 +18,15 @@ def task_header(table: Mapping[str, Any]) -> tuple[str, ...]:
     return ("variant", *saw, "seeds", *figures, f"{figures[0]} minus the first variant")
 
 
+def row_names(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """The variants in the order of `task_rows`: that which the others are compared with is the first."""
+    return tuple(sorted(table["rows"], key=lambda name: name != table.get("main")))  # files order them by name
+
+
 def task_rows(table: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """A row of cells for each variant, then for each baseline, which no network is."""
+    """A row of cells for each variant (`row_names`), then for each baseline, which no network is."""
     names = [figure["name"] for figure in table["figures"]]
-    rows, more = [*table["rows"].values()], _saw_more(table)
+    rows, more = [table["rows"][name] for name in row_names(table)], _saw_more(table)
     rows += [{**row, "zero_shot": False, "seeds": None} for row in table.get("baselines", ())]
     return tuple(_cells(row, [row[name] for name in names], more) for row in rows)
 

@@ -53,6 +53,22 @@ def test_an_experiment_says_what_each_run_changes_and_by_how_much_it_differs():
     assert experiment_lines([]) == []
 
 
+def test_an_experiment_on_other_tasks_has_their_tables_with_the_variant_that_others_are_compared_with_first():
+    ends = {"low": 0.1, "high": 0.3}
+    row = {"label": "as it is", "zero_shot": False, "seeds": 2, "accuracy": {"value": 0.2, **ends}}
+    deeper = {**row, "label": "deeper", "accuracy": {**row["accuracy"], "difference": {"value": 0.1, **ends}}}
+    table = {"title": "Answers", "examples": 40, "examples_name": "questions", "units": 20, "judged_on": "test"}
+    table |= {"confidence": 0.95, "figures": [{"name": "accuracy", "title": "accuracy"}], "main": "plain"}
+    table |= {"rows": {"deep": deeper, "plain": row}, "baselines": [{**row, "label": "a constant"}]}
+    found = {**FOUND, "rows": {}, "settings": {"deep": ["depth=4"]}, "tasks": {"answer": table}}
+    lines = [line for line in experiment_lines([found]) if line.startswith("|")][2:]
+    assert [line.split(" | ")[:2] for line in lines] == [
+        ["| as it is", ""],
+        ["| deeper", "`depth=4`"],
+        ["| a constant", ""],
+    ]
+
+
 def test_figure_2_stands_there_at_each_probability_with_how_often_it_is_separated():
     points = [
         {"probability": at, "empty_minus_own": difference(own), "random_minus_own": difference(0.5)}
