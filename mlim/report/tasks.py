@@ -69,7 +69,8 @@ def _section(task: OtherTask, table: Mapping[str, Any] | None, claims: Sequence[
     if table is None:
         missing = "The variants have not been compared yet: run `mlim ablate`."
         return Section(task, title, "", tuple(claims), missing)
-    block = Table(f"{title} by variant", task_header(table), task_rows(table))
+    texts = 1 + _saw_more(table)
+    block = Table(f"{title} by variant", task_header(table), task_rows(table), text_columns=texts)
     why = table["no_interval"]
     missing = f"{why[0].upper()}{why[1:]}." if why else ""
     return Section(task, title, task_lead(table), (block, *claims), missing)
