@@ -10,7 +10,7 @@ from mlim.files import atomic_file
 from mlim.recipe import Recipe, complete_recipe, load_recipe
 from mlim.steps.closure import Sources
 from mlim.steps.plan import MAIN_PIPELINE, PIPELINES, READ_THE_CATALOG, Pipeline, own_options
-from mlim.steps.stages import NAME, SEED, WHOLE_RECIPE, Definition, define_stages
+from mlim.steps.stages import MAIN_SEED, NAME, SEED, WHOLE_RECIPE, Definition, define_stages
 from mlim.versions import DVC_PARAMETERS, DVC_SUFFIX
 from mlim.workspace import Workspace
 
@@ -133,7 +133,8 @@ def _header(pipeline: Pipeline) -> str:
 
 
 def _stage(defined: Definition, sources: Sources, work: Workspace, pipeline: Pipeline) -> dict[str, Any]:
-    matrix = {"matrix": {"name": list(defined.runs), "seed": "${seeds}"}} if defined.runs else {}
+    seeds = [MAIN_SEED] if defined.first_seed else "${seeds}"
+    matrix = {"matrix": {"name": list(defined.runs), "seed": seeds}} if defined.runs else {}
     return {
         "desc": defined.what,
         **matrix,

@@ -6,7 +6,7 @@ it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlim.recipe import Pretraining, Recipe, Variant
@@ -49,6 +49,8 @@ SAME_RESULT: Mapping[str, str] = {
 class Definition:
     """A stage, or all stages of one kind: one for each seed of each of `runs` (variants or pre-trainings).
 
+    Of a detector that only makes regions there is only the `first_seed`.
+
     `settings` are keys of the recipe, sections or single ones; `arguments` follow the command of a stage that is there
     once. The code is that of the command's step with all that it imports; `also_modules` are those of
     `closure.WITHOUT_EFFECT` that have one here.
@@ -62,6 +64,7 @@ class Definition:
     runs: Sequence[str] = ()
     arguments: Sequence[str] = ()
     also_modules: Sequence[str] = ()
+    first_seed: bool = False
 
     @property
     def modules(self) -> list[str]:
@@ -72,10 +75,18 @@ class Definition:
 def define_stages(recipe: Recipe, work: Workspace, pipeline: Pipeline = MAIN_PIPELINE) -> dict[str, Definition]:
     """The stages of a recipe's pipeline by their names in dvc.yaml, in the order in which they run."""
     runs: dict[tuple[str, str], list[str]] = {}
+    seeds: dict[tuple[str, str], set[int | None]] = {}
     for stage in everything(recipe, pipeline.matches):
         names = runs.setdefault((stage.kind, stage.command), [])
+        seeds.setdefault((stage.kind, stage.command), set()).add(stage.seed)
         names += [stage.name] if stage.name is not None and stage.name not in names else []
-    return {kind: _DEFINITIONS[command](recipe, work, names, pipeline) for (kind, command), names in runs.items()}
+    return {
+        kind: replace(
+            _DEFINITIONS[command](recipe, work, names, pipeline),
+            first_seed=len(seeds[kind, command]) < len(recipe.seeds),
+        )
+        for (kind, command), names in runs.items()
+    }
 
 
 def _ingest(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:

@@ -319,6 +319,8 @@ def test_detected_regions_follow_their_detector_in_plan_and_key(recipe):
     assert Path("work/regions/detector-detector") in defined["regions-detector-detector"].writes
     assert Path("work/pretrain/detector-s${seeds[0]}/model") in defined["regions-detector-detector"].reads
     assert Path("work/regions/annotated") in defined["pretrain"].reads
+    twice = define_stages(small.model_copy(update={"seeds": (0, 1)}), Workspace(Path("work")))
+    assert [name for name, stage in twice.items() if stage.runs and stage.first_seed] == ["pretrain-detector"]
     longer = override(
         recipe.model_dump(mode="json"), ["pretrainings.detector.tasks=[{task: detect, text: false, weight: 2}]"]
     )
