@@ -57,8 +57,8 @@ def annotate(
 ) -> dict[str, Any]:
     """Write regions, captions, questions and statements (.arrow), vocabularies.json, quarantine.parquet, summary.json.
 
-    Returns the summary. `InputError` for a catalog without annotations (with `if_any` nothing but the summary is
-    written of it), for one that was not split, and a file that is not of its layout; `DataError` when too many
+    Returns the summary. `InputError` for a catalog without annotations (with `if_any` it gets empty
+    vocabularies and the summary), for one that was not split, and a file that is not of its layout; `DataError` when too many
     annotations are of pictures that the catalog does not have.
     """
     description = load_description(catalog)
@@ -93,8 +93,9 @@ def annotate(
 
 
 def _annotate_nothing(workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
-    """The summary of a catalog without annotations."""
+    """Empty vocabularies and the summary of a catalog without annotations."""
     with atomic_folder(workspace.annotations) as folder:
+        write_json(folder / VOCABULARIES_FILE, make_vocabularies(folder, TRAIN))
         summary = {**_summary(folder, AnnotationRules(), {}, {}), "unboxed": {}}
         write_json(folder / "summary.json", summary)
     terminal.say("the catalog has no annotations")
