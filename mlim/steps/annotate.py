@@ -57,9 +57,9 @@ def annotate(
 ) -> dict[str, Any]:
     """Write regions, captions, questions and statements (.arrow), vocabularies.json, quarantine.parquet, summary.json.
 
-    Returns the summary. `InputError` for a catalog without annotations (with `if_any` it gets empty
-    vocabularies and the summary), for one that was not split, and a file that is not of its layout; `DataError` when too many
-    annotations are of pictures that the catalog does not have.
+    Returns the summary. `InputError` for a catalog without annotations (with `if_any` it gets empty vocabularies), for
+    one that was not split, and a file that is not of its layout; `DataError` when too many annotations are of pictures
+    that the catalog does not have.
     """
     description = load_description(catalog)
     rules = description.annotations
