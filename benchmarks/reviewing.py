@@ -163,6 +163,8 @@ def main() -> None:
     parser.add_argument("--round", type=int, default=ROUND, help="labels before the forest learns again")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
+    if options.labels < options.round:
+        parser.error("--labels: at least those of one --round")
     recipe, workspace = load_recipe(options.recipe), Workspace(options.work)
     given = read(options.catalog, workspace, recipe)
     curves = {
