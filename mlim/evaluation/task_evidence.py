@@ -60,7 +60,6 @@ class TaskEvidence:
     all values that its seeds have. `left_out` says in a sentence each which trainings could not be used and why.
     """
 
-    title: str
     examples: int
     examples_name: str
     clusters: int

@@ -34,7 +34,6 @@ def read_task_evidence(
     drawn = resample_measures(examples, measures, resampling.samples, resampling.seed)
     trained = dict.fromkeys(name for name, _ in scores)
     return TaskEvidence(
-        title=judge.title,
         examples=len(first),
         examples_name=judge.examples_name,
         clusters=examples.clusters,
