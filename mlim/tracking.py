@@ -230,8 +230,11 @@ def is_recorded(tracking: TrackingConfig, run_id: str) -> bool:
 
 
 def add_figures(tracking: TrackingConfig, run_id: str, figures: Mapping[str, float]) -> None:
-    """Add figures to a run that is over, where this store holds it; `MlimError` when the store refuses."""
-    if not is_recorded(tracking, run_id):
+    """Add figures to a run that is over, where runs are tracked and this store holds it.
+
+    `MlimError` when the store refuses.
+    """
+    if tracking.offline or not is_recorded(tracking, run_id):
         return
     store = client(tracking)
     with as_mlim_error(tracking_uri(tracking)):

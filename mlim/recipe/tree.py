@@ -61,11 +61,7 @@ class Recipe(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     stack: StackConfig = StackConfig()
     gate: GateConfig = GateConfig()
-    promotion: PromotionConfig = Field(
-        default=PromotionConfig(),
-        exclude_if=lambda promotion: promotion == PromotionConfig(),
-        description="what replaces a champion (docs/registry.md)",
-    )
+    promotion: PromotionConfig = PromotionConfig()
     probe: ProbeConfig = ProbeConfig()
     match: MatchConfig = MatchConfig()
     systems: dict[PlainName, SystemConfig] = Field(

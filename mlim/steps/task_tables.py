@@ -106,8 +106,6 @@ def add_task_figures(recipe: Recipe, workspace: Workspace, tables: Tables) -> No
 
     Runs stand side by side on MLflow's page; the run of the tables has the figures of all.
     """
-    if recipe.tracking.offline:
-        return
     for task, table in tables.items():
         for name, row in table["rows"].items():
             for place, seed in enumerate(recipe.seeds):

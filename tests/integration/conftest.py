@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from mlim.recipe import PromotionConfig
 from mlim.steps.pipeline import write_pipelines
 from scripts.chromium import find_browser
 
@@ -37,6 +36,7 @@ TINY = {
         **{"max_one_answer": 1, "min_kind_right": 0, "max_swap_difference": 1, "min_identical_right": 0},
         "sampled_pairs": 8,
     },
+    "promotion": {"max_calibration_error": 1},
     "probe": {"probabilities": [0.2, 0.8], "items": 16, "reconstructions": 2},
     "match": {"explained": 2},
 }
@@ -83,7 +83,6 @@ def tiny_values() -> dict[str, Any]:
     values["pretrainings"] = {name: losses for name, losses in values["pretrainings"].items() if name in used}
     for section, changes in TINY.items():
         values[section].update(changes)
-    values["promotion"] = PromotionConfig(max_calibration_error=1).model_dump(mode="json")  # params.yaml has none
     values["model"]["embedder"] |= {"strides": [2, 2, 2], "channels": [8, 8]}
     values["model"]["decoder"] |= {"strides": [2, 2, 2], "channels": [8, 8]}
     return values

@@ -10,11 +10,9 @@ import pytest
 
 import mlim
 from mlim.registry import Registry
-from tests.integration.test_registry_serving import Registered, registered, some_pairs
+from tests.registry_room import Registered, some_pairs
 
 pytestmark = pytest.mark.integration
-
-__all__ = ["registered"]  # a fixture
 
 
 def sent_items(registered: Registered):

@@ -154,6 +154,7 @@ def test_every_setting_makes_a_stage_stale_or_is_said_to_change_no_result() -> N
     filled = {section.replace("${item.name}", cell) for section in known for cell in cells["${item.name}"]}
     recorded = {"name", "tracking"}  # the report and the registry alone say these: they follow the whole recipe
     recorded |= {"match"}  # of commands that are no stages
+    recorded |= {"promotion"}  # of registration
     recorded |= {f"gate.{key}" for key in type(recipe.gate).model_fields if key not in JUDGED_BY}  # of registration
     shown = {f"variants.{variant}.{key}" for variant in recipe.variants for key in ("label",)}
     for leaf in leaves(recipe.model_dump()):

@@ -30,20 +30,10 @@ from mlim.steps.register import register
 from mlim.steps.serve import ServerLimits, serve
 from mlim.tracking import client
 from mlim.workspace import Workspace
-from tests.integration.test_registry_serving import (
-    Registered,
-    artifacts_of,
-    free_port,
-    promoted,
-    put_model,
-    some_pairs,
-    tracked_at,
-    wait_for,
-)
+from tests.integration.test_registry_serving import free_port, wait_for
+from tests.registry_room import Registered, artifacts_of, put_model, some_pairs, tracked_at
 
 pytestmark = pytest.mark.integration
-
-__all__ = ["promoted"]  # a fixture
 
 REQUEST_SECONDS = 60
 LIMITS = ("--max-body-mb", "2", "--max-seconds", "20")
