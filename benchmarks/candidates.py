@@ -230,6 +230,8 @@ def main() -> None:
         path = options.folder / "values.npy"
         print(json.dumps(measure(options.here, path, options)))
         return
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path = Path(folder) / "values.npy"
         generate(path, options.items, options.dimensions)
