@@ -1,5 +1,6 @@
 """What hidden regions of a picture were: their features, and the labels of the objects in them (LXMERT)."""
 
+from abc import abstractmethod
 from typing import Final, NamedTuple, assert_never
 
 import torch
@@ -36,65 +37,78 @@ class Attributed(NamedTuple):
     weights: Tensor
 
 
-class RegionFeature(Task[Fused]):
-    """Targets are the places (N,) of the hidden regions in the flattened (B * C); every picture counts."""
+class HiddenRegions(Task[Fused]):
+    """What the tasks on hidden regions share; every picture counts, whatever text is beside it."""
 
-    name, reads = "region-feature", "fused"
+    reads = "fused"
 
     def __init__(self, system: System) -> None:
-        if not isinstance(system, RestoresRegions):
+        if not isinstance(system, RestoresRegions) or (head := self.head_of(system)) is None:
             raise not_offered(self.name, system)
         self._system: RestoresRegions = system
+        self._head = head
+
+    @staticmethod
+    @abstractmethod
+    def head_of(system: RestoresRegions) -> nn.Module | None:
+        """What reads the outputs for this task; None where the system was made without it."""
 
     @property
     def head(self) -> nn.Module:
-        """From an output to a feature."""
-        return self._system.region_feature_head
-
-    def read(self, shown: Shown) -> Fused:
-        """Outputs of text and regions that have seen each other."""
-        return self._system.fuse(shown)
-
-    def targets(self, plan: PassPlan) -> Targets:
-        """The hidden regions of every picture, whatever text is shown beside it."""
-        places = plan.masks.image.flatten().nonzero().squeeze(1)
-        return Targets(places, places.numel())
-
-    def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
-        """Squared error of the features."""
-        if reading.patches is None or reading.features is None:
-            raise ValueError("task region-feature needs pictures, but the batch has none")
-        wanted = reading.features.flatten(0, 1)[targets.wanted]
-        return region_feature_loss(self.head(reading.patches.flatten(0, 1)[targets.wanted]), wanted)
-
-    def operations(self, targets: Targets, items: int) -> float:
-        """Operations of the head at the hidden regions."""
-        return self._system.region_operations(targets.number, self.head)
-
-
-class RegionLabel(Task[Fused]):
-    """Targets are the labels of hidden regions; every picture counts.
-
-    Stored regions have labels, which weigh as much as they are sure; else a region has the label of the annotated
-    object that covers most of it, at least half.
-    """
-
-    name, reads = "region-label", "fused"
-
-    def __init__(self, system: System) -> None:
-        if not isinstance(system, RestoresRegions) or system.region_label_head is None:
-            raise not_offered(self.name, system)
-        self._system: RestoresRegions = system
-        self._head = system.region_label_head
-
-    @property
-    def head(self) -> nn.Module:
-        """From an output to logits over labels."""
+        """The same, which is there."""
         return self._head
 
     def read(self, shown: Shown) -> Fused:
         """Outputs of text and regions that have seen each other."""
         return self._system.fuse(shown)
+
+    def outputs(self, reading: Fused, places: Tensor) -> Tensor:
+        """The outputs (N, H) at `places` (N,) of the flattened regions (B * C)."""
+        if reading.patches is None:
+            raise ValueError(f"task {self.name} needs pictures, but the batch has none")
+        return reading.patches.flatten(0, 1)[places]
+
+    def operations(self, targets: Targets, items: int) -> float:
+        """Operations of the head at the regions that count."""
+        return self._system.region_operations(targets.number, self.head)
+
+
+class RegionFeature(HiddenRegions):
+    """Targets are the places (N,) of the hidden regions in the flattened (B * C)."""
+
+    name = "region-feature"
+
+    @staticmethod
+    def head_of(system: RestoresRegions) -> nn.Module:
+        """From an output to a feature."""
+        return system.region_feature_head
+
+    def targets(self, plan: PassPlan) -> Targets:
+        """The hidden regions of every picture."""
+        places = plan.masks.image.flatten().nonzero().squeeze(1)
+        return Targets(places, places.numel())
+
+    def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
+        """Squared error of the features."""
+        outputs = self.outputs(reading, targets.wanted)
+        if reading.features is None:
+            raise ValueError(f"task {self.name} needs features of regions, but the reading has none")
+        return region_feature_loss(self.head(outputs), reading.features.flatten(0, 1)[targets.wanted])
+
+
+class RegionLabel(HiddenRegions):
+    """Targets are the labels of hidden regions.
+
+    Stored regions have labels, which weigh as much as they are sure; else a region has the label of the annotated
+    object that covers most of it, at least half.
+    """
+
+    name = "region-label"
+
+    @staticmethod
+    def head_of(system: RestoresRegions) -> nn.Module | None:
+        """From an output to logits over labels."""
+        return system.region_label_head
 
     def targets(self, plan: PassPlan) -> Targets:
         """The hidden regions with a label."""
@@ -114,36 +128,19 @@ class RegionLabel(Task[Fused]):
 
     def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
         """Cross-entropy of the labels."""
-        if reading.patches is None:
-            raise ValueError("task region-label needs pictures, but the batch has none")
         wanted: Labelled = targets.wanted
-        logits = self._head(reading.patches.flatten(0, 1)[wanted.places])
-        return region_label_loss(logits, wanted.labels, wanted.weights)
-
-    def operations(self, targets: Targets, items: int) -> float:
-        """Operations of the head at the hidden regions with an object."""
-        return self._system.region_operations(targets.number, self.head)
+        return region_label_loss(self.head(self.outputs(reading, wanted.places)), wanted.labels, wanted.weights)
 
 
-class RegionAttribute(Task[Fused]):
-    """Targets are the attributes that are stored with hidden regions, each by how sure it is; every picture counts."""
+class RegionAttribute(HiddenRegions):
+    """Targets are the attributes that are stored with hidden regions, each by how sure it is."""
 
-    name, reads = "region-attribute", "fused"
+    name = "region-attribute"
 
-    def __init__(self, system: System) -> None:
-        if not isinstance(system, RestoresRegions) or system.region_attribute_head is None:
-            raise not_offered(self.name, system)
-        self._system: RestoresRegions = system
-        self._head = system.region_attribute_head
-
-    @property
-    def head(self) -> nn.Module:
+    @staticmethod
+    def head_of(system: RestoresRegions) -> nn.Module | None:
         """From an output to logits over the values of all kinds."""
-        return self._head
-
-    def read(self, shown: Shown) -> Fused:
-        """Outputs of text and regions that have seen each other."""
-        return self._system.fuse(shown)
+        return system.region_attribute_head
 
     def targets(self, plan: PassPlan) -> Targets:
         """The hidden regions with an attribute; they count as the mean over the kinds."""
@@ -158,15 +155,9 @@ class RegionAttribute(Task[Fused]):
 
     def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
         """Cross-entropy of the attributes."""
-        if reading.patches is None:
-            raise ValueError("task region-attribute needs pictures, but the batch has none")
         wanted: Attributed = targets.wanted
-        logits = self._system.region_attribute_logits(reading.patches.flatten(0, 1)[wanted.places])
+        logits = self._system.region_attribute_logits(self.outputs(reading, wanted.places))
         return region_attribute_loss(logits, wanted.values, wanted.weights, targets.counts(self.name)[self.name])
-
-    def operations(self, targets: Targets, items: int) -> float:
-        """Operations of the head at the hidden regions with an attribute."""
-        return self._system.region_operations(targets.number, self.head)
 
 
 def region_task(config: RegionFeatureTask | RegionLabelTask | RegionAttributeTask, system: System) -> Task[Fused]:
