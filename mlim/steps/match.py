@@ -14,7 +14,7 @@ from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.evaluation.evidence import families_of
 from mlim.evaluation.gate import GateDecision
-from mlim.evaluation.promise import Promise, Promised, promised_threshold
+from mlim.evaluation.promise import Promise, promised_threshold
 from mlim.evaluation.resampling import JudgedPairs
 from mlim.evaluation.scores import labels_of, part, scores_of
 from mlim.files import atomic_folder, check_claim, mark, read_json, write_json
@@ -88,8 +88,7 @@ def match(
     `InputError` when catalog, model or target are wrong, labels too few for the promise, or `since` cannot be followed.
     """
     check_claim(out, f"--out {out}")
-    promised = None if promise is None else _promised(model, recipe, workspace, promise)
-    threshold = model.threshold if promised is None or promised.threshold is None else promised.threshold
+    threshold, promised = _threshold(model, recipe, workspace, promise)
     settings = deciding_settings(model, recipe, catalog, threshold)
     last = None if since is None else open_last(since, settings, full_if_changed, terminal)
     prepare_items(recipe, catalog, workspace, terminal, again=since is not None)
@@ -110,7 +109,7 @@ def match(
         "data_version": read_json(workspace.valid / SUMMARY_FILE)["data_version"],
         "recipe": recipe.name,
         "threshold": threshold,
-        "promise": "" if promised is None else promised.sentence,
+        "promise": promised,
         "warnings": _warnings(model, gate or _evaluated(model, workspace), recipe, catalog, workspace, terminal),
         "since": None if last is None or earlier is None else since_summary(last, earlier, scored, groups),
         **_figures(candidates, scored, groups),
@@ -172,8 +171,15 @@ def track_match(recipe: Recipe, workspace: Workspace, summary: Mapping[str, Any]
             run.artifact(out / name)
 
 
-def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, promise: Promise) -> Promised:
-    """The threshold that keeps a promise, from the test pairs that the model was not fitted on."""
+def _threshold(
+    model: MatchingModel, recipe: Recipe, workspace: Workspace, promise: Promise | None
+) -> tuple[float, str]:
+    """The model's threshold, or the one that keeps a promise, with what was promised in words.
+
+    It comes from the test pairs, which the model was not fitted on; `InputError` where these are not here or too few.
+    """
+    if promise is None:
+        return model.threshold, ""
     option = f"--{promise.figure} {promise.target:g}"
     if not (workspace.evaluation / "metrics.json").is_file():
         raise InputError(
@@ -190,7 +196,7 @@ def _promised(model: MatchingModel, recipe: Recipe, workspace: Workspace, promis
     promised = promised_threshold(pairs, scores_of(test), promise)
     if promised.threshold is None:
         raise InputError(f"{option}: {promised.sentence}")
-    return promised
+    return promised.threshold, promised.sentence
 
 
 def _warnings(

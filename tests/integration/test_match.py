@@ -102,15 +102,17 @@ def test_a_promise_raises_the_threshold_of_pairs_and_groups(model, tiny_recipe, 
     monkeypatch.setattr(step, "read_scored", lambda recipe, workspace: SimpleNamespace(of_registered=test))
     monkeypatch.setattr(step, "families_of", lambda pairs, workspace: None)
     write_json(own_workspace.evaluation / "metrics.json", {"threshold": model.threshold})
-    promised = step._promised(model, tiny_recipe, own_workspace, Promise("precision", 0.9))
-    assert 0.1 < promised.threshold <= 0.9
-    recalled = step._promised(model, tiny_recipe, own_workspace, Promise("recall", 0.9))
-    assert recalled.threshold == 0.9  # every match scores that
+    threshold, promised = step._threshold(model, tiny_recipe, own_workspace, Promise("precision", 0.9))
+    assert 0.1 < threshold <= 0.9
+    assert "0.9" in promised
+    recalled, _ = step._threshold(model, tiny_recipe, own_workspace, Promise("recall", 0.9))
+    assert recalled == 0.9  # every match scores that
+    assert step._threshold(model, tiny_recipe, own_workspace, None) == (model.threshold, "")
     with pytest.raises(InputError, match=r"--precision 0\.9999: not enough labels"):
-        step._promised(model, tiny_recipe, own_workspace, Promise("precision", 0.9999))
+        step._threshold(model, tiny_recipe, own_workspace, Promise("precision", 0.9999))
     write_json(own_workspace.evaluation / "metrics.json", {"threshold": 0.25})
     with pytest.raises(InputError, match="were scored by another model"):
-        step._promised(model, tiny_recipe, own_workspace, Promise("precision", 0.9))
+        step._threshold(model, tiny_recipe, own_workspace, Promise("precision", 0.9))
 
 
 @pytest.mark.parametrize(
