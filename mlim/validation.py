@@ -10,6 +10,7 @@ on more than one side of a split.
 import io
 import logging
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ PLACE_SEPARATOR = ":"
 SHOWN_CHARACTERS = 60
 SHOWN_VALUES = 20  # of those that failed, on the pages
 PERCENT = 100.0
+STATIC_FOLDER = "static"  # of the library's pages
 ROW_LEVEL = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
 COUNTS = ("element_count", "unexpected_count", "missing_count")
 LIMITS = ("value", "min_value", "max_value")
@@ -227,13 +229,13 @@ class Validation:
 
     def __init__(self, data_docs: Path) -> None:
         """Open the project; the pages will go to `data_docs`. `InputError` when the project is not found."""
-        self._root = project_root()
+        self._root, self._data_docs = project_root(), data_docs.absolute()
         # an expectation it does not know is only logged, with a traceback; `findings` says it in one sentence
         logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
         self._context = gx.get_context(
             mode="file",
             context_root_dir=self._root,
-            runtime_environment={DATA_DOCS_VARIABLE: str(data_docs.absolute())},
+            runtime_environment={DATA_DOCS_VARIABLE: str(self._data_docs)},
         )
         source = self._context.data_sources.get("catalog")
         self._whole = source.get_asset("frame").get_batch_definition("whole")
@@ -255,8 +257,12 @@ class Validation:
         return check.findings()
 
     def write_docs(self) -> None:
-        """Build the Data Docs of everything checked so far (index.html and a page for each suite)."""
+        """Build the Data Docs of everything checked so far (index.html and a page for each suite).
+
+        They load nothing (`mlim.data_docs`), so the fonts and logos that the library lays beside them are removed.
+        """
         self._context.build_data_docs()
+        shutil.rmtree(self._data_docs / STATIC_FOLDER, ignore_errors=True)
 
     def _committed(self, suite: str) -> list[dict[str, Any]]:
         """The expectations of the reviewed JSON, whatever the library makes of them."""

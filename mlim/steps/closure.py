@@ -8,6 +8,7 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib.util import resolve_name
+from itertools import chain
 from pathlib import Path
 
 from mlim.errors import InputError
@@ -17,7 +18,9 @@ WITHOUT_EFFECT = frozenset(
     f"{PACKAGE}.{name}"
     for name in ("console", "errors", "processes", "recipe", "tracking", "offline", "versions", "workspace")
 )
-BESIDE_PACKAGE: Mapping[str, str] = {f"{PACKAGE}.validation": "great_expectations/expectations"}  # what a module reads
+BESIDE_PACKAGE: Mapping[str, tuple[str, ...]] = {  # what a module reads besides what it imports
+    f"{PACKAGE}.validation": ("great_expectations/expectations", f"{PACKAGE}/data_docs")
+}
 
 
 class Sources:
@@ -44,7 +47,8 @@ class Sources:
                 modules.add(module)
                 waiting += filter(_has_effect, self._imports(module))
         files = {self._modules[module] for module in modules}.union(*map(self._data, modules))
-        return sorted({*self._folded(files), *(BESIDE_PACKAGE[module] for module in modules & BESIDE_PACKAGE.keys())})
+        beside = (BESIDE_PACKAGE[module] for module in modules & BESIDE_PACKAGE.keys())
+        return sorted({*self._folded(files), *chain.from_iterable(beside)})
 
     def _imports(self, module: str) -> set[str]:
         """Our modules that a module imports, inside functions too, and the packages they lie in, which run first."""

@@ -93,4 +93,5 @@ def test_the_first_steps_run_from_the_wheel(packages, shop):
     ]
     assert [(finding["suite"], finding["expectation"]) for finding in found] == committed
     assert {"rows", "keys", "images", "texts"} <= {finding["suite"] for finding in found}
+    assert "Success" in (shop / "work" / "valid" / "data_docs" / "index.html").read_text(encoding="utf-8")
     assert len(pd.read_parquet(shop / "work" / "pairs" / "pairs.parquet")) > 0
