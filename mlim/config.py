@@ -48,16 +48,37 @@ Title = Annotated[str, AfterValidator(_title)]
 """What a person calls something; it may hold blanks, slashes and any letters, and leads nowhere else either."""
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice in a mapping is an error; the library keeps the last one silently."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The mapping as it is written; `ComposerError` at the second of two equal keys."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], yaml.Mark] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                mark = first.setdefault((key.tag, key.value), key.start_mark)
+                if mark is not key.start_mark:
+                    problem = f"`{key.value}` is already a key of this mapping in line {mark.line + 1}; keep one"
+                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+        return node
+
+
 class Config(BaseModel):
     """A frozen configuration node; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+def load_yaml(text: str) -> Any:
+    """What a YAML text holds; `yaml.YAMLError` also where a key is repeated."""
+    return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a safe loader
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; `InputError` names file, line and column when it cannot be read."""
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the name and the permissions") from None
     except UnicodeDecodeError:
@@ -168,9 +189,11 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
             problems.append(f"--set {assignment}: write it as key.subkey=value")
             continue
         try:
-            _assign(result, path.split("."), yaml.safe_load(text), assignment)
-        except (InputError, yaml.YAMLError) as error:
+            _assign(result, path.split("."), load_yaml(text), assignment)
+        except InputError as error:
             problems.append(str(error))
+        except yaml.YAMLError as error:
+            problems.append(f"--set {assignment}: is not valid YAML: {_yaml_problem(error)}")
     if problems:
         raise InputError(*problems)
     return result

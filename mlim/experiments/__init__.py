@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Literal, Self
 
-import yaml
 from pydantic import model_validator
 
-from mlim.config import Config, PlainName, nearest, parse
+from mlim.config import Config, PlainName, load_yaml, nearest, parse
 from mlim.errors import InputError
 
 SUFFIX = ".yaml"
@@ -55,4 +54,4 @@ def load_experiment(name: str) -> ExperimentPlan:
     if name not in experiment_names():
         raise InputError(f"--experiment {name}: no such experiment{nearest(name, experiment_names())}")
     text = (resources.files("mlim") / "experiments" / f"{name}{SUFFIX}").read_text("utf-8")
-    return parse(ExperimentPlan, yaml.safe_load(text), f"experiment {name}")
+    return parse(ExperimentPlan, load_yaml(text), f"experiment {name}")

@@ -10,10 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic_core import to_jsonable_python
 
-from mlim.config import merged, nearest, override, parse, read_yaml
+from mlim.config import load_yaml, merged, nearest, override, parse, read_yaml
 from mlim.errors import InputError
 from mlim.recipe.layers import Location, Tree, leaves, origins, plain, said, without_other_kinds, without_removed
 from mlim.recipe.retired import modernise, modernise_assignments
@@ -152,7 +151,7 @@ def _read(name_or_file: str) -> _Layer:
     if _is_file(name_or_file):
         values = read_yaml(path)
     elif name_or_file in recipe_names():
-        values = dict(yaml.safe_load(_packaged(name_or_file)))
+        values = dict(load_yaml(_packaged(name_or_file)))
     else:
         known = nearest(name_or_file, recipe_names())
         raise InputError(f"unknown recipe `{name_or_file}`{known}; give a name or a .yaml file")

@@ -7,9 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-import yaml
-
-from mlim.config import Config, nearest, parse
+from mlim.config import Config, load_yaml, nearest, parse
 from mlim.errors import InputError
 from mlim.recipe.tasks import FinetuneTask
 from mlim.references.claims import Claim, TaskVariants, Variants
@@ -91,4 +89,4 @@ def load_reference(name: str = MLIM) -> Reference:
     if name not in reference_names():
         raise InputError(f"unknown reference `{name}`{nearest(name, reference_names())}")
     text = (resources.files("mlim") / "references" / f"{name}{SUFFIX}").read_text("utf-8")
-    return parse(Reference, yaml.safe_load(text), f"reference {name}")
+    return parse(Reference, load_yaml(text), f"reference {name}")

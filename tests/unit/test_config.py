@@ -79,6 +79,8 @@ def test_override_tells_every_bad_assignment():
         (b"- 1\n", "key: value"),
         (b"", "key: value"),
         (b"a: \xff\n", "UTF-8"),
+        (b"a: 1\nb: 2\na: 3\n", "`a` is already a key of this mapping in line 1; keep one (line 3, column 1)"),
+        (b"a:\n  - {b: 1, b: 1}\n", "`b` is already a key of this mapping in line 2"),
     ],
 )
 def test_an_unreadable_file_is_one_sentence(tmp_path, content, message):
@@ -88,6 +90,17 @@ def test_an_unreadable_file_is_one_sentence(tmp_path, content, message):
         read_yaml(path)
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_key_may_be_repeated_in_another_mapping_and_replace_a_merged_one(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("one: &one {a: 1, b: 2}\ntwo: &two {<<: *one, a: 3}\nthree: {<<: *two, b: 4}\n")
+    assert read_yaml(path)["three"] == {"a": 3, "b": 4}
+
+
+def test_a_repeated_key_of_an_assignment_is_named():
+    with pytest.raises(InputError, match=r"--set lamp=\{watts: 1, watts: 2\}: .*`watts` is already a key"):
+        override({"lamp": {"watts": 5}}, ["lamp={watts: 1, watts: 2}"])
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
