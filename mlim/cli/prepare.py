@@ -42,7 +42,7 @@ def init(
     target = out or fixed_parent(table) / "catalog.yaml"
     if target.exists() and not force:
         raise InputError(f"{target} exists already; choose another --out or add --force")
-    if any(target.resolve() == file.path.resolve() for file in table_files(table)):
+    if not table.is_dir() and any(target.resolve() == file.path.resolve() for file in table_files(table)):
         raise InputError(f"--out {target}: is the table itself; choose another --out")
     terminal = Terminal()
     text = starter_yaml(table, target.parent, terminal.warn, delimiter)

@@ -22,6 +22,7 @@ from mlim.sources.dialect import CANDIDATES
 from mlim.sources.lines import UTF8, WIDE_ENCODINGS, WIDE_MARKS
 from mlim.sources.readers import DELIMITERS, PARQUET, TableFile
 from mlim.sources.records import USUAL_OTHER_ENCODING
+from mlim.sources.starter_pairs import PairsLook, look_at_pairs, pairs_lines
 from mlim.sources.table import fixed_parent, table_files
 
 SAMPLE_ROWS = 20_000
@@ -39,10 +40,7 @@ LARGEST_FAMILY_MEAN = 20.0  # larger groups are kinds of things (trousers), not 
 SMALLEST_FAMILY_MEAN = 1.05
 FEW_VALUES = 120  # columns with at most so many values can decide pairs,
 LEAST_REPEATS = 3  # if a value stands in so many rows on average
-HARDLY = 0.05  # a column that differs in fewer of the families is the same in a family
-BALANCED = 0.5  # as many matches as mismatches
 LONG_TEXT = 60.0  # mean characters from which a text is a description, which goes last
-MOST_CANDIDATES = 5
 AFTER_PATH = r"[?#].*"  # of an address
 IMAGE_NOTES = {
     "folder": "the picture's path inside the images folder",
@@ -50,6 +48,9 @@ IMAGE_NOTES = {
     "web": "the picture's address",
 }
 Words = Mapping[str, Mapping[str, int]]  # column -> word that means no value -> rows
+ABO_LISTINGS = "listings"  # the folder of their listings
+TABLE_NAME = re.compile(r"\.(csv|tsv|jsonl|ndjson|parquet)(\.gz)?$")
+MOST_TABLES = 5
 PLAIN_YAML = re.compile(r"[\w./-][\w ./-]*")
 
 
@@ -124,8 +125,7 @@ class _Guess:
     family: str | None
     inherited: list[str]  # blank on later rows of a family
     text: list[str]
-    label_columns: list[tuple[str, float]]  # column, share of the families with several items in which it varies
-    same: list[str]
+    pairs: PairsLook | None
 
     @property
     def compared(self) -> list[str]:
@@ -145,6 +145,7 @@ def starter_yaml(
     given a sentence for each column that was chosen and says in words that it has no value. `delimiter`: as in
     catalog.yaml, where the first lines do not tell.
     """
+    _refuse_folder(table)
     near = fixed_parent(table)
     sample = _read_sample(table, None if delimiter is None else _option(delimiter))
     guess = _guess(sample, near)
@@ -153,6 +154,20 @@ def starter_yaml(
         for sentence in warn_of_words(words):
             warn(sentence)
     return "\n".join(_render(guess, sample, words, table, folder or near)) + "\n"
+
+
+def _refuse_folder(path: Path) -> None:
+    """`InputError` that says what to do with a folder: name the table in it, or describe a known layout."""
+    if not path.is_dir():
+        return
+    if (path / ABO_LISTINGS).is_dir():
+        raise InputError(
+            f"{path}: holds listings as Amazon Berkeley Objects publishes them, whose columns are known; write a "
+            f"catalog.yaml of two lines, `source: abo` and `abo: {{folder: {_scalar(str(path))}}}`"
+        )
+    tables = [file.name for file in sorted(path.iterdir()) if TABLE_NAME.search(file.name)]
+    found = f"the table in it: {', '.join(tables[:MOST_TABLES])}" if tables else "a table; this folder holds none"
+    raise InputError(f"{path}: is a folder; name {found}")
 
 
 def _option(delimiter: str) -> str:
@@ -243,11 +258,11 @@ def _guess(sample: _Sample, near: Path) -> _Guess:
     identity = _guess_id(others) or image
     family = _guess_family([look for look in others if look.name != identity])
     text = _guess_text([look for look in others if look.name not in (identity, family)])
-    label_columns, same = _guess_pairs(frame, family, [look for look in looks if look.name in text])
+    pairs = look_at_pairs(frame, family, image, _few_values([look for look in looks if look.name in text]), text)
     idless = next((look.rows - look.spellings for look in looks if look.name == identity), 0)
     items = frame[frame[identity].map(comparable).notna()] if identity in frame else frame
     inherited = _guess_inherited(items, family, text)
-    return _Guess(identity, idless, image, place, family, inherited, text or [identity], label_columns, same)
+    return _Guess(identity, idless, image, place, family, inherited, text or [identity], pairs)
 
 
 def _missing_words(frame: pd.DataFrame) -> WordCounts:
@@ -353,20 +368,9 @@ def _guess_folder(names: Sequence[str], near: Path) -> _Place:
     return _Place("folder", alike[0], 0, len(names), missing, alike[1])
 
 
-def _guess_pairs(
-    frame: pd.DataFrame, family: str | None, looks: Sequence[ColumnLook]
-) -> tuple[list[tuple[str, float]], list[str]]:
-    """Columns that vary inside families (could decide), and columns that hardly do (could be held the same)."""
-    few = [look.name for look in looks if look.distinct <= min(FEW_VALUES, look.filled / LEAST_REPEATS)]
-    if family is None or not few:
-        return [], []
-    compared = pd.DataFrame({name: frame[name].map(comparable) for name in (family, *few)})
-    groups = compared.groupby(family)  # rows without a family are in none, and no value is no variation
-    distinct = groups[few].nunique()[groups.size() > 1]
-    varies = {name: float((distinct[name] > 1).mean()) for name in few}
-    deciding = sorted((name for name in few if varies[name] > HARDLY), key=lambda name: abs(varies[name] - BALANCED))
-    same = sorted((name for name in few if varies[name] <= HARDLY), key=lambda name: varies[name])
-    return [(name, varies[name]) for name in deciding[:MOST_CANDIDATES]], same[:MOST_CANDIDATES]
+def _few_values(looks: Sequence[ColumnLook]) -> list[str]:
+    """Columns that repeat few values, so that they can decide pairs."""
+    return [look.name for look in looks if look.distinct <= min(FEW_VALUES, look.filled / LEAST_REPEATS)]
 
 
 def _render(guess: _Guess, sample: _Sample, words: Words, table: Path, folder: Path) -> Iterator[str]:
@@ -398,7 +402,7 @@ def _render(guess: _Guess, sample: _Sample, words: Words, table: Path, folder: P
     yield from (f"    - {_scalar(name)}" for name in guess.text)
     yield from _render_values(words)
     yield ""
-    yield from _render_pairs(guess)
+    yield from pairs_lines(guess.pairs, _scalar)
 
 
 def _id_note(idless: int, rows: int) -> str:
@@ -449,24 +453,6 @@ def _render_values(words: Words) -> Iterator[str]:
     for column, counts in words.items():
         said = ", ".join(f"{count} x {json.dumps(word, ensure_ascii=False)}" for word, count in counts.items())
         yield f"#     {_scalar(column)}: {{missing: []}}  # {said}"
-
-
-def _render_pairs(guess: _Guess) -> Iterator[str]:
-    yield "# Pairs to learn from: two items of one family match when `decided_by` is equal in both. Choose a column"
-    yield "# that shows in the pictures and differs about half the time, and take it out of columns.text: the model"
-    yield "# must not read the answer."
-    yield "pairs:"
-    yield "  max_family_size: 8  # larger families would make most of the pairs"
-    yield from (
-        f"  # decided_by: [{_scalar(name)}]  # differs inside {share:.0%} of the families with several items"
-        for name, share in guess.label_columns
-    )
-    if not guess.label_columns:
-        yield "  # decided_by: [COLUMN]  # no column with few values differs inside a family"
-    same = ", ".join(map(_scalar, guess.same)) or "COLUMN"
-    yield f"  # same: [{same}]  # compare only items that are equal in these"
-    yield "  # negatives: {text: 0.2, image: 0.2}  # also look-alikes of other families, for matches across families"
-    yield "  # labelled: pairs.csv  # or your own pairs instead"
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -105,7 +105,7 @@ def test_a_recipe_is_not_shown_onto_itself(
         (["run", "--from", "finetunes", "--catalog", "catalog.yaml"], "did you mean `finetune`"),
         (["ingest", "--work", "/dev/null/x"], "--work /dev/null/x: results cannot be written there"),
         (["ingest", "--work", "x" * 300], "results cannot be written there (File name too long); choose another"),
-        (["init", "."], "unknown kind of table"),
+        (["init", "."], ".: is a folder; name a table"),
         (["catalog", "show", "--out", "."], ".: is a folder; name a file"),
     ],
 )

@@ -5,6 +5,7 @@ import yaml
 from mlim.catalog.description import load_description
 from mlim.errors import InputError
 from mlim.sources.starter import starter_yaml
+from mlim.sources.starter_pairs import measure_sizes
 from tests.shop_tables import write_lamps, written
 
 
@@ -190,3 +191,72 @@ def test_a_sku_that_repeats_on_a_few_rows_names_the_items_still(tmp_path):
     pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
     columns = load_description(written(tmp_path / "t.csv")).columns
     assert (columns.id, columns.image.column, columns.family) == ("sku", "image", "style")
+
+
+@pytest.fixture
+def lamps_in_sizes(tmp_path):
+    """Six products in four colours of five sizes, which share a photo. A seventh has a photo for each row."""
+    rows = [
+        {
+            "sku": f"{product}-{colour}-{size}",
+            "style_code": f"s{product}",
+            "photo": f"{product}-{colour}.jpg",
+            "title": f"{['soft', 'bright', 'tall', 'small', 'round', 'plain'][product]} lamp",
+            "colour": ["red", "blue", "green", "red"][colour],
+            "size": ["XS", "S", "M", "L", "XL"][size],
+        }
+        for product in range(6)
+        for colour in range(4)
+        for size in range(5)
+    ]
+    rows += [{**rows[0], "sku": f"x{n}", "style_code": "rest", "photo": f"x{n}.jpg"} for n in range(5)]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    return tmp_path / "t.csv"
+
+
+def test_the_limit_of_families_is_measured(lamps_in_sizes):
+    text = starter_yaml(lamps_in_sizes)
+    assert "# 125 rows are in 7 families of several; the largest has 20." in text
+    pairs = load_description(written(lamps_in_sizes)).pairs
+    assert (pairs.max_family_size, pairs.max_pairs_per_family) == (24, 28)
+
+
+def test_a_few_rows_in_a_huge_family_are_left_out():
+    """A family of a hundred is no product; without it twelve are enough."""
+    sizes = measure_sizes(pd.Series([4] * 500 + [12] * 150 + [100]))
+    assert (sizes.most, sizes.beyond, sizes.beyond_usual, sizes.largest) == (12, 100, 1900, 100)
+    assert measure_sizes(pd.Series([], dtype="int64")).most == 8
+
+
+def test_pairs_of_one_photo_are_counted_and_left_out(lamps_in_sizes):
+    text = starter_yaml(lamps_in_sizes)
+    assert "# 120 rows show a picture that another row of their family shows too" in text
+    # of four colours two are the same: one pair of colours, each of 5 x 5 sizes, in six families; and the rest's ten
+    assert "# decided_by: [colour]  # differs inside 86% of the families: 160 matches, 750 mismatches" in text
+    assert text.count("# differ: [photo]  # no pair of items with one picture") == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "decided_by"), [("The same variant?", ("colour",)), ("The same product?", ("style_code",))]
+)
+def test_both_tasks_are_ready(lamps_in_sizes, task, decided_by):
+    before, mark, section = starter_yaml(lamps_in_sizes).partition(f'# "{task}"')
+    for key in ("decided_by: [colour]", "decided_by: [style_code]", "negatives:", "differ:"):
+        section = section.replace(f"# {key}", key, 1) if f"# {key}" in section.split('# "')[0] else section
+    path = lamps_in_sizes.with_name("catalog.yaml")
+    path.write_text(before.replace("    - colour\n", "") + mark + section)
+    pairs = load_description(path).pairs
+    assert (pairs.decided_by, pairs.differ) == (decided_by, ("photo",))
+    assert (pairs.negatives.family == 0) is (task == "The same product?")
+
+
+def test_what_answers_the_same_product_is_named(lamps_in_sizes):
+    assert "take them out of columns.text: title\n" in starter_yaml(lamps_in_sizes)
+
+
+def test_a_folder_is_answered_with_what_to_name(lamps_in_sizes):
+    with pytest.raises(InputError, match=r"is a folder; name the table in it: t\.csv"):
+        starter_yaml(lamps_in_sizes.parent)
+    (lamps_in_sizes.parent / "listings").mkdir()
+    with pytest.raises(InputError, match="source: abo"):
+        starter_yaml(lamps_in_sizes.parent)
