@@ -1,5 +1,6 @@
 """From sums of log-probabilities to calibrated probabilities of values, and the evidence for a written value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Self
 
@@ -7,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-
-from mlim.completion.values import Candidates
 
 EXPONENTS: Final = (0.0, 0.5, 1.0)  # of the length: the sum, between, the mean of the tokens' log-probabilities
 LOG_TEMPERATURES: Final = (-4.0, 4.0)
@@ -36,15 +35,16 @@ class Calibration:
     bias: tuple[float, ...]
 
     @classmethod
-    def fit(cls, scores: Floats, true: Places, candidates: Candidates) -> "Calibration":
-        """What has the lowest log loss of the `true` places (cells,) in `scores` (cells, values)."""
+    def fit(cls, scores: Floats, true: Places, lengths: Sequence[int], shares: Floats) -> "Calibration":
+        """What has the lowest log loss of the `true` places (cells,) in `scores` (cells, values).
 
-        lengths = candidates.lengths
+        `lengths` and `shares` are those of the values (values,).
+        """
 
         def at(exponent: float, log_temperature: float) -> Calibration:
             temperature = float(np.exp(log_temperature))
-            plain = cls(exponent, temperature, lengths, (0.0,) * len(lengths))
-            return replace(plain, bias=tuple(_balance(plain.logits(scores), candidates.shares)))
+            plain = cls(exponent, temperature, tuple(lengths), (0.0,) * len(lengths))
+            return replace(plain, bias=tuple(_balance(plain.logits(scores), shares)))
 
         def best(exponent: float) -> tuple[float, Calibration]:
             def loss(log_temperature: float) -> float:

@@ -3,6 +3,7 @@
 from typing import Final
 
 MODEL: Final = "model"
+HEAD: Final = "MLM head alone"
 WITHOUT_PICTURE: Final = "model without picture"
 MOST_FREQUENT: Final = "most frequent"
 TREES: Final = "trees"

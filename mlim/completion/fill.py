@@ -1,7 +1,7 @@
-"""How well each candidate value fits a cell: the log-probabilities that the MLM head gives its tokens.
+"""What a pre-trained network makes of a cell: its outputs, and the log-probabilities its MLM head gives each value.
 
-All tokens of the cell are masked at once, as many as the candidate has; so their number, too, is the candidate's and
-not the written value's.
+For those, all tokens of the cell are masked at once, as many as the candidate has; so their number, too, is the
+candidate's and not the written value's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mlim.completion.cells import Cell
+from mlim.completion.probe import Reading
 from mlim.completion.values import Candidates, Tokens
 from mlim.data.batches import ItemBatch
 from mlim.data.collate import ItemCollator, ItemSource
@@ -21,13 +22,14 @@ from mlim.data.tokenize import TextTokenizer
 from mlim.models.system import PredictsTokens, Shown
 
 Floats = NDArray[np.float64]
+Around = Mapping[str, tuple[Sequence[int], Sequence[int]]]  # tokens before and after a cell, by its item
 
 
 @dataclass(frozen=True)
 class MaskedCells:
     """A `TokenSource`: texts in which a cell is `length` masks; where there is no room, the text's ends are cut."""
 
-    around: Mapping[str, tuple[Sequence[int], Sequence[int]]]
+    around: Around
     mask: int
     length: int
 
@@ -40,7 +42,7 @@ class MaskedCells:
 
 
 class CellFiller:
-    """A pre-trained model that scores values of a cell."""
+    """A pre-trained model that reads cells."""
 
     def __init__(
         self,
@@ -58,14 +60,15 @@ class CellFiller:
         self._device = next(model.eval().parameters()).device
         self._candidates, self._max_tokens, self._batch_size = candidates, max_tokens, batch_size
 
-    def scores(self, cells: Mapping[str, Cell], pictures: bool = True) -> Floats:
-        """For each cell, by its item, and each candidate: the sum of its tokens' log-probabilities (cells, values).
-
-        Without `pictures` every patch is masked.
-        """
+    def read(self, cells: Mapping[str, Cell], pictures: bool = True) -> Reading:
+        """What the network makes of each cell, by its item; without `pictures` every patch is masked."""
         items, around = [*cells], [cell.around for cell in cells.values()]
         before, after = (self._tokenizer.encode_all([one[side] for one in around]) for side in (0, 1))
         known = dict(zip(items, zip(before, after, strict=True), strict=True))
+        return Reading(self._scores(items, known, pictures), self._states(items, known, pictures))
+
+    def _scores(self, items: Sequence[str], known: Around, pictures: bool) -> Floats:
+        """For each cell and each candidate: the sum of its tokens' log-probabilities (cells, values)."""
         found = np.empty((len(items), len(self._candidates.values)))
         for length in sorted({*self._candidates.lengths}):
             places = [place for place, one in enumerate(self._candidates.lengths) if one == length]
@@ -76,6 +79,11 @@ class CellFiller:
             )
         return found
 
+    def _states(self, items: Sequence[str], known: Around, pictures: bool) -> Floats:
+        """For each cell, as one mask, the outputs at it, and the means of the text's and the picture's (cells, 3 H)."""
+        masked = MaskedCells(known, self._tokenizer.mask, 1)
+        return np.concatenate([self._outputs(batch, pictures) for batch in self._batches(items, masked)])
+
     def _batches(self, items: Sequence[str], masked: MaskedCells) -> Iterator[ItemBatch]:
         collate = ItemCollator(self._source, self._tokenizer, self._max_tokens, masked)
         yield from map(collate, chunks(items, self._batch_size))
@@ -83,15 +91,43 @@ class CellFiller:
     @torch.inference_mode()
     def _fit(self, batch: ItemBatch, values: Sequence[Tokens], pictures: bool) -> Floats:
         """Sums of log-probabilities (B, values) of the tokens of values of one length."""
+        shown = self._shown(batch, pictures)
+        tokens = torch.tensor(values, device=self._device)  # (values, length)
+        outputs = self._model.fuse(shown).text[self._masks(shown)]
+        logits: Tensor = self._model.mlm_logits(outputs).float()
+        chances = logits.log_softmax(dim=-1).reshape(len(shown.input_ids), tokens.shape[1], -1)
+        positions = torch.arange(tokens.shape[1], device=self._device)
+        return _floats(chances[:, positions, tokens].sum(dim=-1))
+
+    @torch.inference_mode()
+    def _outputs(self, batch: ItemBatch, pictures: bool) -> Floats:
+        """Outputs (B, 2 H or 3 H) at the only mask, the mean of the text's, and the mean of the patches' if any."""
+        shown = self._shown(batch, pictures)
+        fused = self._model.fuse(shown)
+        parts = [fused.text[self._masks(shown)], _mean(fused.text, shown.text_attention)]
+        if fused.patches is not None:
+            parts.append(_mean(fused.patches, fused.present))
+        return _floats(torch.cat(parts, dim=1))
+
+    def _shown(self, batch: ItemBatch, pictures: bool) -> Shown:
         ids, attention, pixels = (
             part.to(self._device) for part in (batch.input_ids, batch.text_attention, batch.pixels)
         )
         pixels = batch._replace(pixels=pixels).with_floats().pixels
         hidden = None if pictures else attention.new_ones(len(ids), self._model.patches)
-        shown = Shown(ids, attention, pixels, image_mask=hidden)
-        tokens = torch.tensor(values, device=self._device)  # (values, length)
-        outputs = self._model.fuse(shown).text[ids == self._tokenizer.mask]
-        logits: Tensor = self._model.mlm_logits(outputs).float()
-        chances = logits.log_softmax(dim=-1).reshape(len(ids), tokens.shape[1], -1)
-        positions = torch.arange(tokens.shape[1], device=self._device)
-        return np.asarray(chances[:, positions, tokens].sum(dim=-1).cpu().numpy(), dtype=np.float64)
+        return Shown(ids, attention, pixels, image_mask=hidden)
+
+    def _masks(self, shown: Shown) -> Tensor:
+        return shown.input_ids == self._tokenizer.mask
+
+
+def _mean(outputs: Tensor, present: Tensor | None) -> Tensor:
+    """Means (B, H) of the outputs (B, N, H) that are `present` (B, N); None: all."""
+    if present is None:
+        return outputs.mean(dim=1)
+    weights = present.unsqueeze(-1).to(outputs.dtype)
+    return (outputs * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def _floats(values: Tensor) -> Floats:
+    return np.asarray(values.float().cpu().numpy(), dtype=np.float64)

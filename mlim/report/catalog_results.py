@@ -8,12 +8,12 @@ many labels the queue of `mlim review` saves, how many held-back values are rest
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from mlim.completion.compared import MODEL, MOST_FREQUENT, TREES, WITHOUT_PICTURE
+from mlim.completion.compared import HEAD, MODEL, MOST_FREQUENT, TREES, WITHOUT_PICTURE
 from mlim.pairs.labels import TEST
 from mlim.report.kit import formats
 from mlim.report.kit.markdown import table
 
-BASELINES: Final = (MOST_FREQUENT, TREES, WITHOUT_PICTURE)
+BASELINES: Final = (MOST_FREQUENT, TREES, WITHOUT_PICTURE, HEAD)
 NEAREST: Final = ("10",)  # neighbours, beside as many as are candidates
 ALL: Final = "all"
 RANDOM: Final = "random"  # the way to choose pairs that others are compared with

@@ -13,11 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlim.completion.baselines import by_frequency, by_trees
-from mlim.completion.calibration import Calibration
 from mlim.completion.cells import Cell, read_cells
-from mlim.completion.compared import MODEL, MOST_FREQUENT, TREES, WITHOUT_PICTURE
+from mlim.completion.compared import HEAD, MODEL, MOST_FREQUENT, TREES, WITHOUT_PICTURE
 from mlim.completion.fill import CellFiller
 from mlim.completion.judging import Judge
+from mlim.completion.probe import Completer, Known, Reading
 from mlim.completion.review import Rule, contradictions, likeliest
 from mlim.completion.values import ABSENT, Candidates
 from mlim.config import MAX_NAME_CHARACTERS, PLAIN_NAME, nearest
@@ -40,7 +40,8 @@ from mlim.workspace import Workspace
 
 FEWEST: Final = {TRAIN: 20, VALIDATION: 5, TEST: 5}  # known values that are learned from, calibrated and judged on
 FEWEST_VALUES: Final = 2
-MOST_HELD: Final = 10_000  # items of a split that are learned from, calibrated or judged on
+MOST_HELD: Final = 10_000  # items of a split that trees learn from, or that the model is calibrated or judged on
+MOST_READ: Final = 4_000  # training items whose cells the model reads to learn from
 CHUNK: Final = 10_000  # items whose scores are in memory at a time
 NAME_DIGITS: Final = 16
 SUMMARY_FILE: Final = "summary.json"
@@ -63,9 +64,10 @@ def complete(
 ) -> dict[str, Any]:
     """Write the `top` likeliest values of `attribute` for every item, and which written ones contradict.
 
-    The MLM head of a pre-training (None: the main variant's, its first seed) reads text and picture; a written value is
-    hidden everywhere in the text. Calibrated on validation items, judged on test items beside the most frequent value
-    and boosted trees. A value contradicts `sigmas` below the usual evidence, or with a probability `below`. Writes a
+    A pre-training (None: the main variant's, its first seed) reads text and picture; a written value is hidden
+    everywhere in the text. A classifier of its outputs and of its MLM head's answer learns from training items, is
+    calibrated on validation items and judged on test items, beside the head alone, the most frequent value and boosted
+    trees. A value contradicts `sigmas` below the usual evidence, or with a probability `below`. Writes a
     folder of workspace.completions and returns its summary. `InputError` when something is missing or unknown,
     `DataError` when too few values are known.
     """
@@ -78,13 +80,13 @@ def complete(
     limit, batch = as_trained(recipe, folder).text.limit, recipe.evaluate.batch_size
     source = open_items(recipe.loader, workspace)
     filler = CellFiller(model, tokenizer, source, job.candidates, limit, batch)
-    calibration, rule, measured = _judge(recipe, job, filler, top, sigmas, below)
-    table = _complete_all(items, job, filler, calibration, rule, top, terminal)
+    completer, rule, measured = _judge(recipe, job, filler, top, sigmas, below)
+    table = _complete_all(items, job, filler, completer, rule, top, terminal)
     summary = {
         "attribute": attribute,
         **name,
         **job.counts,
-        "calibration": {"exponent": calibration.exponent, "temperature": calibration.temperature},
+        "classifier": {"strength": completer.strength, "temperature": completer.calibration.temperature},
         "test": measured,
         "contradictions": {
             **contradictions(table),
@@ -202,10 +204,10 @@ class _Job:
         values = ["" if cell is None else cell.value for cell in items["cell"]]
         return np.array(self.candidates.places(values, self.tokenizer), dtype=np.int64)
 
-    def held(self, split: str) -> pd.DataFrame:
-        """Items of a split with a known value, at most `MOST_HELD`, drawn by the seed."""
+    def held(self, split: str, most: int = MOST_HELD) -> pd.DataFrame:
+        """Items of a split with a known value, at most so many, drawn by the seed."""
         items = self.known[self.known["split"] == split]
-        return items.sample(min(len(items), MOST_HELD), random_state=self.seed).sort_index()
+        return items.sample(min(len(items), most), random_state=self.seed).sort_index()
 
     def check(self, attribute: str) -> None:
         """`DataError` when too few values are known."""
@@ -233,42 +235,48 @@ def _hidden(items: pd.DataFrame) -> dict[str, Cell]:
     return {str(item): cell.hidden() for item, cell in zip(items["id"], items["cell"], strict=True)}
 
 
-class _Fitted(NamedTuple):
-    """A calibration with its probabilities (cells, values): of validation cells at known places, and of test cells."""
+def _read(job: _Job, filler: CellFiller, split: str, pictures: bool, most: int = MOST_HELD) -> Known:
+    """At most so many cells of a split, read with their pictures or with all of these masked; of known values."""
+    items = job.held(split, most)
+    places = job.places(items)
+    known = places != ABSENT
+    return Known(filler.read(_hidden(items), pictures).of(known), places[known])
 
-    calibration: Calibration
-    places: Places
-    validation: Floats
-    test: Floats
+
+class _Fitted(NamedTuple):
+    """A completer, with the validation cells that calibrated it, and what the network makes of the test cells."""
+
+    completer: Completer
+    validation: Known
+    test: Reading
 
 
 def _fit(job: _Job, filler: CellFiller, pictures: bool = True) -> _Fitted:
-    """What validation items calibrate, with their pictures or with all of these masked."""
-    validation = job.held(VALIDATION)
-    places = job.places(validation)
-    known = places != ABSENT
-    scores = filler.scores(_hidden(validation), pictures)[known]
-    calibration = Calibration.fit(scores, places[known], job.candidates)
-    test = filler.scores(_hidden(job.held(TEST)), pictures)
-    return _Fitted(calibration, places[known], calibration.probabilities(scores), calibration.probabilities(test))
+    training = _read(job, filler, TRAIN, pictures, MOST_READ)
+    validation = _read(job, filler, VALIDATION, pictures)
+    completer = Completer.fit(training, validation, job.candidates, job.seed)
+    return _Fitted(completer, validation, filler.read(_hidden(job.held(TEST)), pictures))
 
 
 def _judge(
     recipe: Recipe, job: _Job, filler: CellFiller, top: int, sigmas: float, below: float | None
-) -> tuple[Calibration, Rule, dict[str, Any]]:
-    """The calibration and the rule that validation items give, and what both are worth on test items."""
-    test, fitted = job.held(TEST), _fit(job, filler)
-    rule = Rule.learn(fitted.validation, fitted.places, job.candidates.shares, sigmas, below)
+) -> tuple[Completer, Rule, dict[str, Any]]:
+    """The completer, the rule that validation items give, and what both are worth on test items."""
+    test, (completer, validation, reading) = job.held(TEST), _fit(job, filler)
+    usual = completer.probabilities(validation.reading)
+    rule = Rule.learn(usual, validation.places, job.candidates.shares, sigmas, below)
+    blind = _fit(job, filler, pictures=False)
     found = {
-        MODEL: fitted.test,
-        WITHOUT_PICTURE: _fit(job, filler, pictures=False).test,
+        MODEL: completer.probabilities(reading),
+        HEAD: completer.by_head(reading),
+        WITHOUT_PICTURE: blind.completer.probabilities(blind.test),
         MOST_FREQUENT: by_frequency(job.candidates, len(test)),
         TREES: _trees(job, [cell.rest for cell in _hidden(test).values()]),
     }
     true, families, settings = job.places(test), test["component"].to_numpy(dtype=np.int64), recipe.evaluate
     judge = Judge(true, families, settings.bootstrap_samples, settings.confidence, recipe.seed)
-    power = rule.power(fitted.test, true, recipe.seed)
-    return fitted.calibration, rule, {**judge.figures(found, top), "contradictions": power}
+    power = rule.power(found[MODEL], true, recipe.seed)
+    return completer, rule, {**judge.figures(found, top), "contradictions": power}
 
 
 def _trees(job: _Job, judged: Sequence[str]) -> Floats:
@@ -283,7 +291,7 @@ def _complete_all(
     items: pd.DataFrame,
     job: _Job,
     filler: CellFiller,
-    calibration: Calibration,
+    completer: Completer,
     rule: Rule,
     top: int,
     terminal: Terminal,
@@ -294,7 +302,7 @@ def _complete_all(
     with terminal.progress("complete", len(readable)) as bar:
         for places in chunks(range(len(readable)), CHUNK):
             part = readable.iloc[[*places]].reset_index(drop=True)
-            probabilities = calibration.probabilities(filler.scores(_hidden(part)))
+            probabilities = completer.probabilities(filler.read(_hidden(part)))
             judged = rule.judge(probabilities, job.places(part))
             values = likeliest(probabilities, job.candidates, top)
             written = pd.Series([cell.value or None for cell in part["cell"]], dtype=object)
@@ -323,7 +331,7 @@ def _say(summary: Mapping[str, Any], terminal: Terminal) -> None:
     terminal.say(
         f"{summary['attribute']}: {reached[MODEL]:.1%} of {test['cells']:,} held-back cells are restored exactly, "
         f"{reached[MOST_FREQUENT]:.1%} by the most frequent value, {reached[TREES]:.1%} by trees on the text, "
-        f"{reached[WITHOUT_PICTURE]:.1%} without the picture"
+        f"{reached[WITHOUT_PICTURE]:.1%} without the picture, {reached[HEAD]:.1%} by the MLM head alone"
     )
     terminal.say(
         f"{summary['missing']:,} of {summary['items']:,} items have no value; {doubtful['cells']:,} written ones "

@@ -58,7 +58,7 @@ def test_every_item_gets_values_and_written_ones_are_judged(workspace, recipe, q
     assert (own["probability"] == own["probability_1"]).all()
     test = summary["test"]
     assert (test["cells"], test["families"]) == (7, 2)
-    assert [*test["exact_match"]] == ["model", "model without picture", "most frequent", "trees"]
+    assert [*test["exact_match"]] == ["model", "MLM head alone", "model without picture", "most frequent", "trees"]
     assert test["exact_match"]["model"]["low"] is None  # two families say nothing of others
 
 

@@ -11,6 +11,7 @@ from mlim.completion.cells import Cell, read_cells
 from mlim.completion.compared import MODEL
 from mlim.completion.fill import CellFiller, MaskedCells
 from mlim.completion.judging import Judge
+from mlim.completion.probe import Completer, Known, Reading
 from mlim.completion.review import Rule, likeliest
 from mlim.completion.values import ABSENT, LONGEST, Candidates
 from mlim.data.tokenize import TextTokenizer
@@ -128,7 +129,7 @@ def test_the_value_that_the_picture_shows_fits_best_and_is_seen_nowhere_in_the_t
     model, fill = filler(tokenizer, candidates)
     written = {"a0": "navy blue", "b1": "red", "c0": ""}  # the first two are wrong
     cells = {item: Cell("shirt", "colour: ", value, "cotton").hidden() for item, value in written.items()}
-    scores = fill.scores(cells)
+    scores = fill.read(cells).scores
     assert scores.shape == (3, 2)
     assert scores.argmax(axis=1).tolist() == [0, 1, 0]
     hit, miss = (float(np.log(np.exp(x) / (np.exp(5) + tokenizer.vocabulary_size - 1))) for x in (5, 0))
@@ -138,7 +139,7 @@ def test_the_value_that_the_picture_shows_fits_best_and_is_seen_nowhere_in_the_t
     assert all(hidden.isdisjoint(row) for row in model.seen)
     masks = {row.count(tokenizer.mask) for row in model.seen}
     assert masks == {*candidates.lengths}
-    assert fill.scores(cells, pictures=False).argmax(axis=1).tolist() == [0, 0, 0]
+    assert fill.read(cells, pictures=False).scores.argmax(axis=1).tolist() == [0, 0, 0]
 
 
 def test_the_texts_ends_are_cut_and_never_the_masks():
@@ -169,7 +170,7 @@ def test_calibration_finds_the_temperature_and_takes_out_what_a_network_prefers(
     candidates = made(np.bincount(true))
     preferring = scores + np.array([0.0, 9.0, -6.0])
     for given in (scores, preferring):
-        found = Calibration.fit(given, true, candidates)
+        found = Calibration.fit(given, true, candidates.lengths, candidates.shares)
         assert found.temperature == pytest.approx(3, rel=0.1)
         probabilities = found.probabilities(given)
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -182,7 +183,8 @@ def test_without_evidence_the_shares_remain():
     generator = np.random.default_rng(0)
     scores, true = generator.normal(size=(500, 3)), generator.choice(3, 500, p=[0.6, 0.3, 0.1])
     candidates = made(np.bincount(true))
-    probabilities = Calibration.fit(scores, true, candidates).probabilities(scores)
+    fitted = Calibration.fit(scores, true, candidates.lengths, candidates.shares)
+    probabilities = fitted.probabilities(scores)
     np.testing.assert_allclose(probabilities, np.tile(candidates.shares, (500, 1)), atol=0.1)
     assert log_loss(probabilities, true) <= log_loss(by_frequency(candidates, 500), true) + 1e-3
 
@@ -190,8 +192,41 @@ def test_without_evidence_the_shares_remain():
 def test_long_values_are_normalised_by_length_where_that_fits():
     scores, true, _ = drawn(1.0, [0.5, 0.5])
     candidates = made(np.bincount(true), lengths=[1, 4])
-    assert Calibration.fit(scores * [1, 4], true, candidates).exponent == 1
-    assert Calibration.fit(scores, true, candidates).exponent == 0
+    of_values = (candidates.lengths, candidates.shares)
+    assert Calibration.fit(scores * [1, 4], true, *of_values).exponent == 1
+    assert Calibration.fit(scores, true, *of_values).exponent == 0
+
+
+def known(scores, states, places):
+    return Known(Reading(scores, states), places)
+
+
+@pytest.mark.parametrize("told_by", ["head", "outputs"])
+def test_a_value_is_completed_by_what_tells_it(told_by):
+    generator = np.random.default_rng(0)
+    places = generator.integers(0, 3, 300)
+    noise = generator.normal(size=(300, 3))
+    telling = np.eye(3)[places] * 4 + generator.normal(size=(300, 3))
+    scores, states = (telling, noise) if told_by == "head" else (noise, telling)
+    parts = [known(scores[part], states[part], places[part]) for part in np.split(np.arange(300), 3)]
+    training, validation, test = parts
+    completer = Completer.fit(training, validation, made(np.bincount(places)), seed=0)
+    found = completer.probabilities(test.reading)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert (found.argmax(axis=1) == test.places).mean() > 0.9
+    alone = (completer.by_head(test.reading).argmax(axis=1) == test.places).mean()
+    assert alone > 0.9 if told_by == "head" else alone < 0.6
+
+
+def test_a_value_that_was_not_learned_stays_possible():
+    states = np.repeat(np.eye(2), 20, axis=0)
+    places = np.repeat([0, 1], 20)
+    cells = known(np.zeros((40, 3)), states, places)
+    found = Completer.fit(cells, cells, made([20, 20, 10]), seed=0).probabilities(cells.reading)
+    assert (found > 0).all()
+    only = cells.reading.of(places == 0)
+    single = Completer.fit(Known(only, places[:20]), cells, made([20, 20, 10]), seed=0)
+    np.testing.assert_allclose(single.probabilities(only).sum(axis=1), 1)
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_right():
