@@ -236,7 +236,7 @@ def claims_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
         "runs only."
     )
     plots = [*_forest(claims, gathered.reference.margin), *variant_curves_plot(recipe, gathered)]
-    words = Sentences("In words", (*(each.sentence for each in measured), *pooled_words(recipe, gathered)))
+    words = Sentences("In words", (*(each.sentence for each in measured), *pooled_words(recipe, gathered)), folded=True)
     blocks: list[Block] = [*plots, claims_table(measured), words]
     return Section("claims", title, lead, tuple(blocks))
 

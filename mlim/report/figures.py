@@ -25,9 +25,9 @@ from mlim.errors import MlimError
 from mlim.evaluation.item_views import ItemAttention, Neighbourhood
 from mlim.files import atomic_file
 from mlim.recipe.tasks import loss_titles
-from mlim.report.kit.colours import INK
+from mlim.report.kit.colours import INK, PLOT
 
-PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito, without yellow
+PALETTE: Final = tuple(PLOT[name] for name in ("blue", "vermilion", "green", "purple", "orange", "sky"))
 DASHES: Final = ("-", "--", "-.", ":")
 WIDTH_INCHES: Final = 4.8
 HEIGHT_INCHES: Final = 3.4
@@ -52,10 +52,10 @@ MODES: Final = {
     "image": "image only",
 }
 VERDICTS: Final = {  # colour and mark
-    "supported": ("#009e73", "o"),
-    "contradicted": ("#d55e00", "s"),
-    "not separated": ("#6b7788", "D"),
-    "not measured": ("#6b7788", "x"),
+    "supported": (PLOT["green"], "o"),
+    "contradicted": (PLOT["vermilion"], "s"),
+    "not separated": (PLOT["grey"], "D"),
+    "not measured": (PLOT["grey"], "x"),
 }
 FOREST_INCHES: Final = 0.2  # of height for each line of an effect's label
 FOREST_LINES: Final = 2  # that an effect takes at least: its bar, and below it its seeds
@@ -68,13 +68,13 @@ RECONSTRUCTION_INCHES: Final = 1.15
 NEIGHBOUR_INCHES: Final = (1.3, 2.0)  # of one picture with its texts: width, height
 NEIGHBOUR_CHARACTERS: Final = 18  # of a line of an item's text, of which there are at most
 NEIGHBOUR_LINES: Final = 3
-SAME_FAMILY: Final = "#009e73"
+SAME_FAMILY: Final = PLOT["green"]
 FRAME_WIDTH: Final = 3.0  # points
 ATTENTION_INCHES: Final = (6.4, 2.25)  # of one item: width, height
 ATTENTION_CHARACTERS: Final = 84  # of an item's text above its panels
 ATTENTION_PANELS: Final = (1.0, 1.0, 1.2)  # widths: heat map, picture, bars
 ATTENTION_WORDS: Final = 6  # bars
-HEAT: Final = "#d55e00"
+HEAT: Final = PLOT["vermilion"]
 HEAT_OPACITY: Final = 0.85  # the most
 HOTTEST: Final = 4.0  # times the average of the patches: from here on the heat covers as much as it may
 PALEST: Final = 0.35  # of the gray picture under the heat: black becomes a gray that the heat shows on

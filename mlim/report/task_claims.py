@@ -101,7 +101,7 @@ def paper_blocks(paper: TaskPaper) -> Iterator[Block]:
     missing = [claim for claim in paper.claims if claim.verdict == "not measured"]
     if measured:
         yield claims_table(measured, f"Claims of {paper.source}", CLAIMS_NOTE)
-        yield Sentences("In words", tuple(claim.sentence for claim in measured))
+        yield Sentences("In words", tuple(claim.sentence for claim in measured), folded=True)
     sentences = [claim.sentence for claim in missing] + _not_run(paper.not_run)
     if sentences:
         yield Sentences(f"Not measured of {paper.source}", tuple(sentences))

@@ -132,4 +132,6 @@ def test_each_task_shows_what_was_right_and_what_was_wrong(recipe, own_workspace
     assert marks[0] == "there: 1 red mug; found: a red mug 0.90"  # what is unsure is not drawn
     assert marks[1].endswith("found: a red bag 0.30")  # but the surest where nothing is sure
     assert page.count('class="found"') == 2
+    for drawn in re.findall(r'<svg class="boxes".*?</svg>', page, re.DOTALL):
+        assert drawn.rindex('class="under"') < drawn.index('class="there"')  # no dark line over a light one
     assert page_of(recipe, own_workspace) == page

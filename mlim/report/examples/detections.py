@@ -1,7 +1,6 @@
 """Pictures with boxes: what is there, and what was found."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,19 +71,27 @@ def _listed(named: Sequence[tuple[str, str]]) -> str:
 
 
 def _boxes(marks: Sequence[tuple[str, str, Row]], side: int, said: str) -> Markup:
-    """Frames over a picture of `side` pixels, a light line on a dark one each, so that it is seen on any ground."""
-    drawn = Markup("").join(_frame(*mark, side) for mark in marks)
-    return Markup('<svg class="boxes" viewBox="0 0 {0} {0}" role="img" aria-label="{1}">{2}</svg>').format(
-        side, said, drawn
+    """Frames over a picture of `side` pixels, light lines on dark ones, so that they are seen on any ground.
+
+    All dark lines come first: a dashed frame over a solid one leaves the solid one visible.
+    """
+    dark = Markup("").join(_rectangle("under", row) for _, _, row in marks)
+    light = Markup("").join(_rectangle(kind, row) + _mark(kind, mark, row, side) for kind, mark, row in marks)
+    return Markup('<svg class="boxes" viewBox="0 0 {0} {0}" role="img" aria-label="{1}">{2}{3}</svg>').format(
+        side, said, dark, light
     )
 
 
-def _frame(kind: str, mark: str, row: Row, side: int) -> Markup:
+def _rectangle(kind: str, row: Row) -> Markup:
     x0, y0, x1, y1 = (float(row[name]) for name in SIDES)
-    box: dict[str, Any] = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
+    box = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
     sizes = Markup(" ").join(Markup('{}="{:.1f}"').format(name, value) for name, value in box.items())
+    return Markup('<rect class="{}" {}/>').format(kind, sizes)
+
+
+def _mark(kind: str, mark: str, row: Row, side: int) -> Markup:
+    """The number or letter of a frame, at its upper left or lower right corner."""
+    x0, y0, x1, y1 = (float(row[name]) for name in SIDES)
     at, size = ((x0, y0) if kind == "there" else (x1, y1)), side / 10
     x, y = min(max(at[0], size), side - size), min(max(at[1], size), side - size / 3)
-    return Markup(
-        '<rect class="under" {0}/><rect class="{1}" {0}/><text x="{2:.1f}" y="{3:.1f}" font-size="{4:.1f}">{5}</text>'
-    ).format(sizes, kind, x, y, size, mark)
+    return Markup('<text x="{:.1f}" y="{:.1f}" font-size="{:.1f}">{}</text>').format(x, y, size, mark)

@@ -117,11 +117,12 @@ class Folded:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Plain sentences, one below the other."""
+    """Plain sentences, one below the other; `folded`: they open on demand."""
 
     kind: ClassVar[str] = "sentences"
     title: str
     sentences: tuple[str, ...]
+    folded: bool = False
 
 
 @dataclass(frozen=True)

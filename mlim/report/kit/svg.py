@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from markupsafe import Markup
 
 from mlim.report.kit.blocks import Plot
-from mlim.report.kit.colours import INK
+from mlim.report.kit.colours import INK, PLOT
 
 
 def plot(name: str, title: str, draw: Callable[[Path], None], note: str = "") -> Plot:
@@ -20,8 +20,13 @@ def plot(name: str, title: str, draw: Callable[[Path], None], note: str = "") ->
 
 
 def inline_svg(document: str, prefix: str) -> Markup:
-    """An SVG document of our own figures as an element: ids prefixed, ink in the page's text colour, no comments."""
+    """An SVG document of our own figures as an element: ids prefixed, no comments, colours as style.css has them.
+
+    The style sheet has a colour of each name for light and for dark pages; ink is the page's text colour.
+    """
     element = re.sub(r"<!--.*?-->\n?", "", document[document.index("<svg") :], flags=re.DOTALL)
     element = re.sub(r'\bid="', f'id="{prefix}-', element)
     element = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{prefix}-", element)
+    for name, colour in PLOT.items():
+        element = element.replace(colour, f"var(--plot-{name})")
     return Markup(element.replace(INK, "currentColor"))  # noqa: S704 (drawn by us; labels are outlines, not markup)

@@ -2,6 +2,7 @@
 const field = document.getElementById("search"), found = document.getElementById("found");
 const parts = [...document.querySelectorAll("[data-ids]")];
 field.closest("form").hidden = false;
+const rest = document.querySelector("details.rest");
 const show = () => {
   const wanted = field.value.trim().toLowerCase();
   let count = 0;
@@ -9,6 +10,7 @@ const show = () => {
     part.hidden = wanted !== "" && !part.dataset.ids.toLowerCase().includes(wanted);
     count += !part.hidden;
   }
+  if (rest && wanted !== "") rest.open = true;
   found.textContent = wanted === "" ? "" : count + " of " + parts.length + " groups and pairs on this page";
 };
 field.addEventListener("input", show);
@@ -21,5 +23,5 @@ document.addEventListener("keydown", (event) => {
   if (step === undefined) return;
   const shown = parts.filter((part) => !part.hidden);
   const next = shown[Math.min(Math.max(shown.indexOf(document.activeElement) + step, 0), shown.length - 1)];
-  if (next) { next.focus(); next.scrollIntoView({ block: "center" }); }
+  if (next) { if (rest && rest.contains(next)) rest.open = true; next.focus(); next.scrollIntoView({ block: "center" }); }
 });

@@ -25,6 +25,7 @@ from mlim.report.matches.gather import Matches, MatchesSettings, ShownGroup, Sho
 
 PACKAGE: Final = "mlim.report.matches"
 TEMPLATE, STYLE, SCRIPT = "matches.html", "matches.css", "matches.js"
+OPEN_GROUPS: Final = 20  # the others unfold: together they are thirty screens of a telephone
 MATCH, NO_MATCH = "match", "mismatch"
 
 Reasons = Mapping[tuple[str, str], Explanation]
@@ -100,6 +101,7 @@ def render(matches: Matches, reasons: Reasons, thumbnails: Thumbnails, settings:
         "headline": headline(matches.summary),
         "tiles": tiles(matches.summary),
         "groups": groups,
+        "open_groups": OPEN_GROUPS,
         "pairs": pairs,
         "events": matches.events,
         "rejected": sorted(matches.summary["rejected"].items(), key=lambda entry: (-entry[1], entry[0])),
