@@ -1,4 +1,7 @@
-"""What the Prefect page shows of a run: the validation, the tables, the progress."""
+"""What the Prefect page shows of a run: the validation, the tables, the progress, and where results are.
+
+Nothing links to a file: the page may be open on another machine. Files are named, runs of a tracking server are linked.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,19 +15,30 @@ from prefect.artifacts import (
 )
 
 from flows.job import Job
-from mlim.files import read_csv, read_json
+from mlim.files import read_csv, read_json, sha256_of
+from mlim.shards.shard import MANIFEST_FILE
+from mlim.tracking import run_page
 from mlim.workspace import DECISION_PAGE
 
 
 def show_validation(job: Job) -> None:
-    """A Markdown artifact: rows in, accepted, quarantined by reason, and every expectation's outcome."""
+    """A Markdown artifact: rows in, accepted, quarantined by reason, and every expectation's outcome.
+
+    None when the items were not checked yet, or others were.
+    """
+    manifest, checks = job.workspace.items / MANIFEST_FILE, job.workspace.valid / "summary.json"
+    checked = read_json(checks) if checks.is_file() and manifest.is_file() else {}
+    if not checked or checked["data_version"] != sha256_of(manifest):
+        return
     ingested = read_json(job.workspace.items / "summary.json")
-    checked = read_json(job.workspace.valid / "summary.json")
     quarantined = {**ingested["quarantined"], **checked["quarantined"]}
     lines = [
         f"# Data of `{job.catalog}`",
         f"{ingested['rows_in']} rows in, {checked['accepted']} accepted, {sum(quarantined.values())} quarantined.",
         *(f"- {reason}: {count}" for reason, count in sorted(quarantined.items())),
+        *(f"**Rejected:** {complaint}" for complaint in checked["complaints"]),
+        f"Pages of the checks: `{(job.workspace.valid / 'data_docs' / 'index.html').resolve()}`",
+        "",
         "| expectation | column | holds |",
         "|---|---|---|",
         *(
@@ -50,6 +64,31 @@ def _show_table(key: str, path: Path, columns: Sequence[str], description: str) 
     create_table_artifact(key=key, table=rows, description=description)
 
 
+def show_evaluation(job: Job) -> None:
+    """A table artifact: PR-AUC on the test pairs of the registered scorer, the main model and the baselines."""
+    file = job.workspace.evaluation / "summary.json"
+    if not file.is_file():  # a run that starts behind the evaluation
+        return
+    metrics = read_json(file)
+    found = {
+        f"registered: {metrics['registered']['scorer']}": metrics["registered"]["pr_auc"],
+        **{f"main model, {modality}": interval for modality, interval in metrics["pr_auc"].items()},
+        **{f"baseline {name}": figures for name, figures in metrics["baselines"].items()},
+    }
+    rows = [{"scores": name, **{end: each[end] for end in ("value", "low", "high")}} for name, each in found.items()]
+    create_table_artifact(key="pr-auc", table=rows, description="PR-AUC on the test pairs, with its interval")
+
+
+def show_results(job: Job) -> None:
+    """A Markdown artifact: where the report is, and the run of the tracking server where there is one."""
+    page, run = job.workspace.report / "index.html", run_page(job.recipe.tracking, job.workspace)
+    lines = [
+        *([f"Report: `{page.resolve()}`"] if page.is_file() else []),
+        *([f"[Run in MLflow]({run})"] if run else ["Runs: `mlim ui`"]),
+    ]
+    create_markdown_artifact(key="results", markdown="\n\n".join(lines), description="Report and runs")
+
+
 def show_decision(job: Job) -> None:
     """A Markdown artifact: whether the model that was registered is champion, and why."""
     page = job.workspace.registration / DECISION_PAGE
@@ -67,7 +106,7 @@ def show_matches(out: Path) -> None:
         f"{summary['items']:,} items are in {summary['groups']:,} groups.",
         *_since(summary["since"]),
         *(f"**Warning:** {warning}" for warning in summary["warnings"]),
-        f"[Page]({(out / 'matches.html').resolve().as_uri()})",
+        f"Page: `{(out / 'matches.html').resolve()}`",
     ]
     create_markdown_artifact(key="matches", markdown="\n\n".join(lines), description="Matches of a catalog")
 

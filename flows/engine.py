@@ -16,7 +16,7 @@ from mlim.errors import InputError
 from mlim.processes import LOOPBACK, reach_loopback_directly, without_proxies
 
 BEFORE = {  # read when prefect is loaded
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # the stages speak for themselves
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the stages speak for themselves; a server gets its log
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # not 20: with two free cores it takes 12
@@ -53,6 +53,7 @@ def _prepare() -> str | None:
     address = get_current_settings().api.url  # from the environment or from a profile of this user
     if address is None:
         os.environ.update(_own_server())
+        os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")  # nobody reads it, and it is kept
     if address is None or urlsplit(address).hostname in LOOPBACK:
         reach_loopback_directly(os.environ)
         hidden = without_proxies(os.environ)

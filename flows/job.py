@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ class Job:
     """One pipeline: where DVC owns these results, `dvc` is its pipeline, and stages go through `dvc repro`.
 
     `matches`: whether the catalog has pairs. `recipe_file` holds the recipe as it was when the job began. A `quiet` job
-    keeps what its stages say in their log files only. `todo` are the stages from `start` on; what is before them keeps
-    its results.
+    prints nothing of what its stages say. `todo` are the stages from `start` on; what is before them keeps its results.
+    `reason` says why it was started.
     """
 
     recipe: Recipe
@@ -36,6 +36,18 @@ class Job:
     quiet: bool
     start: str
     todo: frozenset[Stage]
+    reason: str
+
+    @property
+    def part(self) -> dict[str, str]:
+        """The parameters with which a part of this job is the same job."""
+        return {
+            "recipe": str(self.recipe_file),
+            "catalog": str(self.catalog),
+            "work": str(self.workspace.root),
+            "start": self.start,
+            "reason": self.reason,
+        }
 
     def is_done(self) -> bool:
         """Whether DVC owns these results and finds all of them up to date."""
@@ -53,19 +65,29 @@ class Job:
 
 
 @contextmanager
-def prepare(recipe: str, catalog: str, work: str | None, overrides: list[str] | None, start: str) -> Iterator[Job]:
+def prepare(
+    recipe: str, catalog: str, work: str | None, overrides: Sequence[str], start: str, reason: str
+) -> Iterator[Job]:
     """Resolve what was asked for, fix the resolved recipe, and lock the work folder for the job.
 
     `InputError` or `MlimError` before any work when something is wrong or another command has the folder.
     """
-    resolved = load_recipe(recipe, overrides or [])
+    resolved = load_recipe(recipe, overrides)
     workspace = Workspace(Path(work or f"build/{resolved.name}"))
     dvc = pipeline_of(resolved, Path(catalog), workspace)
     matches = not load_description(Path(catalog)).pairs.none
     todo = frozenset(everything(resolved, matches)) if dvc is not None else stages_from(resolved, start, matches)
     with only_writer(workspace, resolved.record, "a flow of Prefect"):
         record_recipe(workspace, resolved.record)
-        file = fix_recipe(workspace, resolved.record)
         yield Job(
-            resolved, file, Path(catalog), workspace, matches, dvc, bool(os.environ.get(QUIET_VARIABLE)), start, todo
+            recipe=resolved,
+            recipe_file=fix_recipe(workspace, resolved.record),
+            catalog=Path(catalog),
+            workspace=workspace,
+            matches=matches,
+            dvc=dvc,
+            quiet=bool(os.environ.get(QUIET_VARIABLE)),
+            start=start,
+            todo=todo,
+            reason=reason,
         )

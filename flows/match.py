@@ -9,33 +9,48 @@ from prefect import flow
 from flows.artifacts import show_matches
 from flows.children import Children
 from flows.job import QUIET_VARIABLE
+from flows.parameters import (
+    BY_HAND,
+    CatalogFile,
+    MatchesFolder,
+    ModelName,
+    Overrides,
+    Precision,
+    Reason,
+    Recall,
+    RecipeName,
+    SinceLast,
+    WorkFolder,
+    run_name,
+)
 from flows.stage import run_command
 from mlim.recipe import load_recipe
 from mlim.workspace import Workspace
 
 
-@flow(name="match", description="Find the matches of a catalog with a registered model.")
+@flow(name="match", description="Find the matches of a catalog with a registered model.", flow_run_name=run_name)
 def match(
-    catalog: str = "data/catalog.yaml",
-    model: str = "models:/mlim-matcher@champion",
-    out: str = "matches",
-    recipe: str = "demo",
-    work: str | None = None,
-    overrides: list[str] | None = None,
-    precision: float | None = None,
-    recall: float | None = None,
-    since_last: bool = False,
+    catalog: CatalogFile = "data/catalog.yaml",
+    model: ModelName = "models:/mlim-matcher@champion",
+    out: MatchesFolder = "matches",
+    recipe: RecipeName = "demo",
+    work: WorkFolder = None,
+    overrides: Overrides = (),
+    precision: Precision = None,
+    recall: Recall = None,
+    since_last: SinceLast = False,
+    reason: Reason = BY_HAND,
 ) -> None:
     """Run `mlim match`, which holds the work folder meanwhile; the parameters are its options.
 
     `since_last` follows the matches that `out` holds: only what differs is scored and grouped, and ids of groups stay.
     Everything is matched where there are none yet, or where model or settings were others.
 
-    `InputError` or `MlimError` that names the log file when it fails.
+    `InputError`, `UnavailableError` or `MlimError` that says what the command said when it fails.
     """
-    workspace = Workspace(Path(work or f"build/{load_recipe(recipe, overrides or []).name}"))
+    workspace = Workspace(Path(work or f"build/{load_recipe(recipe, overrides).name}"))
     options = ["--catalog", catalog, "--model", model, "--out", out, "--recipe", recipe, "--work", str(workspace.root)]
-    options += [part for override in overrides or [] for part in ("--set", override)]
+    options += [part for override in overrides for part in ("--set", override)]
     options += [] if precision is None else ["--precision", str(precision)]
     options += [] if recall is None else ["--recall", str(recall)]
     options += ["--since", out, "--full-if-changed"] if since_last else []

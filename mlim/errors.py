@@ -32,3 +32,16 @@ class RefusedError(MlimError):
     """Nothing failed: a policy of the recipe says no, and the message says what a person can do; exit code 3."""
 
     exit_code = 3
+
+
+class UnavailableError(MlimError):
+    """A server or the network gave no answer: the same command may succeed later; exit code 75.
+
+    The code is EX_TEMPFAIL of sysexits.h; flows try such a stage again, and no other.
+    """
+
+    exit_code = 75
+
+
+class UnreachableError(UnavailableError, InputError):
+    """The same before any work: the server is away, or its address is wrong."""

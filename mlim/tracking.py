@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 from filelock import FileLock
 
 from mlim import local_store
-from mlim.errors import InputError, MlimError
+from mlim.errors import InputError, MlimError, UnavailableError, UnreachableError
 from mlim.files import read_json, write_json
 from mlim.local_store import SQLITE
 from mlim.offline import NullRun, sign
@@ -117,6 +117,15 @@ def check_server(tracking: TrackingConfig) -> None:
         _check_address(uri, tracking.timeout_seconds)
 
 
+def run_page(tracking: TrackingConfig, workspace: Workspace) -> str | None:
+    """Where a tracking server shows the pipeline's run of a work folder; None without a server or a run."""
+    place = {} if tracking.offline else _place(workspace)
+    uri = tracking_uri(tracking) if place else ""
+    if not uri.startswith("http"):
+        return None
+    return f"{without_password(uri)}/#/experiments/{place.get('experiment_id')}/runs/{place.get('run_id')}"
+
+
 def without_password(uri: str) -> str:
     """The address without user name and password, fit for messages and files."""
     parts = urllib.parse.urlsplit(uri)
@@ -131,7 +140,8 @@ def _check_address(uri: str, timeout: float) -> None:
         healthy = False
     except (OSError, ValueError, http.client.HTTPException) as error:  # no answer, a port that is no number
         reason = getattr(error, "reason", error)
-        raise InputError(
+        kind = UnreachableError if isinstance(error, OSError) else InputError
+        raise kind(
             f"tracking server {without_password(uri)} cannot be reached within {timeout:g} s ({reason}); start it with "
             f"`mlflow server`, or change tracking.uri or {URI_VARIABLE}"
         ) from None
@@ -170,7 +180,9 @@ def as_mlim_error(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise MlimError(f"tracking: {without_password(uri)} refused: {str(error).splitlines()[0]}") from error
+        lost = isinstance(error.__context__, OSError)  # what its HTTP library raised
+        kind = UnavailableError if lost else MlimError
+        raise kind(f"tracking: {without_password(uri)} refused: {str(error).splitlines()[0]}") from error
 
 
 def initialise(tracking: TrackingConfig) -> str:
@@ -505,7 +517,7 @@ def _close(book: _Book, run: MlflowRun, parent: str, status: str) -> None:
             book.store.set_terminated(parent, status)
     except Exception as error:
         if status == FINISHED:
-            raise MlimError(
+            raise UnavailableError(
                 f"tracking: {without_password(book.uri)} was lost and run {run.id} is not complete "
                 f"({str(error).splitlines()[0]}); run the command again when it is back"
             ) from error

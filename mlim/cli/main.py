@@ -28,7 +28,10 @@ app.add_typer(catalog.app, name="catalog")
 
 
 def main() -> int:
-    """Run the command line; exit code 0, 1 after a failure, 2 for wrong usage or input; one sentence per problem."""
+    """Run the command line; one sentence per problem.
+
+    Exit code 0, 1 after a failure, 2 for wrong usage or input, 75 where a server gave no answer.
+    """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what modality dropout does on purpose
     wait_briefly()
     reach_loopback_directly(os.environ)

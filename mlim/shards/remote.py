@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mlim.errors import InputError, MlimError
+from mlim.errors import InputError, UnavailableError
 from mlim.files import atomic_file, sha256_of_bytes
 from mlim.shards.shard import MANIFEST_FILE, ShardEntry, Shards, is_intact
 
@@ -19,7 +19,7 @@ def fetch_shards(url: str, cache: Path) -> Shards:
     """The shards behind an fsspec URL (`s3://BUCKET/items`), each under its own hash in `cache`.
 
     What the cache holds already is verified and not fetched again. `InputError` names what is missing or is not what
-    the manifest says; `MlimError` when the store cannot be reached.
+    the manifest says; `UnavailableError` when the store cannot be reached.
     """
     store, root = _connect(url)
     manifest = _read(store, f"{root}/{MANIFEST_FILE}", url)
@@ -85,7 +85,7 @@ def _fetch(store: Any, source: str, url: str, entry: ShardEntry, shards: Shards)
         raise _unreachable(f"{url}: {entry.file}", error) from error
 
 
-def _unreachable(what: str, error: Exception) -> MlimError:
-    return MlimError(
+def _unreachable(what: str, error: Exception) -> UnavailableError:
+    return UnavailableError(
         f"loader.items {what} could not be fetched ({error}); what has arrived is kept, run the same command again"
     )

@@ -84,7 +84,8 @@ def test_a_new_delivery_is_a_new_version_and_only_its_shards_are_made(checkout: 
 
 def test_the_prefect_flow_finds_the_new_version_up_to_date(checkout: Path) -> None:
     made = made_at(checkout)
-    script = "from flows.ingest import ingest; ingest(recipe='params.yaml')"
+    script = "from flows.ingest import ingest; print(ingest(recipe='params.yaml', return_state=True).message)"
     done = run_in(checkout, ["python", "-c", script], PREFECT_LOGGING_LEVEL="CRITICAL")
     assert "Running stage" not in done.stdout + done.stderr
+    assert done.stdout.startswith("nothing changed since 20")
     assert made_at(checkout) == made

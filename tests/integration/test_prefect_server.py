@@ -40,13 +40,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _wait_for_labels(folder: Path) -> None:
-    """The catalog with a table of labels, of which two are enough, for the deployment that waits for new ones."""
+    """A catalog with a table of labels, of which two are enough; both deployments that wait for events do."""
     catalog = yaml.safe_load((folder / "data/catalog.yaml").read_text())
     places = {name: f"data/{catalog[name]}" for name in ("table", "images")}
     (folder / "asked.yaml").write_text(yaml.safe_dump({**catalog, **places, "pairs": {"labelled": "labels.csv"}}))
     declared = yaml.safe_load((folder / "prefect.yaml").read_text())
-    (waiting,) = [one for one in declared["deployments"] if "triggers" in one]
-    waiting["parameters"] = {"recipe": "tiny.yaml", "catalog": "asked.yaml", "work": "build/asked", "least": 2}
+    labels, new_data = [one for one in declared["deployments"] if "triggers" in one]
+    labels["parameters"] |= {"recipe": "tiny.yaml", "catalog": "asked.yaml", "work": "build/asked", "least": 2}
+    new_data["triggers"][0]["enabled"] = True
     (folder / "prefect.yaml").write_text(yaml.safe_dump(declared))
 
 
@@ -146,9 +147,20 @@ def test_a_deployment_run_matches_a_catalog_with_a_model_of_before(
     assert f"{matched['matches']:,} of {matched['scored']:,} scored pairs match" in str(artifacts["matches"]["data"])
 
 
-def test_the_nightly_deployment_waits_to_be_switched_on(server: dict[str, str]) -> None:
-    nightly = next(one for one in deployments(server) if one["name"] == "nightly")
-    assert [(one["schedule"]["cron"], one["active"]) for one in nightly["schedules"]] == [("0 3 * * *", False)]
+def test_schedules_wait_to_be_switched_on(server: dict[str, str]) -> None:
+    schedules = [schedule for one in deployments(server) for schedule in one["schedules"]]
+    assert {one["schedule"]["cron"]: one["active"] for one in schedules} == dict.fromkeys(
+        ("0 1 * * *", "0 3 * * *", "0 4 * * 0"), False
+    )
+
+
+def test_the_run_form_gets_titles_descriptions_and_choices(server: dict[str, str]) -> None:
+    schemas = {one["name"]: one["parameter_openapi_schema"]["properties"] for one in deployments(server)}
+    recipe, start = schemas["local"]["recipe"], schemas["weekly"]["start"]
+    assert (recipe["title"], recipe["default"]) == ("Recipe", "demo")
+    assert "demo" in recipe["anyOf"][0]["enum"]
+    assert start["enum"][:3] == ["ingest", "validate", "pairs"]
+    assert all(parameter["description"] for schema in schemas.values() for parameter in schema.values())
 
 
 @pytest.mark.usefixtures("job")
@@ -157,6 +169,10 @@ def test_its_artifacts_are_on_the_server(server: dict[str, str]) -> None:
     assert "rows in" in str(artifacts["validation"]["data"])
     rows = json.loads(str(artifacts["ablation"]["data"]))
     assert {row["label"] for row in rows} == {"RECON + MLM + MAM", "RECON + MLM + MAM, without MDO", "no pre-training"}
+    scores = {row["scores"]: row["value"] for row in json.loads(str(artifacts["pr-auc"]["data"]))}
+    assert {"main model, both", "main model, image", "main model, text"} <= scores.keys()
+    assert "report/index.html`" in str(artifacts["results"]["data"])
+    assert "file://" not in str(artifacts)
     assert any(
         artifact["type"] == "progress" and artifact["data"] == 100.0 for artifact in ask(server, "artifacts/filter")
     )
@@ -275,16 +291,73 @@ def test_a_run_without_the_login_says_how_to_get_it(checkout: Path, server: dict
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_recipe_fails_the_run(checkout: Path, server: dict[str, str]) -> None:
+def test_a_wrong_recipe_fails_the_run_with_its_sentence(checkout: Path, server: dict[str, str]) -> None:
     command = ["prefect", "deployment", "run", "ingest/local", "--watch", "--param", "recipe=nonsense"]
     assert run_in(checkout, command, check=False, **server).returncode != 0
+    run = finished(server, "ingest")[-1]
+    assert run["name"] == "data, nonsense, by hand"
+    assert "no recipe `nonsense`" in run["state"]["message"]
 
 
-def test_enough_new_labels_start_a_training(checkout: Path, server: dict[str, str]) -> None:
+STAGES = """
+import sys
+from pathlib import Path
+from prefect import flow
+from flows.children import Children
+from flows.stage import run_command
+
+AWAY = "import pathlib; seen = pathlib.Path('seen'); code = 0 if seen.exists() else 75; seen.touch(); exit(code)"
+QUICK = run_command.with_options(retry_delay_seconds=[0, 0])
+
+@flow(name="stages")
+def stages(logs: str):
+    with Children() as children:
+        QUICK("away", [sys.executable, "-c", AWAY], Path(logs), children, quiet=True)
+        wrong = [sys.executable, "-m", "mlim", "ingest", "--catalog", "missing.yaml", "--work", "build/wrong"]
+        QUICK("wrong", wrong, Path(logs), children, quiet=True)
+
+stages("stage-logs")
+"""
+
+
+def test_a_stage_is_tried_again_after_a_lost_server_and_never_after_bad_input(
+    checkout: Path, server: dict[str, str]
+) -> None:
+    """What a stage prints is in the log of its run, and the state of the run says why it failed."""
+    failed = run_in(checkout, [sys.executable, "-c", STAGES], check=False, **server)
+    assert failed.returncode != 0
+    (run,) = finished(server, "stages")
+    assert "stage wrong failed: missing.yaml: cannot be read" in run["state"]["message"]
+    tasks = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+    assert {task["name"]: task["run_count"] for task in tasks} == {"away": 2, "wrong": 1}
+    lines = ask(server, "logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
+    assert any(str(line["message"]).startswith("error: missing.yaml: cannot be read") for line in lines)
+
+
+def test_an_accepted_data_version_starts_fine_tuning_once(checkout: Path, server: dict[str, str], job: Path) -> None:
+    work = checkout / "build/accepted"
+    work.mkdir()
+    for name in (".mlim-folder", "items", "valid"):
+        run_in(checkout, ["cp", "-r", str(job / name), str(work / name)])
+    asked = [f"--param={one}" for one in ("recipe=tiny.yaml", "work=build/accepted", "start=pairs")]
+    for _ in range(2):
+        run_in(checkout, ["prefect", "deployment", "run", "ingest/local", "--watch", *asked], **server)
+    first, second = finished(server, "ingest")[-2:]
+    assert first["state_name"] == "Completed"
+    assert second["state_name"] == "Unchanged"
+    assert second["state"]["message"].startswith("nothing changed since 20")
+    wait_until(lambda: any("data version" in run["name"] for run in finished(server, "finetune")), START_SECONDS)
+    (started,) = [run for run in ask(server, "flow_runs/filter") if "data version" in str(run["name"])]
+    version = json.loads((work / "valid/summary.json").read_text())["data_version"]
+    assert started["name"] == f"data, tiny, data version {version[:12]}"
+    assert "run `mlim pretrain" in str(started["state"]["message"])  # type: ignore[index]
+
+
+def test_enough_new_labels_start_a_training(checkout: Path, server: dict[str, str], job: Path) -> None:
     """Issue 18: `mlim review` tells the server, whose automation runs the flow that counts."""
-    for stage in ("ingest", "validate"):
-        places = ["--catalog", "data/catalog.yaml", "--recipe", "tiny.yaml", "--work", "build/asked"]
-        run_in(checkout, ["mlim", stage, *places])
+    (checkout / "build/asked").mkdir()
+    for name in (".mlim-folder", "items", "valid"):
+        run_in(checkout, ["cp", "-r", str(job / name), f"build/asked/{name}"])
     ids = pq.read_table(checkout / "build/asked/valid/index.parquet", columns=["id"])["id"].to_pylist()
     for number, state in enumerate(("COMPLETED", "FAILED"), start=1):
         answer = {
