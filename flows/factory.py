@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from prefect import Flow, flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from flows.job import Job, prepare
 from flows.outcome import newest, results_of, unchanged

@@ -54,6 +54,17 @@ class _Choices:
         return {"anyOf": [{**chosen, "title": "by name"}, {"type": "string", "title": self._others}]}
 
 
+class _Titles:
+    """What the form calls the alternatives of a parameter: a value, and none."""
+
+    def __init__(self, value: str, none: str) -> None:
+        self._titles = value, none
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        alternatives = handler(core)["anyOf"]
+        return {"anyOf": [{**one, "title": title} for one, title in zip(alternatives, self._titles, strict=True)]}
+
+
 RecipeName = Annotated[
     str,
     _Choices(recipe_names(), others="a file"),
@@ -62,7 +73,9 @@ RecipeName = Annotated[
 CatalogFile = Annotated[
     str, shown("Catalog", "The catalog.yaml: its path in the project's folder, or an absolute one on the worker.")
 ]
-WorkFolder = Annotated[str | None, shown("Work folder", "Folder of the results; empty: build/NAME of the recipe.")]
+WorkFolder = Annotated[
+    str | None, _Titles("a folder", "build/NAME of the recipe"), shown("Work folder", "Where the results are written.")
+]
 Overrides = Annotated[
     Sequence[str],
     shown("Settings", "Values of the recipe that this run changes, as A.B=C: finetune.steps=200."),
@@ -75,10 +88,13 @@ ModelName = Annotated[
 MatchesFolder = Annotated[str, shown("Folder of matches", "Where groups, pairs and the page of matches are written.")]
 Precision = Annotated[
     float | None,
-    shown("Precision", "Share of right ones among the matches to promise; empty: the model's own threshold."),
+    _Titles("a share", "the model's own threshold"),
+    shown("Precision", "Share of right ones among the matches to promise, above 0, below 1."),
 ]
 Recall = Annotated[
-    float | None, shown("Recall", "Share of the true matches to find; empty: the model's own threshold.")
+    float | None,
+    _Titles("a share", "the model's own threshold"),
+    shown("Recall", "Share of the true matches to find, above 0, below 1."),
 ]
 SinceLast = Annotated[
     bool, shown("Since last time", "Score and group only what differs from the matches that the folder holds.")
@@ -89,7 +105,7 @@ Least = Annotated[NonNegativeInt, shown("Labels to wait for", "A training starts
 def run_name() -> str:
     """The name of the flow run that begins: its catalog, its recipe and why it was started."""
     context = FlowRunContext.get()
-    given = {} if context is None else context.parameters
+    given = (context.parameters if context is not None else None) or {}
     return describe_run(str(given["catalog"]), str(given["recipe"]), str(given["reason"]))
 
 

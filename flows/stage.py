@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from prefect import get_run_logger, task
+from prefect.client.schemas.objects import State
 from prefect.concurrency.sync import concurrency
 from prefect.futures import as_completed
-from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.children import Child, Children

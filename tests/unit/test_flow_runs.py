@@ -49,6 +49,11 @@ def test_recipes_can_be_chosen_by_name_or_given_as_a_file():
     assert (given["type"], "enum" in given) == ("string", False)
 
 
+def test_what_may_be_left_out_says_what_happens_then():
+    assert [one["title"] for one in form("match")["work"]["anyOf"]] == ["a folder", "build/NAME of the recipe"]
+    assert form("match")["precision"]["anyOf"][1] == {"type": "null", "title": "the model's own threshold"}
+
+
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_a_run_can_start_at_every_stage_of_every_recipe(recipe):
     commands = list(dict.fromkeys(stage.command for stage in everything(load_recipe(recipe))))
