@@ -18,6 +18,7 @@ SETTINGS = (
     *(f"variants.{name}={{label: {name}, pretraining: {name}}}" for name in ("e2e-vlp", "git", "lxmert")),
     "tasks={caption: {steps: 4, batch_size: 4, validate_every: 2, images: 6, validation_images: 4}}",
     "variants.git-caption={label: GIT writes, pretraining: git, task: caption}",
+    "variants.mlim-caption={label: MLIM writes, pretraining: null, task: caption}",
     "variants.e2e-caption={label: E2E-VLP writes, pretraining: e2e-vlp, task: caption, zero_shot: true}",
     "pretrain.masking.regions=0.5",
     "pretrain.optim.rates.embedder=0.1",

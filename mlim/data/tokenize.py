@@ -98,6 +98,10 @@ class TextTokenizer:
         """The piece behind every id (`##` marks one that continues a word)."""
         return [str(self._tokenizer.id_to_token(int(index))) for index in ids]
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The words of ids, without the spaces that the tokenizer does not keep."""
+        return " ".join(self.tokens(ids)).replace(f" {CONTINUATION}", "").removeprefix(CONTINUATION)
+
     @property
     def fingerprint(self) -> str:
         """Names what a text becomes: equal for tokenizers that give equal ids."""

@@ -1,5 +1,7 @@
 """What pre-training and fine-tuning share: both kinds of embeddings and the transformer."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -78,8 +80,12 @@ class Backbone(nn.Module):
         `end` the outputs of the blocks before that one, which `encode_further` goes on from.
         """
         packing = pack(attention) if packing is None else packing
-        hidden = self.dropout(self.norm(take_tokens(vectors, packing)))
+        hidden = self.enter(take_tokens(vectors, packing))
         return put_tokens(self.encoder(hidden, packing, end=end), packing)
+
+    def enter(self, vectors: Tensor) -> Tensor:
+        """What the first block reads of vectors (..., H)."""
+        return cast(Tensor, self.dropout(self.norm(vectors)))
 
     def encode_further(self, hidden: Tensor, attention: Tensor, packing: Packing | None, first: int) -> Tensor:
         """The transformer's outputs from block `first` on, for outputs `hidden` (B, S, H) of the blocks before it."""

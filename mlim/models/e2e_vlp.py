@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlim.data.objects import ObjectNames
+from mlim.models.attention import causal
 from mlim.models.costs import crossing_layers, linear, operations_of, transformer_layers
-from mlim.models.decoder import Blocks, Memory, causal
+from mlim.models.decoder import Blocks, Memory
 from mlim.models.detection import Detected, DetectionHeads, sine_positions
 from mlim.models.dropout import Dropout
 from mlim.models.heads import BinaryHead, MlmHead
@@ -97,11 +98,10 @@ class E2eVlp(FusingSystem):
         return Fused(hidden[:, :length], None if shown.pixels is None else hidden[:, length:])
 
     def look(self, shown: Shown) -> Tensor:
-        """The outputs at the cells (B, C, H) of pictures that are read without a text."""
-        if shown.pixels is None:
-            raise ValueError("to look needs pictures")
+        """The outputs at the cells (B, C, H) of pictures that are read without a text; without pictures C is 0."""
         nothing = shown.text_attention[:, :0]
-        return self._encode(self.norm.weight.new_zeros(*nothing.shape, self.config.shape.width), nothing, shown.pixels)
+        empty = self.norm.weight.new_zeros(*nothing.shape, self.config.shape.width)
+        return empty if shown.pixels is None else self._encode(empty, nothing, shown.pixels)
 
     def _words(self, ids: Tensor) -> Tensor:
         return cast(Tensor, self.dropout(self.norm(embed_in_order(self.word_embeddings, self.text_positions, ids))))
@@ -140,7 +140,8 @@ class E2eVlp(FusingSystem):
 
     def write(self, seen: Tensor, ids: Tensor) -> Tensor:
         """Outputs (B, T, H) that predict the token after each of `ids` (B, T), from what `look` gave."""
-        visible, memory = causal(ids.shape[1], ids.device), Memory(seen, self._positions(0, seen))
+        positions = self._positions(0, seen) if seen.shape[1] else None
+        visible, memory = causal(ids.shape[1], ids.device), Memory(seen, positions)
         return cast(Tensor, self.decoder_norm(self.decoder(self._words(ids), visible=visible, memory=memory)[-1]))
 
     def write_logits(self, hidden: Tensor) -> Tensor:

@@ -6,15 +6,17 @@ ViLT, one for the text alone, whose word vectors have no other, and the encoder 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from mlim.models.costs import operations_of, transformer_layers
+from mlim.models.costs import crossing_layers, mlm_layers, operations_of, transformer_layers
 from mlim.models.dropout import Dropout
 from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.images.build import build_image_side, picture_operations
 from mlim.models.item_system import FusingSystem
+from mlim.models.masked_writing import WritesByMasks
 from mlim.models.network import Part, RecomputableBlock
 from mlim.models.shapes import ShapedInputs
 from mlim.models.system import Fused, Shown
@@ -38,7 +40,7 @@ class JointConfig(ShapedInputs):
         return (self.image_size // self.shape.image.cell_size) ** 2
 
 
-class Joint(FusingSystem):
+class Joint(WritesByMasks, FusingSystem):
     """Text tokens and a picture's vectors in one encoder, read by MLM and ITM."""
 
     kind = KIND
@@ -119,11 +121,45 @@ class Joint(FusingSystem):
 
     def _encode(self, ids: Tensor, picture: Tensor | None, packing: Packing) -> Tensor:
         """The outputs (B, T + C, H) of texts `ids` (B, T), packed as `packing` says, and of the vectors of pictures."""
-        text = self.word_embeddings(ids) + self.text_positions.weight[: ids.shape[1]]
-        first = self.config.shape.norm == "pre"
-        vectors = (self.norm(text) if first else text) + self.modalities.weight[0]
+        vectors = self._words(ids, self.text_positions.weight[: ids.shape[1]])
         if picture is not None:
             vectors = torch.cat([vectors, picture + self.modalities.weight[1]], dim=1)
             packing = extended(packing, picture.shape[1])
-        inputs = take_tokens(vectors, packing)
-        return put_tokens(self.encoder(self.dropout(inputs if first else self.norm(inputs)), packing), packing)
+        return put_tokens(self.encoder(self._enter(take_tokens(vectors, packing)), packing), packing)
+
+    def _words(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Word, position and modality vectors (B, T, H) of `ids` (B, T), with the `positions` (T, H)."""
+        text = self.word_embeddings(ids) + positions
+        return (self.norm(text) if self._norm_first else text) + self.modalities.weight[0]
+
+    def _enter(self, vectors: Tensor) -> Tensor:
+        """What the first block reads of vectors (..., H)."""
+        return cast(Tensor, self.dropout(vectors if self._norm_first else self.norm(vectors)))
+
+    @property
+    def _norm_first(self) -> bool:
+        return self.config.shape.norm == "pre"
+
+    @property
+    def joint_encoder(self) -> Encoder:
+        """The blocks over text and picture."""
+        return self.encoder
+
+    @property
+    def mask_token(self) -> int:
+        """The id of [MASK]."""
+        return self.config.special.mask
+
+    def enter_pictures(self, pixels: Tensor) -> Tensor:
+        """What the first block reads of pictures (B, C, H), of which all vectors are read."""
+        return self._enter(self._picture(pixels) + self.modalities.weight[1])
+
+    def enter_words(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """What the first block reads of tokens `ids` (B, T) at `positions` (T,) of a text."""
+        return self._enter(self._words(ids, self.text_positions(positions)))
+
+    def writing_operations(self, tokens: float) -> float:
+        """Operations over one picture and a text of so many tokens, each read and predicted at a place of its own."""
+        blocks = self.config.blocks(self.config.shape.depth)
+        layers = [*crossing_layers(blocks, 2 * tokens, before=self.patches), *mlm_layers(self.config, tokens)]
+        return self.encoding_operations(0.0, self.patches) + operations_of(layers)

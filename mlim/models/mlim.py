@@ -9,14 +9,22 @@ from torch import Tensor, nn
 
 from mlim.models.backbone import Backbone
 from mlim.models.config import MlimConfig
-from mlim.models.costs import decoder_layers, embedder_layers, mlm_layers, operations_of, transformer_layers
+from mlim.models.costs import (
+    crossing_layers,
+    decoder_layers,
+    embedder_layers,
+    mlm_layers,
+    operations_of,
+    transformer_layers,
+)
 from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.image_decoder import ImageDecoder
 from mlim.models.initialise import drawn
 from mlim.models.item_vectors import vectors_of
+from mlim.models.masked_writing import WritesByMasks
 from mlim.models.network import Part, RecomputableBlock
 from mlim.models.system import Fused, Shown, System
-from mlim.models.transformer import Packing, pack
+from mlim.models.transformer import Encoder, Packing, pack
 from mlim.models.weights import Planned, on_meta
 from mlim.recipe.base import Modality
 
@@ -24,7 +32,7 @@ KIND = "mlim"
 ITEM_PARTS = 3  # vectors of an item: [CLS], text, patches
 
 
-class Mlim(System):
+class Mlim(WritesByMasks, System):
     """Sequence [CLS] text [SEP] patches; masked tokens and patches are the same [MASK] vector; no segment embedding."""
 
     kind = KIND
@@ -127,6 +135,30 @@ class Mlim(System):
     def itm_logits(self, cls: Tensor) -> Tensor:
         """Logits (B,) that picture and text belong together, from the outputs at [CLS] (B, H)."""
         return cast(Tensor, self.itm_head(cls))
+
+    @property
+    def joint_encoder(self) -> Encoder:
+        """The blocks over text and picture."""
+        return self.backbone.encoder
+
+    @property
+    def mask_token(self) -> int:
+        """The id of [MASK]."""
+        return self.config.special.mask
+
+    def enter_pictures(self, pixels: Tensor) -> Tensor:
+        """What the first block reads of pictures (B, C, H)."""
+        return self.backbone.enter(self.backbone.embed_image(pixels))
+
+    def enter_words(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """What the first block reads of tokens `ids` (B, T) at `positions` (T,) of a text."""
+        return self.backbone.enter(self.backbone.embed_text(ids, positions))
+
+    def writing_operations(self, tokens: float) -> float:
+        """Operations over one picture and a text of so many tokens, each read and predicted at a place of its own."""
+        layers = [*embedder_layers(self.config), *transformer_layers(self.config, self.patches)]
+        layers += crossing_layers(self.config, 2 * tokens, before=self.patches)
+        return operations_of([*layers, *mlm_layers(self.config, tokens)])
 
     @property
     def item_parts(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlim.models.activation import activation
+from mlim.models.attention import attend
 from mlim.models.dropout import Dropout
 from mlim.models.network import RecomputableBlock
 from mlim.recipe.base import Norm
@@ -42,6 +43,16 @@ class Packing(NamedTuple):
     max_seqlen: int
     padded: bool
     masked: bool = False
+
+
+class Sight(NamedTuple):
+    """What vectors (B, T, H) read by attention: those `before` (B, P, H) them, and each other, as far as `visible`.
+
+    `visible` bool, in a shape that (B, heads, T, P + T) includes, is False where a vector must not look.
+    """
+
+    before: Tensor
+    visible: Tensor
 
 
 def pack(attention: Tensor) -> Packing:
@@ -172,16 +183,26 @@ class Block(RecomputableBlock):
         self.output_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, packing: Packing, flash: bool) -> Tensor:
-        """Outputs like `hidden`: (N, H), or (B, S, H) where nothing is padded; `flash`: use the GPU's kernel."""
+    def forward(self, hidden: Tensor, reads: Packing | Sight, flash: bool = False) -> Tensor:
+        """Outputs like `hidden`: (N, H), or (B, S, H) where nothing is padded; `flash`: use the GPU's kernel.
+
+        `reads` says what attention reads: all of the item, or what a `Sight` lets it.
+        """
         if self.norm_first:
-            hidden = self.dropout.add(hidden, self._mix(self.attention_norm(hidden), packing, flash))
+            hidden = self.dropout.add(hidden, self._mix(self.attention_norm(hidden), reads, flash))
             return self.dropout.add(hidden, self._widen(self.output_norm(hidden)))
-        hidden = self.attention_norm(self.dropout.add(hidden, self._mix(hidden, packing, flash)))
+        hidden = self.attention_norm(self.dropout.add(hidden, self._mix(hidden, reads, flash)))
         return cast(Tensor, self.output_norm(self.dropout.add(hidden, self._widen(hidden))))
 
-    def _mix(self, hidden: Tensor, packing: Packing, flash: bool) -> Tensor:
-        return cast(Tensor, self.attention_output(self._attend(self.qkv(hidden), packing, flash)))
+    def _mix(self, hidden: Tensor, reads: Packing | Sight, flash: bool) -> Tensor:
+        qkv = self.qkv(hidden)
+        mixed = self._look(qkv, reads) if isinstance(reads, Sight) else self._attend(qkv, reads, flash)
+        return cast(Tensor, self.attention_output(mixed))
+
+    def _look(self, qkv: Tensor, sight: Sight) -> Tensor:
+        before = self.attention_norm(sight.before) if self.norm_first else sight.before
+        known = torch.cat([self.qkv(before), qkv], dim=1).chunk(QKV, dim=-1)
+        return attend(qkv.chunk(QKV, dim=-1)[0], *known[1:], self.heads, sight.visible, self.dropout)
 
     def _widen(self, hidden: Tensor) -> Tensor:
         return cast(Tensor, self.fc2(self.activation(self.fc1(hidden))))
@@ -214,6 +235,20 @@ class Encoder(nn.Module):
         for block in self.levels()[first:end]:
             hidden = block.run(hidden, packing, flash)
         return cast(Tensor, self.last_norm(hidden)) if end is None else hidden
+
+    def inputs(self, hidden: Tensor, packing: Packing) -> Tensor:
+        """What each block reads (B, L, S, H) of vectors (B, S, H) without padding, for those that come after them."""
+        read = []
+        for block in self.levels():
+            read.append(hidden)
+            hidden = block.run(hidden, packing)
+        return torch.stack(read, dim=1)
+
+    def after(self, hidden: Tensor, before: Tensor, visible: Tensor) -> Tensor:
+        """Outputs (B, T, H) of vectors that come after others, of which `before` (B, L, P, H) is what blocks read."""
+        for number, block in enumerate(self.levels()):
+            hidden = block.run(hidden, Sight(before[:, number], visible))
+        return cast(Tensor, self.last_norm(hidden))
 
     def levels(self) -> list[Block]:
         """The blocks from the inputs to the outputs."""

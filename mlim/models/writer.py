@@ -10,8 +10,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mlim.models.attention import causal
 from mlim.models.costs import crossing_layers, linear, operations_of, transformer_layers
-from mlim.models.decoder import Blocks, causal
+from mlim.models.decoder import Blocks
 from mlim.models.dropout import Dropout
 from mlim.models.images.build import build_image_side, picture_operations
 from mlim.models.item_system import ItemSystem
@@ -84,8 +85,12 @@ class Writer(ItemSystem):
         return [[block] for block in (*self.picture.encoder.levels(), *self.decoder.levels())]
 
     def look(self, shown: Shown) -> Tensor:
-        """What each block reads of the pictures (B, L, C, H)."""
-        return self._picture(shown)[0]
+        """What each block reads of the pictures (B, L, C, H); without pictures C is 0."""
+        return self._nothing(shown) if shown.pixels is None else self._picture(shown)[0]
+
+    def _nothing(self, shown: Shown) -> Tensor:
+        weight, shape = self.word_embeddings.weight, self.config.shape
+        return weight.new_zeros(len(shown.input_ids), shape.depth, 0, shape.width)
 
     def _picture(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """The same, and the outputs of the last block (B, C, H)."""
@@ -137,10 +142,9 @@ class Writer(ItemSystem):
         ids, attention = shown.input_ids, shown.text_attention
         if modality == "image":
             ids, attention = ids[:, :1], attention[:, :1]
-        width, depth = self.item_part_width, self.config.shape.depth
         if modality == "text":
-            seen = self.word_embeddings.weight.new_zeros(len(ids), depth, 0, width)
-            picture = seen.new_zeros(len(ids), width)
+            seen = self._nothing(shown)
+            picture = seen.new_zeros(len(ids), self.item_part_width)
         else:
             seen, outputs = self._picture(shown)
             picture = outputs.mean(dim=1)

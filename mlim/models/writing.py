@@ -31,7 +31,7 @@ class Writes(Protocol):
         """What only writing trains; its head comes last."""
 
     def look(self, shown: Shown) -> Tensor:
-        """What writing reads of the pictures alone (B, ...)."""
+        """What writing reads of the pictures alone (B, ...); without pictures there is nothing to be seen."""
 
     def write(self, seen: Tensor, ids: Tensor) -> Tensor:
         """Outputs (B, T, H) that predict the token after each of `ids` (B, T), from what `look` gave of B pictures."""
@@ -51,6 +51,23 @@ def write_texts(system: Writes, shown: Shown, settings: Writing) -> list[list[in
 
     with torch.no_grad():
         return write(next_logits, system.look(shown), settings)
+
+
+def write_further(system: Writes, shown: Shown, begun: Tensor, lengths: Tensor, settings: Writing) -> list[list[int]]:
+    """For each picture the tokens of a text that goes on where `begun` (B, P) ends: its first `lengths` (B,) tokens.
+
+    `settings.first` comes between both. Padding lies behind the words that are written, where none of them looks.
+    """
+
+    def next_logits(texts: Tensor, rows: Tensor) -> Tensor:
+        places = lengths[rows][:, None] + torch.arange(texts.shape[1], device=texts.device)
+        ids = functional.pad(begun[rows], (0, texts.shape[1])).scatter(1, places, texts)
+        outputs = system.write(seen[rows], ids)
+        return system.write_logits(outputs[torch.arange(len(rows), device=rows.device), places[:, -1]])
+
+    with torch.no_grad():
+        seen = system.look(shown)
+        return write(next_logits, torch.arange(len(begun), device=begun.device), settings)
 
 
 def embed_in_order(words: nn.Embedding, positions: nn.Embedding, ids: Tensor) -> Tensor:

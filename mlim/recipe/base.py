@@ -12,6 +12,7 @@ Stage = Literal["pretrain", "finetune"]
 ReadOut = Literal["cls", "joint", "separate"]
 Norm = Literal["pre", "post"]
 Masking = Literal["mam", "naive", "text"]
+Answering = Literal["classes", "text"]
 Scorer = Literal["matcher", "stack", "stack without matcher"]
 
 

@@ -1,14 +1,17 @@
 """Fine-tuning on pairs, and the variants of the model that a recipe compares."""
 
 import operator
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from mlim.config import Config, PlainName
-from mlim.recipe.base import Modality, Probability, ReadOut, is_none, share
+from mlim.recipe.base import Answering, Modality, Probability, ReadOut, is_none, share
 from mlim.recipe.tasks import FinetuneTask
 from mlim.recipe.tuning import TuningConfig
+
+BEYOND_MATCHING: Final = ("task", "zero_shot", "text_of", "by")
+"""What a variant says of other tasks; not written where it is as in matching."""
 
 
 class FinetuneConfig(TuningConfig):
@@ -71,6 +74,11 @@ class Variant(Config):
         default="own",
         exclude_if=lambda text_of: text_of == "own",
         description="whose text is read beside an image; other: another item's, to measure what the own one tells",
+    )
+    by: Answering = Field(
+        default="classes",
+        exclude_if=lambda by: by == "classes",
+        description="how questions are answered: by one of the classes, or by a text that is written",
     )
     system: PlainName | None = Field(
         default=None,

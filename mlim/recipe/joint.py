@@ -21,7 +21,7 @@ class JointSystem(BlocksSystem):
         default="post", description="layer norms after each residual, as in BERT, or before what is added, as in ViLT"
     )
     maskings = ("text",)
-    offers = frozenset({"tokens", "agreement"})
+    offers = frozenset({"tokens", "agreement", "writing"})
 
     @property
     def also_saw(self) -> str | None:

@@ -23,7 +23,7 @@ class MlimSystem(SystemBase):
     """One encoder over text tokens and image patches; its shape is the section `model`."""
 
     kind: Literal["mlim"] = "mlim"
-    offers = frozenset({"tokens", "pictures", "agreement"})
+    offers = frozenset({"tokens", "pictures", "agreement", "writing"})
     maskings = ("mam", "naive", "text")
     read_outs = ("cls", "joint", "separate")
 

@@ -79,6 +79,7 @@ FINETUNE_TITLES: Final[Mapping[str, str]] = {
     "match": "Matching loss per pair",
     "retrieval": "Retrieval loss per item",
     "answer": "Answer loss per question",
+    "answer-text": "Answer: loss per written token",
     "statement": "Statement loss per statement",
 }
 BESIDE: Final = ("attribute",)  # losses that a task adds to its own, which no figure shows

@@ -32,6 +32,7 @@ from mlim.recipe.tuning import OtherTuningConfig, TuningConfig
 FIRST_READ_OUT = "cls"  # the only one when results were first named: theirs keep their names
 FIRST_TEXT_KEYS = ("max_tokens", "vocabulary_size")  # likewise
 KEY_DIGITS = 16
+NOT_WRITTEN = "only answers are written; leave it out"
 HEAD_IS_LEARNED = "this task's head has to be learned; leave it out, or choose another task"
 
 
@@ -280,8 +281,9 @@ class Recipe(Config):
         """What of a variant does not fit its task, after its name."""
         if variant.task == "match":
             others = [".text_of: pairs have the items' own texts; leave it out"] if variant.text_of == "other" else []
+            others += [f".by: {NOT_WRITTEN}"] if variant.by == "text" else []
             return [*others, *([f".zero_shot: {HEAD_IS_LEARNED}"] if variant.zero_shot else [])]
-        task, section, system = variant.task, self.tasks.section(variant.task), self.system_of(variant)
+        task, section = variant.task, self.tasks.section(variant.task)
         if section is None:
             return [f".task: {task} needs its section; add `tasks: {{{task}: {{}}}}` with what differs in it"]
         problems = [*self._reading_problems(variant, section)]
@@ -291,10 +293,18 @@ class Recipe(Config):
             problems.append(f".zero_shot: {HEAD_IS_LEARNED}")
         elif variant.zero_shot and not self._has_learned(variant, section.head_is_of):
             problems.append(f".zero_shot: needs a pre-training with task {section.head_is_of}; choose one")
-        if problem := section.problem(system):
-            offered = ", ".join(sorted(system.offers))
-            problems.append(f".task: {task} {problem}, which system {system.kind} does not offer (it offers {offered})")
-        return problems
+        return [*problems, *self._reader_problems(variant, section)]
+
+    def _reader_problems(self, variant: Variant, section: OtherTuningConfig) -> Iterator[str]:
+        """What a task needs that a variant's system does not offer."""
+        system = self.system_of(variant)
+        offered = f"which system {system.kind} does not offer (it offers {', '.join(sorted(system.offers))})"
+        if variant.by == "text" and not section.can_be_written:
+            yield f".by: {NOT_WRITTEN}"
+        elif variant.by == "text" and "writing" not in system.offers:
+            yield f".by: text needs writing, {offered}"
+        elif variant.by == "classes" and (problem := section.problem(system)):
+            yield f".task: {variant.task} {problem}, {offered}"
 
     def _reading_problems(self, variant: Variant, section: OtherTuningConfig) -> Iterator[str]:
         """What a variant reads that its task does not."""
@@ -409,6 +419,7 @@ class Recipe(Config):
         start = None if entry.pretraining is None else self._deciding("pretrain", entry.pretraining)
         task: list[Any] = [] if entry.task == "match" else [entry.task, entry.zero_shot]
         task += [entry.text_of] if entry.text_of == "other" else []  # as when results were first named
+        task += [entry.by] if entry.by == "text" else []
         return [network, settings, entry.mdo, entry.modality, start, *task]
 
     def _deciding_network(self, entry: Pretraining | Variant) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class OtherTuningConfig(TuningConfig):
     head_is_of: ClassVar[str | None] = None  # the pre-training task that trains what it needs then
     modalities: ClassVar[frozenset[Modality]] = frozenset({"both"})  # that variants may be shown
     texts_can_be_others: ClassVar[bool] = False  # variants may read another item's text
+    can_be_written: ClassVar[bool] = False  # variants may write what others choose
     reads_annotations: ClassVar[bool] = False
     reads_captions: ClassVar[bool] = False  # of the annotations, where there are any
 

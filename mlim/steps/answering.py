@@ -20,19 +20,20 @@ def answer_tuning(given: TuningInputs) -> AskedTuning:
     answers = load_answers(folder)[: config.answers]
     numbers = {answer: number for number, answer in enumerate(answers)}
     rows = {split: load_questions(folder, split) for split in (TRAIN, VALIDATION, TEST)}
-    asked = {split: [_asked(row, numbers) for row in found] for split, found in rows.items()}
+    asked = {split: [asked_of(row, numbers) for row in found] for split, found in rows.items()}
     require_all(asked, QUESTIONS, given.workspace)
-    examples = AskedExamples("answer", QUESTIONS, 1, answers, answer_loss, asked, lambda split: _columns(rows[split]))
+    examples = AskedExamples("answer", QUESTIONS, 1, answers, answer_loss, asked, lambda split: columns_of(rows[split]))
     return AskedTuning(given, config, examples, config.validation_questions)
 
 
-def _asked(row: QuestionRow, numbers: dict[str, int]) -> Asked:
+def asked_of(row: QuestionRow, numbers: dict[str, int]) -> Asked:
     """A question with those of its answers that the network can give."""
     right = {numbers[answer]: score for answer, score in row.answers.items() if answer in numbers}
     return Asked(row.question_id, row.question, (row.id,), right)
 
 
-def _columns(rows: list[QuestionRow]) -> pd.DataFrame:
+def columns_of(rows: list[QuestionRow]) -> pd.DataFrame:
+    """What scores.parquet says of these questions, whatever was answered."""
     return pd.DataFrame(rows, columns=list(QuestionRow._fields))[["question_id", "id", "kind", "template", "entailed"]]
 
 

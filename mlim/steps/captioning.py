@@ -89,7 +89,7 @@ class CaptionTuning:
         for ids in chunks(items, self._given.recipe.evaluate.batch_size):
             batch = to_device(self.collate(ids), device).with_floats()
             shown = Shown(batch.input_ids, batch.text_attention, batch.pixels)
-            written += [_text_of(tokenizer.tokens(tokens)) for tokens in write_texts(self._writer, shown, settings)]
+            written += [tokenizer.text(tokens) for tokens in write_texts(self._writer, shown, settings)]
         return written
 
     def score(self, result: TrainResult, terminal: Terminal, title: str) -> pd.DataFrame:
@@ -133,8 +133,3 @@ def caption_data(data: TrainingData, workspace: Workspace) -> TrainingData:
 def _captions_in(workspace: Workspace) -> Beside | None:
     tables = AnnotationTables(workspace.annotations)
     return Beside(tables, objects=False, captions=True) if tables.has_captions else None
-
-
-def _text_of(pieces: Sequence[str]) -> str:
-    """A text from its pieces, of which those with ## continue a word."""
-    return " ".join(pieces).replace(" ##", "")

@@ -21,6 +21,7 @@ from mlim.models.system import System
 from mlim.models.systems import load_system, plan_system
 from mlim.models.weights import Planned
 from mlim.recipe import Recipe, Variant
+from mlim.recipe.finetune import BEYOND_MATCHING
 from mlim.recipe.tasks import FinetuneTask
 from mlim.steps.annotated import known_from
 from mlim.steps.answering import answer_data, answer_tuning
@@ -56,6 +57,7 @@ from mlim.steps.trained import (
     write_training,
 )
 from mlim.steps.tuning import Tuning, TuningInputs
+from mlim.steps.written_answers import WrittenAnswerTuning
 from mlim.tracking import stage_run
 from mlim.training.checkpoint import Checkpoints, fingerprint_of
 from mlim.training.device import DeviceContext
@@ -66,7 +68,6 @@ from mlim.versions import lineage
 from mlim.workspace import Workspace, run_name
 
 STAGE: Final = "finetune"
-BEYOND_MATCHING: Final = ("task", "zero_shot", "text_of")  # of a variant; not written where they are as in matching
 SEEDS: Final = 1 << 31  # of further fine-tunings; as a person's, they fit everywhere
 
 
@@ -265,7 +266,7 @@ def _open_tuning(given: TuningInputs) -> Tuning:
         case "caption":
             return CaptionTuning(given)
         case "answer":
-            return answer_tuning(given)
+            return WrittenAnswerTuning(given) if given.variant.by == "text" else answer_tuning(given)
         case "statement":
             return statement_tuning(given)
         case "detect":

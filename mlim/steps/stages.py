@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlim.recipe import Pretraining, Recipe, Variant
+from mlim.recipe.finetune import BEYOND_MATCHING
 from mlim.recipe.image_sides import ANNOTATED, TSV
 from mlim.recipe.systems import region_side
 from mlim.steps.plan import ANNOTATE, MAIN_PIPELINE, Pipeline, annotate_options, everything, regions_read
@@ -225,7 +226,7 @@ def _start(recipe: Recipe, runs: Sequence[str]) -> str | None:
 def _variant_settings(recipe: Recipe, runs: Sequence[str]) -> list[str]:
     """What decides a variant of one kind; all of it where one of them says what most variants leave out."""
     variants = [recipe.variants[run].model_dump() for run in runs]
-    beyond = {key for variant in variants for key in variant} & {"task", "zero_shot", "text_of", "system", "read_out"}
+    beyond = {key for variant in variants for key in variant} & {*BEYOND_MATCHING, "system", "read_out"}
     return [f"variants.{NAME}"] if beyond else [f"variants.{NAME}.{key}" for key in ("pretraining", "mdo", "modality")]
 
 

@@ -22,6 +22,8 @@ VARIANTS = {
     "vilt-answer": "task: answer, system: vilt",
     "vilt-blind": "task: answer, system: vilt, modality: text",
     "mlim-answer": "task: answer",
+    "mlim-written": "task: answer, by: text",
+    "vilt-written-blind": "task: answer, by: text, system: vilt, modality: text",
     "vilt-statement": "task: statement, system: vilt",
     "mlim-statement": "task: statement, modality: image",
 }
@@ -39,12 +41,14 @@ def test_variants_answer_questions_and_judge_statements(tiny_recipe, own_workspa
     store = open_items(recipe.loader, own_workspace)
     annotate(own_workspace, store)
     found = {name: finetune(recipe, own_workspace, quiet, name, 0) for name in VARIANTS}
-    for name in ("vilt-answer", "vilt-blind", "mlim-answer"):
+    answering = [name for name, told in VARIANTS.items() if "answer" in told]
+    for name in answering:
         assert (found[name]["training_questions"], found[name]["questions_seen"]) == (48, 16)
     scores = {name: pd.read_parquet(own_workspace.finetuned(name, 0) / "scores.parquet") for name in VARIANTS}
     answers, statements = scores["vilt-answer"], scores["vilt-statement"]
     assert answers.groupby("split").size().to_dict() == {"test": 16, "validation": 16}
-    for row in answers.itertuples():
+    assert not scores["mlim-written"]["given"].str.contains(r"\[|##").any()
+    for row in pd.concat(scores[name] for name in answering).itertuples():
         colour = store.text(row.id).rsplit(" ", 1)[-1]
         right = {colour: 1.0, **({"green": 0.6} if colour == "blue" else {})} if row.kind == "open" else {"yes": 1.0}
         assert row.score == pytest.approx(right.get(row.given, 0.0))

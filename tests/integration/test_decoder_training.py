@@ -68,16 +68,17 @@ def test_they_are_trained_on_annotations_killed_continued_and_compare_items(
     assert detector.inputs.model_dump(mode="json")["objects"] == NAMES
     for variant in ("e2e-vlp", "git", "lxmert"):
         assert finetune(recipe, own_workspace, QUIET, variant, 0)["validation_pr_auc"] > 0
-    writes = {name: finetune(recipe, own_workspace, QUIET, name, 0) for name in ("git-caption", "e2e-caption")}
-    assert {name: summary["steps"] for name, summary in writes.items()} == {"git-caption": 4, "e2e-caption": 0}
+    steps = {"git-caption": 4, "e2e-caption": 0, "mlim-caption": 4}
+    writes = {name: finetune(recipe, own_workspace, QUIET, name, 0) for name in steps}
+    assert {name: summary["steps"] for name, summary in writes.items()} == steps
     scores = pd.read_parquet(own_workspace.finetuned("git-caption", 0) / "scores.parquet")
     assert scores.groupby("split").size().to_dict() == {"test": 6, "validation": 6}
     assert {tuple(texts) for texts in scores["references"]} == {("one", "one"), ("two", "two")}
-    main = {"main": "git", "variants": {name: recipe.variants[name] for name in ("git", "git-caption", "e2e-caption")}}
+    main = {"main": "git", "variants": {name: recipe.variants[name] for name in ("git", *steps)}}
     summary = ablate(recipe.model_copy(update=main), own_workspace, QUIET)
     assert summary["tasks"] == ["caption"]
     table = read_json(own_workspace.ablation / "caption.json")
-    assert {"cider", "bleu4", "rouge"} <= table["rows"]["git-caption"].keys()
+    assert all({"cider", "bleu4", "rouge"} <= table["rows"][name].keys() for name in steps)
     judged = judge_of("caption")
     perfect = scores.assign(written=[texts[0] for texts in scores["references"]])
     figures = dict(zip(("cider", "bleu4", "rouge"), plain_figures(judged.measure(perfect), len(perfect)), strict=True))

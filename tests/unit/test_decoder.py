@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertLMHeadModel
 
-from mlim.models.decoder import Blocks, DecoderBlock, Memory, causal
+from mlim.models.attention import causal
+from mlim.models.decoder import Blocks, DecoderBlock, Memory
 
 WIDTH, HEADS, LAYERS, INNER = 16, 2, 2, 24
 SHAPE = SimpleNamespace(
