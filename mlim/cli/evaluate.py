@@ -49,7 +49,10 @@ def ablate(
         ),
     ] = None,
     catalog: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Ingest, validate and pair this catalog first, if necessary.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Ingest, validate and pair this catalog first, and make regions, if necessary."
+        ),
     ] = None,
     jobs: Annotated[
         int | None,
@@ -79,10 +82,23 @@ def ablate(
     with session.step("ablate"):
         if catalog is not None:
             prepare(session, catalog)
+            _make_regions(session, catalog, experiment)
         if experiment is None:
             _compare_all(session, jobs)
         else:
             _run_experiment(session, experiment, jobs)
+
+
+def _make_regions(session: Session, catalog: Path, experiment: str | None) -> None:
+    """The regions that the variants to compare read, where they are missing."""
+    with session.loading():
+        from mlim.experiments import load_experiment
+        from mlim.steps.experiment_runs import variants_of
+        from mlim.steps.missing_regions import make_missing_regions
+        from mlim.steps.pairless import comparable
+
+    recipe = session.recipe if experiment is None else variants_of(session.recipe, load_experiment(experiment))
+    make_missing_regions(comparable(recipe, session.workspace), catalog, session.workspace, session.terminal)
 
 
 def _plan(session: Session, experiment: str | None, difference: float | None, power: float | None) -> None:

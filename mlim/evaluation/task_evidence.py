@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from mlim.evaluation.metrics.measure import Figure
+from mlim.evaluation.multiple import holm
 from mlim.evaluation.resampling import Effect, Resampled, effect_of
 from mlim.evaluation.scores import SCORES_FILE
 from mlim.evaluation.spreads import Pools
@@ -93,9 +94,10 @@ class TaskEvidence:
         return effect_of(one.minus(other), self.clusters, confidence, pools.between(first, second))
 
     def why_not_learnt(self, figure: str, confidence: float) -> str:
-        """Why the figure says nothing of designs: no variant leaves the intervals of the blind ones; empty otherwise.
+        """Why the figure says nothing of designs: no variant is above those that see one modality; empty otherwise.
 
-        A variant leaves them when it is above every blind one, with an interval of the paired difference without 0.
+        A variant is when its paired difference to every blind one separates from 0. P-values are corrected for the
+        number of variants that might be (Holm).
         """
         if self.blind is None:
             return ""
@@ -103,13 +105,15 @@ class TaskEvidence:
         if not blind:
             return "no variant that sees one modality alone was run, so whether it was learnt from images is not known"
         seeing = [name for name in self.variants if name not in self.blind]
-        if any(all(self._above(figure, name, other, confidence) for other in blind) for name in seeing):
+        corrected = holm([max(self._p_above(figure, name, other, confidence) for other in blind) for name in seeing])
+        if any(p_value < 1 - confidence for p_value in corrected):
             return ""
         return f"not learnt in this budget: no variant is above those of one modality alone in {figure}"
 
-    def _above(self, figure: str, first: str, second: str, confidence: float) -> bool:
+    def _p_above(self, figure: str, first: str, second: str, confidence: float) -> float:
+        """The p-value of "the first variant is above the second"; 1 where it is not, or where too little is known."""
         found = self.difference(figure, first, second, confidence)
-        return found is not None and found.low > 0
+        return 1.0 if found is None or found.why or found.value <= 0 else found.p_value
 
 
 def _stacked(found: Sequence[Resampled]) -> Resampled:

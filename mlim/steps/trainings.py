@@ -19,6 +19,7 @@ from mlim.files import read_json
 from mlim.processes import die_with_parent
 from mlim.recipe import Stage
 from mlim.steps.finetune import finetune
+from mlim.steps.missing_regions import require_regions
 from mlim.steps.plan import trainings
 from mlim.steps.pretrain import pretrain
 from mlim.steps.task_variants import ExperimentRun
@@ -75,7 +76,7 @@ def train_missing(places: Sequence[ExperimentRun], terminal: Terminal, jobs: int
 
     With `jobs` above 1 so many trainings run side by side, one device each (or its share of the cores); None: what the
     recipe says, and no fewer than there are CUDA devices. `InputError` when a result was trained with other settings
-    than the recipe's.
+    than the recipe's, or regions are missing that a variant reads.
     """
     wanted = wanted_trainings(places)
     stale = [f"{training.folder} was trained with other settings" for training in wanted if training.is_stale]
@@ -83,6 +84,8 @@ def train_missing(places: Sequence[ExperimentRun], terminal: Terminal, jobs: int
         raise InputError(*stale, "remove these folders to train them again, or choose another --work")
     missing = [training for training in wanted if not training.is_done]
     side_by_side = jobs or max(places[0].recipe.compute.side_by_side, torch.cuda.device_count())
+    for place in places:
+        require_regions(place.recipe, place.workspace)
     for stage in ("pretrain", "finetune"):  # a fine-tuning starts from a pre-training
         wave = [training for training in missing if training.stage == stage]
         if side_by_side == 1 or len(wave) < 2:

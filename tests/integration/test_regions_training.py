@@ -12,8 +12,11 @@ from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.recipe import Recipe
 from mlim.steps.finetune import finetune
+from mlim.steps.missing_regions import make_missing_regions, require_regions
 from mlim.steps.pretrain import pretrain
 from mlim.steps.regions import regions
+from mlim.steps.task_variants import ExperimentRun
+from mlim.steps.trainings import train_missing
 from mlim.training import loop
 from mlim.workspace import Workspace
 from tests.region_files import annotate, write_tsv
@@ -43,7 +46,14 @@ def test_lxmert_learns_from_regions_of_every_source_killed_and_continued(recipe,
         pretrain(recipe, own_workspace, QUIET, "annotated", 0)
     with pytest.raises(InputError, match="run `mlim pretrain detector` first"):
         regions(recipe, catalog, own_workspace, QUIET, "detector:detector")
-    pretrain(recipe, own_workspace, QUIET, "detector", 0)
+    some = {name: recipe.variants[name] for name in ("annotated", "detected")}
+    compared = recipe.model_copy(update={"variants": some})
+    with pytest.raises(InputError, match="run `mlim pretrain detector --seed 0`; `mlim regions") as refused:
+        train_missing([ExperimentRun(compared, own_workspace)], QUIET)
+    assert "`mlim regions detector:detector`" in str(refused.value)
+    assert not own_workspace.pretrained("annotated", 0).exists()
+    make_missing_regions(compared, catalog, own_workspace, QUIET)
+    require_regions(compared, own_workspace)
     sources = {"annotated": "annotated", "grid": "grid", "detected": "detector:detector"}
     sources["tsv"] = f"tsv:{write_tsv(tmp_path / 'f.tsv')}"
     for source in sources.values():

@@ -122,6 +122,20 @@ def test_what_nobody_learnt_carries_no_claim(recipe, own_workspace):
     assert "sees one modality alone was run" in blindless.missing[0].why
 
 
+def test_what_is_learnt_is_corrected_for_the_number_of_variants_that_might(recipe, own_workspace):
+    shares = {SEEING: {"binary": 0.58, "open": 0.4}, BLIND: RIGHT[BLIND]}
+    answered(own_workspace, recipe, shares)
+    found = evidence_of(recipe, own_workspace)
+    alone = found.difference("accuracy_binary", SEEING, BLIND, 0.95)
+    assert 0.05 / 4 < alone.p_value < 0.05
+    assert not found.why_not_learnt("accuracy_binary", 0.95)
+    more = [f"variants.more-{n}={{label: MORE {n}, pretraining: null, {ANSWERS}}}" for n in range(3)]
+    wider = parse(Recipe, override(recipe.model_dump(mode="json"), more), "recipe tiny")
+    answered(own_workspace, wider, {**shares, **{f"more-{n}": RIGHT[BLIND] for n in range(3)}})
+    found = evidence_of(wider, own_workspace)
+    assert "not learnt in this budget" in found.why_not_learnt("accuracy_binary", 0.95)
+
+
 def test_what_cannot_be_compared_is_said(recipe, own_workspace):
     assert verdict(None, "accuracy").missing[0].why == "no variant was fine-tuned to answer"
     answered(own_workspace, recipe, RIGHT)
