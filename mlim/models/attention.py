@@ -14,9 +14,10 @@ def causal(length: int, device: torch.device, before: int = 0) -> Tensor:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, visible: Tensor | None, dropout: Dropout) -> Tensor:
     """Attention of `query` (B, Q, H) to `key`, `value` (B, K, H) -> (B, Q, H); dropout on its weights, as in BERT."""
-    asked, known, given = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (query, key, value))
+    size = query.shape[-1] // heads
+    asked, known, given = (each.view(*each.shape[:-1], heads, size).transpose(1, 2) for each in (query, key, value))
     if dropout.draws_cheaply(query):
-        scores = asked @ known.transpose(-1, -2) * asked.shape[-1] ** -0.5
+        scores = asked @ known.transpose(-1, -2) * size**-0.5
         if visible is not None:  # the least number, not infinity: a row that reads nothing stays finite
             scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
         mixed: Tensor = dropout(scores.softmax(-1)) @ given

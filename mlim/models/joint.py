@@ -130,7 +130,7 @@ class Joint(WritesByMasks, FusingSystem):
     def _words(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Word, position and modality vectors (B, T, H) of `ids` (B, T), with the `positions` (T, H)."""
         text = self.word_embeddings(ids) + positions
-        return (self.norm(text) if self._norm_first else text) + self.modalities.weight[0]
+        return cast(Tensor, self.norm(text) if self._norm_first else text) + self.modalities.weight[0]
 
     def _enter(self, vectors: Tensor) -> Tensor:
         """What the first block reads of vectors (..., H)."""

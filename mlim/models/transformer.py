@@ -201,8 +201,8 @@ class Block(RecomputableBlock):
 
     def _look(self, qkv: Tensor, sight: Sight) -> Tensor:
         before = self.attention_norm(sight.before) if self.norm_first else sight.before
-        known = torch.cat([self.qkv(before), qkv], dim=1).chunk(QKV, dim=-1)
-        return attend(qkv.chunk(QKV, dim=-1)[0], *known[1:], self.heads, sight.visible, self.dropout)
+        _, key, value = torch.cat([self.qkv(before), qkv], dim=1).chunk(QKV, dim=-1)
+        return attend(qkv.chunk(QKV, dim=-1)[0], key, value, self.heads, sight.visible, self.dropout)
 
     def _widen(self, hidden: Tensor) -> Tensor:
         return cast(Tensor, self.fc2(self.activation(self.fc1(hidden))))
