@@ -1,15 +1,21 @@
 """Catalogs to start from: `mlim catalog synthesize`, `show`, `fetch`, `build`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mlim.cli.options import DEFAULT_CATALOG, QuietOption, RecipeOption, SetOption, WorkOption
 from mlim.cli.session import chosen_recipe
 from mlim.console import Terminal
+from mlim.errors import InputError
 from mlim.files import check_replaceable
 from mlim.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlim.recipe import Recipe
+    from mlim.report.contact.reading import Reader
 
 app = typer.Typer(no_args_is_help=True, help="Create, download or inspect a catalog.")
 
@@ -81,6 +87,7 @@ def show_catalog(
     from mlim.report.contact.gather import gather
     from mlim.report.contact.lines import describe
     from mlim.report.contact.page import SIGN, write_page
+    from mlim.report.contact.reading import texts_of
     from mlim.report.contact.settings import settings_for
 
     chosen, terminal = chosen_recipe(recipe, set_), Terminal(quiet)
@@ -90,14 +97,30 @@ def show_catalog(
         check_replaceable(out, SIGN)
     with terminal.waiting("looking at the catalog"):
         look = gather(source, workspace, settings_for(chosen.ingest, items=items, seed=seed))
+        texts = texts_of(workspace) or (look.source.texts if look.source is not None else ())
+        reader = _reader(chosen, texts, terminal)
     for line in describe(look):
         typer.echo(line)
     if out is None:
         from mlim.writer import claim_work
 
         claim_work(workspace)
-    summary = write_page(look, out or workspace.root / "contact.html")
+    summary = write_page(look, out or workspace.root / "contact.html", reader)
     terminal.say(f"wrote {summary['page']}")
+
+
+def _reader(recipe: "Recipe", texts: Sequence[str], terminal: Terminal) -> "Reader | None":
+    """What tells how far the model reads into a text; None, with a warning, where its tokenizer is not there."""
+    from mlim.report.contact.reading import make_reader
+    from mlim.steps.tokenizing import tokenizer_for
+
+    if not texts:
+        return None
+    try:
+        return make_reader(texts, recipe.text, lambda them: tokenizer_for(recipe, them))
+    except InputError as error:
+        terminal.warn(f"texts are shown whole: {error}")
+        return None
 
 
 @app.command(epilog="Example: `mlim catalog fetch emoji emoji`, then catalogs/emoji.yaml with MLIM_EMOJI=emoji")

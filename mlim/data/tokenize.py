@@ -90,6 +90,11 @@ class TextTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids[:max_tokens]
 
+    def end_of(self, text: str, max_tokens: int) -> int:
+        """How many characters of a text its first `max_tokens` pieces cover; its length where it has no more pieces."""
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return int(offsets[max_tokens - 1][1]) if len(offsets) > max_tokens else len(text)
+
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of all pieces of every text, as `encode` gives them without a limit."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]

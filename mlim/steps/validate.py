@@ -18,7 +18,6 @@ from mlim.catalog.description import CatalogDescription, load_description
 from mlim.catalog.quarantine import QUARANTINE_FILE, describe_reasons
 from mlim.console import Terminal
 from mlim.data.lengths import TokenCut, measure_cut
-from mlim.data.tokenize import TextTokenizer
 from mlim.errors import DataError, InputError
 from mlim.files import atomic_folder, sha256_of, write_json
 from mlim.quality.acceptance import (
@@ -39,6 +38,7 @@ from mlim.quality.outcome import Outcome, Verdict, write_outcome
 from mlim.quality.profile import CATEGORY, EDGES, Profile, compare
 from mlim.recipe import Recipe, ValidationConfig
 from mlim.shards.shard import MANIFEST_FILE, read_manifest, verify_shards
+from mlim.steps.tokenizing import tokenizer_for
 from mlim.validation import Finding, SuiteCheck, Validation, picture_place
 from mlim.workspace import Workspace
 
@@ -272,18 +272,9 @@ def _tokens(delivery: _Delivery, accepted: NDArray[np.bool_]) -> TokenCut | str:
     places = sample_places(candidates, min(TEXTS_TOKENISED, max(fitting, 1)), delivery.sample_seed)
     texts = read_values(delivery.folder, delivery.chunks, places, "text")
     try:
-        return measure_cut(texts, _tokenizer(recipe, texts), recipe.text)
+        return measure_cut(texts, tokenizer_for(recipe, texts), recipe.text)
     except InputError as error:  # a start that is not there: training will say so, and data are no worse for it
         return f"not measured, {error}"
-
-
-def _tokenizer(recipe: Recipe, texts: Sequence[str]) -> TextTokenizer:
-    """The pre-trained start's own tokenizer, else one learned from these texts."""
-    if not recipe.model.pretrained:
-        return TextTokenizer.learn(texts, recipe.text.vocabulary_size)
-    from mlim.models.hub import load_tokenizer  # torch takes seconds to load: not for a start that needs none
-
-    return load_tokenizer(recipe.network)
 
 
 def _drift(

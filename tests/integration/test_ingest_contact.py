@@ -7,6 +7,7 @@ import pytest
 from mlim.errors import InputError
 from mlim.report.contact.gather import gather
 from mlim.report.contact.lines import describe
+from mlim.report.contact.numbers import tiles
 from mlim.report.contact.page import contact_sheet, write_page
 from mlim.report.contact.problems import find_problems
 from mlim.report.contact.settings import ContactSettings
@@ -56,7 +57,7 @@ def test_a_source_is_shown_before_it_is_ingested(tmp_path):
     write_page(look, tmp_path / "sheet.html")
     outline = Outline((tmp_path / "sheet.html").read_text())
     assert sum(address.startswith("data:image/jpeg") for address in outline.addresses) == 29
-    assert "30 rows, not ingested yet" in outline.words
+    assert "30 rows, not checked yet" in outline.words
     assert "1 row (3.3 %): no-text." in outline.words
     assert "not-an-image: 5.png" in outline.words
     assert "hidden from the model" in outline.words
@@ -75,13 +76,18 @@ def test_a_source_without_families_or_with_a_missing_column_is_reported(tmp_path
 
 def test_a_sample_of_a_source_is_the_same_every_time_and_within_its_size(tmp_path):
     catalog = small_catalog(tmp_path, rows=40)
+    for row in catalog.rows[:12]:
+        row["product"] = "rest"
     path, settings = catalog.write(), ContactSettings(items=7)
-    first, again = (gather(path, catalog.work(), settings).source for _ in range(2))
+    looks = [gather(path, catalog.work(), settings) for _ in range(2)]
+    first, again = (look.source for look in looks)
     numbers = [sample.row.row for sample in first.samples]
     assert len(numbers) == 7
     assert numbers == sorted(set(numbers))
     assert numbers == [sample.row.row for sample in again.samples]
     assert numbers != list(range(1, 8))
+    (paired,) = [tile for tile in tiles(looks[0]) if tile.name == "Rows that may be in pairs"]
+    assert (paired.value, paired.note) == ("70.0 %", "in families of 2 to 8; 12 are in larger ones")
 
 
 def test_columns_are_counted_as_they_are_inherited(tmp_path):

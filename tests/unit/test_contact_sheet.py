@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mlim.catalog.item import ITEM_SCHEMA, QUARANTINE_SCHEMA
+from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
 from mlim.files import read_json, sha256_of, write_json
+from mlim.recipe.data import TextConfig
 from mlim.report.contact.gather import gather
 from mlim.report.contact.lines import describe, printable
 from mlim.report.contact.measures import Codes, Measures, read_measures
 from mlim.report.contact.numbers import family_chart
-from mlim.report.contact.page import contact_sheet
+from mlim.report.contact.page import contact_sheet, write_page
 from mlim.report.contact.problems import find_problems
+from mlim.report.contact.reading import make_reader, texts_of
 from mlim.report.contact.sampling import choose_families, sample_items
 from mlim.report.contact.settings import ContactSettings, settings_for
 from mlim.report.kit.charts import count_chart, histogram, share_bars
@@ -323,12 +326,65 @@ def test_before_validation_the_ingested_items_are_shown(own_workspace, tmp_path)
     assert "40 of 40 ingested items" in words
 
 
+def test_what_no_step_has_looked_at_is_not_called_good(own_workspace, tmp_path):
+    def said():
+        return Outline(page_of(own_workspace, tmp_path / "sheet.html")[0]).words
+
+    assert "Nothing stands out" in said()
+    assert "ot checked yet" not in said()
+    shutil.rmtree(own_workspace.pairs)
+    assert "Not checked yet whether the pairs are balanced and leak nothing (`mlim pairs`)." in said()
+    shutil.rmtree(own_workspace.valid)
+    assert "40 of 40 rows became items, not checked yet" in said()
+    assert "whether the items meet the expectations (`mlim validate`); whether the pairs" in said()
+    assert "Nothing stands out" not in said()
+    assert "not checked yet: whether the items meet the expectations (`mlim validate`)" in list(
+        describe(gather(None, own_workspace, SETTINGS))
+    )
+
+
+def test_the_share_of_the_rows_in_pairs_is_shown(own_workspace, tmp_path):
+    assert "Rows in pairs 100.0 % 40 of 40 rows" in Outline(page_of(own_workspace, tmp_path / "sheet.html")[0]).words
+    path = own_workspace.pairs / "pairs.parquet"
+    table = pq.read_table(path).slice(0, 6)  # all of one family of four
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    shutil.move(tmp_path / "pairs.parquet", path)
+    page = Outline(page_of(own_workspace, tmp_path / "sheet.html")[0]).words
+    assert "Rows in pairs 10.0 % 4 of 40 rows" in page
+    assert "Only 4 rows (10.0 %) are in pairs." in page
+
+
+def test_texts_that_say_what_decides_pairs_are_counted(tmp_path, tiny_workspace):
+    shop = small_catalog(tmp_path / "shop")
+    for number, row in enumerate(shop.rows):
+        row["pattern"] = ("Dots", "Stripes")[number % 2]
+        row["title"] = ("cup with DOTS, red", "cup without dotsy stripesx")[number % 2] if number < 4 else "cup"
+    look = gather(shop.write(), tiny_workspace, SETTINGS)
+    (leaked,) = look.source.leaked
+    assert (leaked.name, leaked.told, leaked.leaking, dict(leaked.words)) == ("pattern", 6, 2, {"dots": 2})
+    (sentence,) = [problem.sentence for problem in find_problems(look) if "`pattern`" in problem.sentence]
+    assert "say their own `pattern`, which decides pairs, in the text that the model reads: dots (2)." in sentence
+
+
+def test_texts_are_shown_as_far_as_the_model_reads_them(own_workspace, tmp_path):
+    texts = texts_of(own_workspace)
+    assert len(texts) == 40
+    reader = make_reader(texts, TextConfig(max_tokens=4), lambda them: TextTokenizer.learn(them, 200))
+    assert reader.read("kind: scarf, colour: blue") == ("kind: scarf,", " colour: blue")
+    assert reader.read("kind: scarf") == ("kind: scarf", "")
+    write_page(gather(None, own_workspace, SETTINGS), tmp_path / "sheet.html", reader)
+    page = (tmp_path / "sheet.html").read_text(encoding="utf-8")
+    assert "The text is what the model reads: 4 tokens, what is beyond them is struck" in page
+    assert re.search(r'<p class="words" dir="auto">kind: \w+,<s> colour: \w+</s></p>', page)
+    assert "<mark>" not in page.partition('id="pairs"')[2].partition("</section>")[0]  # they differ beyond what is read
+
+
 def test_the_terminal_tells_the_same_numbers(own_workspace):
     set_aside(own_workspace, [aside("missing-image", 1), aside("no-text\x1b[2J", 2)])
     lines = list(describe(gather(None, own_workspace, SETTINGS)))
     assert lines[0].startswith("ingest: 42 rows in = 40 ingested + 2 quarantined (missing-image 1, no-text")
     assert lines[1] == "validate: 40 of 40 items accepted"
-    assert lines[2].startswith("pairs: 60: train 12 match, 24 mismatch; ")
+    assert lines[2].startswith("pairs: 60 of 40 items: train 12 match, 24 mismatch; ")
     assert "      40 mismatch: pattern differs" in lines
     assert not [line for line in lines if "\x1b" in line]
 

@@ -8,12 +8,16 @@ from mlim.report.contact.gather import ShownFamily
 from mlim.report.contact.items import ShownItem
 from mlim.report.contact.pairs import Kind, ShownPair, ShownTie
 from mlim.report.contact.quarantine import QuarantinedRow, Reason
+from mlim.report.contact.reading import Reader
 from mlim.report.contact.settings import ContactSettings
 from mlim.report.contact.source import SourceSample
 from mlim.report.kit import formats
 from mlim.report.kit.blocks import Card, Fact, PairCard
 from mlim.report.kit.images import Thumbnails
 from mlim.report.kit.words import Words, clip, clip_words, compare, plain
+
+MOST_READ = 1200  # characters of a text that is read
+UNREAD_SHOWN = 60  # of what is not
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,14 @@ class ReasonCards:
 class CardMaker:
     """Makes cards of what was gathered, all within one budget of picture bytes."""
 
-    def __init__(self, settings: ContactSettings) -> None:
-        self._characters = settings.characters
+    def __init__(self, settings: ContactSettings, reader: Reader | None = None) -> None:
+        """`reader` tells how far the model reads; without one texts are cut where they are too long for the page."""
+        self._characters, self.reader = settings.characters, reader
         self.thumbnails = Thumbnails(settings.thumbnail_side, settings.thumbnail_quality, settings.max_megabytes)
 
     def items(self, items: Iterable[ShownItem]) -> tuple[Card, ...]:
         """Sampled items, with their category."""
-        return tuple(self._item(item, self._plain(item.text), item.category or "") for item in items)
+        return tuple(self._item(item, self._text(item.text), item.category or "") for item in items)
 
     def families(self, families: Iterable[ShownFamily]) -> tuple[FamilyCards, ...]:
         """Families with their members; what differs from the first member is marked."""
@@ -92,7 +97,7 @@ class CardMaker:
     def _family(self, family: ShownFamily) -> FamilyCards:
         first = family.members[0]
         texts = [self._compare(first, member)[1] for member in family.members[1:]]
-        cards = [self._item(first, self._plain(first.text))]
+        cards = [self._item(first, self._text(first.text))]
         cards += [
             self._item(member, words, beside=first) for member, words in zip(family.members[1:], texts, strict=True)
         ]
@@ -106,9 +111,11 @@ class CardMaker:
         return PairCard(first, self._item(pair.second, right, beside=pair.first), pair.split)
 
     def _compare(self, first: ShownItem, second: ShownItem) -> tuple[tuple[Words, ...], tuple[Words, ...]]:
-        """Compared whole, then cut: a word is not marked because the other text was cut before it."""
-        left, right = compare(first.text, second.text)
-        return clip_words(left, self._characters), clip_words(right, self._characters)
+        """What the model reads of both, compared whole, then cut for the page: that cut marks no word."""
+        (left, left_rest), (right, right_rest) = self._read(first.text), self._read(second.text)
+        words = zip(compare(left, right), (left_rest, right_rest), strict=True)
+        one, other = ((*clip_words(text, self._most), *self._unread(rest)) for text, rest in words)
+        return one, other
 
     def _quarantined(self, row: QuarantinedRow) -> Card:
         uri, name = self.thumbnails.uri(row.thumbnail), clip(row.id, self._characters)
@@ -123,7 +130,7 @@ class CardMaker:
             problem = problem or picture
         reason = "" if problem is None else clip(f"{problem.reason}: {problem.detail}", self._characters)
         name, where = clip(row.id, self._characters), f"{row.source}, row {formats.count(row.row)}"
-        return Card(uri, name, self._plain(row.text), note=where, problem=reason)
+        return Card(uri, name, self._text(row.text), note=where, problem=reason)
 
     def _facts(self, item: ShownItem, beside: ShownItem | None) -> tuple[Fact, ...]:
         other = item.facts if beside is None else beside.facts
@@ -138,6 +145,22 @@ class CardMaker:
 
     def _plain(self, text: str) -> tuple[Words, ...]:
         return plain(clip(text, self._characters))
+
+    def _text(self, text: str) -> tuple[Words, ...]:
+        """An item's text; what the model does not read is struck."""
+        read, rest = self._read(text)
+        return (*plain(clip(read, self._most)), *self._unread(rest))
+
+    def _read(self, text: str) -> tuple[str, str]:
+        return (text, "") if self.reader is None else self.reader.read(text)
+
+    @property
+    def _most(self) -> int:
+        """Characters of what is read: all that a model of usual size reads, where it is known what that is."""
+        return self._characters if self.reader is None else MOST_READ
+
+    def _unread(self, rest: str) -> tuple[Words, ...]:
+        return (Words(clip(rest, UNREAD_SHOWN), False, unread=True),) if rest.strip() else ()
 
 
 def _rows(count: int) -> str:

@@ -7,7 +7,7 @@ from mlim.console import printable
 from mlim.data.lengths import TokenCut
 from mlim.report.contact.gather import Look
 from mlim.report.contact.pairs import PairsLook
-from mlim.report.contact.problems import find_problems
+from mlim.report.contact.problems import find_problems, unchecked
 from mlim.report.contact.source import SourceLook
 from mlim.report.kit import formats
 
@@ -34,6 +34,7 @@ def _lines(look: Look) -> Iterator[str]:
         yield f"{'!' if problem.tone == 'bad' else '-'} {problem.sentence}"
     if len(problems) > SHOWN_PROBLEMS:
         yield f"  and {len(problems) - SHOWN_PROBLEMS} more problems on the page"
+    yield from (f"not checked yet: {words}" for words in unchecked(look))
 
 
 def _source(catalog: str, source: SourceLook) -> Iterator[str]:
@@ -72,7 +73,7 @@ def _results(look: Look) -> Iterator[str]:
 
 def _pairs(pairs: PairsLook) -> Iterator[str]:
     counts = "; ".join(f"{split} {one} match, {other} mismatch" for split, (other, one) in pairs.counts.items())
-    yield f"pairs: {pairs.total}: {counts}"
+    yield f"pairs: {pairs.total} of {pairs.items} items: {counts}"
     for kind in pairs.kinds:
         yield f"  {kind.total:>6} {'match' if kind.match else 'mismatch'}: {kind.name}"
     if pairs.leaks:

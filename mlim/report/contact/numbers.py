@@ -25,10 +25,10 @@ def headline(look: Look) -> str:
         return f"Ingest rejected this catalog: {formats.count(counted['rows_in'])} rows came in"
     if counted is None:
         found = look.source.rows if look.source is not None else 0
-        return f"{formats.count(found)} rows, not ingested yet"
+        return f"{formats.count(found)} rows, not checked yet"
     rows = formats.count(counted["rows_in"])
     if validation is None:
-        return f"{formats.count(counted['ingested'])} of {rows} rows became items"
+        return f"{formats.count(counted['ingested'])} of {rows} rows became items, not checked yet"
     if not validation.get("success", True):
         return f"Validation rejected this catalog of {rows} rows"
     return f"{formats.count(validation['accepted'])} of {rows} rows are ready to train on"
@@ -36,7 +36,7 @@ def headline(look: Look) -> str:
 
 def tiles(look: Look) -> tuple[Tile, ...]:
     """What a catalog team looks for first; what is not known yet is left out."""
-    return (*_row_tiles(look), *_text_tiles(look), *_family_tiles(look), *_pair_tiles(look.pairs))
+    return (*_row_tiles(look), *_text_tiles(look), *_family_tiles(look), *_paired_tiles(look), *_pair_tiles(look.pairs))
 
 
 def _row_tiles(look: Look) -> Iterator[Tile]:
@@ -68,6 +68,19 @@ def _family_tiles(look: Look) -> Iterator[Tile]:
     if len(sizes):
         several = formats.count(int((sizes > 1).sum()))
         yield Tile("Families", formats.count(len(sizes)), f"{several} with more than one item")
+
+
+def _paired_tiles(look: Look) -> Iterator[Tile]:
+    """The share of the rows that make pairs; before there are pairs, of those whose families may."""
+    rows = (look.counted or {}).get("rows_in", 0) or (look.source.rows if look.source is not None else 0)
+    if look.pairs is not None and rows:
+        note = f"{formats.count(look.pairs.items)} of {formats.count(rows)} rows"
+        yield Tile("Rows in pairs", formats.percent(look.pairs.items / rows), note)
+    elif look.source is not None and rows and look.source.description.pairs.decided_by:
+        sizes, most = _sizes(look), look.source.description.pairs.max_family_size
+        fitting = int(sizes[(sizes > 1) & (sizes <= most)].sum())
+        note = f"in families of 2 to {most}; {formats.count(int(sizes[sizes > most].sum()))} are in larger ones"
+        yield Tile("Rows that may be in pairs", formats.percent(fitting / rows), note)
 
 
 def _pair_tiles(pairs: PairsLook | None) -> Iterator[Tile]:

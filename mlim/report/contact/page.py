@@ -9,7 +9,8 @@ from mlim.files import atomic_file
 from mlim.report.contact.cards import CardMaker
 from mlim.report.contact.gather import Look, gather
 from mlim.report.contact.numbers import category_bars, family_chart, headline, shape_charts, tiles
-from mlim.report.contact.problems import find_problems
+from mlim.report.contact.problems import find_problems, unchecked
+from mlim.report.contact.reading import Reader
 from mlim.report.contact.settings import ContactSettings
 from mlim.report.contact.tables import pair_tables, quarantine_tables, source_tables, validation_tables
 from mlim.report.kit import formats
@@ -25,9 +26,12 @@ def contact_sheet(catalog: Path | None, workspace: Workspace, out: Path, setting
     return write_page(gather(catalog, workspace, settings), out)
 
 
-def write_page(look: Look, out: Path) -> dict[str, Any]:
-    """Write the page; returns its path, its bytes, and how many pictures were left out to keep it small."""
-    cards = CardMaker(look.settings)
+def write_page(look: Look, out: Path, reader: Reader | None = None) -> dict[str, Any]:
+    """Write the page; returns its path, its bytes, and how many pictures were left out to keep it small.
+
+    With a `reader`, what the model does not read of a text is struck.
+    """
+    cards = CardMaker(look.settings, reader)
     page = render(look, cards, _relative(look.data_docs, out))
     with atomic_file(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -43,6 +47,8 @@ def view(look: Look, cards: CardMaker) -> dict[str, Any]:
     """All that the template shows, ready to be drawn."""
     return {
         "look": look,
+        "max_tokens": None if cards.reader is None else cards.reader.max_tokens,
+        "unchecked": unchecked(look),
         "headline": headline(look),
         "tiles": tiles(look),
         "problems": find_problems(look),

@@ -55,12 +55,13 @@ class ShownTie:
 
 @dataclass(frozen=True)
 class PairsLook:
-    """All about the pairs. `counts`: split -> (mismatches, matches)."""
+    """All about the pairs. `counts`: split -> (mismatches, matches); `items` are in at least one pair."""
 
     summary: Mapping[str, Any]
     counts: Mapping[str, tuple[int, int]]
     kinds: tuple[Kind, ...]
     ties: tuple[ShownTie, ...] = ()
+    items: int = 0
 
     @property
     def total(self) -> int:
@@ -99,7 +100,8 @@ def read_pairs(workspace: Workspace, settings: ContactSettings) -> PairsLook | N
         for ((name, label), group), examples in zip(groups, drawn, strict=True)
     ]
     shown = (ShownTie(tie.sentence(), items[tie.example]) for tie in ties if tie.example in items)
-    return PairsLook(summary, _counts(pairs), tuple(kinds), tuple(shown))
+    paired = pd.concat([pairs["item_a"], pairs["item_b"]]).nunique()
+    return PairsLook(summary, _counts(pairs), tuple(kinds), tuple(shown), int(paired))
 
 
 def _groups(pairs: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame]]:

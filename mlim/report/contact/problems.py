@@ -12,6 +12,8 @@ from mlim.report.kit import formats
 from mlim.report.kit.charts import share_of
 
 BAD, WARNING = "bad", "warning"
+SHOWN_WORDS = 5
+FEW_PAIRED = 0.5  # of the rows: catalogs with fewer in pairs are mostly not learned to match
 FEW_MATCHES, MANY_MATCHES = 0.1, 0.9  # prevalence outside of these makes a lopsided task
 
 
@@ -27,9 +29,20 @@ class Problem:
 
 def find_problems(look: Look) -> tuple[Problem, ...]:
     """All problems: the bad ones first, then by the number of rows that have them."""
-    finders = (_ingest, _pictures, _source, _reasons, _validation, _items, _pairs)
+    finders = (_ingest, _pictures, _source, _leaked_words, _reasons, _validation, _items, _pairs)
     found = [problem for find in finders for problem in find(look)]
     return tuple(sorted(found, key=lambda problem: (problem.tone != BAD, -problem.count)))
+
+
+def unchecked(look: Look) -> tuple[str, ...]:
+    """What no step has looked at yet, with the step that does."""
+    without_pairs = look.source is not None and look.source.description.pairs.none
+    waiting = (
+        ("whether every picture can be opened (`mlim ingest`)", look.ingest is None or look.refused is not None),
+        ("whether the items meet the expectations (`mlim validate`)", look.validation is None),
+        ("whether the pairs are balanced and leak nothing (`mlim pairs`)", look.pairs is None and not without_pairs),
+    )
+    return tuple(words for words, missing in waiting if missing)
 
 
 def _ingest(look: Look) -> Iterator[Problem]:
@@ -104,6 +117,19 @@ def _validation(look: Look) -> Iterator[Problem]:
         yield Problem(WARNING, round(cut.texts_cut * checked), f"{cut.warning}.", "shapes")
 
 
+def _leaked_words(look: Look) -> Iterator[Problem]:
+    """Texts that hold the item's own value of what decides pairs."""
+    for column in look.source.leaked if look.source is not None else ():
+        if column.leaking:
+            words = column.words.most_common(SHOWN_WORDS)
+            often = ", ".join(f"{word} ({formats.count(count)})" for word, count in words)
+            sentence = (
+                f"{_rows(column.leaking, column.told)} say their own `{column.name}`, which decides pairs, in the text "
+                f"that the model reads: {often}."
+            )
+            yield Problem(_tone(look, column.leaking, column.told), column.leaking, sentence, "source")
+
+
 def _items(look: Look) -> Iterator[Problem]:
     measures = look.measures
     if measures is None or not len(measures):
@@ -128,6 +154,11 @@ def _findings(measures: Measures, look: Look) -> Iterator[tuple[int, str]]:
 def _pairs(look: Look) -> Iterator[Problem]:
     if look.pairs is None:
         return
+    rows = (look.counted or {}).get("rows_in", 0)
+    if rows and look.pairs.items < FEW_PAIRED * rows:
+        why = f" Left out: {look.pairs.left_out}." if look.pairs.left_out else ""
+        sentence = f"Only {_rows(look.pairs.items, rows)} are in pairs.{why}"
+        yield Problem(WARNING, rows - look.pairs.items, sentence, "pairs")
     for entry in look.pairs.leaks:
         if entry.get("leaks"):
             score = formats.score(entry.get("pr_auc"))

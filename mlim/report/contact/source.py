@@ -1,7 +1,10 @@
 """A look at the source itself: rows, families, columns, and sampled rows with their pictures, before any ingest."""
 
 import hashlib
+import json
 import random
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +19,7 @@ from mlim.ingest.screen import SourceRow, screen_rows
 from mlim.pictures.base import PictureStore
 from mlim.pictures.decoding import ImageRules, Picture
 from mlim.pictures.sandbox import DecodeLimits, Job, open_sandbox
+from mlim.report.contact.reading import MOST_CHARACTERS
 from mlim.report.contact.settings import ContactSettings
 from mlim.sources.base import RawRow
 from mlim.sources.opening import open_source
@@ -43,6 +47,25 @@ class Column:
             self.more = True
 
 
+@dataclass
+class LeakedColumn:
+    """How many texts hold the row's own value of a column that decides pairs; `words`: value -> such texts."""
+
+    name: str
+    told: int = 0  # rows that have a value
+    leaking: int = 0
+    words: Counter[str] = field(default_factory=Counter)
+
+    def add(self, value: str | None, text: str) -> None:
+        """Count one row; values are compared in lower case and between the ends of words."""
+        if value is None:
+            return
+        self.told += 1
+        if value in text and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text):
+            self.leaking += 1
+            self.words[value] += 1
+
+
 @dataclass(frozen=True)
 class SourceSample:
     """One sampled row and its picture, or why there is none."""
@@ -65,6 +88,8 @@ class SourceLook:
     notes: Mapping[str, int]
     first: tuple[SourceRow, ...]
     samples: tuple[SourceSample, ...]
+    leaked: tuple[LeakedColumn, ...] = ()
+    texts: tuple[str, ...] = ()  # the first rows'
 
 
 def read_source(catalog: Path, cache: Path, settings: ContactSettings, with_pictures: bool) -> SourceLook:
@@ -90,6 +115,9 @@ class _Tally:
         self._rows, self._sample = 0, list[tuple[int, SourceRow]]()
         self._first: list[SourceRow] = []
         self._generator = random.Random(settings.seed)
+        pairs = description.pairs
+        self._leaked = [LeakedColumn(name) for name in dict.fromkeys((*pairs.decided_by, *pairs.hidden))]
+        self._texts, self._text_room = list[str](), MOST_CHARACTERS
 
     def read(self, rows: Iterator[RawRow]) -> None:
         """Count every row, and keep some of them."""
@@ -99,9 +127,21 @@ class _Tally:
                 self._problems[row.rejection.reason] += 1
             elif row.family is not None:
                 self._families[row.family] += 1
+            if row.rejection is None:
+                self._read_text(row)
             if len(self._first) < EXAMPLE_ROWS:
                 self._first.append(row)
             self._keep(row)
+
+    def _read_text(self, row: SourceRow) -> None:
+        self._text_room -= len(row.text)
+        if self._text_room >= 0:
+            self._texts.append(row.text)
+        if self._leaked:
+            facts, text = json.loads(row.facts), unicodedata.normalize("NFKC", row.text).lower()
+            for column in self._leaked:
+                value = self._description.values.of(column.name).comparable(str(facts.get(column.name) or ""))
+                column.add(None if value is None else value.lower(), text)
 
     def _observed(self, rows: Iterator[RawRow]) -> Iterator[RawRow]:
         limit, values = self._settings.distinct_limit, self._description.values
@@ -127,7 +167,8 @@ class _Tally:
         rows = [row for _, row in sorted(self._sample, key=lambda kept: kept[0])]
         samples = _open_pictures(rows, store, self._settings) if store is not None else ()
         counted = (self._rows, self._columns, self._families, self._problems, notes)
-        return SourceLook(self._description, *counted, tuple(self._first), tuple(samples))
+        found = (tuple(self._first), tuple(samples), tuple(self._leaked), tuple(self._texts))
+        return SourceLook(self._description, *counted, *found)
 
 
 def _open_pictures(rows: Sequence[SourceRow], store: PictureStore, settings: ContactSettings) -> Iterator[SourceSample]:

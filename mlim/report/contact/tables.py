@@ -11,6 +11,7 @@ from mlim.report.kit.blocks import Line, Table
 from mlim.report.kit.charts import share_of
 
 SHOWN_FILES = 12
+SHOWN_WORDS = 8
 KNOWN_LEAK_KEYS = ("rule", "pr_auc", "leaks", "majority", "prevalence")
 
 
@@ -19,6 +20,21 @@ def pair_tables(pairs: PairsLook | None) -> dict[str, Table | None]:
     if pairs is None:
         return {}
     return {"splits": _splits(pairs), "kinds": _kinds(pairs), "leaks": _leaks(pairs) if pairs.leaks else None}
+
+
+def _leaked(source: SourceLook) -> Table:
+    header = ("column that decides pairs", "its values that texts say most often", "rows with a value", "share of them")
+    rows = tuple(
+        (
+            column.name,
+            ", ".join(word for word, _ in column.words.most_common(SHOWN_WORDS)) or formats.MISSING,
+            formats.count(column.told),
+            share_of(column.leaking, column.told),
+        )
+        for column in source.leaked
+    )
+    note = "A text that says the row's own value gives the answer away; the shares count such texts."
+    return Table("What decides pairs, in the texts that the model reads", header, rows, note, text_columns=2)
 
 
 def _splits(pairs: PairsLook) -> Table:
@@ -122,6 +138,8 @@ def source_tables(source: SourceLook | None) -> Iterator[Table]:
         for name, column in source.columns.items()
     )
     yield Table("Columns", ("column", "use", "filled", "different values"), columns, text_columns=2)
+    if source.leaked:
+        yield _leaked(source)
     if source.notes:
         notes = tuple((words, formats.count(count)) for words, count in source.notes.items())
         yield Table("What the source says of itself", ("what", "how many"), notes)

@@ -13,10 +13,11 @@ WORD = re.compile(r"[^\s;:,.]")
 
 @dataclass(frozen=True)
 class Words:
-    """A stretch of a text; `differs`: the other text does not have these words."""
+    """A stretch of a text; `differs`: the other text does not have these words; `unread`: the model does not."""
 
     text: str
     differs: bool
+    unread: bool = False
 
 
 def plain(text: str) -> tuple[Words, ...]:
