@@ -25,7 +25,7 @@ help: ## what there is to make
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[dev,emoji,huggingface,lite,minilm,onnx,sbom,signing]'
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[dev,emoji,energy,huggingface,lite,minilm,onnx,openlineage,postgresql,sbom,signing]'
 	@touch $@
 
 data/catalog.yaml: .venv/installed

@@ -1,13 +1,15 @@
 """What `mlim doctor` finds: versions, devices, servers, what is misconfigured, whether what a run starts does start."""
 
+import json
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from mlim.errors import MlimError
+from mlim.findings import Finding
+from mlim.local_store import SQLITE, artifact_folders, database
+from mlim.local_store import mend as mend_places
 from mlim.processes import cores
 from mlim.recipe import Recipe
 from mlim.workspace import Workspace
@@ -27,14 +32,7 @@ PORT_OF_SCHEME = {"http": 80, "https": 443}
 LEAST_FREE_BYTES = 2 * 1024**3
 CONNECT_SECONDS = 2.0
 TRIAL_SECONDS = 240  # of one trial: Prefect's server may take 180
-
-
-class Finding(NamedTuple):
-    """One line of the examination."""
-
-    subject: str
-    fine: bool
-    detail: str
+SERVER_PORT = 4277  # where `make serve-prefect` starts one
 
 
 class Trial(NamedTuple):
@@ -61,7 +59,7 @@ def examine(recipe: Recipe, quick: bool = False) -> list[Finding]:
     """
     offline = recipe.tracking.offline
     found = [*_packages(TRAINING if offline else PACKAGES), *(() if offline else _fastapi())]
-    found += [_devices(recipe), _tracking(recipe), _prefect(), _dvc(), _work(recipe), _disk()]
+    found += [_devices(recipe), *_tracking(recipe), *_prefect(), _dvc(), _work(recipe), *_disks(recipe)]
     if quick:
         return found
     bad = {finding.subject for finding in found if not finding.fine}
@@ -102,7 +100,7 @@ def _packages(names: Sequence[str]) -> Iterator[Finding]:
         try:
             yield Finding(name, True, version(name))
         except PackageNotFoundError:
-            yield Finding(name, False, "is not installed; run `pip install -c constraints.txt -e .`")
+            yield Finding(name, False, "is not installed", "pip install -c constraints.txt -e .")
 
 
 def _fastapi() -> Iterator[Finding]:
@@ -111,7 +109,12 @@ def _fastapi() -> Iterator[Finding]:
     except PackageNotFoundError:  # Prefect, which brings it, is missed already
         return
     fine = tuple(int(part) for part in installed.split(".")[:2]) < FASTAPI_LIMIT
-    yield Finding("fastapi", fine, installed if fine else f"{installed} keeps Prefect's server from working; use 0.149")
+    if fine:
+        yield Finding("fastapi", True, installed)
+    else:
+        yield Finding(
+            "fastapi", False, f"{installed} keeps Prefect's server from working", "pip install 'fastapi==0.149'"
+        )
 
 
 def _devices(recipe: Recipe) -> Finding:
@@ -124,40 +127,95 @@ def _devices(recipe: Recipe) -> Finding:
     return Finding("device", True, f"{device} ({os.cpu_count()} CPU cores)")
 
 
-def _tracking(recipe: Recipe) -> Finding:
+def _tracking(recipe: Recipe) -> list[Finding]:
+    """The store of runs and, where it can be used, what is in it."""
     if recipe.tracking.offline:
-        return Finding("MLflow", True, "not used (tracking.uri: none); `mlim import-run` records the trainings later")
+        detail = "not used (tracking.uri: none); `mlim import-run` records the trainings later"
+        return [Finding("MLflow", True, detail)]
     from mlim.tracking import check_server, tracking_uri
 
     try:
         check_server(recipe.tracking)
+        return [Finding("MLflow", True, tracking_uri(recipe.tracking)), *_store(recipe)]
     except MlimError as error:
-        return Finding("MLflow", False, str(error))
-    return Finding("MLflow", True, tracking_uri(recipe.tracking))
+        return [Finding("MLflow", False, str(error))]
 
 
-def mend(recipe: Recipe) -> str:
-    """Rewrite the addresses of artifacts in a local store that was moved; gives what was done, in words."""
-    from mlim.local_store import SQLITE, database
-    from mlim.local_store import mend as mend_store
+def _store(recipe: Recipe) -> list[Finding]:
+    from mlim.store_health import examine_store
+
+    try:
+        return examine_store(recipe.tracking)
+    except MlimError as error:
+        return [Finding("registry", False, str(error))]
+
+
+def mend(recipe: Recipe) -> list[str]:
+    """Mend what loses nothing; says what was done, a sentence each.
+
+    Addresses of artifacts in a local store that was moved, stages that do not follow their aliases, and on a Prefect
+    server runs that are dead, a missing limit and its leaked slots.
+    """
+    done = [] if recipe.tracking.offline else _mend_store(recipe)
+    return [*done, *_mend_prefect()] or ["nothing to repair that is safe to repair"]
+
+
+def _mend_store(recipe: Recipe) -> list[str]:
+    from mlim.store_health import reconcile_roles
     from mlim.tracking import silence, tracking_uri
 
-    uri = "" if recipe.tracking.offline else tracking_uri(recipe.tracking)
-    if not uri.startswith(SQLITE):
-        return "nothing to repair: runs are not kept in a database of this machine"
+    uri, done = tracking_uri(recipe.tracking), []
     silence()
-    done = mend_store(database(uri))
-    if done is None:
-        return "nothing to repair: the artifacts are beside their database"
-    return f"{done.changed} addresses of artifacts lead to {database(uri).parent} now; before: {done.backup}"
+    if uri.startswith(SQLITE) and (mended := mend_places(database(uri))):
+        there, before = database(uri).parent, mended.backup
+        done = [f"{mended.changed} addresses of artifacts lead to {there} now; before: {before}"]
+    return [*done, *reconcile_roles(recipe.tracking)]
 
 
-def _prefect() -> Finding:
+def _mend_prefect() -> list[str]:
+    """What was mended on the Prefect server; nothing where none answers."""
+    address = os.environ.get("PREFECT_API_URL")
+    if not address or not _answers(address):
+        return []
+    mended: list[str] = json.loads(_prefect_says("--fix"))
+    return mended
+
+
+def _prefect() -> list[Finding]:
     address = os.environ.get("PREFECT_API_URL")
     if not address:
-        return Finding("Prefect", True, "no server configured: flows run in this process (PREFECT_API_URL is not set)")
-    fine = _answers(address)
-    return Finding("Prefect", fine, address if fine else f"{address} does not answer; `make serve-prefect` starts one")
+        return [Finding("Prefect", True, f"no server configured: flows run in this process{_on_the_port()}")]
+    if not _answers(address):
+        return [Finding("Prefect", False, f"{address} does not answer", "make serve-prefect")]
+    try:
+        return [Finding(**found) for found in json.loads(_prefect_says())]
+    except MlimError as error:
+        return [Finding("Prefect", False, str(error))]
+
+
+def _on_the_port() -> str:
+    """A remark about the port that `make serve-prefect` would use, where something answers there."""
+    if not _answers(f"http://127.0.0.1:{SERVER_PORT}"):
+        return " (PREFECT_API_URL is not set)"
+    return (
+        f"; something answers on port {SERVER_PORT}: if it is yours, export PREFECT_API_URL, else start another one "
+        f"with `make serve-prefect PORT={SERVER_PORT + 1}`"
+    )
+
+
+def _prefect_says(*options: str) -> str:
+    """What `flows.health` prints; `MlimError` with its sentence when it fails."""
+    command = [sys.executable, "-m", "flows.health", *options]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own command line
+            command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise MlimError(f"no answer within {TRIAL_SECONDS} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise MlimError(lines[-1].removeprefix("error: "))
+    return done.stdout
 
 
 def _answers(address: str) -> bool:
@@ -175,7 +233,8 @@ def _dvc() -> Finding:
         return Finding("DVC workspace", True, "none here: `mlim run` runs its stages directly")
     missing = [name for name in ("params.yaml", ".dvc", "data") if not Path(name).exists()]
     if missing:
-        return Finding("DVC workspace", False, f"{', '.join(missing)} missing; `mlim catalog synthesize` makes data")
+        made = "mlim catalog synthesize" if "data" in missing else "git checkout -- ."
+        return Finding("DVC workspace", False, f"{', '.join(missing)} missing", made)
     return Finding("DVC workspace", True, str(Path.cwd()))
 
 
@@ -190,6 +249,49 @@ def _work(recipe: Recipe) -> Finding:
         return Finding("work folder", False, f"{there} cannot be written ({error.strerror}); choose another --work")
 
 
-def _disk() -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free
-    return Finding("free disk", free >= LEAST_FREE_BYTES, f"{free / 1024**3:.0f} GiB")
+def _disks(recipe: Recipe, least: int = LEAST_FREE_BYTES) -> Iterator[Finding]:
+    """Whether every disk that a run writes to has `least` bytes left."""
+    by_disk: dict[int, list[Path]] = {}
+    for place in _written(recipe):
+        by_disk.setdefault(place.stat().st_dev, []).append(place)
+    free = {places[0]: shutil.disk_usage(places[0]).free for places in by_disk.values()}
+    full = [places for places in by_disk.values() if free[places[0]] < least]
+    for places in full:
+        yield Finding(
+            "free disk",
+            False,
+            f"{_gib(free[places[0]])} left for {', '.join(map(str, places))}; at least {_gib(least)} are needed: the "
+            "folders `cache`, `downloads` and `shards` of a work folder are made again when they are missing",
+            shlex.join(["du", "-h", "--max-depth=2", *map(str, places)]) + " | sort -h | tail",
+        )
+    if not full:
+        yield Finding("free disk", True, _gib(min(free.values())))
+
+
+def _written(recipe: Recipe) -> Iterable[Path]:
+    """The folders that a run writes into, or that will hold them, each once."""
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    places = [Path.cwd(), Path("build") / recipe.name, *_runs_written(recipe), home, Path(tempfile.gettempdir())]
+    return dict.fromkeys(_existing(place) for place in places)
+
+
+def _runs_written(recipe: Recipe) -> list[Path]:
+    """The folders of a local database of runs and of its artifacts; none where there is no usable one."""
+    from mlim.tracking import tracking_uri
+
+    try:
+        uri = "" if recipe.tracking.offline else tracking_uri(recipe.tracking)
+    except MlimError:  # said already
+        uri = ""
+    store = database(uri) if uri.startswith(SQLITE) else None
+    return [] if store is None else [store.parent, *artifact_folders(store).values()]
+
+
+def _existing(place: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    absolute = place.absolute()
+    return next(folder for folder in (absolute, *absolute.parents) if folder.is_dir())
+
+
+def _gib(size: int) -> str:
+    return f"{size / 1024**3:.1f} GiB"

@@ -6,16 +6,19 @@ old place: `check_place` says so before anything is written there, and `mend` re
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from filelock import FileLock
 
 from mlim.errors import InputError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 SQLITE: Final = "sqlite:///"
 ARTIFACTS: Final = "mlruns"
@@ -67,15 +70,29 @@ def check_place(path: Path, command: str) -> None:
 
 def _old_places(path: Path) -> list[Path]:
     """The folders, other than the database's own, that it was in when mlim made its experiments."""
+    found = {Path(place) for name, location in _locations(path) for place in _place_of(name, location)}
+    return sorted(place for place in found if place.resolve() != path.parent.resolve())
+
+
+def artifact_folders(path: Path) -> dict[str, Path]:
+    """Where the experiments of a database keep their artifacts on this machine, by the experiment's name."""
+    return {
+        name: Path(unquote(location.removeprefix(FILE)))
+        for name, location in _locations(path)
+        if location.startswith((FILE, "/"))
+    }
+
+
+def _locations(path: Path) -> list[tuple[str, str]]:
+    """Name and artifact location of every experiment that is not deleted; none where there is no store yet."""
     if not path.is_file():
         return []
+    active = "SELECT name, COALESCE(artifact_location, '') FROM experiments WHERE lifecycle_stage = 'active'"
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
-    except sqlite3.Error:  # no store yet
+            return connection.execute(active).fetchall()
+    except sqlite3.Error:
         return []
-    found = {Path(place) for name, location in rows for place in _place_of(name, location or "")}
-    return sorted(place for place in found if place.resolve() != path.parent.resolve())
 
 
 def _place_of(name: str, location: str) -> Iterator[str]:
@@ -107,9 +124,26 @@ def mend(path: Path) -> Mended | None:
 
 def _rewrite(path: Path, old: Path) -> int:
     """Replace the folder that the database was in by the one it is in; gives the number of addresses."""
+    from sqlalchemy import create_engine
+
+    engine = create_engine(address(path))
+    with engine.begin() as connection:
+        changed = rewrite(
+            connection,
+            [
+                (f"{old.as_uri()}/{ARTIFACTS}/", f"{path.parent.as_uri()}/{ARTIFACTS}/"),
+                (f"{old}/{ARTIFACTS}/", f"{path.parent}/{ARTIFACTS}/"),
+            ],
+        )
+    engine.dispose()
+    return changed
+
+
+def rewrite(connection: "Connection", beginnings: Sequence[tuple[str, str]]) -> int:
+    """Let every address of an artifact that begins with the first of a pair begin with its second; gives how many."""
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
     from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
-    from sqlalchemy import create_engine, func, update
+    from sqlalchemy import func, update
 
     columns = {
         SqlExperiment: ("artifact_location",),
@@ -117,18 +151,11 @@ def _rewrite(path: Path, old: Path) -> int:
         SqlLoggedModel: ("artifact_location",),
         SqlModelVersion: ("source", "storage_location"),
     }
-    spellings = [
-        (f"{old.as_uri()}/{ARTIFACTS}/", f"{path.parent.as_uri()}/{ARTIFACTS}/"),
-        (f"{old}/{ARTIFACTS}/", f"{path.parent}/{ARTIFACTS}/"),
-    ]
-    engine = create_engine(address(path))
     changed = 0
-    with engine.begin() as connection:
-        for table, name in ((table, name) for table, names in columns.items() for name in names):
-            column = getattr(table, name)
-            for before, after in spellings:
-                values = {name: after + func.substr(column, len(before) + 1)}
-                found = update(table).where(column.startswith(before, autoescape=True)).values(values)
-                changed += connection.execute(found).rowcount
-    engine.dispose()
+    for table, name in ((table, name) for table, names in columns.items() for name in names):
+        column = getattr(table, name)
+        for before, after in beginnings:
+            values = {name: after + func.substr(column, len(before) + 1)}
+            found = update(table).where(column.startswith(before, autoescape=True)).values(values)
+            changed += connection.execute(found).rowcount
     return changed

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mlim.config import parse
 from mlim.errors import InputError
 from mlim.evaluation.gate import GateDecision
+from mlim.files import read_json
 from mlim.local_store import SQLITE
 from mlim.manifest import ARTIFACT, MANIFEST, ChangedFilesError, check_manifest, remove_derived, write_manifest
 from mlim.recipe.tracking import TrackingConfig
@@ -152,12 +153,13 @@ class Registry:
             check_signature(folder, f"{self.name} version {version}")
             yield folder
 
-    def _fetch(self, version: str, temporary: str) -> Path:
+    def _fetch(self, version: str, temporary: str, file: str = "") -> Path:
+        """A copy of all files of a version, or of one; `ChangedFilesError` when they are gone."""
         from mlflow.exceptions import MlflowException
 
         with _fluent(self.uri), as_mlim_error(self.uri):
             try:
-                return _download(f"models:/{self.name}/{version}", temporary)
+                return _download(f"models:/{self.name}/{version}/{file}".removesuffix("/"), temporary)
             except (MlflowException, OSError) as error:
                 if not self.uri.startswith(SQLITE) and getattr(error, "error_code", None) not in GONE:
                     raise  # a server that is away for a moment
@@ -165,6 +167,25 @@ class Registry:
                 raise ChangedFilesError(
                     f"the files of {self.name} version {version} are gone ({reason}); register the model again"
                 ) from error
+
+    def missing(self, version: str) -> list[str]:
+        """The files of a version that its store no longer lists, by its manifest; no file but that is read.
+
+        `ChangedFilesError` when the manifest itself is gone, `MlimError` when the store gives no answer.
+        """
+        import mlflow
+
+        source = f"models:/{self.name}/{version}"
+        with TemporaryDirectory() as temporary, _fluent(self.uri):
+            manifest = self._fetch(version, temporary, MANIFEST)
+            named = set(read_json(manifest))
+            with as_mlim_error(self.uri):
+                kept = {
+                    entry.path
+                    for folder in {PurePosixPath(name).parent for name in named}
+                    for entry in mlflow.artifacts.list_artifacts(artifact_uri=f"{source}/{folder}".removesuffix("/."))
+                }
+        return sorted(named - kept)
 
     def version_of(self, choice: str) -> str:
         """The version that a number or an alias names; `InputError` when there is none."""

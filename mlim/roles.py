@@ -7,8 +7,9 @@ alias: moving an alias ends with it, and every command that changes the registry
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
+Disagreement = tuple[str, Callable[[], None]]  # in a sentence, and what mends it
 Stage = Literal["Production", "Staging", "Archived"]
 
 CHAMPION: Final = "champion"
@@ -93,10 +95,22 @@ class Roles:
 
     def reconcile(self) -> list[str]:
         """Let stages, their tags and the record of champions follow the aliases; says what did not, a sentence each."""
+        found = self._disagreements()
+        for _, follow in found:
+            with as_mlim_error(self._uri):
+                follow()
+        return [sentence for sentence, _ in found]
+
+    def disagreements(self) -> list[str]:
+        """What `reconcile` would change, a sentence each; changes nothing."""
+        return [sentence for sentence, _ in self._disagreements()]
+
+    def _disagreements(self) -> list[Disagreement]:
         holders = self._holders()
         with as_mlim_error(self._uri):
-            mended = [sentence for version in self._versions() for sentence in self._follow(version, holders)]
-        return [*mended, *self._record(holders.get(CHAMPION))]
+            versions = self._versions()
+        behind = [found for version in versions for found in self._behind(version, holders)]
+        return [*behind, *self._unrecorded(holders.get(CHAMPION))]
 
     def _set_champion(self, version: str, kind: Literal["promoted", "rolled back"], why: str) -> None:
         self._set_alias(CHAMPION, version)
@@ -119,18 +133,22 @@ class Roles:
     def _versions(self) -> Sequence["ModelVersion"]:
         return self._client.search_model_versions(f"name='{self._name}'")
 
-    def _follow(self, version: "ModelVersion", holders: dict[str, str]) -> Iterator[str]:
-        """Give a version the stage of its alias, and one that had an alias the archive."""
+    def _behind(self, version: "ModelVersion", holders: dict[str, str]) -> Iterator[Disagreement]:
+        """Where a version does not have the stage of its alias, or, after an alias, not that of the archive."""
         number, shown, tagged = str(version.version), version.current_stage, version.tags.get(STAGE_TAG)
         roles = [stage for alias, stage in STAGES.items() if holders.get(alias) == number]
         if holders.get(CHAMPION) == number and ROLLED_BACK in version.tags:
-            self._client.delete_model_version_tag(self._name, number, ROLLED_BACK)
-            yield f"{self._name} version {number} is the champion and was marked as rolled back"
+            yield (
+                f"{self._name} version {number} is the champion and was marked as rolled back",
+                partial(self._client.delete_model_version_tag, self._name, number, ROLLED_BACK),
+            )
         had_none = (shown, tagged) == (NO_STAGE, None)
         stage = roles[0] if roles else FORMER
         if (shown, tagged) != (stage, stage) and (roles or not had_none):
-            self._set_stage(number, stage)
-            yield f"{self._name} version {number}: stage {stage} follows the alias (it was {shown}, its tag {tagged})"
+            yield (
+                f"{self._name} version {number}: stage {stage} follows the alias (it was {shown}, its tag {tagged})",
+                partial(self._set_stage, number, stage),
+            )
 
     def _set_stage(self, version: str, stage: Stage) -> None:
         self._client.set_model_version_tag(self._name, version, STAGE_TAG, stage)
@@ -138,12 +156,15 @@ class Roles:
             warnings.simplefilter("ignore")  # stages are deprecated; set while they exist
             self._client.transition_model_version_stage(self._name, version, stage)
 
-    def _record(self, champion: str | None) -> Iterator[str]:
-        """Record a champion that nobody recorded."""
+    def _unrecorded(self, champion: str | None) -> Iterator[Disagreement]:
+        """A champion that nobody recorded."""
         events = self.champions()
         if champion != (events[-1].version if events else None):
-            self._add(champion, "found", "the alias was moved outside mlim, or by a command that was stopped")
-            yield f"{self._name}: champion is {champion or 'none'}, which nobody had recorded"
+            why = "the alias was moved outside mlim, or by a command that was stopped"
+            yield (
+                f"{self._name}: champion is {champion or 'none'}, which nobody had recorded",
+                partial(self._add, champion, "found", why),
+            )
 
     def _add(self, version: str | None, kind: Literal["promoted", "rolled back", "found"], why: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="microseconds")

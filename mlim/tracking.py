@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 from filelock import FileLock
 
 from mlim import local_store
+from mlim.energy import check_energy, measured
 from mlim.errors import InputError, MlimError, UnavailableError, UnreachableError
 from mlim.files import read_json, write_json
 from mlim.local_store import SQLITE
@@ -53,7 +54,7 @@ ATTRIBUTE_TAG = f"{TAG}attribute"
 MATCH_STAGE, COMPLETE_STAGE, REPORT_STAGE, REVIEW_STAGE = "match", "complete", "report", "simulated-review"
 KIND, TRAINS_MODELS = "mlflow.experimentKind", "custom_model_development"  # which page opens in MLflow
 TRAININGS = ("pretrain", "finetune", "stack")  # stages that learn
-MOST_RUNS = 10_000
+RUNS_PER_PAGE = 1000  # of one answer of the store
 METRICS_PER_CALL = 1000  # MLflow's own limits for one log_batch call
 PARAMETERS_PER_CALL = 100
 PARAMETER_CHARACTERS = 6000
@@ -102,6 +103,7 @@ def tracking_uri(tracking: TrackingConfig) -> str:
 
 def check_server(tracking: TrackingConfig) -> None:
     """Raise `InputError` naming the address unless the store of runs can be used; asked before any long work."""
+    check_energy(tracking.energy)
     uri = tracking_uri(tracking)
     if not uri.startswith(SCHEMES):
         raise InputError(
@@ -273,13 +275,28 @@ def runs_on(tracking: TrackingConfig, data: str) -> list[dict[str, str]]:
         found = {
             run.info.run_id: run
             for tag in ("data_version", "items_sha256")
-            for run in store.search_runs(experiments, f"tags.`{TAG}{tag}` LIKE '{pattern}%'", max_results=MOST_RUNS)
+            for run in all_runs(store, experiments, f"tags.`{TAG}{tag}` LIKE '{pattern}%'")
         }
     return [
         {"run": run_id, "name": str(run.info.run_name), "stage": run.data.tags[f"{TAG}stage"]}
         for run_id, run in found.items()
         if run.data.tags.get(f"{TAG}stage") in TRAININGS
     ]
+
+
+def all_runs(
+    store: "MlflowClient", experiments: list[str], query: str, per_page: int = RUNS_PER_PAGE
+) -> Iterator["Run"]:
+    """Every run of the experiments that a query finds, the newest first, whatever their number."""
+    token = None
+    while True:
+        page = store.search_runs(
+            experiments, query, max_results=per_page, order_by=["start_time DESC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def fetch_artifact(tracking: TrackingConfig, run_id: str, path: str, folder: Path) -> Path | None:
@@ -466,8 +483,10 @@ def stage_run(
         parent = _parent(book, recipe, workspace, lineage)
         run = MlflowRun(book.store, _child(book, recipe, parent, stage, name, lineage, past), parent, past)
     try:
-        with sigterm_raises():
+        with sigterm_raises(), measured(recipe.tracking.energy) as energy:
             yield run
+            for name, value in energy().items():
+                run.metric(name, value)
     except BaseException as error:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit)) or getattr(error, "interrupted", False)
         _close(book, run, parent, KILLED if interrupted else FAILED)

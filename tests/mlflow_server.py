@@ -19,14 +19,19 @@ STOP_SECONDS = 30
 
 
 class MlflowServer:
-    """`mlflow server` with a store of its own, which can be stopped and started again at the same address."""
+    """`mlflow server` with a store of its own, which can be stopped and started again at the same address.
 
-    def __init__(self, folder: Path) -> None:
+    `backend` and `artifacts` are another database and folder than those in `folder`.
+    """
+
+    def __init__(self, folder: Path, backend: str | None = None, artifacts: Path | None = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.address = f"http://127.0.0.1:{self.port}"
         self._folder = folder
+        self._backend = backend or f"sqlite:///{folder / 'server.db'}"
+        self._artifacts = artifacts or folder / "artifacts"
 
     def __enter__(self) -> Self:
         self.start()
@@ -37,8 +42,8 @@ class MlflowServer:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self._folder / 'server.db'}", "--workers", "1"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        command += ["--backend-store-uri", self._backend, "--workers", "1"]
+        command += ["--artifacts-destination", str(self._artifacts)]
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": tools, **QUIET_PAGES}
         with (self._folder / "server.log").open("ab") as log:

@@ -62,7 +62,7 @@ def ingest(
 ) -> None:
     """Read the source, decode and resize the images, write shards; quarantine bad rows."""
     session = Session(recipe, set_, work, quiet, as_json)
-    with session.step("ingest"):
+    with session.step("ingest", catalog=catalog):
         _ingest(session, catalog)
 
 
@@ -81,7 +81,7 @@ def validate(
 ) -> None:
     """Validate the ingested items with Great Expectations; quarantine rejected items."""
     session = Session(recipe, set_, work, quiet, as_json)
-    with session.step("validate"):
+    with session.step("validate", catalog=catalog):
         _validate(session, catalog, accept)
 
 
@@ -96,7 +96,7 @@ def pairs(
 ) -> None:
     """Split the items by family and image, and make the pairs for fine-tuning and testing."""
     session = Session(recipe, set_, work, quiet, as_json)
-    with session.step("pairs"):
+    with session.step("pairs", catalog=catalog):
         _pairs(session, catalog)
 
 
@@ -114,7 +114,7 @@ def annotate(
 ) -> None:
     """Read and check boxes, captions, questions and statements of a catalog that has them."""
     session = Session(recipe, set_, work, quiet, as_json)
-    with session.step("annotate"):
+    with session.step("annotate", catalog=catalog):
         _annotate(session, catalog, if_any)
 
 
@@ -136,7 +136,7 @@ def regions(
 ) -> None:
     """Store the regions of every image with features, for systems that read regions (LXMERT)."""
     session = Session(recipe, set_, work, quiet, as_json)
-    with session.step("regions"):
+    with session.step("regions", catalog=catalog):
         with session.loading():
             from mlim.steps.recorded import record
             from mlim.steps.regions import regions as run_step

@@ -65,6 +65,37 @@ def import_run(
     )
 
 
+@app.command(
+    "copy-runs", epilog="Example: `mlim copy-runs mlflow.db postgresql://USER:PASSWORD@HOST/DATABASE --served`"
+)
+def copy_runs(
+    store: Annotated[Path, typer.Argument(metavar="FILE", help="The sqlite file with the runs, as mlflow.db.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="ADDRESS", help="The database of a tracking server, new: `mlflow db upgrade ADDRESS`."),
+    ],
+    served: Annotated[
+        bool,
+        typer.Option("--served", help="The server hands out the artifacts beside FILE (--artifacts-destination)."),
+    ] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy all runs, metrics and models from a sqlite file into the database of a tracking server.
+
+    Everything is copied, or nothing. FILE is only read, and nobody should write to it meanwhile. Artifacts stay where
+    they are: with --served their addresses become those of the server, which is started with `mlflow server
+    --backend-store-uri ADDRESS --artifacts-destination FOLDER`, FOLDER being `mlruns` beside FILE.
+    """
+    from mlim.store_copy import copy_store
+
+    copied = copy_store(store, target, served)
+    if as_json:
+        typer.echo(json.dumps(copied, indent=2, sort_keys=True))
+    runs, versions = copied.get("runs", 0), copied.get("model_versions", 0)
+    Terminal(quiet).say(f"{runs} runs and {versions} versions of models copied from {store}")
+
+
 @app.command(epilog="Example: `mlim ui`, then open http://127.0.0.1:5000 in a browser")
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On loopback.")] = 5000,
@@ -102,15 +133,21 @@ def doctor(
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     quick: Annotated[bool, typer.Option("--quick", help="Start nothing.")] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Repair a tracking database that was moved or copied.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired without loss.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the installation: packages, devices, servers, and whether everything that a run starts works."""
+    """Check the installation: packages, devices, servers, registry, disks, and whether all that a run starts works.
+
+    Every problem comes with the command that mends it. --fix runs what loses nothing: it rewrites the addresses of a
+    tracking database that was moved, lets stages follow their aliases, and on a Prefect server ends runs whose
+    processes are gone, makes a missing GPU limit and frees slots that nobody holds.
+    """
     from mlim.doctor import examine, mend
 
     chosen = chosen_recipe(recipe, set_)
     if fix:
-        Terminal(quiet=as_json).say(mend(chosen))
+        for sentence in mend(chosen):
+            Terminal(quiet=as_json).say(sentence)
     trying = "" if quick or fix else ", and trying what a run starts (a minute or two)"
     Terminal(quiet=as_json).say(f"looking at packages, devices and servers{trying} ...")
     findings = examine(chosen, quick or fix)
@@ -119,5 +156,7 @@ def doctor(
     else:
         for finding in findings:
             typer.echo(f"{'ok ' if finding.fine else 'BAD'}  {finding.subject:<18} {finding.detail}")
+            if finding.command:
+                typer.echo(f"{'':<24}$ {finding.command}")
     if not all(finding.fine for finding in findings):
         raise typer.Exit(MlimError.exit_code)

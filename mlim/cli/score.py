@@ -136,7 +136,7 @@ def match(
 
     session = Session(recipe, set_, work, quiet, as_json)
     prepared = prepared_for(session.recipe, loaded.settings)
-    with session.step("match", recorded=False):
+    with session.step("match", recorded=False, catalog=catalog):
         summary = run_step(
             loaded,
             model,

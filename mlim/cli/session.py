@@ -46,12 +46,15 @@ class Session:
         self._as_json = as_json
 
     @contextmanager
-    def step(self, command: str, tracked: bool = True, recorded: bool = True) -> Iterator[None]:
+    def step(
+        self, command: str, tracked: bool = True, recorded: bool = True, catalog: Path | None = None
+    ) -> Iterator[None]:
         """Announce the command, and lock the work folder for the block; the complete recipe is kept beside its results.
 
         A step whose results do not depend on the recipe is not `recorded`: what is kept there stays.
         A `tracked` step records in MLflow, unless the recipe says `tracking.uri: none`: whether the server answers is
-        checked before any work. Of several processes of one training, the first does all this.
+        checked before any work. Of several processes of one training, the first does all this. `catalog` is what
+        the step reads, if it reads one.
         """
         self.terminal.say(f"{command}: recipe {self.recipe.name}, results in {self.workspace.root}; loading ...")
         if is_follower():
@@ -65,8 +68,19 @@ class Session:
 
         name = f"mlim {command}"
         kept = recording(self.workspace, self.recipe.record) if recorded else nullcontext()
-        with only_writer(self.workspace, self.recipe.record, name), kept:
+        with only_writer(self.workspace, self.recipe.record, name), kept, self._told(command, catalog):
             yield
+
+    def _told(self, command: str, catalog: Path | None) -> AbstractContextManager[None]:
+        """OpenLineage events about a stage of the pipeline, where the environment says who listens."""
+        from mlim import run_events
+
+        if not run_events.wanted():
+            return nullcontext()
+        from mlim.steps.stages import files_of
+
+        stage = files_of(command, self.recipe, self.workspace, catalog)
+        return nullcontext() if stage is None else run_events.told(stage, self.workspace, self.terminal.warn)
 
     def loading(self) -> AbstractContextManager[None]:
         """A spinner while the libraries of a step are imported, which takes seconds."""

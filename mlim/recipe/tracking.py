@@ -1,8 +1,15 @@
 """Where runs and models are recorded."""
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from mlim.config import Config, PlainName, Title
+
+
+class EnergyConfig(Config):
+    """Where the electricity comes from that tracked stages take, to measure it (extra `energy`)."""
+
+    country: str = Field(pattern="^[A-Z]{3}$", description="three letters, as DEU: how much a kWh emits there")
+    price: NonNegativeFloat | None = Field(default=None, description="of one kWh, in any currency")
 
 
 class TrackingConfig(Config):
@@ -21,6 +28,10 @@ class TrackingConfig(Config):
     )
     timeout_seconds: PositiveFloat = Field(
         default=5, description="how long to wait for a tracking server before giving up"
+    )
+    energy: EnergyConfig | None = Field(
+        default=None,
+        description="measure electricity, emissions and cost of stages that are tracked (`pip install 'mlim[energy]'`)",
     )
 
     @property

@@ -273,20 +273,15 @@ def _latest(store: Store, experiment: str, stage: str) -> list[tuple[Key, Run]]:
         return []
     finished = f"tags.`{tracking.TAG}stage` = '{stage}' and attributes.status = '{tracking.FINISHED}'"
     latest: dict[Key, Run] = {}
-    token = None
-    while True:  # page by page, newest first
-        page = store.search_runs([found.experiment_id], finished, order_by=["start_time DESC"], page_token=token)
-        for run in page:
-            tags = run.data.tags
-            key = (
-                tags[f"{tracking.TAG}recipe"],
-                tags.get(tracking.CATALOG_TAG, UNKNOWN),
-                tags.get(tracking.ATTRIBUTE_TAG, ""),
-            )
-            latest.setdefault(key, run)
-        token = page.token
-        if not token:
-            return sorted(latest.items(), key=itemgetter(0))
+    for run in tracking.all_runs(store, [found.experiment_id], finished):
+        tags = run.data.tags
+        key = (
+            tags[f"{tracking.TAG}recipe"],
+            tags.get(tracking.CATALOG_TAG, UNKNOWN),
+            tags.get(tracking.ATTRIBUTE_TAG, ""),
+        )
+        latest.setdefault(key, run)
+    return sorted(latest.items(), key=itemgetter(0))
 
 
 def _json_of(store: Store, run: Run, name: str) -> Mapping[str, Any]:

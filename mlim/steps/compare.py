@@ -18,7 +18,7 @@ from mlim.registry import Registry
 from mlim.shards.items import open_items
 from mlim.steps.behaviour import sent
 from mlim.steps.own_process import answer_alone
-from mlim.steps.seen import items_of, learned_from
+from mlim.steps.seen import KEYS, items_of, learned_from
 from mlim.workspace import Workspace
 
 LABELS: Final = (0, 1)
@@ -27,17 +27,20 @@ LABELS: Final = (0, 1)
 def compare(recipe: Recipe, workspace: Workspace, registry: Registry, first: str, second: str) -> Comparison:
     """Two versions (numbers) on the test pairs of a work folder that neither has learned from.
 
+    Left out are pairs with an item whose id, family or picture is that of an item that one of the two learned from.
+
     `InputError` without pairs, or when one of the two has learned from too many of them; `ChangedFilesError` when the
     files of a version are not those that were registered, `MlimError` when it does not answer.
     """
     pairs = read_test_pairs(workspace)
     seen = {version: items_of(recipe.tracking, registry, version) for version in (first, second)}
-    fresh = _unseen(pairs, [learned_from(items) for items in seen.values() if items is not None])
+    index = pq.read_table(workspace.valid / "index.parquet", columns=[*KEYS, "category"]).to_pandas()
+    fresh = _unseen(pairs, index, [learned_from(items) for items in seen.values() if items is not None])
     if fresh["label"].nunique() < len(LABELS):
         raise InputError(
             f"{registry.name}: {len(fresh)} of the {len(pairs)} test pairs of {workspace.root} hold no item that "
-            f"version {first} or {second} has learned from, and they are not of both labels; compare them in another "
-            "work folder"
+            f"version {first} or {second} has learned from (by id, family or picture), and not of both labels; "
+            "compare them in another work folder"
         )
     size, timed = recipe.evaluate.batch_size, recipe.promotion.timed_requests
     answers = [
@@ -45,7 +48,7 @@ def compare(recipe: Recipe, workspace: Workspace, registry: Registry, first: str
     ]
     return compare_answers(
         judged_pairs(fresh, workspace),
-        _categories(fresh, workspace),
+        _categories(fresh, index),
         (first, second),
         (answers[0], answers[1]),
         Resampling(recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed),
@@ -74,16 +77,16 @@ def requests(recipe: Recipe, workspace: Workspace, pairs: pd.DataFrame, size: in
     yield from sent(open_items(recipe.loader, workspace), fields_of(pairs), size)
 
 
-def _unseen(pairs: pd.DataFrame, seen: list[frozenset[str]]) -> pd.DataFrame:
-    """The pairs with none of the items that one of the versions has learned from."""
-    items = frozenset().union(*seen)
-    known = pairs["item_a"].isin(items) | pairs["item_b"].isin(items)
-    return pairs[~known].reset_index(drop=True)
+def _unseen(pairs: pd.DataFrame, index: pd.DataFrame, seen: list[dict[str, frozenset[str]]]) -> pd.DataFrame:
+    """The pairs without items that share id, family or picture with one that a version has learned from."""
+    learned = [index[key].isin(values) for found in seen for key, values in found.items()]
+    known = index["id"][np.any(learned, axis=0)] if learned else []
+    touched = pairs["item_a"].isin(known) | pairs["item_b"].isin(known)
+    return pairs[~touched].reset_index(drop=True)
 
 
-def _categories(pairs: pd.DataFrame, workspace: Workspace) -> list[str]:
+def _categories(pairs: pd.DataFrame, index: pd.DataFrame) -> list[str]:
     """The category of each pair: of both items, or `ACROSS`; empty for items without one."""
-    index = pq.read_table(workspace.valid / "index.parquet", columns=["id", "category"]).to_pandas()
     categories = dict(zip(index["id"], index["category"].fillna(""), strict=True))
     first, second = (pairs[side].map(categories) for side in ("item_a", "item_b"))
     return list(np.where(first == second, first, ACROSS))

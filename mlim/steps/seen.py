@@ -1,7 +1,8 @@
 """Which items a registered version has learned from: kept with the run that registered it.
 
 Training items are learned from, validation items choose the step, the threshold and the calibration, and test items
-only judge. Versions registered by an earlier mlim have no such record.
+only judge. Family and picture of each item are kept too: an item under another id that shares one of them with an item
+of the record is known as well. Versions registered by an earlier mlim have no such record, or one of ids alone.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ from mlim.tracking import fetch_artifact
 from mlim.workspace import Workspace
 
 LINEAGE: Final = "lineage"  # a folder of the run
-ITEMS: Final = "items.parquet"  # id, split
+ITEMS: Final = "items.parquet"  # id, split, family, image_sha256
+KEYS: Final = ("id", "family", "image_sha256")  # an item that shares one of them was seen
 RECORD: Final = "lineage.json"
 
 
@@ -28,13 +30,17 @@ def write_record(workspace: Workspace, folder: Path, record: Mapping[str, object
     place = folder / LINEAGE
     place.mkdir()
     members = pd.read_parquet(workspace.pairs / "items.parquet", columns=["id", "split"])
-    members.sort_values("id", ignore_index=True).to_parquet(place / ITEMS)
+    known = pd.read_parquet(workspace.valid / "index.parquet", columns=list(KEYS))
+    members.merge(known, on="id", how="left").sort_values("id", ignore_index=True).to_parquet(place / ITEMS)
     write_json(place / RECORD, record)
     return place
 
 
 def items_of(tracking: TrackingConfig, registry: Registry, version: str) -> pd.DataFrame | None:
-    """The items (id, split) of the work folder that a version was trained in; None where nothing was recorded."""
+    """The items of the work folder that a version was trained in: id, split and, in newer records, family and picture.
+
+    None where nothing was recorded.
+    """
     run = registry.tags(version).get(RUN_OF_REGISTRATION)
     if run is None:
         return None
@@ -53,6 +59,7 @@ def record_of(tracking: TrackingConfig, registry: Registry, version: str) -> dic
         return None if path is None else dict(read_json(path))
 
 
-def learned_from(items: pd.DataFrame) -> frozenset[str]:
-    """The ids of the items that changed the model: all but those of the test split."""
-    return frozenset(items.loc[items["split"] != TEST, "id"])
+def learned_from(items: pd.DataFrame) -> dict[str, frozenset[str]]:
+    """What the items that changed the model have (all but those of the test split), by key: ids, families, pictures."""
+    learned = items[items["split"] != TEST]
+    return {key: frozenset(learned[key].dropna()) for key in KEYS if key in learned}

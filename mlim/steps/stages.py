@@ -13,7 +13,9 @@ from mlim.recipe import Pretraining, Recipe, Variant
 from mlim.recipe.finetune import BEYOND_MATCHING
 from mlim.recipe.image_sides import ANNOTATED, TSV
 from mlim.recipe.systems import region_side
+from mlim.run_events import StageFiles
 from mlim.steps.plan import ANNOTATE, MAIN_PIPELINE, Pipeline, annotate_options, everything, regions_read
+from mlim.versions import lineage
 from mlim.workspace import Workspace
 
 NAME, SEED, MAIN_SEED = "${item.name}", "${item.seed}", "${seeds[0]}"
@@ -87,6 +89,29 @@ def define_stages(recipe: Recipe, work: Workspace, pipeline: Pipeline = MAIN_PIP
             first_seed=len(seeds[kind, command]) < len(recipe.seeds),
         )
         for (kind, command), names in runs.items()
+    }
+
+
+def files_of(command: str, recipe: Recipe, work: Workspace, catalog: Path | None) -> StageFiles | None:
+    """What a command of the pipeline reads and writes, for the events about it; None for a command that is no stage."""
+    pipeline = MAIN_PIPELINE if catalog is None else replace(MAIN_PIPELINE, catalog=catalog)
+    definitions = [each for each in define_stages(recipe, work, pipeline).values() if each.command == command]
+    if not definitions:
+        return None
+    reads = [path for each in definitions for path in each.reads]
+    writes = [path for each in definitions for path in each.writes]
+    return StageFiles(command, definitions[0].what, reads, writes, lambda: _tags(recipe, work))
+
+
+def _tags(recipe: Recipe, work: Workspace) -> dict[str, str]:
+    """What a result comes from: its recipe, commit and data."""
+    origin = lineage(work)
+    return {
+        "recipe": recipe.name,
+        "commit": origin.commit,
+        "dirty": str(origin.dirty).lower(),
+        "data_version": origin.data_version,
+        "manifest": origin.items,
     }
 
 

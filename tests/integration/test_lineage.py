@@ -8,7 +8,8 @@ import pytest
 from mlim.files import read_json, sha256_of
 from mlim.registry import RUN_OF_REGISTRATION, Registry
 from mlim.steps.lineage import lineage_of, saw_item, trained_on
-from mlim.tracking import client
+from mlim.steps.seen import items_of
+from mlim.tracking import all_runs, client
 from tests.commands import call as mlim
 
 pytestmark = pytest.mark.integration
@@ -55,6 +56,7 @@ def test_mlflows_pages_say_what_the_model_is_and_lead_to_its_runs(registered):
 
 def test_an_item_leads_to_the_versions_that_learned_from_it_and_to_those_that_nobody_can_answer_for(promoted, capsys):
     recipe, workspace = promoted
+    assert {"family", "image_sha256"} <= set(items_of(recipe.tracking, Registry(recipe.tracking), "1"))
     members = pd.read_parquet(workspace.pairs / "items.parquet").groupby("split")["id"].first()
     for split, did in (("train", "learned from it"), ("test", "was judged on it and learned nothing from it")):
         found = saw_item(recipe.tracking, members[split])
@@ -74,3 +76,11 @@ def test_an_item_leads_to_the_versions_that_learned_from_it_and_to_those_that_no
     versions = trained_on(recipe.tracking, data[:12])["versions"]
     assert [(each["model"], each["version"]) for each in versions] == [("mlim-matcher", "1")]
     assert trained_on(recipe.tracking, "ffffffffffff")["versions"] == []
+
+
+def test_all_runs_are_found_whatever_fits_on_a_page(registered):
+    store = client(registered.recipe.tracking)
+    experiments = [each.experiment_id for each in store.search_experiments()]
+    everything = [run.info.run_id for run in store.search_runs(experiments)]
+    assert len(everything) >= 3
+    assert [run.info.run_id for run in all_runs(store, experiments, "", per_page=2)] == everything

@@ -291,6 +291,46 @@ def test_a_run_without_the_login_says_how_to_get_it(checkout: Path, server: dict
     assert "Traceback" not in done.stderr
 
 
+HEALTH = """
+from flows import health
+from flows.engine import engine
+
+with engine():
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        client.increment_concurrency_slots(["gpu"], 1, "concurrency")  # without a run that holds the slot
+        print([found.command for found in health._limit(client)])
+        print(health.mend_limit(client), [found.fine for found in health._limit(client)])
+        client.delete_global_concurrency_limit_by_name("gpu")
+        print([found.command for found in health._limit(client)])
+        print(health.mend_limit(client), [found.fine for found in health._limit(client)])
+        print([found.command for found in health.worker(client, "nobody")])
+"""
+
+
+def test_doctor_finds_what_is_wrong_with_the_server_and_mends_what_is_safe(
+    checkout: Path, server: dict[str, str]
+) -> None:
+    """A slot that nobody holds, a limit and a pool that are missing, another login."""
+    said = run_in(checkout, [sys.executable, "-c", HEALTH], **server).stdout.splitlines()
+    assert said == [
+        "['prefect gcl update gpu --active-slots 0']",
+        "['1 slots of the limit `gpu` were held by nobody and are free'] [True]",
+        "['prefect gcl create gpu --limit 1']",
+        "['the limit `gpu` was missing and is there: 1 training at a time'] [True]",
+        "['prefect work-pool create nobody --type process']",
+    ]
+    looked = run_in(checkout, ["mlim", "doctor", "--quick", "--json"], check=False, **server).stdout
+    found = {one["subject"]: one["fine"] for one in json.loads(looked)}
+    subjects = ("Prefect", "GPU limit", "worker", "deployments")
+    assert {name: found[name] for name in subjects} == dict.fromkeys(subjects, True)
+    stranger = {**server, "PREFECT_API_AUTH_STRING": "mlim:another-secret-of-somebody"}
+    (only,) = json.loads(run_in(checkout, [sys.executable, "-m", "flows.health"], **stranger).stdout)
+    assert not only["fine"]
+    assert f"{server['PREFECT_HOME']}/mlim-login" in only["command"]
+
+
 def test_a_wrong_recipe_fails_the_run_with_its_sentence(checkout: Path, server: dict[str, str]) -> None:
     command = ["prefect", "deployment", "run", "ingest/local", "--watch", "--param", "recipe=nonsense"]
     assert run_in(checkout, command, check=False, **server).returncode != 0

@@ -91,3 +91,32 @@ def test_a_version_is_judged_by_the_code_that_is_stored_with_it(promoted):
     answers = answer_alone(registry, "1", sent, timed=2)
     assert set(answers.probability) == {0.125}
     assert answers.milliseconds > 0
+
+
+def test_doctor_finds_lost_files_and_roles_that_disagree_and_mends_roles(
+    promoted, quiet, monkeypatch, capsys, tmp_path
+):
+    """The command after each finding mends it: `--fix` the roles, a new registration the files."""
+    recipe, workspace = promoted
+    file = tmp_path / "own.yaml"
+    file.write_text(recipe.to_yaml(), encoding="utf-8")
+    examine = ("doctor", "--quick", "--json", "--recipe", str(file))
+
+    def bad(*options: str) -> list[dict[str, str]]:
+        mlim(monkeypatch, *examine, *options)
+        found = [each for each in json.loads(capsys.readouterr().out) if not each["fine"]]
+        return [each for each in found if each["subject"] in ("registry", "model files")]
+
+    assert bad() == []
+    next(artifacts_of(recipe, "1").rglob("model.safetensors")).unlink()
+    client(recipe.tracking).set_model_version_tag(recipe.tracking.model_name, "1", "stage", "Staging")
+    roles, files = bad()
+    assert "version 1: stage Production follows the alias" in roles["detail"]
+    assert roles["command"] == "mlim doctor --fix"
+    assert "version 1, challenger, champion: files are gone (artifacts/matcher/model.safetensors)" in files["detail"]
+    assert files["command"] == f"mlim register --recipe {recipe.name}"
+    [left] = bad("--fix")
+    assert left == files
+    again = register(recipe, workspace, quiet)
+    assert (again["version"], again["promoted"]) == ("2", True)
+    assert [each["detail"].split(":")[0] for each in bad()] == ["mlim-matcher version 1"]

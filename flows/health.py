@@ -1,0 +1,221 @@
+"""What can be wrong with the Prefect server that runs, and what of it is mended without asking.
+
+`python -m flows.health` gives the findings as JSON, with `--fix` the sentences about what it mended; `mlim doctor` runs
+it.
+"""
+
+import json
+import shlex
+import sys
+import urllib.request
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from flows.engine import engine
+from flows.login import login_file
+from flows.server import ANSWER_SECONDS, POOL, PORT
+from flows.stage import GPU_LIMIT
+from mlim.failures import exit_code_of
+from mlim.findings import Finding
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+SERVER, LIMIT, WORKER, DEPLOYMENTS = "Prefect", "GPU limit", "worker", "deployments"
+ONE_AT_A_TIME: Final = 1
+DIRECTORY: Final = "prefect.deployments.steps.set_working_directory"
+PROJECT, PIPELINE = "prefect.yaml", "pipeline/local"
+
+
+def main() -> int:
+    """Examine the server of PREFECT_API_URL, or mend it."""
+    return exit_code_of(_mend_here if "--fix" in sys.argv else _examine_here)
+
+
+def _examine_here() -> None:
+    print(json.dumps([finding._asdict() for finding in examine()]))
+
+
+def _mend_here() -> None:
+    print(json.dumps(mend()))
+
+
+def examine() -> list[Finding]:
+    """What is wrong with the server, its limit, worker and deployments; what is right has a line too."""
+    with engine() as address:
+        from prefect.client.orchestration import get_client
+
+        foreign = _foreign(address or "")
+        if foreign is not None:
+            return [foreign]
+        with get_client(sync_client=True) as client:
+            server = Finding(SERVER, True, address or "")
+            return [server, *_limit(client), *worker(client, POOL), *_deployments(client, Path.cwd())]
+
+
+def mend() -> list[str]:
+    """Make a missing limit and free its leaked slots; says what was done, a sentence each."""
+    with engine() as address:
+        from prefect.client.orchestration import get_client
+
+        if _foreign(address or "") is not None:
+            return []
+        with get_client(sync_client=True) as client:
+            return mend_limit(client)
+
+
+def _foreign(address: str) -> Finding | None:
+    """A server that is not Prefect's, or that our login does not open."""
+    login = login_file()
+    opened = f'export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(login))})"'
+    if _health(address) is not True:
+        return Finding(
+            SERVER,
+            False,
+            f"{address} answers, but not as a Prefect server; another program has the port",
+            "unset PREFECT_API_URL",
+        )
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_work_pools(limit=1)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        return Finding(SERVER, False, f"{address} asks for another login; if it is yours, log in", opened)
+    return None
+
+
+def _health(address: str) -> object:
+    """What the health check of a server says; None when it is no JSON."""
+    ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+    try:
+        with ask(f"{address}/health", timeout=ANSWER_SECONDS) as answer:
+            return json.load(answer)
+    except (OSError, ValueError):
+        return None
+
+
+def _limit(client: "SyncPrefectClient") -> Iterator[Finding]:
+    """The limit of one training at a time on the accelerator: whether it is there, and who has its slots."""
+    slots = _slots(client)
+    if slots is None:
+        yield Finding(
+            LIMIT,
+            False,
+            f"`{GPU_LIMIT}` is missing: trainings do not wait for each other",
+            f"prefect gcl create {GPU_LIMIT} --limit {ONE_AT_A_TIME}",
+        )
+    elif slots > (alive := _alive(client)):
+        yield Finding(
+            LIMIT,
+            False,
+            f"{slots} slots of `{GPU_LIMIT}` are taken and {alive} runs are alive: the next training waits for ever",
+            f"prefect gcl update {GPU_LIMIT} --active-slots {alive}",
+        )
+    else:
+        yield Finding(LIMIT, True, f"`{GPU_LIMIT}`: {slots} slots taken by {alive} runs")
+
+
+def mend_limit(client: "SyncPrefectClient") -> list[str]:
+    """Make the limit if it is missing, and free the slots that no run holds; says what was done."""
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+
+    slots = _slots(client)
+    if slots is None:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_LIMIT, limit=ONE_AT_A_TIME))
+        return [f"the limit `{GPU_LIMIT}` was missing and is there: {ONE_AT_A_TIME} training at a time"]
+    alive = _alive(client)
+    if slots <= alive:
+        return []
+    client.update_global_concurrency_limit(GPU_LIMIT, GlobalConcurrencyLimitUpdate(active_slots=alive))
+    return [f"{slots - alive} slots of the limit `{GPU_LIMIT}` were held by nobody and are free"]
+
+
+def _slots(client: "SyncPrefectClient") -> int | None:
+    """How many slots of the limit are taken; None when there is no limit."""
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return client.read_global_concurrency_limit_by_name(GPU_LIMIT).active_slots
+    except ObjectNotFound:
+        return None
+
+
+def _alive(client: "SyncPrefectClient") -> int:
+    """How many runs may hold a slot: those under way that no other run called."""
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterParentTaskRunId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    under_way = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
+    roots = FlowRunFilter(
+        state=FlowRunFilterState(type=under_way), parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True)
+    )
+    return len(client.read_flow_runs(flow_run_filter=roots))
+
+
+def worker(client: "SyncPrefectClient", pool: str) -> Iterator[Finding]:
+    """Whether somebody takes the runs of a work pool."""
+    from prefect.client.schemas.objects import WorkerStatus
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        paused = client.read_work_pool(pool).is_paused
+    except ObjectNotFound:
+        yield Finding(
+            WORKER, False, f"the work pool `{pool}` is missing", f"prefect work-pool create {pool} --type process"
+        )
+        return
+    online = [one.name for one in client.read_workers_for_work_pool(pool) if one.status == WorkerStatus.ONLINE]
+    if paused:
+        yield Finding(
+            WORKER, False, f"the work pool `{pool}` is paused: no run starts", f"prefect work-pool resume {pool}"
+        )
+    elif online:
+        yield Finding(WORKER, True, f"{', '.join(online)} of the work pool `{pool}`")
+    else:
+        yield Finding(
+            WORKER,
+            False,
+            f"nobody takes the runs of the work pool `{pool}`: they stay Scheduled",
+            f"prefect worker start --pool {pool}",
+        )
+
+
+def _deployments(client: "SyncPrefectClient", project: Path) -> Iterator[Finding]:
+    """Whether a started deployment works in this project, where the folder is one."""
+    from prefect.exceptions import ObjectNotFound
+
+    if not (project / PROJECT).is_file():
+        return
+    try:
+        steps = client.read_deployment_by_name(PIPELINE).pull_steps or []
+    except ObjectNotFound:
+        deploy = f"MLIM_ROOT={shlex.quote(str(project))} prefect --no-prompt deploy --all"
+        yield Finding(DEPLOYMENTS, False, f"`{PIPELINE}` is missing", deploy)
+        return
+    places = [Path(step[DIRECTORY]["directory"]) for step in steps if DIRECTORY in step]
+    other = next((place for place in places if place.resolve() != project.resolve()), None)
+    if other is None:
+        yield Finding(DEPLOYMENTS, True, f"`{PIPELINE}` and the others of {PROJECT}")
+    else:
+        own = f"PREFECT_HOME={shlex.quote(str(Path.home() / f'.prefect-{project.name}'))}"
+        yield Finding(
+            DEPLOYMENTS,
+            False,
+            f"they work in {other}, not here: the server is another project's",
+            f"{own} make serve-prefect PORT={int(PORT) + 1}",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

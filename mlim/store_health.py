@@ -1,0 +1,114 @@
+"""What can be wrong with the store of runs and models, for `mlim doctor`: its place, roles, files of versions."""
+
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from mlim.findings import Finding
+from mlim.local_store import ARTIFACTS, SQLITE, artifact_folders, database
+from mlim.manifest import ChangedFilesError
+from mlim.recipe.tracking import TrackingConfig
+from mlim.registry import VERSION_SHA256, Registry, registered
+from mlim.tracking import TAG, URI_VARIABLE, silence, tracking_uri
+
+PLACE, ROLES, FILES = "tracking place", "registry", "model files"
+DVC_COPIES: Final = (".dvc", "tmp")  # `dvc exp run --temp` works in copies there
+FIX: Final = "mlim doctor --fix"
+
+Models = Sequence[tuple[Registry, Sequence[str]]]
+
+
+def examine_store(tracking: TrackingConfig) -> list[Finding]:
+    """Where runs lie, whether stages follow the aliases, and whether the files of all versions are there.
+
+    `MlimError` when the store gives no answer.
+    """
+    models = _models(tracking)
+    return [*_place(tracking_uri(tracking)), *_roles(models), *_files(models)]
+
+
+def reconcile_roles(tracking: TrackingConfig) -> list[str]:
+    """Let stages and the record of champions follow the aliases of all models; says what did not."""
+    return [sentence for registry, _ in _models(tracking) for sentence in registry.roles.reconcile()]
+
+
+def _models(tracking: TrackingConfig) -> Models:
+    """The registered models that mlim made, each with its versions; a database that does not exist stays so."""
+    uri = tracking_uri(tracking)
+    if uri.startswith(SQLITE) and not database(uri).is_file():
+        return []
+    silence()
+    ours = {
+        name: [version for version, tags in versions.items() if VERSION_SHA256 in tags]
+        for name, versions in registered(tracking).items()
+    }
+    return [(Registry(tracking, name), versions) for name, versions in ours.items() if versions]
+
+
+def _place(uri: str) -> Iterator[Finding]:
+    """Whether a local database and its artifacts will be there tomorrow; a project may be temporary as a whole."""
+    if not uri.startswith(SQLITE):
+        return
+    store = database(uri)
+    temporary = [name for name, folder in artifact_folders(store).items() if is_temporary(folder)]
+    if is_temporary(Path.cwd()) or not (is_temporary(store) or temporary):
+        yield Finding(PLACE, True, str(store.parent))
+    elif is_temporary(store):
+        moved = shlex.join(["mv", *(str(path) for path in (store, store.parent / ARTIFACTS) if path.exists()), "."])
+        there = shlex.quote(f"{SQLITE}{store.name}")
+        yield Finding(
+            PLACE,
+            False,
+            f"{store} is in a temporary folder, which the system or DVC empties",
+            f"{moved} && export {URI_VARIABLE}={there} && {FIX}",
+        )
+    else:
+        yield Finding(
+            PLACE,
+            False,
+            f"{store}: experiment `{temporary[0]}` keeps its artifacts in a temporary folder "
+            f"({artifact_folders(store)[temporary[0]]}), which the system or DVC empties; copy what you need, and let "
+            "runs go to another experiment",
+            "mlim run --set tracking.experiment=NAME",
+        )
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a path lies in the system's folder of temporary files, or in one of DVC's."""
+    absolute = path.absolute()
+    copied = DVC_COPIES in zip(absolute.parts, absolute.parts[1:], strict=False)
+    return copied or absolute.is_relative_to(Path(tempfile.gettempdir()).absolute())
+
+
+def _roles(models: Models) -> Iterator[Finding]:
+    """One finding for each stage, tag or record that disagrees with an alias, or one that none does."""
+    found = [sentence for registry, _ in models for sentence in registry.roles.disagreements()]
+    yield from (Finding(ROLES, False, sentence, FIX) for sentence in found)
+    if not found:
+        yield Finding(ROLES, True, f"{len(models)} registered models, whose stages follow their aliases")
+
+
+def _files(models: Models) -> Iterator[Finding]:
+    """One finding for each version that has lost files, or one that none has."""
+    versions = [(registry, version) for registry, found in models for version in found]
+    lost = [finding for registry, version in versions for finding in _lost(registry, version)]
+    yield from lost or [Finding(FILES, True, f"{len(versions)} registered versions have theirs")]
+
+
+def _lost(registry: Registry, version: str) -> Iterator[Finding]:
+    try:
+        gone = registry.missing(version)
+    except ChangedFilesError:
+        gone = ["all of them, or their manifest"]
+    if gone:
+        aliases = "".join(f", {alias}" for alias in registry.roles.of(version))
+        recipe = registry.tags(version).get(f"{TAG}recipe", "NAME")
+        yield Finding(
+            FILES,
+            False,
+            f"{registry.name} version {version}{aliases}: files are gone ({gone[0]}{', ...' * (len(gone) > 1)}); put "
+            f"{ARTIFACTS} back from a backup, or register the model again",
+            shlex.join(["mlim", "register", "--recipe", recipe]),
+        )
