@@ -2,27 +2,32 @@
 
     python benchmarks/nightly.py --model build/demo [--items 100000] [--share 0.01] [--scattered] [--folder DIR]
 
-The catalog is drawn (`mlim catalog synthesize`). The work folder of the nightly run has matched it without the new
-items before; the full run begins with an empty work folder. Both ingest, validate, find candidates, score, group and
-write tables and page, in one process after the other, and the parts are timed. New items stand at the end of the table;
-with `--scattered` they stand anywhere, so that more shards are made anew. The groups of both runs are compared: they
-may differ where texts are read by an encoder that has learned from 1 % fewer items, which is counted.
+The catalog is drawn (`mlim catalog synthesize`), or is the beginning of one that was drawn before (`--catalog`). The
+work folder of the nightly run has matched it without the new items before; the full run begins with an empty work
+folder. Both ingest, validate, find candidates, score, group and write tables and page, in one process after the other,
+and the parts are timed: seconds of cores, of all processes, which other work on the machine hardly changes. New items
+stand at the end of the table; with `--scattered` they stand anywhere, so that more shards are made anew. The groups of
+both runs are compared: they may differ where texts are read by an encoder that has learned from 1 % fewer items, which
+is counted.
 """
 
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 from measure import heading, table
 
 PACKAGES = ("mlim", "torch", "faiss-cpu")
@@ -40,11 +45,28 @@ FULL, BASE, NIGHT = "full", "base", "night"
 
 
 def draw(folder: Path, options: argparse.Namespace) -> list[dict[str, str]]:
-    """Draw the catalog; returns the rows of its table."""
+    """Draw the catalog, or begin the one that was drawn before; returns the rows of its table."""
+    if options.catalog:
+        folder.mkdir()
+        (folder / "images").symlink_to((options.catalog / "images").resolve())
+        shutil.copyfile(options.catalog / "catalog.yaml", folder / "catalog.yaml")
+        with (options.catalog / "catalog.csv").open(encoding="utf-8", newline="") as source:
+            return first_families(list(csv.DictReader(source)), options.items)
     words = ["catalog", "synthesize", "--out", str(folder), "--items", str(options.items), "--no-broken"]
     subprocess.run([sys.executable, "-m", "mlim", *words, "--image-size", str(options.image_size)], check=True)
     with (folder / "catalog.csv").open(encoding="utf-8", newline="") as source:
         return list(csv.DictReader(source))
+
+
+def first_families(rows: list[dict[str, str]], count: int) -> list[dict[str, str]]:
+    """The first `count` rows of whole families, in the order of the table: a catalog as it would have been drawn."""
+    sizes = Counter(row["family"] for row in rows)
+    kept, left = set[str](), count
+    for row in rows:
+        if row["family"] not in kept and left > 0:
+            kept.add(row["family"])
+            left -= sizes[row["family"]]
+    return [row for row in rows if row["family"] in kept][:count]
 
 
 def write_rows(folder: Path, rows: list[dict[str, str]]) -> None:
@@ -54,21 +76,31 @@ def write_rows(folder: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
+def core_seconds() -> float:
+    """What this process has computed, with those that it started and those that they waited for (decoders)."""
+    here, used = psutil.Process(), 0.0
+    for process in (here, *here.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used += times.user + times.system + times.children_user + times.children_system
+    return used
+
+
 def timed(spent: dict[str, float], name: str, run: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, whose seconds are added to its part."""
+    """The same function, whose core-seconds are added to its part."""
 
     def wrapper(*args: Any, **named: Any) -> Any:
-        started = time.perf_counter()
+        started = core_seconds()
         try:
             return run(*args, **named)
         finally:
-            spent[name] += time.perf_counter() - started
+            spent[name] += core_seconds() - started
 
     return wrapper
 
 
 def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One run in this process: seconds of its parts and in all, and its summary."""
+    """One run in this process: core-seconds of its parts and in all, wall seconds, and its summary."""
     import mlim
     from mlim.steps import match as step
 
@@ -76,7 +108,7 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     for function, part in PARTS.items():
         setattr(step, function, timed(spent, part, getattr(step, function)))
     folder, model = options.folder, mlim.load(options.model)
-    started = time.perf_counter()
+    started, used = time.perf_counter(), core_seconds()
     summary = model.match(
         folder / "catalog" / "catalog.yaml",
         folder / kind,
@@ -85,7 +117,10 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
         since=folder / BASE if kind == NIGHT else None,
         workers=options.workers,
     )
-    return {"parts": spent, "all": time.perf_counter() - started, "summary": summary}
+    wall = time.perf_counter() - started
+    read_out = "separate" if model.reads_items_alone else "joint"
+    how = f"read-out {read_out}{', in a stack' * model.uses_stack(model.settings.modality)}"
+    return {"parts": spent, "all": core_seconds() - used, "wall": wall, "summary": summary, "model": how}
 
 
 def run(kind: str, folder: Path) -> dict[str, Any]:
@@ -108,15 +143,16 @@ def differently_grouped(folder: Path) -> int:
 
 def show(full: dict[str, Any], night: dict[str, Any], different: int) -> None:
     rows = []
-    for part in (*dict.fromkeys(PARTS.values()), "all"):
-        one, other = (found["all"] if part == "all" else found["parts"].get(part, 0.0) for found in (full, night))
+    for part in (*dict.fromkeys(PARTS.values()), "all", "wall"):
+        one, other = (found.get(part, found["parts"].get(part, 0.0)) for found in (full, night))
         rows.append([part, f"{one:,.1f}", f"{other:,.1f}", f"{other / max(one, 1e-9):.1%}"])
     print(heading(PACKAGES))
-    print(table(["seconds of", "full run", "since the last", "share"], rows))
+    print(table(["core-seconds of", "full run", "since the last", "share"], rows))
     summary = night["summary"]
     scored = summary["scored"] - summary["since"]["scores_kept"]
     print(
-        f"\n{summary['items']:,} items, {summary['since']['items']['new']:,} of them new; {scored:,} of "
+        f"\nModel: {night['model']}. `wall`: seconds by the clock. "
+        f"{summary['items']:,} items, {summary['since']['items']['new']:,} of them new; {scored:,} of "
         f"{summary['scored']:,} pairs were scored ({scored / max(summary['scored'], 1):.1%}); {different:,} items have "
         "other items in their group than in the full run"
     )
@@ -138,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a registered version, a work folder or a saved model")
     parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--catalog", type=Path, help="the folder of a catalog of at least so many items; default: draw")
     parser.add_argument("--share", type=float, default=0.01, help="of the items that are new")
     parser.add_argument("--scattered", action="store_true", help="new items stand anywhere in the table")
     parser.add_argument("--image-size", type=int, default=64, help="pixels")

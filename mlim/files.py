@@ -29,6 +29,7 @@ LEFT_BY_SYSTEMS = frozenset({".gitignore", ".DS_Store", "lost+found"})  # in a f
 SHOWN_NAMES = 3
 SIGNED_BYTES = 4096  # a file says at its beginning who made it
 # OWASP, "CSV Injection"; also after what programs skip, and after apostrophes, so that each text is found again
+PLAIN_CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:;/()-]*")  # most cells: neither quoted nor a formula
 FORMULA = re.compile(r"'*([\t\r\n]|[\s\x00-\x1f\u200b\ufeff]*[=+\-@])")
 
 
@@ -198,6 +199,8 @@ def write_csv(path: Path, rows: Iterable[Mapping[Any, Any]], columns: Sequence[s
 
 def csv_cell(value: Any) -> str:
     """One cell as `write_csv` writes it among others, marked and quoted."""
+    if isinstance(value, str) and PLAIN_CELL.fullmatch(value):
+        return value
     cell = _cell(value)
     return "" if cell == "" else csv_line([cell]).removesuffix("\n")
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,13 @@ def dvc_outputs(folder: Path, root: Path | None = None) -> frozenset[str]:
     if not dvc_pipeline(here):
         return frozenset()
     files, place = [here / DVC_PIPELINE, *sorted(here.glob(f"{DVC_PIPELINES}/*/{DVC_PIPELINE}"))], folder.resolve()
-    outs = [out for file in files for out in _outputs(file)]
+    outs = [out for file in files for out in _outputs(file, file.stat().st_mtime_ns)]
     return frozenset(out.relative_to(place).parts[0] for out in outs if place in out.parents)
 
 
-def _outputs(file: Path) -> list[Path]:
-    """What the stages of a dvc.yaml make."""
+@lru_cache
+def _outputs(file: Path, changed: int) -> list[Path]:
+    """What the stages of a dvc.yaml make; read again when its time of change, `changed`, is another."""
     stages = read_yaml(file).get("stages", {}).values()
     outs = ((stage.get("wdir", "."), out) for stage in stages for out in stage.get("outs", ()))
     return [(file.parent / wdir / (next(iter(out)) if isinstance(out, dict) else out)).resolve() for wdir, out in outs]

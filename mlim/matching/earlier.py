@@ -2,8 +2,8 @@
 
 A score depends on the model and on the texts and pictures of two items, so that two items that did not change keep
 theirs. The candidates do change with the catalog: an item that arrives takes a place among the nearest neighbours of
-others. So they are found anew, and the pairs are compared. A group depends on the items that matching pairs connect
-with it, on the pairs among these, and on the rules; where none of it differs, it is what it was.
+others. So all of them are listed again, and the pairs are compared. A group depends on the items that matching pairs
+connect with it, on the pairs among these, and on the rules; where none of it differs, it is what it was.
 """
 
 from collections.abc import Mapping, Sequence

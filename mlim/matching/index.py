@@ -9,10 +9,12 @@ c = sqrt(8 n) cells take the fewest.
 """
 
 import math
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -27,11 +29,25 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mlim.errors import InputError
 from mlim.files import atomic_folder, read_json, write_json
-from mlim.matching.nearest import MOST_ROWS, Matrix, Nearest, Neighbours, Numbers, floats, groups_of, ranks
+from mlim.matching.nearest import (
+    MOST_ROWS,
+    NO_KEY,
+    Matrix,
+    Nearest,
+    Neighbours,
+    Numbers,
+    floats,
+    groups_of,
+    places_of,
+    ranks,
+    similarities_of,
+)
+from mlim.matching.neighbour_lists import KeptLists, ListsOf, kept_lists, longest, spare
 from mlim.matching.vectors import Vectors, unit
 
 VALUES_FILE, CENTROIDS_FILE, EDGES_FILE = "values.npy", "centroids.npy", "edges.npy"
 ITEMS_FILE, STATE_FILE = "items.parquet", "index.json"
+LISTS: Final = "nearest"  # the folder of the lists of neighbours, in that of the index
 FORMAT: Final = 2
 CELLS_PER_ITEM: Final = 8
 POINTS_PER_CELL: Final = 39  # training vectors; faiss warns of fewer
@@ -136,7 +152,8 @@ class VectorIndex:
         changes = Changes(int((~known).sum()), len(self) - int(known.sum()), int((known & ~same).sum()))
         if any(changes):
             new = np.flatnonzero(~same)
-            _write(self._folder, self._cells, self._items, np.sort(at[same]), vectors, new, digests[new])
+            kept = np.sort(at[same])
+            _write(self._folder, self._cells, self._items, kept, vectors, new, digests[new], self._folder / LISTS)
             self._items, self._cells = _read(self._folder)
         return changes
 
@@ -144,30 +161,84 @@ class VectorIndex:
         """The `k` nearest other items of every item of the index, block by block, cell after cell.
 
         Items are given by their places in `ids`, which must hold every one of them. Only similarities above 0 count: an
-        empty text is near to nothing. As many blocks are searched at once as OpenMP has threads.
+        empty text is near to nothing. As many blocks are searched at once as OpenMP has threads. The lists are kept in
+        the folder, so that the next search compares only what differs (`mlim.matching.neighbour_lists`).
         """
         places = _places(self._items.ids, ids)
         if (places < 0).any():
             raise ValueError("the index holds items that are not among the ids")
-        starts = range(0, len(self) if k else 0, QUERIES_AT_ONCE)
-        yield from _side_by_side(lambda start: self._search(start, places, k), starts)
+        if not k or not len(self):
+            return
+        order = np.argsort(places)  # lists are kept in the order of ids
+        ranked = np.empty_like(order)
+        ranked[order] = np.arange(len(order))
+        names, digests = self._items.ids.take(pa.array(order)), self._items.digests[order]
+        with kept_lists(self._folder / LISTS, names, digests, self._settings.probes, k + spare(k)) as lists:
+            search = _Search(self._items, self._cells, self._settings.probes, ranked, lists, k)
+            starts = range(0, len(self), QUERIES_AT_ONCE)
+            for near in _side_by_side(search.block, starts):
+                yield near._replace(first=places[order[near.first]], second=places[order[near.second]])
 
-    def _search(self, start: int, places: Numbers, k: int) -> Neighbours:
-        """The neighbours of QUERIES_AT_ONCE items from `start` on."""
-        stop = min(start + QUERIES_AT_ONCE, len(self))
-        queries = floats(self._items.values[start:stop])
-        nearest = Nearest(len(queries), k + 1)  # with the item itself
-        own = np.searchsorted(self._items.edges, np.arange(start, stop), side="right") - 1
-        others = self._cells.nearest(queries, self._settings.probes)
+
+@dataclass(frozen=True)
+class _Search:
+    """A search for the `k` nearest others of all items of an index, which have the places (n,) in `lists`."""
+
+    items: _Items
+    cells: _Cells
+    probes: int
+    places: Numbers
+    lists: KeptLists
+    k: int
+
+    @cached_property
+    def fresh(self) -> Numbers:
+        """The rows, in order, of items that no list has seen."""
+        return np.flatnonzero(self.lists.fresh[self.places])
+
+    @cached_property
+    def everything(self) -> Numbers:
+        """All rows."""
+        return np.arange(len(self.places))
+
+    def block(self, start: int) -> Neighbours:
+        """The neighbours of QUERIES_AT_ONCE items from row `start` on; their lists are written."""
+        rows = np.arange(start, min(start + QUERIES_AT_ONCE, len(self.places)))
+        here, width = self.places[rows], self.lists.width
+        before = self.lists.of(here)
+        short = before.cut & (before.lengths < self.k)
+        last = np.where(short, NO_KEY, longest(before))
+        nearest = Nearest(len(rows), width + 1)  # with the item itself
+        known, again = np.flatnonzero(~short), np.flatnonzero(short)
+        nearest.hold(known, before.keys[known], last[known])
+        self._compare(nearest, rows, known, self.fresh)
+        self._compare(nearest, rows, again, self.everything)
+        row, keys = nearest.found()
+        other = (places_of(keys) != here[row]) & (keys <= last[row])
+        row, keys = row[other], keys[other]
+        rank = ranks(row)
+        lists = ListsOf(np.full((len(rows), width), NO_KEY), before.cut & ~short)
+        lists.cut[row[rank >= width]] = True
+        kept, near = rank <= width, rank <= self.k
+        lists.keys[row[kept], rank[kept] - 1] = keys[kept]
+        self.lists.put(here, lists)
+        return Neighbours(here[row[near]], places_of(keys[near]), rank[near], similarities_of(keys[near]))
+
+    def _compare(self, nearest: Nearest, rows: Numbers, chosen: Numbers, among: Numbers) -> None:
+        """Compare the `chosen` ones of `rows` with the rows `among`, in order, in the cells that they look into."""
+        if not len(chosen) or not len(among):
+            return
+        edges = np.searchsorted(among, self.items.edges)
+        queries = floats(self.items.values[rows[chosen]])
+        own = np.searchsorted(self.items.edges, rows[chosen], side="right") - 1
+        others = self.cells.nearest(queries, self.probes)
         width = others.shape[1]
         others[others == own[:, None]] = -1  # an item's own cell comes first: so little of the others is kept
         for cell, at in chain(groups_of(own), ((c, at // width) for c, at in groups_of(others.ravel()))):
-            inside = slice(*self._items.edges[cell : cell + 2].tolist())
-            held = floats(self._items.values[inside])
-            nearest.compare(at, queries[at], held, places[inside])
-        rows, second, similarity = nearest.found()
-        first = places[start:stop][rows]
-        return _others(first, second, similarity, k)
+            inside = among[edges[cell] : edges[cell + 1]]
+            if len(inside):
+                held = floats(self.items.values[inside])
+                nearest.compare(chosen[at], queries[at], held, self.places[inside])
 
 
 def index_origin(folder: Path) -> str:
@@ -202,8 +273,12 @@ def _write(
     vectors: Vectors,
     new: Numbers,
     digests: Digests,
+    lists: Path | None = None,
 ) -> None:
-    """Write an index of the items at the places `kept` and of the vectors at the places `new` with their digests."""
+    """Write an index of the items at the places `kept` and of the vectors at the places `new` with their digests.
+
+    `lists` is a folder of lists of neighbours that are true of the items they name; it is taken along.
+    """
     cell = np.concatenate([items.cells[kept], _assigned(cells, vectors, new)])
     order = np.argsort(cell, kind="stable")
     ids = pa.concat_arrays([items.ids.take(pa.array(kept)), _texts(vectors.ids).take(pa.array(new))])
@@ -222,6 +297,8 @@ def _write(
         np.save(made / EDGES_FILE, np.searchsorted(cell[order], np.arange(len(cells.centroids) + 1)))
         digest = np.concatenate([items.digests[kept], digests])[order]
         pq.write_table(pa.table({"id": ids.take(pa.array(order)), "digest": digest}), made / ITEMS_FILE)
+        if lists is not None and lists.is_dir():
+            shutil.copytree(lists, made / LISTS)
         write_json(made / STATE_FILE, state)
 
 
@@ -250,15 +327,6 @@ def _side_by_side(work: Callable[[Given], Made], given: Iterable[Given]) -> Iter
             waiting.append(pool.submit(work, one))
         while waiting:
             yield waiting.popleft().result()
-
-
-def _others(first: Numbers, second: Numbers, similarity: Matrix, k: int) -> Neighbours:
-    """The `k` best of each item, which come in order, without the item itself."""
-    other = second != first
-    first, second, similarity = first[other], second[other], similarity[other]
-    rank = ranks(first)
-    near = rank <= k
-    return Neighbours(first[near], second[near], rank[near], similarity[near])
 
 
 def _digests(vectors: Vectors) -> Digests:

@@ -15,6 +15,7 @@ ROW_BITS, LEVEL_BITS, PLACE_BITS = 18, 17, 29
 MOST_ROWS: Final = 1 << ROW_BITS
 LEVELS: Final = 100_000  # of similarities from 0 to 1: five decimals; beyond them the order of additions shows
 _WORST: Final = (1 << LEVEL_BITS) - 1
+_ENTRY: Final = np.uint64((1 << LEVEL_BITS + PLACE_BITS) - 1)  # without the row
 _HALF_LEVEL: Final = 0.5 / LEVELS  # only what rounds to more than 0 counts
 _SLACK: Final = 0.75 / LEVELS  # below the worst that is kept: enough for what rounds to the same
 ROWS_AT_ONCE, COLUMNS_AT_ONCE = 2048, 4096  # of a product: 32 MB
@@ -22,8 +23,12 @@ MANY: Final = 4  # times as many similarities as are kept; then a block's own be
 KEYS_AT_ONCE: Final = 1 << 22  # 32 MB; beside them what is kept: 8 bytes for each row and neighbour
 _FLOAT_BITS: Final = np.uint32(0x8FFFE000).astype(np.int32)  # the sign, and where 15 bits of half precision come to lie
 
+NO_KEY: Final = np.uint64((1 << 64) - 1)  # after all keys
+
 Numbers = NDArray[np.int64]
 Matrix = NDArray[np.float32]
+Keys = NDArray[np.uint64]
+"""Entries of lists of neighbours, similarity and place in one number: the more similar the smaller, then by place."""
 
 
 class Neighbours(NamedTuple):
@@ -44,7 +49,7 @@ class Nearest:
     def __init__(self, rows: int, kept: int) -> None:
         self._kept = kept
         self._bar = np.full(rows, _HALF_LEVEL, dtype=np.float32)  # what is less similar is not kept
-        self._keys: list[NDArray[np.uint64]] = []
+        self._keys: list[Keys] = []
         self._waiting = 0  # keys that no sort has seen
 
     def compare(self, rows: Numbers, queries: Matrix, held: Matrix, places: Numbers) -> None:
@@ -57,6 +62,17 @@ class Nearest:
             for left in range(0, len(held), COLUMNS_AT_ONCE):
                 columns = slice(left, left + COLUMNS_AT_ONCE)
                 self._add(rows[some], queries[some] @ held[columns].T, places[columns])
+
+    def hold(self, rows: Numbers, keys: Keys, last: Keys) -> None:
+        """Bring in lists that are there: `keys` (r, w) of the rows (r,), in order and then NO_KEY.
+
+        A place that comes after `last` (r,) will not be asked for; NO_KEY: any may be.
+        """
+        held = keys != NO_KEY
+        self._keys.append((_shifted(rows)[:, None] | keys)[held])
+        self._waiting += int(held.sum())
+        ends = last != NO_KEY
+        self._bar[rows[ends]] = _levels(last[ends]).astype(np.float32) / LEVELS - np.float32(_SLACK)
 
     def _add(self, rows: Numbers, scores: Matrix, places: Numbers) -> None:
         bar = self._bar[rows]
@@ -84,11 +100,26 @@ class Nearest:
         self._bar[_rows(last)] = _levels(last).astype(np.float32) / LEVELS - np.float32(_SLACK)
         self._keys, self._waiting = [keys], 0
 
-    def found(self) -> tuple[Numbers, Numbers, Matrix]:
-        """Rows, places and similarities of all that is kept, by row, then the most similar first, then by place."""
+    def found(self) -> tuple[Numbers, Keys]:
+        """Rows and entries of all that is kept, by row, then the most similar first, then by place."""
         self._sort()
         keys = self._keys[0]
-        return _rows(keys), _places(keys), (_levels(keys) / LEVELS).astype(np.float32)
+        return _rows(keys), keys & _ENTRY
+
+
+def places_of(keys: Keys) -> Numbers:
+    """The places (n,) that entries name."""
+    return keys.view(np.int64) & (1 << PLACE_BITS) - 1
+
+
+def similarities_of(keys: Keys) -> Matrix:
+    """The similarities (n,) of entries."""
+    return (_levels(keys) / LEVELS).astype(np.float32)
+
+
+def with_places(keys: Keys, places: Numbers) -> Keys:
+    """The same entries of items that are at other places (n,)."""
+    return keys >> np.uint64(PLACE_BITS) << np.uint64(PLACE_BITS) | places.view(np.uint64)
 
 
 def floats(halves: NDArray[np.float16]) -> Matrix:
@@ -128,14 +159,14 @@ def groups_of(values: Numbers) -> Iterator[tuple[int, Numbers]]:
         yield int(ordered[start]), order[start:stop]
 
 
-def _rows(keys: NDArray[np.uint64]) -> Numbers:
+def _rows(keys: Keys) -> Numbers:
     return (keys >> np.uint64(LEVEL_BITS + PLACE_BITS)).view(np.int64)
 
 
-def _levels(keys: NDArray[np.uint64]) -> Numbers:
+def _levels(keys: Keys) -> Numbers:
     """Similarities in hundred thousandths."""
     return _WORST - (keys.view(np.int64) >> PLACE_BITS & _WORST)
 
 
-def _places(keys: NDArray[np.uint64]) -> Numbers:
-    return keys.view(np.int64) & (1 << PLACE_BITS) - 1
+def _shifted(rows: Numbers) -> Keys:
+    return (rows << LEVEL_BITS + PLACE_BITS).view(np.uint64)

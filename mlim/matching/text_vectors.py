@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer
 
 from mlim.errors import InputError
 from mlim.files import atomic_file
-from mlim.matching.vectors import unit
+from mlim.matching.vectors import Values, Vectors, open_vectors, save_vectors, unit
 from mlim.pairs.similarities import NO_WORD, WORD, Places
 
 MOST_WORDS: Final = 200_000
@@ -28,6 +29,8 @@ PRIOR_MATCHES: Final = 10.0  # known matches that the mean m counts as: a word o
 KEPT_WITHOUT_MATCHES: Final = 0.9
 SVD_PASSES: Final = 2
 TEXTS_AT_ONCE: Final = 20_000
+HASHES_FILE: Final = "texts.npy"  # 64-bit hashes (n,) of the texts beside their vectors
+UNKNOWN: Final = -1
 
 Matrix = Any  # a sparse matrix of scipy (texts, words)
 
@@ -89,6 +92,45 @@ def fit_text_encoder(texts: Sequence[str], first: Places, second: Places, dimens
     words = tuple(map(str, counter.get_feature_names_out().tolist()))
     weights = _weights(counts, first, second)
     return TextEncoder(words, weights, _projection(counts, weights, dimensions, seed))
+
+
+def text_vectors(folder: Path, ids: Sequence[str], texts: Sequence[str], encoder: TextEncoder) -> Vectors:
+    """The vectors of the `texts` (n,) of the items `ids` (n,), in `folder`; texts whose vectors are there keep them.
+
+    Texts are told by 64-bit hashes; among a million, the chance that any two have equal ones is one in 37 million.
+    """
+    hashes = pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
+    values, rows = _known(folder, encoder, hashes)
+    blocks = _encoded(encoder, texts, values, rows)
+    made = save_vectors(folder, ids, blocks, encoder.dimensions, encoder.origin)
+    np.save(folder / HASHES_FILE, hashes)
+    return made
+
+
+def _known(folder: Path, encoder: TextEncoder, hashes: NDArray[np.uint64]) -> tuple[Values, Places]:
+    """The vectors in `folder`, and the row (n,) in them of each text, UNKNOWN where it has none."""
+    try:
+        before, held = open_vectors(folder), np.load(folder / HASHES_FILE, allow_pickle=False)
+    except (InputError, OSError, ValueError, EOFError):
+        return np.empty((0, encoder.dimensions), np.float16), np.full(len(hashes), UNKNOWN, dtype=np.int64)
+    if before.origin != encoder.origin or len(held) != len(before.ids):
+        return before.values, np.full(len(hashes), UNKNOWN, dtype=np.int64)
+    distinct, first = np.unique(held, return_index=True)
+    at = np.minimum(np.searchsorted(distinct, hashes), max(len(distinct) - 1, 0))
+    known = distinct[at] == hashes if len(distinct) else np.zeros(len(hashes), dtype=bool)
+    return before.values, np.where(known, first[at] if len(distinct) else UNKNOWN, UNKNOWN).astype(np.int64)
+
+
+def _encoded(encoder: TextEncoder, texts: Sequence[str], values: Values, rows: Places) -> Iterator[Values]:
+    """Vectors of all texts in order, some thousands at a time; of those with a row in `values` they are taken there."""
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        row = rows[start : start + TEXTS_AT_ONCE]
+        block = np.empty((len(row), encoder.dimensions), dtype=np.float16)
+        known, new = np.flatnonzero(row != UNKNOWN), np.flatnonzero(row == UNKNOWN)
+        block[known] = values[row[known]]
+        if len(new):
+            [block[new]] = encoder.encode([texts[start + place] for place in new.tolist()])
+        yield block
 
 
 def _weights(counts: Matrix, first: Places, second: Places) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +23,8 @@ from mlim.matching.completeness import ALL, pair_completeness, recall_at, shares
 from mlim.matching.index import IndexSettings, VectorIndex, index_origin
 from mlim.matching.nearest import Neighbours
 from mlim.matching.picture_vectors import PICTURE_ORIGIN, picture_vectors
-from mlim.matching.text_vectors import TextEncoder, fit_text_encoder
-from mlim.matching.vectors import Vectors, open_vectors, save_vectors
+from mlim.matching.text_vectors import TextEncoder, fit_text_encoder, text_vectors
+from mlim.matching.vectors import Vectors, open_vectors
 from mlim.pairs.labels import MATCH, TRAIN
 from mlim.recipe import Recipe
 from mlim.recipe.match import CandidatesConfig
@@ -48,9 +49,9 @@ class _Inputs:
     items: pd.DataFrame
     known: pd.DataFrame
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
-        return [str(item) for item in self.items["id"]]
+        return [str(item) for item in self.items["id"].tolist()]
 
     @property
     def index_settings(self) -> IndexSettings:
@@ -152,8 +153,7 @@ def _ways(
     wanted = inputs.settings.neighbours
     if wanted.text:
         encoder, folder = _encoder(inputs), inputs.workspace.cache / "text-vectors"
-        encoded = encoder.encode(inputs.items["text"].tolist())
-        vectors = save_vectors(folder, inputs.ids, encoded, encoder.dimensions, encoder.origin)
+        vectors = text_vectors(folder, inputs.ids, inputs.items["text"].tolist(), encoder)
         yield TEXT, _index(inputs, TEXT, vectors).neighbours(vectors.ids, wanted.text)
     if wanted.picture:
         vectors = Vectors(inputs.ids, picture_vectors(inputs.items["image_hash"].tolist()), PICTURE_ORIGIN)

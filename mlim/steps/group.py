@@ -18,7 +18,7 @@ from mlim.evaluation.resampling import JudgedPairs
 from mlim.evaluation.scores import labels_of, part
 from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.matching.columns import read_rules
-from mlim.matching.earlier import Comparison, EarlierMatch, compare_pairs
+from mlim.matching.earlier import GONE, Comparison, EarlierMatch, PairNumbers, compare_pairs
 from mlim.matching.group_events import (
     EVENT_SCHEMA,
     KINDS,
@@ -83,7 +83,7 @@ def group_items(
     of `mlim pairs`, the groups are judged on the test pairs. `InputError` for a table of other items.
     """
     items = _read_items(workspace)
-    ids = [str(item) for item in items["id"]]
+    ids = [str(item) for item in items["id"].tolist()]
     scored = _read_scores(scores or workspace.root / "scores" / "scores.parquet", ids)
     description, limits = load_description(catalog), recipe.match.groups
     lowest = _threshold(workspace) if threshold is None else threshold
@@ -120,10 +120,10 @@ def _read_scores(path: Path, ids: list[str]) -> _Scored:
     if not path.is_file():
         raise InputError(f"{path}: no such table of scored pairs; run `mlim score`, or name one with --scores")
     table = _pairs_table(path)
-    place = pd.Series(np.arange(len(ids)), index=ids)
-    sides = [table[side].map(place) for side in PAIR_COLUMNS[:2]]
+    numbering = PairNumbers(ids)
+    sides = [numbering.places(table[side]) for side in PAIR_COLUMNS[:2]]
     unknown = sorted(
-        {str(item) for side, found in zip(PAIR_COLUMNS, sides, strict=False) for item in table[side][found.isna()]}
+        {str(item) for side, found in zip(PAIR_COLUMNS, sides, strict=False) for item in table[side][found == GONE]}
     )
     if unknown:
         more = ", ..." if len(unknown) > SHOWN_IDS else ""
@@ -131,7 +131,7 @@ def _read_scores(path: Path, ids: list[str]) -> _Scored:
             f"{path}: {len(unknown)} ids are no items of the catalog ({', '.join(unknown[:SHOWN_IDS])}{more}); score "
             "the candidates of this catalog"
         )
-    one, other = (side.to_numpy(dtype=np.int64) for side in sides)
+    one, other = sides
     if (one == other).any():
         raise InputError(f"{path}: pairs `{ids[int(one[one == other][0])]}` with itself; leave such pairs out")
     frame = pd.DataFrame({"first": np.minimum(one, other), "second": np.maximum(one, other), "score": table["score"]})
@@ -232,8 +232,9 @@ def _write(
         for one in found.conflicts
     ]
     with atomic_folder(folder) as made:
-        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), made / f"{GROUPS_FILE}.parquet")
-        write_csv(made / f"{GROUPS_FILE}.csv", table.to_dict("records"), GROUP_COLUMNS)
+        groups = pa.Table.from_pandas(table[GROUP_COLUMNS], preserve_index=False)
+        pq.write_table(groups, made / f"{GROUPS_FILE}.parquet")
+        write_table(made / f"{GROUPS_FILE}.csv", groups.schema, [groups])
         write_csv(made / CONFLICTS_FILE, conflicts, CONFLICT_COLUMNS)
         for suffix in () if events is None else ("parquet", "csv"):
             write_table(made / f"{EVENTS_FILE}.{suffix}", EVENT_SCHEMA, [event_table(events or [])])

@@ -20,6 +20,7 @@ from mlim.evaluation.scores import labels_of, part, scores_of
 from mlim.files import atomic_folder, check_claim, mark, read_json, write_json
 from mlim.matching.catalog_drift import drift_of, read_profile
 from mlim.matching.earlier import EarlierMatch
+from mlim.matching.explain import Explanation
 from mlim.matching.model import MatchingModel
 from mlim.matching.pairs_table import write_table
 from mlim.pairs.labels import TEST
@@ -30,11 +31,13 @@ from mlim.steps.candidates import CANDIDATES_FILE, find_candidates
 from mlim.steps.evaluate import read_scored
 from mlim.steps.explain import explain_pairs
 from mlim.steps.group import CONFLICTS_FILE, EVENTS_FILE, GROUPS_FILE, group_items
+from mlim.steps.kept_explanations import EXPLANATIONS_FILE, read_explanations, write_explanations
 from mlim.steps.score import prepare_items, score_pairs
 from mlim.steps.since import (
     FORMAT,
     ITEMS_FILE,
     SETTINGS,
+    LastMatch,
     compare_with,
     deciding_settings,
     digests_of_items,
@@ -118,7 +121,8 @@ def match(
         mark(folder)
         pq.write_table(digests, folder / ITEMS_FILE)
         _write_tables(folder, workspace, scores, summary)
-        left_out = _write_page(folder / PAGE_FILE, model, recipe, workspace, summary, terminal)
+        known = {} if last is None or earlier is None or last.differs else _explained(last, earlier)
+        left_out = _write_page(folder, model, recipe, workspace, summary, known, terminal)
         write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
     return summary
 
@@ -267,20 +271,29 @@ def _write_tables(folder: Path, workspace: Workspace, scores: Path, summary: dic
     summary["rejected"] = dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
 
 
+def _explained(last: LastMatch, earlier: EarlierMatch) -> dict[tuple[str, str], Explanation]:
+    """The reasons that an earlier match of the same settings gave, for pairs that keep their scores."""
+    return read_explanations(last.folder / EXPLANATIONS_FILE, earlier.changes.rescored)
+
+
 def _write_page(
-    path: Path,
+    folder: Path,
     model: MatchingModel,
     recipe: Recipe,
     workspace: Workspace,
     summary: dict[str, Any],
+    known: Mapping[tuple[str, str], Explanation],
     terminal: Terminal,
 ) -> int:
-    """The page, with reasons for its most doubtful pairs; returns how many images did not fit."""
+    """The page, with reasons for its most doubtful pairs, `known` or found now; returns how many images did not fit."""
     settings = MatchesSettings()
     gathered = gather(summary, workspace, workspace.scores / SCORES_FILE, settings)
     doubtful = [(pair.first.id, pair.second.id) for pair in gathered.pairs[: recipe.match.explained]]
-    reasons = explain_pairs(model, doubtful, recipe, workspace, summary["threshold"], terminal)
-    return write_page(gathered, reasons, path, settings)
+    asked = [pair for pair in doubtful if pair not in known]
+    found = explain_pairs(model, asked, recipe, workspace, summary["threshold"], terminal) if asked else {}
+    reasons = {pair: found[pair] if pair in found else known[pair] for pair in doubtful}
+    write_explanations(folder / EXPLANATIONS_FILE, reasons)
+    return write_page(gathered, reasons, folder / PAGE_FILE, settings)
 
 
 def _rejected(workspace: Workspace) -> Any:

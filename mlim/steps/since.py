@@ -1,10 +1,11 @@
 """`mlim match --since LAST`: score and group only what differs from an earlier match of the same catalog.
 
 The items are compared by the content of their texts, pictures and columns, which every match leaves beside its results.
-Candidates are found anew for all items: an item that arrives displaces others from lists of nearest neighbours. The
-encoder of texts and the cells of large indexes stay those of the work folder, in a full run and in this one, so that
-both find the same candidates. A pair that LAST scored keeps its score where neither item differs; groups keep theirs
-where nothing that they depend on differs (`mlim.matching.earlier`).
+An item that arrives displaces others from lists of nearest neighbours, which are kept and brought up to date
+(`mlim.matching.neighbour_lists`), so that the candidates are those of a search of everything. The encoder of texts and
+the cells of large indexes stay those of the work folder, in a full run and in this one, so that both find the same
+candidates. A pair that LAST scored keeps its score where neither item differs; groups keep theirs where nothing that
+they depend on differs (`mlim.matching.earlier`).
 """
 
 import json
@@ -60,7 +61,7 @@ class LastMatch:
 def deciding_settings(model: MatchingModel, recipe: Recipe, catalog: Path, threshold: float) -> dict[str, Any]:
     """What decides scores and groups besides the items, by dotted names.
 
-    The settings of candidates are not among them: candidates are found anew, and further ones are scored.
+    The settings of candidates are not among them: further candidates are scored.
     """
     description = load_description(catalog)
     rules = description.matching.with_families(model.settings.trained_across_families)

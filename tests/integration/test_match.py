@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 FILES = {
     *("pairs.parquet", "pairs.csv", "groups.parquet", "groups.csv", "conflicts.csv", "rejected.parquet"),
-    *("rejected.csv", "items.parquet", "matches.html", "summary.json", ".mlim-folder"),
+    *("rejected.csv", "items.parquet", "explanations.json", "matches.html", "summary.json", ".mlim-folder"),
 }
 
 
@@ -186,6 +186,11 @@ def partition(out):
     return {frozenset(items) for _, items in groups.groupby("group")["item"]}
 
 
+def why(out):
+    """What the page says of why pairs have their scores."""
+    return "".join(re.findall(r"<details class=.why.>.*?</details>", (out / "matches.html").read_text(), re.DOTALL))
+
+
 def test_a_match_since_an_earlier_one_comes_to_the_same_and_computes_little(model, tmp_path, quiet, monkeypatch):
     shop = small_catalog(tmp_path / "shop", rows=9)
     run(model, shop, tmp_path, quiet, out="first")
@@ -210,10 +215,13 @@ def test_a_match_since_an_earlier_one_comes_to_the_same_and_computes_little(mode
     page = (tmp_path / "next" / "matches.html").read_text()
     assert "Since the last match" in page
     assert "Items: 1 new, 2 changed, 1 removed" in page
-    monkeypatch.setattr(type(model), "compare", None)  # nothing is left to be scored
+    said = why(tmp_path / "next")
+    monkeypatch.setattr(type(model), "compare", None)  # nothing is left to be scored ...
+    monkeypatch.setattr(step, "explain_pairs", None)  # ... or to be explained
     again = run(model, shop, tmp_path, quiet, out="next", since=tmp_path / "next")
     assert again["since"]["scores_kept"] == again["candidates"] == summary["candidates"]
     assert not any([*again["since"]["items"].values(), *again["since"]["events"].values()])
+    assert why(tmp_path / "next") == said != ""
 
 
 def test_an_earlier_match_of_another_model_is_not_continued(model, tiny_recipe, tmp_path, quiet):

@@ -19,13 +19,16 @@ from mlim.catalog.match_rules import MatchRules
 from mlim.catalog.values import Values
 from mlim.console import Terminal
 from mlim.errors import InputError
+from mlim.files import claim
+from mlim.matching import neighbour_lists
 from mlim.matching.candidates import candidate_store
 from mlim.matching.columns import read_rules
 from mlim.matching.completeness import shares
 from mlim.matching.index import Neighbours
-from mlim.matching.text_vectors import TextEncoder, fit_text_encoder
+from mlim.matching.text_vectors import TextEncoder, fit_text_encoder, text_vectors
 from mlim.matching.vectors import save_vectors
 from mlim.recipe import Recipe
+from mlim.recipe.match import NeighboursConfig
 from mlim.steps.candidates import find_candidates
 from mlim.workspace import Workspace
 
@@ -210,6 +213,61 @@ def test_a_second_run_gives_the_same_bytes(tiny_recipe: Recipe, own_workspace: W
     shutil.rmtree(own_workspace.indexes)
     run(tiny_recipe, described, own_workspace)
     assert (own_workspace.candidates / "candidates.parquet").read_bytes() == first
+
+
+def night(items: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
+    """Some items go, some come, and of some the text, the picture or the family changes."""
+    gone, told, seen, moved, copied = (generator.choice(len(items), 3, replace=False) for _ in range(5))
+    new = items.iloc[copied].assign(id=[f"{name}-{generator.integers(1000)}" for name in items["id"].iloc[copied]])
+    changed = items.copy()
+    for column, rows in (("text", told), ("image_hash", seen), ("family", moved)):
+        changed.iloc[rows, changed.columns.get_loc(column)] = generator.permutation(items[column])[:3]
+    return pd.concat([changed.drop(changed.index[gone]), new]).drop_duplicates("id").reset_index(drop=True)
+
+
+@pytest.mark.parametrize("exact_below", [0, 1000])
+def test_candidates_after_a_night_are_those_of_a_search_of_everything(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path, monkeypatch: pytest.MonkeyPatch, exact_below: int
+) -> None:
+    """Neighbours fall out of lists and into them, which hold one too many, and vectors that are given change, too."""
+    monkeypatch.setattr(neighbour_lists, "LEAST_SPARE", 1)
+    near = {"neighbours": NeighboursConfig(text=3, picture=2, vectors=2), "exact_below": exact_below, "probes": 2}
+    candidates = tiny_recipe.match.candidates.model_copy(update=near)
+    recipe = tiny_recipe.model_copy(update={"match": tiny_recipe.match.model_copy(update={"candidates": candidates})})
+    shutil.rmtree(own_workspace.pairs)
+    index, written = own_workspace.valid / "index.parquet", own_workspace.candidates / "candidates.parquet"
+    items, generator = pd.read_parquet(index), np.random.default_rng(exact_below)
+    folder = own_workspace.root / "given"
+    for _ in range(3):
+        drawn = generator.normal(size=(len(items), 4)).round(0).astype(np.float16)
+        save_vectors(folder, items["id"].tolist(), [drawn], 4, "model:a")
+        run(recipe, described, own_workspace, f"own={folder}")
+        goes_on = written.read_bytes()
+        for lists in own_workspace.indexes.glob("*/nearest"):
+            shutil.rmtree(lists)
+        shutil.rmtree(own_workspace.cache / "text-vectors")
+        run(recipe, described, own_workspace, f"own={folder}")
+        assert goes_on == written.read_bytes()
+        items = night(items, generator)
+        items.to_parquet(index, index=False)
+
+
+def test_texts_that_did_not_change_are_not_encoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["red shirt", "blue bag", "red shirt", "green coat"]
+    encoder = fit_text_encoder(texts, NOTHING, NOTHING, 8, seed=0)
+    expected = np.concatenate(list(encoder.encode(["new red shirt", *texts[1:]]))).astype(np.float16)
+    claim(tmp_path, "work")
+    folder, ids = tmp_path / "vectors", ["a", "b", "c", "d"]
+    text_vectors(folder, ids, texts, encoder)
+    asked = list[str]()
+    monkeypatch.setattr(
+        TextEncoder, "encode", lambda self, some, encode=TextEncoder.encode: (asked.extend(some), encode(self, some))[1]
+    )
+    again = text_vectors(folder, ids, ["new red shirt", *texts[1:]], encoder)
+    assert asked == ["new red shirt"]
+    np.testing.assert_array_equal(again.values, expected)
+    (folder / "texts.npy").write_bytes(b"")
+    np.testing.assert_array_equal(text_vectors(folder, ids, ["new red shirt", *texts[1:]], encoder).values, expected)
 
 
 @pytest.mark.parametrize("kept", [0, 1])

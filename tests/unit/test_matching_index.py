@@ -1,5 +1,6 @@
 """The index of vectors: exact neighbours, what it keeps on disk, and that an update equals a new index."""
 
+import shutil
 import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,8 +14,9 @@ from mlim.errors import InputError
 from mlim.files import claim
 from mlim.matching import index as index_module
 from mlim.matching import nearest as nearest_module
+from mlim.matching import neighbour_lists
 from mlim.matching.index import IndexSettings, VectorIndex, cells_for
-from mlim.matching.nearest import Nearest, floats
+from mlim.matching.nearest import Nearest, floats, places_of, similarities_of
 from mlim.matching.picture_vectors import picture_vectors
 from mlim.matching.vectors import Vectors, open_vectors, save_vectors
 
@@ -167,6 +169,82 @@ def test_cells_that_were_updated_find_what_they_would_find_as_new(
     assert found(index, after, 4) == found(fresh, after, 4)
 
 
+EDITS = st.tuples(st.sets(st.integers(0, 59), max_size=12), st.sets(st.integers(0, 59), max_size=12), st.integers(1, 4))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(EDITS, min_size=1, max_size=4), st.sampled_from([EXACT, CELLS]), st.booleans(), st.sampled_from([1, 3, 70])
+)
+def test_a_search_that_goes_on_finds_what_a_search_of_everything_finds(
+    nights: list[tuple[set[int], set[int], int]], how: IndexSettings, alike: bool, k: int
+) -> None:
+    """Items go, come and change their vectors night after night, so that neighbours fall out of lists and into them.
+
+    Lists keep one neighbour too many at most, so that some are searched anew; with `alike` many are equally near.
+    """
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as work:
+        patch.setattr(neighbour_lists, "LEAST_SPARE", 1)
+        folder = Path(work) / "index"
+        claim(folder.parent, "work")
+        there = dict.fromkeys(range(0, 60, 2), 0)
+        index = VectorIndex.build(folder, drawn(there, alike), how)
+        found(index, drawn(there, alike), k)
+        for removed, touched, seed in nights:
+            there = {item: of for item, of in {**there, **dict.fromkeys(touched, seed)}.items() if item not in removed}
+            asked = drawn(there, alike)
+            index = VectorIndex(folder, ORIGIN, how)
+            index.update(asked)
+            goes_on = found(index, asked, k)
+            shutil.rmtree(folder / index_module.LISTS)
+            assert goes_on == found(index, asked, k)
+            if how is EXACT:
+                assert goes_on == plain(asked, k)
+
+
+def drawn(items: dict[int, int], alike: bool) -> Vectors:
+    """Vectors of items by number, each drawn from a seed of its own; few different ones where items are `alike`."""
+    ordered = sorted(items)
+    seeds = [[number % 5 if alike else number, items[number]] for number in ordered]
+    values = [np.random.default_rng(seed).normal(size=8) for seed in seeds]
+    ids = [f"item-{number:04d}" for number in ordered]
+    return Vectors(ids, np.array(values, dtype=np.float16).reshape(len(ids), 8), ORIGIN)
+
+
+@pytest.mark.parametrize("how", [EXACT, CELLS])
+def test_a_search_that_goes_on_compares_what_differs(
+    folder: Path, how: IndexSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One item of 400 is new and one is gone: the others keep their lists, which held more than was asked for."""
+    before, after = drawn(dict.fromkeys(range(400), 0), False), drawn(dict.fromkeys(range(1, 401), 0), False)
+    index = VectorIndex.build(folder, before, how)
+    compared = []
+    products = Nearest.compare
+    monkeypatch.setattr(
+        Nearest,
+        "compare",
+        lambda self, rows, queries, held, places: (
+            compared.append(len(rows) * len(held)),
+            products(self, rows, queries, held, places),
+        ),
+    )
+    found(index, before, 4)
+    everything, compared[:] = sum(compared), []
+    index.update(after)
+    assert len(found(index, after, 4)) == 1600
+    assert 0 < sum(compared) <= 2 * 400 < everything
+
+
+def test_lists_that_cannot_be_used_are_made_again(folder: Path) -> None:
+    asked = vectors(40)
+    index = VectorIndex.build(folder, asked, EXACT)
+    expected = found(index, asked, 3)
+    (folder / index_module.LISTS / "keys.npy").write_bytes(b"")
+    assert found(index, asked, 3) == expected
+    backwards = Vectors(asked.ids[::-1], asked.values[::-1], ORIGIN)  # equally similar ones change places
+    assert found(index, backwards, 3) == expected
+
+
 def test_an_opened_index_takes_updates(folder: Path) -> None:
     VectorIndex.build(folder, vectors(100), CELLS)
     index = VectorIndex(folder, ORIGIN, CELLS)
@@ -192,9 +270,9 @@ def test_the_nearest_are_those_of_a_sort_of_all(rows: int, columns: int, kept: i
         for at in np.lexsort((places, -scores[row]))[:kept]
         if scores[row, at] > 0
     ]
-    first, second, similarity = collected.found()
-    assert [*zip(first.tolist(), second.tolist(), strict=True)] == [(row, place) for row, place, _ in expected]
-    assert similarity.tolist() == pytest.approx([score for *_, score in expected])
+    rows_found, keys = collected.found()
+    assert [*zip(rows_found.tolist(), places_of(keys).tolist(), strict=True)] == [both[:2] for both in expected]
+    assert similarities_of(keys).tolist() == pytest.approx([score for *_, score in expected])
 
 
 def test_every_finite_half_is_the_same_number_as_float() -> None:

@@ -7,7 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mlim.config import Config
 from mlim.report.contact.items import ShownItem, find_items
@@ -15,6 +18,9 @@ from mlim.workspace import Workspace
 
 PAIR_COLUMNS: Final = ["item_a", "item_b", "score", "probability", "match", "found_by"]
 ROWS_AT_ONCE: Final = 1 << 16
+NO_GROUP: Final = -1
+
+Numbers = NDArray[np.int64]
 
 
 class MatchesSettings(Config):
@@ -98,30 +104,39 @@ def _events(path: Path, most: int) -> Iterator[ShownEvent]:
             yield ShownEvent(row["kind"], tuple(row["before"]), tuple(row["after"]), row["reason"])
 
 
-def _batches(scores: Path) -> Iterator[pd.DataFrame]:
-    """The pairs that have a score."""
+def _batches(scores: Path) -> Iterator[Any]:
+    """The pairs that have a score, as Arrow tables."""
     for batch in pq.ParquetFile(scores).iter_batches(ROWS_AT_ONCE, columns=PAIR_COLUMNS):
-        frame = batch.to_pandas()
-        yield frame[frame["score"].notna()]
+        yield pa.Table.from_batches([batch]).filter(batch["score"].is_valid())
 
 
 def _lowest_scores(scores: Path, groups: pd.DataFrame) -> pd.Series:
-    """By group: the lowest score of a pair of its members."""
-    group = groups.set_index("item")["group"]
-    found: list[pd.Series] = []
-    for frame in _batches(scores):
-        one, other = frame["item_a"].map(group), frame["item_b"].map(group)
-        inside = frame[one.notna() & (one == other)]
-        found = [pd.concat([*found, inside["score"].groupby(one[inside.index]).min()]).groupby(level=0).min()]
-    return found[0] if found else pd.Series(dtype=np.float64)
+    """By group: the lowest score of a pair of its members; no group whose members nobody compared."""
+    number, names = pd.factorize(groups["group"])
+    items, lowest = pa.array(groups["item"], pa.string()), np.full(len(names), np.inf)
+    for table in _batches(scores):
+        one, other = (_of_items(table[side], items, number) for side in PAIR_COLUMNS[:2])
+        inside = (one != NO_GROUP) & (one == other)
+        np.minimum.at(lowest, one[inside], table["score"].to_numpy()[inside])
+    known = np.isfinite(lowest)
+    return pd.Series(lowest[known], index=names[known], dtype=np.float64)
+
+
+def _of_items(asked: Any, items: Any, groups: Numbers) -> Numbers:
+    """The group (n,) of each of the items `asked`, where `items` are in `groups`; NO_GROUP for others."""
+    places = pc.index_in(asked, value_set=items).fill_null(NO_GROUP).to_numpy()
+    return np.where(places == NO_GROUP, NO_GROUP, groups[places] if len(groups) else NO_GROUP)
 
 
 def _doubtful(scores: Path, threshold: float, most: int) -> pd.DataFrame:
     """The pairs whose scores are nearest to the threshold, nearest first."""
     kept = pd.DataFrame(columns=[*PAIR_COLUMNS, "doubt"])
-    for frame in _batches(scores):
-        with_doubt = frame.assign(doubt=(frame["score"] - threshold).abs())
-        both = pd.concat([kept, with_doubt], ignore_index=True) if len(kept) else with_doubt
+    for table in _batches(scores):
+        doubt = np.abs(table["score"].to_numpy() - threshold)
+        bar = np.partition(doubt, most)[most] if len(doubt) > most else np.inf
+        near = np.flatnonzero(doubt <= (min(bar, kept["doubt"].max()) if len(kept) == most else bar))
+        frame = table.take(pa.array(near)).to_pandas().assign(doubt=doubt[near])
+        both = pd.concat([kept, frame], ignore_index=True) if len(kept) else frame
         kept = both.sort_values(["doubt", "item_a", "item_b"], kind="stable").head(most)
     return kept
 

@@ -11,7 +11,8 @@ const show = () => {
     count += !part.hidden;
   }
   if (rest && wanted !== "") rest.open = true;
-  found.textContent = wanted === "" ? "" : count + " of " + parts.length + " groups and pairs on this page";
+  const elsewhere = count ? "" : "; look in groups.csv and pairs.csv, which hold all";
+  found.textContent = wanted === "" ? "" : count + " of " + parts.length + " groups and pairs on this page" + elsewhere;
 };
 field.addEventListener("input", show);
 document.addEventListener("keydown", (event) => {

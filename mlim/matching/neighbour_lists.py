@@ -1,0 +1,158 @@
+"""The nearest neighbours of every item as a search left them, for the next one: only what differs is searched again.
+
+An item that arrives takes a place in a list where it is more similar than the last entry, so items are compared with
+those that arrived. An item that went is left out. A list therefore holds some more neighbours than are asked for
+(`spare`): only where fewer than those are left, and others were cut off at its end, is the item compared with all
+again. What comes out is what a search of everything finds.
+
+Entries are told by the place of the other item in the order of ids. It changes from one search to the next, but never
+the order of two items that stay: equally similar ones keep their order, too.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mlim.files import atomic_folder, read_json, write_json
+from mlim.matching.nearest import NO_KEY, Keys, Numbers, places_of, with_places
+
+KEYS_FILE, CUT_FILE, ITEMS_FILE, STATE_FILE = "keys.npy", "cut.npy", "items.parquet", "lists.json"
+FORMAT: Final = 1
+SPARE_SHARE, LEAST_SPARE = 4, 8  # one more neighbour for each four
+GONE: Final = -1
+
+
+def spare(k: int) -> int:
+    """How many neighbours beyond `k` are kept, so that a list outlasts that so many of its items go."""
+    return max(k // SPARE_SHARE, LEAST_SPARE)
+
+
+class ListsOf(NamedTuple):
+    """The lists of some items (m,).
+
+    `keys` (m, width) are in order, then NO_KEY; `cut` (m,) says where less similar items were left out at the end. An
+    item without a list has none of the keys and is `cut`.
+    """
+
+    keys: Keys
+    cut: NDArray[np.bool_]
+
+    @property
+    def lengths(self) -> Numbers:
+        """How many entries (m,) each list has."""
+        return np.asarray((self.keys != NO_KEY).sum(axis=1), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """The lists of the search before; `at` (n,) is where an item of now is in them, `now` (o,) the other way round."""
+
+    keys: Keys
+    cut: NDArray[np.bool_]
+    at: Numbers
+    now: Numbers
+
+    def of(self, places: Numbers, width: int) -> ListsOf:
+        found = ListsOf(np.full((len(places), width), NO_KEY), np.ones(len(places), dtype=bool))
+        known = np.flatnonzero(self.at[places] != GONE)
+        rows, order = np.unique(self.at[places[known]], return_inverse=True)  # in the order of the file
+        keys = np.asarray(self.keys[rows])[order]
+        there = keys != NO_KEY
+        moved = np.full(keys.shape, GONE, dtype=np.int64)
+        moved[there] = self.now[places_of(keys[there])]
+        keys[moved == GONE] = NO_KEY
+        kept = moved != GONE
+        keys[kept] = with_places(keys[kept], moved[kept])
+        holes = np.flatnonzero((there & ~kept).any(axis=1))
+        keys[holes] = np.sort(keys[holes], axis=1)
+        taken = min(width, keys.shape[1])
+        found.keys[known, :taken] = keys[:, :taken]
+        beyond = (keys[:, taken:] != NO_KEY).any(axis=1)
+        found.cut[known] = np.asarray(self.cut[rows])[order] | beyond
+        return found
+
+
+@dataclass(frozen=True)
+class KeptLists:
+    """The lists of a search that goes on: those of before are read, those of now written.
+
+    `fresh` (n,) says which items have no list, because they are new or their vectors are others.
+    """
+
+    fresh: NDArray[np.bool_]
+    width: int
+    _before: _Before | None
+    _keys: Keys
+    _cut: NDArray[np.bool_]
+
+    def of(self, places: Numbers) -> ListsOf:
+        """The lists of before of the items at these places (m,), without the items that are no more."""
+        if self._before is None:
+            return ListsOf(np.full((len(places), self.width), NO_KEY), np.ones(len(places), dtype=bool))
+        return self._before.of(places, self.width)
+
+    def put(self, places: Numbers, lists: ListsOf) -> None:
+        """Write the lists of the items at these places (m,)."""
+        self._keys[places], self._cut[places] = lists.keys, lists.cut
+
+
+@contextmanager
+def kept_lists(folder: Path, ids: Any, digests: NDArray[np.uint64], probes: int, width: int) -> Iterator[KeptLists]:
+    """The lists in `folder`, to be replaced by those that the block writes for all items; an error leaves the old ones.
+
+    `ids` (an Arrow array, n) and `digests` (n,) name the items and their vectors, in the order of the items' places.
+    Lists that cannot be read, or that looked into another number of cells, count as none.
+    """
+    before = _read(folder, ids, digests, probes)
+    with atomic_folder(folder) as made:
+        keys, cut = (
+            np.lib.format.open_memmap(made / name, mode="w+", dtype=kind, shape=shape)
+            for name, kind, shape in ((KEYS_FILE, np.uint64, (len(ids), width)), (CUT_FILE, np.bool_, (len(ids),)))
+        )
+        fresh = np.ones(len(ids), dtype=bool) if before is None else before.at == GONE
+        yield KeptLists(fresh, width, before, keys, cut)
+        keys.flush()
+        cut.flush()
+        pq.write_table(pa.table({"id": ids, "digest": digests}), made / ITEMS_FILE)
+        write_json(made / STATE_FILE, {"format": FORMAT, "probes": probes})
+
+
+def _read(folder: Path, ids: Any, digests: NDArray[np.uint64], probes: int) -> _Before | None:
+    try:
+        if read_json(folder / STATE_FILE) != {"format": FORMAT, "probes": probes}:
+            return None
+        table = pq.read_table(folder / ITEMS_FILE)
+        keys, cut = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (KEYS_FILE, CUT_FILE))
+    except (OSError, ValueError, EOFError, pa.ArrowException):
+        return None
+    if not len(table) == len(keys) == len(cut):
+        return None
+    at = _places(ids, table["id"].cast(ids.type).combine_chunks())
+    known = np.flatnonzero(at != GONE)
+    other = table["digest"].to_numpy()[at[known]] != digests[known]
+    at[known[other]] = GONE
+    stayed = at[at != GONE]
+    if (np.diff(stayed) <= 0).any():  # another order of ids
+        return None
+    now = np.full(len(table), GONE, dtype=np.int64)
+    now[stayed] = np.flatnonzero(at != GONE)
+    return _Before(keys, cut, at, now)
+
+
+def _places(ids: Any, among: Any) -> Numbers:
+    found = pc.index_in(ids, value_set=among).fill_null(GONE)
+    return np.array(found.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def longest(lists: ListsOf) -> Keys:
+    """The last entry (m,) of each list, the one that is least similar; NO_KEY where it has none or ends whole."""
+    last = np.take_along_axis(lists.keys, np.maximum(lists.lengths - 1, 0)[:, None], axis=1)[:, 0]
+    return np.where(lists.cut, last, NO_KEY)
