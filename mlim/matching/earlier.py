@@ -62,7 +62,7 @@ class PairNumbers:
         self.ids = list(ids)
         self._values = pa.array(self.ids, pa.string())
 
-    def places(self, ids: Sequence[str]) -> Places:
+    def places(self, ids: "Sequence[str] | pd.Series[Any]") -> Places:
         """The places (n,) of items in `ids`; GONE for those that are not there."""
         return self._places(pa.array(ids, pa.string()))
 
