@@ -1,6 +1,7 @@
 """What does an answer cost with regions of a detector (two stages), beside systems that read the picture at once?
 
     python benchmarks/systems_speed.py [--size 96] [--width 128] [--depth 2] [--text 20] [--repetitions 40]
+    python benchmarks/systems_speed.py --read 128 96 64 48     # E2E-VLP, pictures of 128 pixels read smaller
 
 Random weights, pictures and questions: time does not depend on them. A query is a question about a picture of which
 nothing is stored. The detector has the CNN, depth and width of E2E-VLP; LXMERT reads what its queries found. The
@@ -139,6 +140,30 @@ def main(arguments: argparse.Namespace) -> None:
     print(table(["queries at a time", "system", "ms per query", "share of regions", "two stages take"], rows))
 
 
+def compare_sizes(arguments: argparse.Namespace) -> None:
+    """E2E-VLP with pictures made smaller before they are read (its Table 6)."""
+    torch.set_num_threads(1)
+    tokenizer, size = TextTokenizer.learn(WORDS, VOCABULARY), max(arguments.read)
+    told = SYSTEMS["E2E-VLP"].format(**vars(arguments)).replace("{kind: cnn}", "{kind: cnn, read_size: %s}")
+    systems = ", ".join(f"s{read}: {told % read}" for read in arguments.read)
+    settings = (f"systems={{{systems}}}", f"image={{size: {size}, grid: {size // 16}}}")
+    recipe = parse(Recipe, override(load_recipe("small").model_dump(mode="json"), settings), "the benchmark")
+    networks = [
+        Answering(_classifier(plan_system(system, recipe.network, tokenizer, SEED)))
+        for system in recipe.systems.values()
+    ]
+    print(heading(("torch",)))
+    rows = []
+    for items in BATCHES:
+        batch = batch_of(items, argparse.Namespace(**{**vars(arguments), "size": size}), tokenizer.vocabulary_size)
+        turns = [[each.answer(batch).whole for each in networks] for _ in range(WARM + arguments.repetitions)][WARM:]
+        for number, read in enumerate(arguments.read):
+            faster = statistics.median(turn[0] / turn[number] for turn in turns)
+            whole = statistics.median(turn[number] for turn in turns)
+            rows.append([str(items), f"{read} x {read}", f"{whole:.1f}", f"{faster:.1f}"])
+    print(table(["queries at a time", "pixels", "ms per query", "times as fast"], rows))
+
+
 def row_of(items: int, name: str, own: list[Spent], two_stages: list[Spent]) -> list[str]:
     """Its medians, and how many times as long two stages take."""
     whole = statistics.median(each.whole for each in own)
@@ -156,4 +181,6 @@ if __name__ == "__main__":
     parser.add_argument("--depth", type=int, default=2, help="blocks of each encoder, and of the detector's decoder")
     parser.add_argument("--text", type=int, default=20, help="tokens of a question")
     parser.add_argument("--repetitions", type=int, default=40, help="batches that are measured")
-    main(parser.parse_args())
+    parser.add_argument("--read", type=int, nargs="+", help="sizes of E2E-VLP to compare, the first with the others")
+    told = parser.parse_args()
+    compare_sizes(told) if told.read else main(told)

@@ -25,6 +25,12 @@ BLOCK_PARTS = {
     "fc2": "output.dense",
     "output_norm": "output.LayerNorm",
 }
+TEXT_BLOCK_PARTS = {
+    **{f"self_attention.{part}": f"attention.self.{part}" for part in ("query", "key", "value")},
+    "self_attention.output": "attention.output.dense",
+    "self_norm": "attention.output.LayerNorm",
+    **{part: BLOCK_PARTS[part] for part in ("fc1", "fc2", "output_norm")},
+}
 HEAD_PARTS = {"dense": "dense", "norm": "LayerNorm"}
 HEAD_BIAS = "cls.predictions.bias"
 POSITIONS = ["embeddings.position_embeddings.weight", "embeddings.token_type_embeddings.weight"]
@@ -46,7 +52,8 @@ def _parts(ours: str, theirs: str, parts: Mapping[str, str]) -> dict[str, list[s
     return {f"{ours}.{here}.{kind}": [f"{theirs}.{there}.{kind}"] for here, there in parts.items() for kind in KINDS}
 
 
-def _backbone_sources(layers: int) -> Sources:
+def backbone_sources(layers: int) -> Sources:
+    """What MLIM takes of a BERT of so many layers."""
     sources: dict[str, Sequence[str]] = {
         "backbone.word_embeddings.weight": ["embeddings.word_embeddings.weight"],
         "backbone.text_positions.weight": POSITIONS,
@@ -54,6 +61,18 @@ def _backbone_sources(layers: int) -> Sources:
     }
     for number in range(layers):
         sources |= block_sources(f"backbone.encoder.blocks.{number}", f"encoder.layer.{number}")
+    return sources
+
+
+def text_sources(blocks: int) -> Sources:
+    """What a text encoder of kind crossed takes: embeddings and the first `blocks` layers."""
+    sources: dict[str, Sequence[str]] = {
+        "word_embeddings.weight": ["embeddings.word_embeddings.weight"],
+        "text_positions.weight": POSITIONS,
+        **{f"norm.{kind}": [f"embeddings.LayerNorm.{kind}"] for kind in KINDS},
+    }
+    for number in range(blocks):
+        sources |= _parts(f"text_encoder.blocks.{number}", f"encoder.layer.{number}", TEXT_BLOCK_PARTS)
     return sources
 
 
@@ -66,16 +85,19 @@ class _Place(NamedTuple):
 
 
 class BertCheckpoint:
-    """The tensors of a checkpoint in `folder`; `InputError` when it lacks parts of BERT or cannot be read."""
+    """The tensors of a checkpoint in `folder` that are `sources` of ours.
 
-    def __init__(self, folder: Path, layers: int) -> None:
+    `InputError` when it lacks parts of BERT or cannot be read.
+    """
+
+    def __init__(self, folder: Path, sources: Sources) -> None:
         self._folder = folder
         try:
             self._files = self._find()
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{folder}: the weights cannot be read ({reason}); {WEIGHTS_FILE} is needed") from None
-        self._sources = _backbone_sources(layers)
+        self._sources = sources
         missing = sorted({name for names in self._sources.values() for name in names} - self._files.keys())
         if missing:
             raise InputError(
@@ -95,7 +117,7 @@ class BertCheckpoint:
                 )
 
     def weights(self) -> NamedTensors:
-        """Backbone and, where the checkpoint has one, MLM head."""
+        """What was asked for and, where the checkpoint has one, the MLM head."""
         for ours, theirs in self._sources.items():
             yield ours, joined([self._read(name) for name in theirs], theirs)
 

@@ -17,6 +17,7 @@ from mlim.models.costs import crossing_layers, linear, operations_of, transforme
 from mlim.models.decoder import Attention, Blocks, DecoderBlock
 from mlim.models.dropout import Dropout
 from mlim.models.heads import BinaryHead, ClassHead, MlmHead
+from mlim.models.hub import start_of_text
 from mlim.models.images.build import picture_operations
 from mlim.models.images.regions import RegionReader, grid_boxes
 from mlim.models.item_system import FusingSystem
@@ -26,6 +27,7 @@ from mlim.models.system import Fused, Shown
 from mlim.models.transformer import EncoderShape
 from mlim.models.writing import embed_in_order
 from mlim.recipe.crossed import CrossedSystem
+from mlim.recipe.image_sides import RANDOM_START
 
 KIND = "crossed"
 SIDE = "regions.side."  # begins the names of the image side's weights
@@ -123,8 +125,11 @@ class Crossed(FusingSystem):
         self.answer_head = ClassHead(width, width, len(config.answers)) if config.answers else None
 
     def start(self) -> Mapping[str, Tensor]:
-        """The weights that its image side starts from; `InputError` when they cannot be found or read."""
-        return {f"{SIDE}{name}": value for name, value in self.regions.side.start()}
+        """The weights that its sides start from; `InputError` when they cannot be found or read."""
+        shape, image = self.config.shape, {f"{SIDE}{name}": value for name, value in self.regions.side.start()}
+        if shape.text_start == RANDOM_START:
+            return image
+        return {**image, **start_of_text(shape.text_start, self.config, self.config.blocks(shape.text_depth))}
 
     @property
     def patches(self) -> int:
@@ -226,6 +231,6 @@ class Crossed(FusingSystem):
         layers += [linear(cells, CORNERS, shape.width)]
         if (size := self.config.feature_size) is not None:
             return operations_of([*layers, linear(cells, size, shape.width)])
-        grid = (self.config.image_size // shape.image.features.cell_size) ** 2
+        grid = shape.image.features.cells(self.config.image_size) ** 2
         layers += [linear(cells, grid, self.regions.side.feature_size)]
         return operations_of(layers) + picture_operations(shape.image.features, shape.width, self.config.image_size)

@@ -39,7 +39,7 @@ class E2eVlpConfig(ShapedInputs):
     @property
     def grid(self) -> int:
         """Cells along a side of a picture."""
-        return self.image_size // self.shape.image.cell_size
+        return self.shape.image.cells(self.image_size)
 
 
 class E2eVlp(FusingSystem):

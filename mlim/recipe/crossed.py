@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mlim.recipe.data import ImageConfig
-from mlim.recipe.image_sides import RegionSide
+from mlim.recipe.image_sides import RANDOM_START, RegionSide
 from mlim.recipe.system import BlocksSystem
 
 
@@ -18,6 +18,12 @@ class CrossedSystem(BlocksSystem):
     text_depth: PositiveInt = Field(default=2, description="blocks of the text encoder")
     cross_depth: NonNegativeInt = Field(
         default=2, description="blocks in which text and regions attend to each other; 0: they never do"
+    )
+    text_start: str = Field(
+        default=RANDOM_START,
+        exclude_if=lambda start: start == RANDOM_START,
+        description="random, or the BERT whose embeddings and first blocks the text side starts from: minilm (a Python "
+        "package), or one of Hugging Face by name or folder; model.start has to be the same, whose tokens it reads",
     )
     maskings = ("text",)
     offers = frozenset({"tokens", "agreement", "regions", "answers"})

@@ -34,10 +34,9 @@ class PatchSide(Config):
             return [f"image.size {image.size} is not a multiple of image.size {self.size} of its patches"]
         return ()
 
-    @property
-    def cell_size(self) -> int:
-        """Pixels from a vector to the next one."""
-        return self.size
+    def cells(self, image_size: int) -> int:
+        """Vectors along a side of a picture."""
+        return image_size // self.size
 
 
 class GridSide(Config):
@@ -48,17 +47,29 @@ class GridSide(Config):
         exclude_if=is_none,
         description="cells of the grid, drawn at random for each picture, that pre-training reads; null: all",
     )
+    read_size: PositiveInt | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="pixels along a side to which it makes pictures smaller before it reads them; null: image.size",
+    )
 
     @property
     def cell_size(self) -> int:
         """Pixels from a vector to the next one."""
         raise NotImplementedError
 
+    def cells(self, image_size: int) -> int:
+        """Vectors along a side of a picture."""
+        return (self.read_size or image_size) // self.cell_size
+
     def problems(self, image: ImageConfig) -> Sequence[str]:
         """The grid has to fill the picture, and to have as many cells as are drawn."""
-        if image.size % self.cell_size:
-            return [f"image.size {image.size} is not a multiple of the stride {self.cell_size} of its grid"]
-        cells = (image.size // self.cell_size) ** 2
+        if self.read_size is not None and self.read_size > image.size:
+            return [f"image.read_size {self.read_size} is more than image.size {image.size}; choose at most as many"]
+        size, name = self.read_size or image.size, "image.size" if self.read_size is None else "image.read_size"
+        if size % self.cell_size:
+            return [f"{name} {size} is not a multiple of the stride {self.cell_size} of its grid"]
+        cells = self.cells(image.size) ** 2
         if self.sample is not None and self.sample > cells:
             return [f"image.sample {self.sample} is more than the {cells} cells of the grid; choose at most as many"]
         return ()

@@ -15,10 +15,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mlim.config import Config, PlainName, nearest
 from mlim.recipe.base import Stage
+from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.data import AUTO, ImageConfig, IngestConfig, LoaderConfig, PairsConfig, TextConfig, ValidationConfig
 from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, PromotionConfig, StackConfig
 from mlim.recipe.finetune import FinetuneConfig, Variant
-from mlim.recipe.image_sides import ANNOTATED, GRID, RegionSide
+from mlim.recipe.image_sides import ANNOTATED, GRID, RANDOM_START, RegionSide
 from mlim.recipe.match import MatchConfig
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
@@ -142,6 +143,12 @@ class Recipe(Config):
             f"systems.{name}: {problem}"
             for name, system in self.systems.items()
             for problem in system.problems(self.image)
+        ]
+        problems += [
+            f"systems.{name}.text_start: the words of {system.text_start} are numbers of its own tokenizer; set "
+            f"model.start={system.text_start}"
+            for name, system in self.systems.items()
+            if isinstance(system, CrossedSystem) and system.text_start not in (RANDOM_START, self.model.start)
         ]
         for name, pretraining in self.pretrainings.items():
             if pretraining.system is not None and pretraining.system not in self.systems:

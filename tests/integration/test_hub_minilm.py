@@ -7,9 +7,12 @@ import torch
 from transformers import BertModel
 
 from mlim.errors import InputError
+from mlim.experiments import load_experiment
 from mlim.models.hub import build_mlim, find_start, load_tokenizer
 from mlim.models.mlim import Mlim
+from mlim.models.systems import plan_system
 from mlim.recipe import load_recipe
+from mlim.steps.experiment_runs import recipe_of_run
 
 pytestmark = [
     pytest.mark.integration,
@@ -71,3 +74,24 @@ def test_another_shape_is_refused_with_the_values_to_set():
     recipe = load_recipe("demo", ["model.start=minilm"])
     with pytest.raises(InputError, match=r"set model\.hidden_size=384"):
         build_mlim(recipe, load_tokenizer(recipe), seed=0)
+
+
+def test_lxmert_reads_texts_as_minilm_does():
+    """As experiment lxmert-start has it: its text encoder is MiniLM, below the blocks that cross."""
+    plan = load_experiment("lxmert-start")
+    recipe = recipe_of_run(load_recipe("systems", ["systems.lxmert.image.features={kind: patch}"]), plan, "lxmert-bert")
+    assert set(recipe.variants) == {"lxmert-answer", "lxmert-statement"}
+    tokenizer = load_tokenizer(recipe)
+    system = recipe.system_of(recipe.variants["lxmert-answer"])
+    ours = plan_system(system, recipe.network, tokenizer, 0).build().eval()
+    ids = torch.tensor([[tokenizer.cls, *tokenizer.encode(TEXT, 20), tokenizer.sep]])
+    theirs = BertModel.from_pretrained(find_start("minilm")).eval()
+    with torch.no_grad():
+        words = ours.norm(ours.word_embeddings(ids) + ours.text_positions.weight[: ids.shape[1]])
+        outputs = ours.text_encoder(words)[-1]
+        expected = theirs(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    assert torch.allclose(outputs, expected, atol=TOLERANCE)
+    narrow = system.model_copy(update={"width": 128, "heads": 4, "text_depth": 7})
+    with pytest.raises(InputError, match="width is 384 there but 128 in the recipe") as refused:
+        plan_system(narrow, recipe.network, tokenizer, 0)
+    assert "has 6 of text_depth, the recipe asks for 7" in str(refused.value)

@@ -242,6 +242,7 @@ def test_a_saved_one_gives_the_same_again_and_has_its_parts(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("systems.c.text_start=minilm", "text_start: the words of minilm are numbers of its own tokenizer; set model"),
         ("systems.c.heads=3", "width 16 is not a multiple of heads 3"),
         ("systems.d={kind: crossed, image: {features: {kind: cnn, sample: 1}}}", "features.sample leaves"),
         ("systems.c.image.features={kind: patch, size: 5}", "is not a multiple"),

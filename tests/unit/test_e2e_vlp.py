@@ -6,6 +6,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from mlim.annotations.tables import SCHEMAS, table_file
 from mlim.config import override, parse
@@ -71,6 +72,30 @@ def batch() -> ItemBatch:
 
 def objective_of(model: E2eVlp, **pretraining):
     return pretrain_objective(model, PretrainConfig(), Pretraining.model_validate(pretraining), 10, 0)
+
+
+def test_a_smaller_size_is_read_as_smaller_pictures_are():
+    side = {**SIDE, "read_size": 8}
+    reads = CONFIG.model_copy(update={"shape": E2eVlpSystem.model_validate({**SHAPE, "image": side})})
+    small = E2eVlp.planned(CONFIG.model_copy(update={"image_size": 8}), 0).build().eval()
+    model = E2eVlp.planned(reads, 0).build().eval()
+    model.load_state_dict(small.state_dict())
+    item = shown()
+    pixels = interpolate(item.pixels, (8, 8), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        cells = model.fuse(item).patches
+        assert cells.shape == (4, 1, 16)
+        assert torch.equal(cells, small.fuse(item._replace(pixels=pixels)).patches)
+        assert model.encoding_operations(7.0, 1) == small.encoding_operations(7.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [(32, "read_size 32 is more than image.size 16"), (12, "image.read_size 12 is not a multiple")]
+)
+def test_a_size_that_does_not_fit_is_refused(tiny_recipe, size, message):
+    told = f"systems={{e: {{kind: e2e-vlp, image: {{kind: cnn, depths: [1, 1], widths: [8, 16], read_size: {size}}}}}}}"
+    with pytest.raises(InputError, match=message):
+        parse(Recipe, override(tiny_recipe.model_dump(mode="json"), [told]), "recipe tiny")
 
 
 def test_objects_become_centres_and_numbers():

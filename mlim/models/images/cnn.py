@@ -103,7 +103,7 @@ class CnnReader(GridReader):
 
     def __init__(self, config: CnnSide, width: int) -> None:
         self.network: ResNet
-        super().__init__(ResNet(config), config.widths[-1], width)
+        super().__init__(ResNet(config), config.widths[-1], width, config.read_size)
         self._start = config.start
 
     def start(self) -> NamedTensors:

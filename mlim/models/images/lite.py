@@ -114,7 +114,7 @@ class LiteReader(GridReader):
 
     def __init__(self, config: LiteSide, width: int) -> None:
         network = Lite0(config.stride)
-        super().__init__(network, network.channels, width)
+        super().__init__(network, network.channels, width, config.read_size)
         network.requires_grad_(not config.frozen)
 
     def start(self) -> NamedTensors:

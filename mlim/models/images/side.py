@@ -43,14 +43,15 @@ class PictureSide(nn.Module, ABC):
 class GridReader(PictureSide):
     """A convolutional network, and a projection of each cell of the grid (B, channels, g, g) that it ends with."""
 
-    def __init__(self, network: nn.Module, channels: int, width: int) -> None:
+    def __init__(self, network: nn.Module, channels: int, width: int, read_size: int | None = None) -> None:
+        """`read_size`: pixels along a side to which pictures are made smaller; None: they are read as they are."""
         super().__init__()
-        self.network = network
+        self.network, self._read_size = network, read_size
         self.projection = nn.Conv2d(channels, width, kernel_size=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The vectors of the cells."""
-        vectors: Tensor = self.projection(self.network(pixels)).flatten(2).transpose(1, 2)
+        vectors: Tensor = self.projection(self.grid(pixels)).flatten(2).transpose(1, 2)
         return vectors
 
     @property
@@ -60,4 +61,7 @@ class GridReader(PictureSide):
 
     def grid(self, pixels: Tensor) -> Tensor:
         """The grid that the network ends with."""
+        if self._read_size is not None:
+            size = (self._read_size, self._read_size)
+            pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
         return cast(Tensor, self.network(pixels))
