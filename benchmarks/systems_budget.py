@@ -16,6 +16,9 @@ MS: Final = {"mlim": 39, "vilt": 29, "pixel-bert": 42, "dual": 31, "git": 41, "l
 WHOLE: Final = {**MS, "pixel-bert": 46, "e2e-vlp": 46}  # all cells of the grid; the encoder alone
 ITEMS: Final = 16  # of a step of MS
 FORWARD: Final = 1 / 3  # of a step
+LONGER: Final = (46 + 16) / (20 + 16)  # the vectors of the longest statements with their picture, as a share of those
+ANSWER: Final = 3  # tokens of an answer that is written, with [SEP]
+JUDGED: Final = 16_000  # questions of both judged splits of 6,000 scenes
 ALLOWANCE: Final = 1.05
 MINUTE: Final = 60_000  # ms
 
@@ -32,7 +35,7 @@ def tuning(recipe: Recipe) -> Iterator[tuple[str, int, float]]:
     for task in recipe.other_tasks:
         section, variants = recipe.tasks.section(task), recipe.of_task(task).variants
         trained = [variant for variant in variants.values() if not variant.zero_shot]
-        passes = {"statement": 2.0, "detect": 1.25}.get(task, 1.0)  # the decoder of detection: 10 ms on 46
+        passes = {"statement": 2 * LONGER, "detect": 1.25}.get(task, 1.0)  # the decoder of detection: 10 ms on 46
         minutes = sum(
             WHOLE[_system(recipe, variant.pretraining)]
             * section.steps
@@ -55,13 +58,18 @@ def _passes(recipe: Recipe, pretraining: str) -> float:
 
 
 def judging(recipe: Recipe) -> float:
-    """Minutes to search the galleries of both splits by agreement, and to write the captions of both."""
+    """Minutes to search the galleries of both splits by agreement, and to write the captions and answers of both."""
     pairs, tasks = 2 * recipe.tasks.retrieval.gallery**2, recipe.tasks
     ranked = [v.pretraining for v in recipe.of_task("retrieval").variants.values()]
     agreement = sum(WHOLE[_system(recipe, name)] for name in ranked if _system(recipe, name) != "dual")
     written = [v.pretraining for v in recipe.of_task("caption").variants.values()]
     tokens = 2 * tasks.caption.images * tasks.caption.beam * recipe.text.max_tokens / 2
     words = sum(WHOLE[_system(recipe, name)] for name in written) * tokens
+    words += sum(
+        WHOLE[_system(recipe, variant.pretraining)] * JUDGED * tasks.answer.beam * ANSWER
+        for variant in recipe.of_task("answer").variants.values()
+        if variant.by == "text"
+    )
     return (agreement * pairs + words) * FORWARD / ITEMS / MINUTE
 
 

@@ -20,17 +20,15 @@ from mlim.models.heads import BinaryHead, ClassHead, MlmHead
 from mlim.models.hub import start_of_text
 from mlim.models.images.build import picture_operations
 from mlim.models.images.regions import RegionReader, grid_boxes
-from mlim.models.item_system import FusingSystem
+from mlim.models.item_system import FusingSystem, ReadsWords
 from mlim.models.network import Part, RecomputableBlock
 from mlim.models.shapes import ShapedInputs
 from mlim.models.system import Fused, Shown
 from mlim.models.transformer import EncoderShape
-from mlim.models.writing import embed_in_order
 from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.image_sides import RANDOM_START
 
 KIND = "crossed"
-SIDE = "regions.side."  # begins the names of the image side's weights
 
 
 class CrossedConfig(ShapedInputs):
@@ -43,6 +41,11 @@ class CrossedConfig(ShapedInputs):
     objects: ObjectNames = ObjectNames()
     feature_size: PositiveInt | None = None
     answers: tuple[str, ...] = ()
+
+    @property
+    def patches(self) -> int:
+        """Regions of a picture, at most."""
+        return self.shape.image.most
 
     @property
     def values(self) -> list[int]:
@@ -94,7 +97,7 @@ class RegionHead(nn.Module):
         return cast(Tensor, self.output(self.norm(self.activation(self.dense(hidden)))))
 
 
-class Crossed(FusingSystem):
+class Crossed(ReadsWords, FusingSystem):
     """[CLS] text [SEP] in one encoder, regions in another one, and blocks in which both attend to each other.
 
     The last block's outputs at regions serve only tasks that read them, those at the text only the others.
@@ -103,6 +106,7 @@ class Crossed(FusingSystem):
     kind = KIND
     config_class = CrossedConfig
     config: CrossedConfig
+    side = "regions.side"
     uses_everything = False
 
     def __init__(self, config: CrossedConfig) -> None:
@@ -126,15 +130,10 @@ class Crossed(FusingSystem):
 
     def start(self) -> Mapping[str, Tensor]:
         """The weights that its sides start from; `InputError` when they cannot be found or read."""
-        shape, image = self.config.shape, {f"{SIDE}{name}": value for name, value in self.regions.side.start()}
+        shape, image = self.config.shape, super().start()
         if shape.text_start == RANDOM_START:
             return image
         return {**image, **start_of_text(shape.text_start, self.config, self.config.blocks(shape.text_depth))}
-
-    @property
-    def patches(self) -> int:
-        """Regions of a picture, at most."""
-        return self.config.shape.image.most
 
     @property
     def region_boxes(self) -> Tensor:
@@ -166,9 +165,7 @@ class Crossed(FusingSystem):
 
     def fuse(self, shown: Shown) -> Fused:
         """The outputs at the text's tokens and at the regions; the features of hidden regions are 0."""
-        ids, attention = shown.input_ids, shown.text_attention
-        if shown.text_mask is not None:
-            ids = torch.where(shown.text_mask, self.config.special.mask, ids)
+        ids, attention = shown.words(self.config.special.mask), shown.text_attention
         if shown.pixels is None:
             return Fused(self._encode(ids, attention, None), None)
         features, boxes, present = self._look(shown.pixels)
@@ -191,8 +188,7 @@ class Crossed(FusingSystem):
     def _encode(self, ids: Tensor, attention: Tensor, regions: Tensor | None, present: Tensor | None = None) -> Tensor:
         """The outputs (B, T + R, H) for texts `ids` (B, T) and vectors of regions (B, R, H)."""
         visible, there = attention[:, None, None, :], None if present is None else present[:, None, None, :]
-        words = self.dropout(self.norm(embed_in_order(self.word_embeddings, self.text_positions, ids)))
-        hidden = self.text_encoder(words, visible=visible)[-1]
+        hidden = self.text_encoder(self.read_words(ids), visible=visible)[-1]
         if regions is not None:
             hidden = torch.cat([hidden, self.region_encoder(self.dropout(regions), visible=there)[-1]], dim=1)
         for block in self._cross:

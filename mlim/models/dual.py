@@ -34,7 +34,7 @@ class DualConfig(ShapedInputs):
     @property
     def patches(self) -> int:
         """Of a picture."""
-        return (self.image_size // self.shape.image.size) ** 2
+        return self.shape.image.cells(self.image_size) ** 2
 
 
 class Projection(nn.Module):
@@ -71,11 +71,6 @@ class Dual(ItemSystem):
     def start(self) -> Mapping[str, Tensor]:
         """What its temperature starts from."""
         return {TEMPERATURE: torch.tensor([math.log(self.config.shape.temperature - LEAST_TEMPERATURE)])}
-
-    @property
-    def patches(self) -> int:
-        """Patches of a picture."""
-        return self.config.patches
 
     def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
         """Its modules by the part of the network that they belong to."""

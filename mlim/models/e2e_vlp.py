@@ -13,36 +13,30 @@ from torch.nn import functional
 
 from mlim.data.objects import ObjectNames
 from mlim.models.attention import causal
-from mlim.models.costs import crossing_layers, linear, operations_of, transformer_layers
+from mlim.models.costs import crossing_layers, linear, operations_of
 from mlim.models.decoder import Blocks, Memory
 from mlim.models.detection import Detected, DetectionHeads, sine_positions
 from mlim.models.dropout import Dropout
 from mlim.models.heads import BinaryHead, MlmHead
-from mlim.models.images.build import build_image_side, picture_operations
-from mlim.models.item_system import FusingSystem
+from mlim.models.images.build import build_image_side
+from mlim.models.item_system import OneEncoderSystem, ReadsWords
 from mlim.models.network import Part, RecomputableBlock
-from mlim.models.shapes import ShapedInputs
+from mlim.models.shapes import SidedInputs
 from mlim.models.system import Fused, Shown
-from mlim.models.writing import WritingHead, embed_in_order
+from mlim.models.writing import WritesByHead, WritingHead
 from mlim.recipe.e2e_vlp import E2eVlpSystem
 
 KIND = "e2e-vlp"
-IMAGE = "image."  # begins the names of the image side's weights
 
 
-class E2eVlpConfig(ShapedInputs):
+class E2eVlpConfig(SidedInputs):
     """What it reads, its shape, and what objects are called; stored beside the weights as JSON."""
 
     shape: E2eVlpSystem
     objects: ObjectNames = ObjectNames()
 
-    @property
-    def grid(self) -> int:
-        """Cells along a side of a picture."""
-        return self.shape.image.cells(self.image_size)
 
-
-class E2eVlp(FusingSystem):
+class E2eVlp(WritesByHead, ReadsWords, OneEncoderSystem):
     """Sequence [CLS] text [SEP] cells, read by MLM and ITM; queries and captions read it in the decoder."""
 
     kind = KIND
@@ -67,15 +61,6 @@ class E2eVlp(FusingSystem):
         self.mlm_head = MlmHead(config)
         self.itm_head = BinaryHead(width, shape.dropout)
 
-    def start(self) -> Mapping[str, Tensor]:
-        """The weights that its image side starts from; `InputError` when they cannot be found or read."""
-        return {f"{IMAGE}{name}": value for name, value in self.image.start()}
-
-    @property
-    def patches(self) -> int:
-        """Cells of a picture."""
-        return self.config.grid**2
-
     def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
         """Its modules by the part of the network that they belong to."""
         return {
@@ -91,10 +76,8 @@ class E2eVlp(FusingSystem):
 
     def fuse(self, shown: Shown) -> Fused:
         """The outputs at the text's tokens and at the picture's cells."""
-        ids, length = shown.input_ids, shown.input_ids.shape[1]
-        if shown.text_mask is not None:
-            ids = torch.where(shown.text_mask, self.config.special.mask, ids)
-        hidden = self._encode(self._words(ids), shown.text_attention, shown.pixels)
+        ids, length = shown.words(self.config.special.mask), shown.input_ids.shape[1]
+        hidden = self._encode(self.read_words(ids), shown.text_attention, shown.pixels)
         return Fused(hidden[:, :length], None if shown.pixels is None else hidden[:, length:])
 
     def look(self, shown: Shown) -> Tensor:
@@ -102,9 +85,6 @@ class E2eVlp(FusingSystem):
         nothing = shown.text_attention[:, :0]
         empty = self.norm.weight.new_zeros(*nothing.shape, self.config.shape.width)
         return empty if shown.pixels is None else self._encode(empty, nothing, shown.pixels)
-
-    def _words(self, ids: Tensor) -> Tensor:
-        return cast(Tensor, self.dropout(self.norm(embed_in_order(self.word_embeddings, self.text_positions, ids))))
 
     def _positions(self, text: int, like: Tensor) -> Tensor:
         """Of `text` tokens, whose vectors have theirs already, and of the cells: (text + C, H)."""
@@ -142,11 +122,7 @@ class E2eVlp(FusingSystem):
         """Outputs (B, T, H) that predict the token after each of `ids` (B, T), from what `look` gave."""
         positions = self._positions(0, seen) if seen.shape[1] else None
         visible, memory = causal(ids.shape[1], ids.device), Memory(seen, positions)
-        return cast(Tensor, self.decoder_norm(self.decoder(self._words(ids), visible=visible, memory=memory)[-1]))
-
-    def write_logits(self, hidden: Tensor) -> Tensor:
-        """Logits over the vocabulary (N, V) from outputs (N, H)."""
-        return cast(Tensor, self.writing(hidden, self.word_embeddings.weight))
+        return cast(Tensor, self.decoder_norm(self.decoder(self.read_words(ids), visible=visible, memory=memory)[-1]))
 
     @property
     def object_names(self) -> ObjectNames:
@@ -190,9 +166,7 @@ class E2eVlp(FusingSystem):
         head = linear(tokens, shape.width, self.config.vocabulary_size)
         return operations_of([*layers, head]) + self.encoding_operations(0.0, self.patches)
 
-    def encoding_operations(self, text: float, cells: int) -> float:
-        """Operations of the encoder for one item with so many tokens and so many cells; 0: without the picture."""
-        shape = self.config.shape
-        layers = transformer_layers(self.config.blocks(shape.depth), text + cells)
-        side = picture_operations(shape.image, shape.width, self.config.image_size) if cells else 0.0
-        return operations_of(layers) + side
+    @property
+    def depth(self) -> int:
+        """Blocks of the encoder."""
+        return self.config.shape.depth

@@ -3,19 +3,23 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from itertools import chain
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from mlim.models.costs import mlm_layers, operations_of
+from mlim.models.costs import mlm_layers, operations_of, transformer_layers
+from mlim.models.dropout import Dropout
 from mlim.models.heads import BinaryHead, MlmHead
+from mlim.models.images.build import picture_operations
+from mlim.models.images.side import PictureSide
 from mlim.models.initialise import drawn
 from mlim.models.item_vectors import vectors_of
-from mlim.models.shapes import ShapedInputs
+from mlim.models.shapes import ShapedInputs, SidedInputs
 from mlim.models.system import Fused, Shown, System
 from mlim.models.transformer import Packing, pack, without_padding
 from mlim.models.weights import NamedTensors, Planned, on_meta
+from mlim.models.writing import embed_in_order
 from mlim.recipe.base import Modality
 
 ITEM_PARTS = 3  # of an item's vector: one output for all of it, text, picture
@@ -25,6 +29,7 @@ class ItemSystem(System):
     """A system that makes a vector of an item; what it reads of a batch is its texts' tokens and whole pictures."""
 
     config: ShapedInputs
+    side: ClassVar[str] = "image"  # the name of its image side among its modules
 
     @classmethod
     def planned(cls, config: ShapedInputs, seed: int) -> Planned[Self]:
@@ -38,9 +43,18 @@ class ItemSystem(System):
 
         return Planned(model, weights)
 
-    @abstractmethod
     def start(self) -> Mapping[str, Tensor]:
-        """Weights that it starts from instead of random ones, by their names in it."""
+        """Weights that it starts from instead of random ones, by their names in it: those of its image side.
+
+        `InputError` when they cannot be found or read.
+        """
+        side = cast(PictureSide, self.get_submodule(self.side))
+        return {f"{self.side}.{name}": value for name, value in side.start()}
+
+    @property
+    def patches(self) -> int:
+        """Vectors that it makes of a picture, at most."""
+        return self.config.patches
 
     @abstractmethod
     def encoding_operations(self, text: float, cells: int) -> float:
@@ -85,6 +99,20 @@ class ItemSystem(System):
         return 0 if modality == "text" else self.patches
 
 
+class ReadsWords(ItemSystem):
+    """One that reads words with their positions, and one LayerNorm over both, as in BERT."""
+
+    word_embeddings: nn.Embedding
+    text_positions: nn.Embedding
+    norm: nn.LayerNorm
+    dropout: Dropout
+
+    def read_words(self, ids: Tensor) -> Tensor:
+        """What the first block reads (B, T, H) of tokens `ids` (B, T)."""
+        placed = embed_in_order(self.word_embeddings, self.text_positions, ids)
+        return cast(Tensor, self.dropout(self.norm(placed)))
+
+
 class FusingSystem(ItemSystem):
     """One whose text and picture see each other, with the heads of MLM and ITM.
 
@@ -121,3 +149,21 @@ class FusingSystem(ItemSystem):
             ids, attention, packing = ids[:, :1], attention[:, :1], without_padding(len(ids), 1)
         pixels = None if modality == "text" else shown.pixels
         return vectors_of(self.fuse(Shown(ids, attention, pixels, packing=packing)), attention)
+
+
+class OneEncoderSystem(FusingSystem):
+    """One whose text and picture, which an image side reads, are one sequence."""
+
+    config: SidedInputs
+
+    @property
+    @abstractmethod
+    def depth(self) -> int:
+        """Blocks over both."""
+
+    def encoding_operations(self, text: float, cells: int) -> float:
+        """Operations for one item with so many tokens and so many vectors of its picture; 0: without the picture."""
+        config, shape = self.config, self.config.shape
+        layers = transformer_layers(config.blocks(self.depth), text + cells)
+        side = picture_operations(shape.image, shape.width, config.image_size) if cells else 0.0
+        return operations_of(layers) + side

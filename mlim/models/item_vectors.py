@@ -1,4 +1,4 @@
-"""The vector of an item from the outputs of one encoder over its text and its picture."""
+"""The vector of an item from the outputs of blocks over its text and its picture."""
 
 import torch
 from torch import Tensor
@@ -12,19 +12,21 @@ def vectors_of(fused: Fused, attention: Tensor) -> Tensor:
     `attention` (B, T) bool says where real tokens are. Zeros stand for the mean of what is left out, and of an empty
     text.
     """
-    own = between_specials(attention).unsqueeze(-1).to(fused.text.dtype)
-    text = (fused.text * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
+    text = mean_over(fused.text, between_specials(attention))
     return torch.cat([fused.text[:, 0], text, _picture(fused, text)], dim=1)
+
+
+def mean_over(vectors: Tensor, there: Tensor) -> Tensor:
+    """The mean (B, H) of vectors (B, N, H) where `there` (B, N) is true; zeros where it is nowhere."""
+    own = there.unsqueeze(-1).to(vectors.dtype)
+    return (vectors * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
 
 
 def _picture(fused: Fused, like: Tensor) -> Tensor:
     """The mean (B, H) of what there is of the picture's outputs."""
     if fused.patches is None:
         return torch.zeros_like(like)
-    if fused.present is None:
-        return fused.patches.mean(dim=1)
-    there = fused.present.unsqueeze(-1).to(like.dtype)
-    return (fused.patches * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+    return fused.patches.mean(dim=1) if fused.present is None else mean_over(fused.patches, fused.present)
 
 
 def between_specials(attention: Tensor) -> Tensor:

@@ -11,36 +11,30 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mlim.models.costs import crossing_layers, mlm_layers, operations_of, transformer_layers
+from mlim.models.costs import crossing_layers, mlm_layers, operations_of
 from mlim.models.dropout import Dropout
 from mlim.models.heads import BinaryHead, MlmHead
-from mlim.models.images.build import build_image_side, picture_operations
-from mlim.models.item_system import FusingSystem
+from mlim.models.images.build import build_image_side
+from mlim.models.item_system import OneEncoderSystem
 from mlim.models.masked_writing import WritesByMasks
 from mlim.models.network import Part, RecomputableBlock
-from mlim.models.shapes import ShapedInputs
+from mlim.models.shapes import SidedInputs
 from mlim.models.system import Fused, Shown
 from mlim.models.transformer import Encoder, Packing, extended, pack, put_tokens, take_tokens
 from mlim.recipe.image_sides import GridSide
 from mlim.recipe.joint import JointSystem
 
 KIND = "joint"
-IMAGE = "image."  # begins the names of the image side's weights
 MODALITIES = 2
 
 
-class JointConfig(ShapedInputs):
+class JointConfig(SidedInputs):
     """What it reads, and its shape; stored beside the weights as JSON."""
 
     shape: JointSystem
 
-    @property
-    def patches(self) -> int:
-        """Vectors of a picture."""
-        return self.shape.image.cells(self.image_size) ** 2
 
-
-class Joint(WritesByMasks, FusingSystem):
+class Joint(WritesByMasks, OneEncoderSystem):
     """Text tokens and a picture's vectors in one encoder, read by MLM and ITM."""
 
     kind = KIND
@@ -60,15 +54,6 @@ class Joint(WritesByMasks, FusingSystem):
         self.encoder = Encoder(config.blocks(config.shape.depth), config.shape.norm)
         self.mlm_head = MlmHead(config)
         self.itm_head = BinaryHead(width, config.shape.dropout)
-
-    def start(self) -> Mapping[str, Tensor]:
-        """The weights that its image side starts from; `InputError` when they cannot be found or read."""
-        return {f"{IMAGE}{name}": value for name, value in self.image.start()}
-
-    @property
-    def patches(self) -> int:
-        """Vectors that it makes of a picture."""
-        return self.config.patches
 
     @property
     def sampled(self) -> int | None:
@@ -98,18 +83,14 @@ class Joint(WritesByMasks, FusingSystem):
         items = len(packing.attention_mask)
         return items * self.encoding_operations(len(packing.indices) / items, self.sampled or self.patches)
 
-    def encoding_operations(self, text: float, cells: int) -> float:
-        """Operations for one item with so many tokens and so many vectors of its picture; 0: without the picture."""
-        shape = self.config.shape
-        layers = transformer_layers(self.config.blocks(shape.depth), text + cells)
-        side = picture_operations(shape.image, shape.width, self.config.image_size) if cells else 0.0
-        return operations_of(layers) + side
+    @property
+    def depth(self) -> int:
+        """Blocks over text and picture."""
+        return self.config.shape.depth
 
     def fuse(self, shown: Shown) -> Fused:
         """The outputs at the text's tokens and at the picture's vectors, of which `shown` may choose some."""
-        ids, length = shown.input_ids, shown.input_ids.shape[1]
-        if shown.text_mask is not None:
-            ids = torch.where(shown.text_mask, self.config.special.mask, ids)
+        ids, length = shown.words(self.config.special.mask), shown.input_ids.shape[1]
         packing = pack(shown.text_attention) if shown.packing is None else shown.packing
         hidden = self._encode(ids, None if shown.pixels is None else self._picture(shown.pixels, shown.cells), packing)
         return Fused(hidden[:, :length], None if shown.pixels is None else hidden[:, length:])

@@ -77,9 +77,7 @@ class Mlim(WritesByMasks, System):
 
     def fuse(self, shown: Shown) -> Fused:
         """The outputs at the text's tokens and at the picture's patches."""
-        input_ids, length = shown.input_ids, shown.input_ids.shape[1]
-        if shown.text_mask is not None:
-            input_ids = torch.where(shown.text_mask, self.config.special.mask, input_ids)
+        input_ids, length = shown.words(self.config.special.mask), shown.input_ids.shape[1]
         vectors = self.backbone.embed_text(input_ids, self.backbone.count_positions(length, input_ids))
         pictures = shown.pixels is not None
         if shown.pixels is not None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mlim.models.config import BERT_ACTIVATION, BERT_NORM_EPS, Inputs
-from mlim.recipe.system import BlocksSystem
+from mlim.recipe.system import BlocksSystem, SidedSystem
 
 WIDENING = 4  # of the vectors between the two dense layers of a block, as in BERT
 
@@ -30,6 +30,11 @@ class ShapedInputs(Inputs):
 
     shape: BlocksSystem
 
+    @property
+    def patches(self) -> int:
+        """Vectors of a picture, at most."""
+        raise NotImplementedError
+
     def blocks(self, depth: int) -> BlocksShape:
         """So many of its blocks."""
         return BlocksShape(self.shape.width, depth, self.shape.heads, self.shape.dropout)
@@ -53,3 +58,19 @@ class ShapedInputs(Inputs):
     def tied_words(self) -> bool:
         """Words are predicted by the vectors that they are read as."""
         return True
+
+
+class SidedInputs(ShapedInputs):
+    """What one reads that has an image side."""
+
+    shape: SidedSystem
+
+    @property
+    def grid(self) -> int:
+        """Vectors along a side of a picture."""
+        return self.shape.image.cells(self.image_size)
+
+    @property
+    def patches(self) -> int:
+        """Vectors of a picture."""
+        return self.grid**2

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from mlim.config import parse
@@ -36,6 +37,10 @@ class Shown(NamedTuple):
     image_mask: Tensor | None = None
     packing: Packing | None = None
     cells: Tensor | None = None
+
+    def words(self, mask: int) -> Tensor:
+        """The tokens (B, T), with `mask`, the id of [MASK], in the place of those that are hidden."""
+        return self.input_ids if self.text_mask is None else torch.where(self.text_mask, mask, self.input_ids)
 
 
 class Fused(NamedTuple):

@@ -15,32 +15,27 @@ from mlim.models.costs import crossing_layers, linear, operations_of, transforme
 from mlim.models.decoder import Blocks
 from mlim.models.dropout import Dropout
 from mlim.models.images.build import build_image_side, picture_operations
-from mlim.models.item_system import ItemSystem
+from mlim.models.item_system import ReadsWords
+from mlim.models.item_vectors import mean_over
 from mlim.models.network import Part, RecomputableBlock
-from mlim.models.shapes import ShapedInputs
+from mlim.models.shapes import SidedInputs
 from mlim.models.system import Shown
 from mlim.models.tower import Tower
 from mlim.models.transformer import Packing, without_padding
-from mlim.models.writing import WritingHead, embed_in_order
+from mlim.models.writing import WritesByHead, WritingHead
 from mlim.recipe.base import Modality
 from mlim.recipe.writer import WriterSystem
 
 KIND = "writer"
-IMAGE = "image."  # begins the names of the image side's weights
 
 
-class WriterConfig(ShapedInputs):
+class WriterConfig(SidedInputs):
     """What it reads, and its shape; stored beside the weights as JSON."""
 
     shape: WriterSystem
 
-    @property
-    def patches(self) -> int:
-        """Vectors of a picture."""
-        return self.shape.image.cells(self.image_size) ** 2
 
-
-class Writer(ItemSystem):
+class Writer(WritesByHead, ReadsWords):
     """Image encoder, projection, and causal blocks over picture and text."""
 
     kind = KIND
@@ -61,15 +56,6 @@ class Writer(ItemSystem):
         self.dropout = Dropout(shape.dropout)
         self.decoder = Blocks(blocks, crosses=False)
         self.writing = WritingHead(config.vocabulary_size)
-
-    def start(self) -> Mapping[str, Tensor]:
-        """The weights that its image side starts from; `InputError` when they cannot be found or read."""
-        return {f"{IMAGE}{name}": value for name, value in self.image.start()}
-
-    @property
-    def patches(self) -> int:
-        """Vectors that it makes of a picture."""
-        return self.config.patches
 
     def parts(self) -> Mapping[Part, Sequence[nn.Module]]:
         """Its modules by the part of the network that they belong to."""
@@ -102,13 +88,9 @@ class Writer(ItemSystem):
 
     def write(self, seen: Tensor, ids: Tensor) -> Tensor:
         """Outputs (B, T, H) that predict the token after each of `ids` (B, T)."""
-        words = self.dropout(self.norm(embed_in_order(self.word_embeddings, self.text_positions, ids)))
+        words = self.read_words(ids)
         visible = causal(ids.shape[1], ids.device, before=seen.shape[2])
         return cast(Tensor, self.decoder(words, visible=visible, before=seen)[-1])
-
-    def write_logits(self, hidden: Tensor) -> Tensor:
-        """Logits over the vocabulary (N, V) from outputs (N, H)."""
-        return cast(Tensor, self.writing(hidden, self.word_embeddings.weight))
 
     @property
     def writing_modules(self) -> list[nn.Module]:
@@ -150,6 +132,5 @@ class Writer(ItemSystem):
             picture = outputs.mean(dim=1)
         text = self.write(seen, ids)
         rows, last = torch.arange(len(ids), device=ids.device), attention.sum(dim=1) - 1
-        own = (attention & (torch.arange(ids.shape[1], device=ids.device) > 0)).unsqueeze(-1).to(text.dtype)
-        mean = (text * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
+        mean = mean_over(text, attention & (torch.arange(ids.shape[1], device=ids.device) > 0))
         return torch.cat([text[rows, last], mean, picture], dim=1)

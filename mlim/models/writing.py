@@ -22,6 +22,17 @@ class WritingHead(nn.Module):
         return functional.linear(hidden, words, self.bias)
 
 
+class WritesByHead:
+    """A system whose words are predicted by the vectors that they are read as."""
+
+    word_embeddings: nn.Embedding
+    writing: WritingHead
+
+    def write_logits(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary (N, V) from outputs (N, H)."""
+        return cast(Tensor, self.writing(hidden, self.word_embeddings.weight))
+
+
 @runtime_checkable
 class Writes(Protocol):
     """A system that writes about a picture."""

@@ -7,12 +7,12 @@ from pydantic import Field, PositiveInt, model_validator
 
 from mlim.recipe.data import ImageConfig
 from mlim.recipe.image_sides import CnnSide, GridSide, ImageSide
-from mlim.recipe.system import BlocksSystem
+from mlim.recipe.system import SidedSystem
 
 SINES = 4  # a position is a sine and a cosine of the height, and of the width
 
 
-class E2eVlpSystem(BlocksSystem):
+class E2eVlpSystem(SidedSystem):
     """An encoder over text and picture, and a decoder with two heads: objects and captions (E2E-VLP)."""
 
     kind: Literal["e2e-vlp"] = "e2e-vlp"
@@ -33,4 +33,4 @@ class E2eVlpSystem(BlocksSystem):
         """Its image side has to fit the pictures, and to show them whole."""
         sampled = isinstance(self.image, GridSide) and self.image.sample is not None
         whole = ["image.sample leaves parts of a picture out, where objects may be; leave it out"] if sampled else []
-        return [*self.image.problems(image), *whole]
+        return [*super().problems(image), *whole]

@@ -1,21 +1,17 @@
 """The shape of a system that reads text and picture with one encoder."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, PositiveInt
 
 from mlim.recipe.base import Norm
-from mlim.recipe.data import ImageConfig
-from mlim.recipe.image_sides import ImageSide, PatchSide
-from mlim.recipe.system import BlocksSystem
+from mlim.recipe.system import SidedSystem
 
 
-class JointSystem(BlocksSystem):
+class JointSystem(SidedSystem):
     """One encoder over text tokens and the vectors of a picture: ViLT with patches, Pixel-BERT with a CNN."""
 
     kind: Literal["joint"] = "joint"
-    image: ImageSide = PatchSide()
     depth: PositiveInt = Field(default=2, description="blocks of the encoder")
     norm: Norm = Field(
         default="post", description="layer norms after each residual, as in BERT, or before what is added, as in ViLT"
@@ -27,7 +23,3 @@ class JointSystem(BlocksSystem):
     def also_saw(self) -> str | None:
         """What the weights of its image side have seen."""
         return self.image.also_saw
-
-    def problems(self, image: ImageConfig) -> Sequence[str]:
-        """Its image side has to fit the pictures."""
-        return self.image.problems(image)

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 from mlim.config import Config
 from mlim.recipe.base import Masking, Probability, ReadOut, share
 from mlim.recipe.data import ImageConfig
+from mlim.recipe.image_sides import ImageSide, PatchSide
 from mlim.recipe.task import Reading
 
 
@@ -41,3 +42,13 @@ class BlocksSystem(SystemBase):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
+
+
+class SidedSystem(BlocksSystem):
+    """One of them with an image side, whose vectors its blocks read."""
+
+    image: ImageSide = PatchSide()
+
+    def problems(self, image: ImageConfig) -> Sequence[str]:
+        """Its image side has to fit the pictures."""
+        return self.image.problems(image)

@@ -6,15 +6,14 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from mlim.recipe.data import ImageConfig
-from mlim.recipe.image_sides import GridSide, ImageSide, PatchSide
-from mlim.recipe.system import BlocksSystem
+from mlim.recipe.image_sides import GridSide
+from mlim.recipe.system import SidedSystem
 
 
-class WriterSystem(BlocksSystem):
+class WriterSystem(SidedSystem):
     """An image encoder, whose vectors come before the text in causal blocks (GIT)."""
 
     kind: Literal["writer"] = "writer"
-    image: ImageSide = PatchSide()
     image_depth: PositiveInt = Field(default=2, description="blocks of the image encoder")
     depth: PositiveInt = Field(default=2, description="blocks over picture and text")
     offers = frozenset({"writing"})
@@ -23,4 +22,4 @@ class WriterSystem(BlocksSystem):
         """Its image side has to fit the pictures, and to show them whole."""
         sampled = isinstance(self.image, GridSide) and self.image.sample is not None
         whole = ["image.sample: a writer reads whole pictures; leave it out"] if sampled else []
-        return [*self.image.problems(image), *whole]
+        return [*super().problems(image), *whole]

@@ -26,7 +26,7 @@ from mlim.training.held_out import choose_items
 from mlim.training.meter import LossMeter
 from mlim.training.protocols import TrainResult, Validation
 
-NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS: Final = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NAMES: Final = {str(number): name for number, name in enumerate(NUMBERS)}
 """Words that VQA's evaluation takes for digits; texts have them, and their tokenizers may know no digits."""
 
