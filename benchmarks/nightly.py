@@ -4,11 +4,11 @@
 
 The catalog is drawn (`mlim catalog synthesize`), or is the beginning of one that was drawn before (`--catalog`). The
 work folder of the nightly run has matched it without the new items before; the full run begins with an empty work
-folder. Both ingest, validate, find candidates, score, group and write tables and page, in one process after the other,
-and the parts are timed: seconds of cores, of all processes, which other work on the machine hardly changes. New items
-stand at the end of the table; with `--scattered` they stand anywhere, so that more shards are made anew. The groups of
-both runs are compared: they may differ where texts are read by an encoder that has learned from 1 % fewer items, which
-is counted.
+folder, beside the earlier match. Both ingest, validate, find candidates, score, group and write tables and page, in
+processes of their own, and the parts are timed: seconds of cores, of all processes, which other work on the machine
+hardly changes. New items stand at the end of the table; with `--scattered` they stand anywhere, so that more shards are
+made anew. The groups of both runs are compared: they may differ where texts are read by an encoder that has learned
+from 1 % fewer items, which is counted.
 """
 
 import argparse
@@ -18,9 +18,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,20 @@ FULL, BASE, NIGHT = "full", "base", "night"
 def draw(folder: Path, options: argparse.Namespace) -> list[dict[str, str]]:
     """Draw the catalog, or begin the one that was drawn before; returns the rows of its table."""
     if options.catalog:
-        folder.mkdir()
-        (folder / "images").symlink_to((options.catalog / "images").resolve())
-        shutil.copyfile(options.catalog / "catalog.yaml", folder / "catalog.yaml")
+        describe(folder, options.catalog)
         with (options.catalog / "catalog.csv").open(encoding="utf-8", newline="") as source:
             return first_families(list(csv.DictReader(source)), options.items)
     words = ["catalog", "synthesize", "--out", str(folder), "--items", str(options.items), "--no-broken"]
     subprocess.run([sys.executable, "-m", "mlim", *words, "--image-size", str(options.image_size)], check=True)
     with (folder / "catalog.csv").open(encoding="utf-8", newline="") as source:
         return list(csv.DictReader(source))
+
+
+def describe(folder: Path, drawn: Path) -> None:
+    """A folder with the description and the pictures of a catalog that was drawn."""
+    folder.mkdir()
+    (folder / "images").symlink_to((drawn / "images").resolve())
+    shutil.copyfile(drawn / "catalog.yaml", folder / "catalog.yaml")
 
 
 def first_families(rows: list[dict[str, str]], count: int) -> list[dict[str, str]]:
@@ -100,7 +105,7 @@ def timed(spent: dict[str, float], name: str, run: Callable[..., Any]) -> Callab
 
 
 def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One run in this process: core-seconds of its parts and in all, wall seconds, and its summary."""
+    """One run in this process: core-seconds of its parts and in all, and its summary."""
     import mlim
     from mlim.steps import match as step
 
@@ -108,26 +113,25 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     for function, part in PARTS.items():
         setattr(step, function, timed(spent, part, getattr(step, function)))
     folder, model = options.folder, mlim.load(options.model)
-    started, used = time.perf_counter(), core_seconds()
+    used = core_seconds()
     summary = model.match(
-        folder / "catalog" / "catalog.yaml",
+        folder / ("catalog-full" if kind == FULL else "catalog") / "catalog.yaml",
         folder / kind,
         work=folder / ("work-full" if kind == FULL else "work-night"),
         recipe=options.recipe,
         since=folder / BASE if kind == NIGHT else None,
         workers=options.workers,
     )
-    wall = time.perf_counter() - started
     read_out = "separate" if model.reads_items_alone else "joint"
     how = f"read-out {read_out}{', in a stack' * model.uses_stack(model.settings.modality)}"
-    return {"parts": spent, "all": core_seconds() - used, "wall": wall, "summary": summary, "model": how}
+    return {"parts": spent, "all": core_seconds() - used, "summary": summary, "model": how}
 
 
 def run(kind: str, folder: Path) -> dict[str, Any]:
     """The same in a process of its own."""
     command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder), "--here", kind]
     print(f"{kind} ...", file=sys.stderr, flush=True)
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, start_new_session=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -143,7 +147,7 @@ def differently_grouped(folder: Path) -> int:
 
 def show(full: dict[str, Any], night: dict[str, Any], different: int) -> None:
     rows = []
-    for part in (*dict.fromkeys(PARTS.values()), "all", "wall"):
+    for part in (*dict.fromkeys(PARTS.values()), "all"):
         one, other = (found.get(part, found["parts"].get(part, 0.0)) for found in (full, night))
         rows.append([part, f"{one:,.1f}", f"{other:,.1f}", f"{other / max(one, 1e-9):.1%}"])
     print(heading(PACKAGES))
@@ -151,7 +155,7 @@ def show(full: dict[str, Any], night: dict[str, Any], different: int) -> None:
     summary = night["summary"]
     scored = summary["scored"] - summary["since"]["scores_kept"]
     print(
-        f"\nModel: {night['model']}. `wall`: seconds by the clock. "
+        f"\nModel: {night['model']}. "
         f"{summary['items']:,} items, {summary['since']['items']['new']:,} of them new; {scored:,} of "
         f"{summary['scored']:,} pairs were scored ({scored / max(summary['scored'], 1):.1%}); {different:,} items have "
         "other items in their group than in the full run"
@@ -165,9 +169,12 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     new = np.random.default_rng(0).choice(len(rows), count, replace=False) if options.scattered else []
     new = set(map(int, new)) or set(range(len(rows) - count, len(rows)))
     write_rows(folder / "catalog", [row for number, row in enumerate(rows) if number not in new])
-    run(BASE, folder)
+    describe(folder / "catalog-full", folder / "catalog")
+    write_rows(folder / "catalog-full", rows)
+    with ThreadPoolExecutor(2) as pool:
+        _, full = pool.map(lambda kind: run(kind, folder), (BASE, FULL))
     write_rows(folder / "catalog", rows)
-    show(run(FULL, folder), run(NIGHT, folder), differently_grouped(folder))
+    show(full, run(NIGHT, folder), differently_grouped(folder))
 
 
 def main() -> None:
