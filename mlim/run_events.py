@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mlim import __version__
 from mlim.errors import MlimError
 from mlim.workspace import Workspace
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CHOSEN_BY: Final = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT__TYPE")
 DISABLED, NAMESPACE, PARENT = "OPENLINEAGE_DISABLED", "OPENLINEAGE_NAMESPACE", "OPENLINEAGE_PARENT_ID"
 INTEGRATION: Final = "MLIM"
-PRODUCER: Final = f"https://pypi.org/project/mlim/{__version__}"
+PRODUCER: Final = "https://pypi.org/project/mlim"
 FILES: Final = "file"  # OpenLineage's namespace of paths on a machine
 PLACEHOLDER: Final = "${"
 
@@ -112,7 +112,7 @@ class _Sender:
 
         tags = [tags_run.TagsRunFacetFields(key, value, INTEGRATION) for key, value in self.stage.tags().items()]
         facets: dict[str, Any] = {
-            "processing_engine": processing_engine_run.ProcessingEngineRunFacet(__version__, "mlim"),
+            "processing_engine": processing_engine_run.ProcessingEngineRunFacet(metadata.version("mlim"), "mlim"),
             "tags": tags_run.TagsRunFacet(tags),
             **_parent(),
         }
