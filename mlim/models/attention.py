@@ -25,3 +25,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, visible: Tenso
         rate = dropout.rate if dropout.training else 0.0
         mixed = functional.scaled_dot_product_attention(asked, known, given, attn_mask=visible, dropout_p=rate)
     return mixed.transpose(1, 2).flatten(2)
+
+
+def attention_weights(query: Tensor, key: Tensor, heads: int, visible: Tensor | None = None) -> Tensor:
+    """How each head of `attend` weighs `key` (B, K, H) for `query` (B, Q, H): (B, heads, Q, K), rows sum to 1."""
+    size = query.shape[-1] // heads
+    asked, known = (each.view(*each.shape[:-1], heads, size).transpose(1, 2) for each in (query, key))
+    scores: Tensor = asked @ known.transpose(-1, -2) * size**-0.5
+    if visible is not None:
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1)

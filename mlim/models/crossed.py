@@ -23,7 +23,7 @@ from mlim.models.images.regions import RegionReader, grid_boxes
 from mlim.models.item_system import FusingSystem, ReadsWords
 from mlim.models.network import Part, RecomputableBlock
 from mlim.models.shapes import ShapedInputs
-from mlim.models.system import Fused, Shown
+from mlim.models.system import Attended, Fused, Shown
 from mlim.models.transformer import EncoderShape
 from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.image_sides import RANDOM_START
@@ -173,6 +173,17 @@ class Crossed(ReadsWords, FusingSystem):
         hidden = self._encode(ids, attention, self.regions(shows, boxes), present)
         return Fused(hidden[:, : ids.shape[1]], hidden[:, ids.shape[1] :], features.detach(), present)
 
+    def attended(self, shown: Shown) -> Attended | None:
+        """The attention of the texts' tokens to the regions in the last block that crosses; None where none does."""
+        if shown.pixels is None or not self._cross:
+            return None
+        features, boxes, present = self._look(shown.pixels)
+        length, attention = shown.input_ids.shape[1], shown.text_attention
+        hidden = self._encode(shown.input_ids, attention, self.regions(features, boxes), present, len(self._cross) - 1)
+        there = None if present is None else present[:, None, None, :]
+        weights = self._cross[-1].cross_attention.weights(hidden[:, :length], hidden[:, length:], there)
+        return Attended(weights.mean(dim=1), boxes)
+
     def _look(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Features, corners, and which regions are there (None: all), read off pictures or stored."""
         if self.config.feature_size is None:
@@ -185,13 +196,23 @@ class Crossed(ReadsWords, FusingSystem):
             )
         return unpack(pictures)
 
-    def _encode(self, ids: Tensor, attention: Tensor, regions: Tensor | None, present: Tensor | None = None) -> Tensor:
-        """The outputs (B, T + R, H) for texts `ids` (B, T) and vectors of regions (B, R, H)."""
+    def _encode(
+        self,
+        ids: Tensor,
+        attention: Tensor,
+        regions: Tensor | None,
+        present: Tensor | None = None,
+        crossings: int | None = None,
+    ) -> Tensor:
+        """The outputs (B, T + R, H) for texts `ids` (B, T) and vectors of regions (B, R, H).
+
+        Those of the first `crossings` blocks that cross; None: of all.
+        """
         visible, there = attention[:, None, None, :], None if present is None else present[:, None, None, :]
         hidden = self.text_encoder(self.read_words(ids), visible=visible)[-1]
         if regions is not None:
             hidden = torch.cat([hidden, self.region_encoder(self.dropout(regions), visible=there)[-1]], dim=1)
-        for block in self._cross:
+        for block in self._cross[:crossings]:
             hidden = block.run(hidden, ids.shape[1], visible, there)
         return cast(Tensor, hidden)
 

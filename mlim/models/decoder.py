@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mlim.models.activation import activation
-from mlim.models.attention import attend
+from mlim.models.attention import attend, attention_weights
 from mlim.models.dropout import Dropout
 from mlim.models.network import RecomputableBlock
 from mlim.models.transformer import EncoderShape
@@ -38,6 +38,10 @@ class Attention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.output = nn.Linear(width, width)
         self.dropout = Dropout(config.dropout)
+
+    def weights(self, queries: Tensor, keys: Tensor, visible: Tensor | None = None) -> Tensor:
+        """How each head weighs keys (B, K, H) for queries (B, Q, H): (B, heads, Q, K), rows sum to 1."""
+        return attention_weights(self.query(queries), self.key(keys), self.heads, visible)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
         """Outputs (B, Q, H) for queries (B, Q, H), keys and values (B, K, H); `visible` as in `Memory`."""

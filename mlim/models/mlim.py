@@ -7,6 +7,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 
+from mlim.models.attention import attention_weights
 from mlim.models.backbone import Backbone
 from mlim.models.config import MlimConfig
 from mlim.models.costs import (
@@ -19,12 +20,13 @@ from mlim.models.costs import (
 )
 from mlim.models.heads import BinaryHead, MlmHead
 from mlim.models.image_decoder import ImageDecoder
+from mlim.models.images.regions import grid_boxes
 from mlim.models.initialise import drawn
 from mlim.models.item_vectors import vectors_of
 from mlim.models.masked_writing import WritesByMasks
 from mlim.models.network import Part, RecomputableBlock
-from mlim.models.system import Fused, Shown, System
-from mlim.models.transformer import Encoder, Packing, pack
+from mlim.models.system import Attended, Fused, Shown, System
+from mlim.models.transformer import QKV, Encoder, Packing, pack
 from mlim.models.weights import Planned, on_meta
 from mlim.recipe.base import Modality
 
@@ -84,6 +86,19 @@ class Mlim(WritesByMasks, System):
             vectors = torch.cat([vectors, self.backbone.embed_image(shown.pixels, shown.image_mask)], dim=1)
         hidden = self.backbone.encode(vectors, self._attention(shown.text_attention, pictures), shown.packing)
         return Fused(hidden[:, :length], hidden[:, length:] if pictures else None)
+
+    def attended(self, shown: Shown) -> Attended:
+        """The attention of the texts' tokens to the patches in the last block."""
+        if shown.pixels is None:
+            raise ValueError("words look at pictures: there are none")
+        backbone, length = self.backbone, shown.input_ids.shape[1]
+        vectors = backbone.embed_text(shown.input_ids, backbone.count_positions(length, shown.input_ids))
+        vectors = torch.cat([vectors, backbone.embed_image(shown.pixels)], dim=1)
+        visible, last = self._attention(shown.text_attention, pictures=True), backbone.encoder.levels()[-1]
+        hidden = backbone.encode(vectors, visible, end=len(backbone.encoder.blocks) - 1)
+        query, key, _ = last.qkv(hidden).chunk(QKV, dim=-1)
+        weights = attention_weights(query, key, last.heads, visible[:, None, None, :]).mean(dim=1)
+        return Attended(weights[:, :length, length:], grid_boxes(self.config.grid, hidden.device)[:-1])
 
     def forward_items(
         self,

@@ -57,6 +57,16 @@ class Fused(NamedTuple):
     present: Tensor | None = None
 
 
+class Attended(NamedTuple):
+    """What share of a block's attention each token pays to each part of the picture, the mean over heads.
+
+    `weights` (B, T, C); `corners` (C, 4) or (B, C, 4) in 0..1: where the parts are.
+    """
+
+    weights: Tensor
+    corners: Tensor
+
+
 class System(Network):
     """A network over items: [CLS] text [SEP] and a picture."""
 
@@ -201,6 +211,14 @@ class AnswersQuestions(Fuses, Protocol):
 
     def answer_operations(self, questions: float) -> float:
         """Operations of a forward pass of the head for so many questions."""
+
+
+@runtime_checkable
+class ShowsAttention(Protocol):
+    """A system that tells where its words look."""
+
+    def attended(self, shown: Shown) -> Attended | None:
+        """The attention of texts to pictures in the last block that has any; None where no block has."""
 
 
 @runtime_checkable

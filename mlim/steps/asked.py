@@ -14,9 +14,11 @@ from mlim.data.asked import Asked, AskedCollator, right_scores
 from mlim.data.loader import chunks, fetch_ahead
 from mlim.data.transfer import to_device
 from mlim.errors import InputError
+from mlim.evaluation.attended import attended_words
 from mlim.evaluation.dependence import dependence
 from mlim.files import sha256_of
 from mlim.models.item_classifier import ItemClassifier
+from mlim.models.system import Shown, ShowsAttention
 from mlim.recipe import TuningConfig
 from mlim.recipe.tasks import TOTAL
 from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData
@@ -90,6 +92,8 @@ class AskedTuning:
                 found = self._of.columns(split).assign(split=split, given=given, score=score)
                 if split == TEST and self._shows_pictures:
                     found["depends"] = self._dependence(chosen.tolist(), score)
+                if split == TEST and self._modality == "both" and self._of.pictures == 1:
+                    found = found.assign(**self._attention(score))
                 parts.append(found)
                 bar.advance(1, f"{len(asked)} {split} {self.examples_name}")
         return pd.concat(parts, ignore_index=True)
@@ -107,6 +111,25 @@ class AskedTuning:
             batch = to_device(self.collate([asked[place]]), device).with_floats()
             found[place] = dependence(self._model, batch, chosen[place])
         return found
+
+    @torch.no_grad()
+    def _attention(self, scores: Sequence[float]) -> dict[str, list[Any]]:
+        """The words of a few examples of the test split with their attention to the picture; of the others nothing.
+
+        No columns for a system that tells none.
+        """
+        system, asked, device = self._model.system, self._of.asked[TEST], next(self._model.parameters()).device
+        if not isinstance(system, ShowsAttention):
+            return {}
+        words: list[list[str]] = [[] for _ in asked]
+        cells: list[list[list[float]]] = [[] for _ in asked]
+        for place in (*_spread(scores, right=True), *_spread(scores, right=False)):
+            batch = to_device(self.collate([asked[place]]), device).with_floats()
+            found = system.attended(Shown(batch.input_ids, batch.text_attention, batch.pixels))
+            if found is not None:
+                told = attended_words(self._given.tokenizer.tokens(batch.input_ids[0].tolist()), found)
+                words[place], cells[place] = [one.word for one in told], [one.cells for one in told]
+        return {"words": words, "attends": cells}
 
     def summary(self, result: TrainResult) -> Mapping[str, Any]:
         """Examples, and the accuracy by which the best step was chosen; how many texts of the test split were cut."""

@@ -56,6 +56,13 @@ def test_variants_answer_questions_and_judge_statements(tiny_recipe, own_workspa
     assert set(looked) == {0, 16}
     assert 1 <= (looked == 16).sum() <= 8
     assert "depends" not in scores["vilt-blind"]
+    attends = scores["mlim-answer"].dropna(subset=["attends"]).query("attends.str.len() > 0")
+    assert 1 <= len(attends) <= 8
+    for row in attends.itertuples():
+        assert {len(cells) for cells in row.attends} == {64}
+        assert len(row.words) == len(row.attends)
+        assert all(0 < sum(cells) < 1 for cells in row.attends)  # the rest goes to the text
+    assert "attends" not in scores["vilt-answer"]  # its blocks do not tell
     judged_right = statements["given"] == np.where(statements["label"], "true", "false")
     assert statements["score"].tolist() == judged_right.astype(float).tolist()
 

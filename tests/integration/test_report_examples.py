@@ -91,6 +91,8 @@ def test_each_task_shows_what_was_right_and_what_was_wrong(recipe, own_workspace
         rows = {"question_id": [row.question_id for row in asked[:2]], "id": [row.id for row in asked[:2]]}
         about = {"kind": "open", "template": "colour", "given": given, "score": right, "entailed": [[], []]}
         about |= {"depends": [[0.0, 0.1, 2.0, -1.0], [0.0] * 4]} if name == "answers" else {}
+        looks = {"words": [["what", HOSTILE], []], "attends": [[[0.1, 0.2, 0.1, 0.1], [0.1] * 4], []]}
+        about |= looks if name == "answers" else {}
         write(own_workspace, name, pd.DataFrame({**rows, **about}))
     stated = load_statements(own_workspace.annotations, "test")[:2]
     said = {
@@ -116,6 +118,7 @@ def test_each_task_shows_what_was_right_and_what_was_wrong(recipe, own_workspace
     for heading in (
         "Questions that Answers answers rightly (bright: what the answer depends on)",
         "Questions that Answers answers wrongly",
+        "Where Answers looks in “what colour is it?”, which it answers rightly (last block)",
         "Statements that States judges wrongly",
         "Captions of Writes, from the half that is most like the references",
         "Searches, texts of a picture",
@@ -126,8 +129,10 @@ def test_each_task_shows_what_was_right_and_what_was_wrong(recipe, own_workspace
     for word in ("violet", "beige", "people: one two three / one", f"pictures of “{store.text(test[0])}”", "place 8"):
         assert word in outline.words, word
     assert re.findall(r'<svg class="depends"[^>]*aria-label="([^"]*)"', page) == [
-        "depends most on row 2, column 1 of 2"
+        "depends most on row 2, column 1 of 2",
+        "looks most at row 1, column 2 of 2",
     ]
+    assert "attention to the picture: 50%" in outline.words
     marks = re.findall(r'<svg class="boxes"[^>]*aria-label="([^"]*)"', page)
     assert marks[0] == "there: 1 red mug; found: a red mug 0.90"  # what is unsure is not drawn
     assert marks[1].endswith("found: a red bag 0.30")  # but the surest where nothing is sure

@@ -8,11 +8,12 @@ import pandas as pd
 
 from mlim.annotations.tables import load_questions, load_statements
 from mlim.evaluation.evidence import TEST
-from mlim.report.examples.dependence import dependence_overlay
+from mlim.report.examples.dependence import attention_overlay, dependence_overlay
 from mlim.report.examples.pictures import Pictures, some
 from mlim.report.kit.blocks import Block, Card, Fact, Gallery, PairCard, Pairs
 
 BRIGHT = " (bright: what the answer depends on)"
+WORDS = 6  # of a question, those with the sharpest attention
 RIGHT = 0.5  # a score from which on an answer is shown as right: most people gave it
 
 Blind = tuple[str, pd.DataFrame] | None  # the label and the scores of what reads the text alone
@@ -34,6 +35,31 @@ def answer_cards(
         if cards:
             bright = BRIGHT if any(card.overlay for card in cards) else ""
             yield Gallery(f"Questions that {label} answers {title}{bright}", tuple(cards))
+
+
+def attention_cards(label: str, scores: pd.DataFrame, annotations: Path, pictures: Pictures) -> Iterator[Block]:
+    """The words of a question that was answered rightly, and of one that was not, each over what it looks at."""
+    if "attends" not in scores or not annotations.is_dir():
+        return
+    asked = {row.question_id: row.question for row in load_questions(annotations, TEST)}
+    known = scores[scores["question_id"].isin(asked) & (scores["attends"].map(len) > 0)]
+    for title, rows in _sorted_out(known.sort_values("question_id", ignore_index=True)).items():
+        for row in rows.head(1).to_dict("records"):
+            cards = tuple(_attended(row["id"], word, cells, pictures) for word, cells in _chosen_words(row))
+            question = asked[row["question_id"]]
+            yield Gallery(f"Where {label} looks in “{question}”, which it answers {title} (last block)", cards)
+
+
+def _chosen_words(row: Mapping[Any, Any]) -> list[tuple[str, list[float]]]:
+    """The words of a question with the sharpest attention, in their order."""
+    told = [(word, [*map(float, cells)]) for word, cells in zip(row["words"], row["attends"], strict=True)]
+    sharpest = sorted(range(len(told)), key=lambda place: -max(told[place][1]))[:WORDS]
+    return [told[place] for place in sorted(sharpest)]
+
+
+def _attended(item: str, word: str, cells: list[float], pictures: Pictures) -> Card:
+    share = Fact("attention to the picture:", f"{sum(cells):.0%}")
+    return pictures.card(item, word, (share,), overlay=attention_overlay(cells))
 
 
 def _looked_at(scores: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from mlim.evaluation.evidence import TEST
 from mlim.evaluation.scores import SCORES_FILE, part
 from mlim.recipe.finetune import Variant
 from mlim.recipe.tasks import OtherTask
-from mlim.report.examples.answers import answer_cards, statement_cards
+from mlim.report.examples.answers import answer_cards, attention_cards, statement_cards
 from mlim.report.examples.captions import caption_cards
 from mlim.report.examples.detections import detection_cards
 from mlim.report.examples.pictures import Pictures
@@ -52,12 +52,22 @@ def _blocks(task: OtherTask, recipe: ReportedRecipe, workspace: Workspace, pictu
             yield from caption_cards(label, scores, pictures)
         case "answer":
             yield from answer_cards(label, scores, _blind(name, variants, files), annotations, pictures)
+            yield from _attention(variants, files, annotations, pictures)
         case "statement":
             yield from statement_cards(label, scores, _blind(name, variants, files), annotations, pictures)
         case "detect":
             yield from detection_cards(label, scores, pictures)
         case _:
             assert_never(task)
+
+
+def _attention(
+    variants: Mapping[str, Variant], files: Mapping[str, Path], annotations: Path, pictures: Pictures
+) -> Iterator[Block]:
+    """Where the words look, of every variant whose system tells it."""
+    for name, variant in variants.items():
+        if variant.modality == "both" and files[name].is_file():
+            yield from attention_cards(variant.label, _read(files[name]), annotations, pictures)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What an answer depends on, over its picture: what counts stays bright."""
+"""What an answer depends on, or where a word looks, over a picture: what counts stays bright."""
 
 import math
 from collections.abc import Sequence
@@ -13,6 +13,16 @@ def dependence_overlay(falls: Sequence[float]) -> Markup | None:
     """Darkness over the square cells of a picture, row by row; None where no cell counts."""
     if not len(falls) or max(falls) < LEAST:
         return None
+    return _darkened(falls, "depends most on")
+
+
+def attention_overlay(shares: Sequence[float]) -> Markup | None:
+    """Darkness between the cell with the most attention, which has none, and that with the least; None: all alike."""
+    least = min(shares)
+    return None if max(shares) <= least else _darkened([share - least for share in shares], "looks most at")
+
+
+def _darkened(falls: Sequence[float], verb: str) -> Markup:
     side, most = math.isqrt(len(falls)), max(falls)
     cell = Markup('<rect x="{}" y="{}" width="1" height="1" opacity="{:.2f}"/>')
     drawn = [
@@ -20,7 +30,7 @@ def dependence_overlay(falls: Sequence[float]) -> Markup | None:
         for place, fall in enumerate(falls)
     ]
     row, column = divmod(list(falls).index(most), side)
-    said = f"depends most on row {row + 1}, column {column + 1} of {side}"
+    said = f"{verb} row {row + 1}, column {column + 1} of {side}"
     return Markup('<svg class="depends" viewBox="0 0 {0} {0}" role="img" aria-label="{1}">{2}</svg>').format(
         side, said, Markup("").join(drawn)
     )
