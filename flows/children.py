@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from mlim.errors import MlimError
-from mlim.processes import die_with_parent, with_proxies
+from mlim.processes import die_with_parent, with_proxies, without_sigterm
 
 GRACE_SECONDS = 120  # a large model writes a checkpoint
 POLL_SECONDS = 0.1
@@ -37,7 +37,8 @@ class Children:
         with self._lock:
             self._closed = True
             running = list(self._running)
-        _end(running)
+        with without_sigterm():  # whoever stops a flow does so more than once: let the trainings save
+            _end(running)
 
     @contextmanager
     def start(self, command: Sequence[str], variables: Mapping[str, str], on_terminal: bool) -> Iterator[Child]:

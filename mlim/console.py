@@ -64,12 +64,20 @@ def aligned(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
+class _Console(Console):
+    """Goes on in silence when whoever reads is gone; by default rich ends the program then, a training in mid-step."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more."""
+        self.quiet = True
+
+
 class Terminal:
     """Says things to a person on standard error; `quiet` keeps only warnings."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._console = Console(stderr=True)
+        self._console = _Console(stderr=True)
 
     def say(self, message: str) -> None:
         """Print one line of what is going on."""

@@ -118,18 +118,42 @@ def die_with_parent() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+def unwind(signum: int, frame: object) -> NoReturn:
+    """What a process does at SIGTERM: the first one unwinds the stack, so that what is open is closed.
+
+    Further ones are ignored: whoever ends processes sends several (Prefect, DVC, the kernel when a parent dies), and
+    they would cut off what the first one lets close.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(TERMINATED)
+
+
+def end_once() -> None:
+    """Let the first SIGTERM end this process in its own time: a command that trains saves, closes and says so."""
+    signal.signal(signal.SIGTERM, unwind)
+
+
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that what is open is closed; a handler that someone else has set stays."""
+    """Let the first SIGTERM unwind the stack (`unwind`); a handler that someone has set stays."""
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-    def stop(signum: int, frame: object) -> NoReturn:
-        raise SystemExit(TERMINATED)
-
     if ours:
-        signal.signal(signal.SIGTERM, stop)
+        end_once()
     try:
         yield
     finally:
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def without_sigterm() -> Iterator[None]:
+    """Finish the block whatever SIGTERM comes: it closes what was opened, and whoever sends one wants no more."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

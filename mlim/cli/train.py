@@ -18,6 +18,7 @@ from mlim.cli.options import (
 )
 from mlim.cli.session import Session
 from mlim.errors import InputError
+from mlim.processes import end_once
 
 app = typer.Typer()
 
@@ -42,6 +43,7 @@ def pretrain(
 
     `--set tracking.uri=none` trains on a machine without MLflow; `mlim import-run` records the training later.
     """
+    end_once()
     session = Session(recipe, set_, work, quiet, as_json)
     with session.step("pretrain"):
         name = name or session.recipe.main_variant.pretraining
@@ -96,6 +98,7 @@ def finetune(
 
     `--set tracking.uri=none` trains on a machine without MLflow; `mlim import-run` records the training later.
     """
+    end_once()
     session = Session(recipe, set_, work, quiet, as_json)
     with session.step("finetune"):
         with session.loading():

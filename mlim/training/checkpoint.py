@@ -85,7 +85,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, fingerprint: str, keep: int, terminal: Terminal) -> None:
-        self._folder, self._fingerprint, self._keep, self._terminal = folder, fingerprint, keep, terminal
+        self._folder, self.fingerprint, self._keep, self._terminal = folder, fingerprint, keep, terminal
 
     def save(self, snapshot: Snapshot, group: Any = None) -> Path:
         """Write a checkpoint and drop the oldest; `MlimError` when it cannot be written, earlier ones stay valid.
@@ -123,7 +123,7 @@ class Checkpoints:
                 self._terminal.warn(f"checkpoint {path} cannot be used ({damage}); looking for an earlier one")
                 remove_folder(path)
                 continue
-            if saved.state["fingerprint"] == self._fingerprint:
+            if saved.state["fingerprint"] == self.fingerprint:
                 return saved
             self._terminal.warn(f"{self._folder} holds checkpoints for another recipe or other data: starting anew")
             self.clear()
@@ -152,7 +152,7 @@ class Checkpoints:
 
     def _seal(self, folder: Path, snapshot: Snapshot) -> None:
         """Write the state beside the tensors, and the manifest over all of them."""
-        state = {**snapshot.state, "fingerprint": self._fingerprint, "step": snapshot.step}
+        state = {**snapshot.state, "fingerprint": self.fingerprint, "step": snapshot.step}
         write_json(folder / STATE, state)
         files = sorted(folder.iterdir())
         for file in files:

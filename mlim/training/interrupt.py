@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from mlim.errors import MlimError
+from mlim.processes import unwind
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -27,9 +28,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request; a second one has its usual effect.
+    """Turn the first SIGINT or SIGTERM into a request; a second SIGINT has its usual effect.
 
-    The handlers from before come back at the end. Outside the main thread signals cannot be handled: nothing is done.
+    Further SIGTERMs are ignored, in a command that trains until it ends (`unwind`): none may cut off the checkpoint
+    that the first one asks for. The handlers from before come back at the end. Outside the main thread signals cannot
+    be handled: nothing is done.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -37,16 +40,15 @@ def stop_on_signals() -> Iterator[StopRequest]:
         return
     before: dict[signal.Signals, Any] = {}
 
-    def restore() -> None:
-        while before:
-            signal.signal(*before.popitem())
-
     def stop(number: int, frame: FrameType | None) -> None:
-        request.signal = signal.Signals(number)
-        restore()
+        request.signal = request.signal or signal.Signals(number)
+        if before[signal.SIGTERM] is unwind:
+            before[signal.SIGTERM] = signal.SIG_IGN
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     before.update({number: signal.signal(number, stop) for number in SIGNALS})
     try:
         yield request
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

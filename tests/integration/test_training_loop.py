@@ -105,6 +105,18 @@ def test_a_second_ctrl_c_is_not_caught():
             signal.raise_signal(signal.SIGINT)
 
 
+def test_further_sigterms_are_ignored_until_everything_is_saved():
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with stop_on_signals() as stop:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGTERM)
+            assert stop.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_finished_training_is_not_repeated(recipe, store, tmp_path):
     first, _ = Room(recipe, store, tmp_path).start()
     second, _ = Room(recipe, store, tmp_path).start(at=0, what=crash)
