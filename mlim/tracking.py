@@ -28,12 +28,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 from filelock import FileLock
 
 from mlim import local_store
+from mlim.console import Terminal
 from mlim.energy import check_energy, measured
 from mlim.errors import InputError, MlimError, UnavailableError, UnreachableError
 from mlim.files import read_json, write_json
 from mlim.local_store import SQLITE
 from mlim.offline import NullRun, sign
-from mlim.processes import sigterm_raises
+from mlim.outbox import Operation, Outbox, left_behind
+from mlim.processes import sigterm_raises, without_sigterm
 from mlim.recipe.record import RecipeRecord
 from mlim.recipe.tracking import TrackingConfig
 from mlim.versions import UNKNOWN, Lineage
@@ -47,6 +49,7 @@ DATABASE = "mlflow.db"
 SCHEMES = ("http://", "https://", SQLITE)
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: no id of a run at all
+NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED")  # a store that refuses says why
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 TAG = "mlim."
 CATALOG_TAG = f"{TAG}catalog"  # by these documents find what they show
@@ -243,6 +246,15 @@ def is_recorded(tracking: TrackingConfig, run_id: str) -> bool:
             return False
 
 
+def is_kept(recipe: RecipeRecord, run_id: str | None) -> bool:
+    """Whether a result with this run needs no other: its store holds it, or nothing is tracked, as when it was made."""
+    tracking = recipe.tracking
+    if tracking.offline or run_id is None:
+        return tracking.offline and run_id is None
+    initialise(tracking)  # a new store has no tables
+    return is_recorded(tracking, run_id)
+
+
 def add_figures(tracking: TrackingConfig, run_id: str, figures: Mapping[str, float]) -> None:
     """Add figures to a run that is over, where runs are tracked and this store holds it.
 
@@ -380,13 +392,13 @@ class Past(NamedTuple):
 class MlflowRun:
     """One open run. `log` only appends to a list; a thread sends what has come together every few seconds.
 
-    The figures of a run of the past bear the time of its end.
+    While the store is away everything waits in `outbox`, on disk, and is sent in its order when the store is back. The
+    figures of a run of the past bear the time of its end.
     """
 
-    def __init__(self, store: "MlflowClient", run_id: str, parent: str, past: Past | None = None) -> None:
+    def __init__(self, book: "_Book", run_id: str, parent: str, outbox: Outbox, past: Past | None = None) -> None:
         self.id = run_id
-        self._parent = parent
-        self._store, self._past = store, past
+        self._book, self._parent, self._outbox, self._past = book, parent, outbox, past
         self._waiting: list[tuple[str, float, int, int]] = []
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -395,7 +407,7 @@ class MlflowRun:
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Keep figures of one step to be sent later; cheap enough for a training loop."""
-        now = self._past.end if self._past else time.time_ns() // NANOSECONDS_PER_MILLISECOND
+        now = self._now()
         with self._lock:
             self._waiting += [(key, float(value), now, step) for key, value in values.items()]
             if self._thread is None and not self._closed.is_set():
@@ -407,58 +419,119 @@ class MlflowRun:
         self.log({key: value}, step=0)
 
     def tag(self, key: str, value: object) -> None:
-        """Set one tag now."""
-        self._store.set_tag(self.id, key, str(value))
+        """Set one tag."""
+        self._send({"do": "tag", "run": self.id, "key": key, "value": str(value)})
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Store a file, or the contents of a folder, with the run (inside its artifact folder `folder`)."""
-        if path.is_dir():
-            self._store.log_artifacts(self.id, str(path), folder or None)
-        else:
-            self._store.log_artifact(self.id, str(path), folder or None)
+        self._send({"do": "artifact", "run": self.id, "folder": folder}, path)
 
     def headline(self, figures: Mapping[str, float], pages: Mapping[str, Path]) -> None:
         """Give the parent the figures of this run that matter most, and files, by artifact folder."""
+        now = time.time_ns() // NANOSECONDS_PER_MILLISECOND
         for name, value in figures.items():
             self.metric(name, value)
-            self._store.log_metric(self._parent, name, value)
+        if figures:
+            shown = [(name, float(value), now, 0) for name, value in figures.items()]
+            self._send({"do": "figures", "run": self._parent, "figures": shown})
         for folder, path in pages.items():
-            self._store.log_artifact(self._parent, str(path), folder)
-
-    def end(self, status: str) -> None:
-        """Send the rest and give the run its status."""
-        self.close()
-        self._store.set_terminated(self.id, status, self._past.end if self._past else None)
+            self._send({"do": "artifact", "run": self._parent, "folder": folder}, path)
 
     def flush(self) -> None:
-        """Send everything that waits; what could not be sent waits on."""
-        from mlflow.entities import Metric
-
-        with self._sending:
+        """Send everything that waits; what the store does not take waits on, in the outbox."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        try:
+            while waiting:
+                chunk = waiting[:METRICS_PER_CALL]
+                self._send({"do": "figures", "run": self.id, "figures": chunk})
+                del waiting[:METRICS_PER_CALL]
+        finally:
             with self._lock:
-                waiting, self._waiting = self._waiting, []
-            try:
-                while waiting:
-                    chunk = [Metric(*figure) for figure in waiting[:METRICS_PER_CALL]]  # type: ignore[no-untyped-call]
-                    self._store.log_batch(self.id, metrics=chunk, synchronous=True)
-                    del waiting[:METRICS_PER_CALL]
-            finally:
-                with self._lock:
-                    self._waiting[:0] = waiting
+                self._waiting[:0] = waiting
 
-    def close(self) -> None:
-        """Stop the thread and send the rest; `MlimError` when the store is gone."""
+    def end(self, status: str) -> None:
+        """Send the rest and give the run its status, and its parent when no other run of it is open.
+
+        What the store does not take now is delivered by a later command (`deliver_left`).
+        """
         self._closed.set()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
         self.flush()
+        ended = self._past.end if self._past else self._now()
+        self._send({"do": "end", "run": self.id, "parent": self._parent, "status": status, "time": ended})
+        if self._outbox:
+            Terminal().warn(_left(self._book.uri, self._outbox))
+        self._outbox.close()
+
+    def _now(self) -> int:
+        return self._past.end if self._past else time.time_ns() // NANOSECONDS_PER_MILLISECOND
+
+    def _send(self, operation: Operation, files: Path | None = None) -> None:
+        """Do it now, after what waits; where the store is away, keep it. What the store refuses is raised."""
+        with self._sending:
+            was_away = bool(self._outbox)
+            try:
+                self._outbox.deliver(self._book.do)
+                self._book.do(operation, files)
+            except Exception as error:
+                if not _is_away(error):
+                    raise
+                self._outbox.add(operation, files)
+                if not was_away:
+                    Terminal().warn(_away(self._book.uri))
+                return
+        if was_away:
+            Terminal().warn(f"tracking: {without_password(self._book.uri)} is back and has everything that waited")
 
     def _send_until_closed(self) -> None:
         while not self._closed.wait(FLUSH_SECONDS):
             try:
                 self.flush()
-            except Exception as error:  # the store may come back; `close` reports it when not
+            except Exception as error:  # `end` reports it when it stays so
                 logging.getLogger(__name__).debug("figures could not be sent yet: %s", error)
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the store gives no answer, as opposed to one that refuses."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return error.error_code in NO_ANSWER
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)  # those of requests are
+
+
+def _away(uri: str) -> str:
+    return (
+        f"tracking: {without_password(uri)} does not answer; the work goes on, and what belongs to the run is kept in "
+        "the work folder and sent when it is back"
+    )
+
+
+def _left(uri: str, outbox: Outbox) -> str:
+    return (
+        f"tracking: {without_password(uri)} is still away; all results are there, and run {outbox.run_id} is completed "
+        "by the next command that tracks in this work folder, or by `mlim import-run` with it"
+    )
+
+
+def deliver_left(tracking: TrackingConfig, workspace: Workspace) -> list[str]:
+    """Send what runs of a work folder left when their store was away; gives the ids of the runs that are complete now.
+
+    Runs of other stores, and those whose process lives, are left. `MlimError` when the store refuses.
+    """
+    if tracking.offline or not workspace.outboxes.is_dir():
+        return []
+    experiment = initialise(tracking)
+    book = _Book(client(tracking), tracking_uri(tracking), experiment)
+    delivered: list[str] = []
+    for outbox in left_behind(workspace.outboxes):
+        with as_mlim_error(book.uri):
+            if is_recorded(tracking, outbox.run_id):
+                outbox.deliver(book.do)
+                delivered.append(outbox.run_id)
+    return delivered
 
 
 @contextmanager
@@ -469,8 +542,8 @@ def stage_run(
 
     Where the recipe says that nothing is tracked: no run, and nothing of MLflow is loaded. `past`: it is over already.
     FINISHED; FAILED on an exception; KILLED on an interruption: KeyboardInterrupt, SIGTERM, or an exception whose
-    attribute `interrupted` is true. Raises `InputError` before anything is done when the store cannot be used, and
-    `MlimError` at the end when it was lost and figures could not be sent.
+    attribute `interrupted` is true. Raises `InputError` before anything is done when the store cannot be used. When it
+    goes away later, what belongs to the run waits in the work folder: `deliver_left`.
     """
     if recipe.tracking.offline:
         with sigterm_raises():
@@ -478,20 +551,24 @@ def stage_run(
         sign(workspace, stage, name, lineage)
         return
     experiment = initialise(recipe.tracking)
+    deliver_left(recipe.tracking, workspace)
     book = _Book(client(recipe.tracking), tracking_uri(recipe.tracking), experiment)
     with as_mlim_error(book.uri):
         parent = _parent(book, recipe, workspace, lineage)
-        run = MlflowRun(book.store, _child(book, recipe, parent, stage, name, lineage, past), parent, past)
-    try:
-        with sigterm_raises(), measured(recipe.tracking.energy) as energy:
+        run_id = _child(book, recipe, parent, stage, name, lineage, past)
+    run = MlflowRun(book, run_id, parent, Outbox(workspace.outboxes / run_id), past)
+    with sigterm_raises(), measured(recipe.tracking.energy) as energy:
+        try:
             yield run
             for name, value in energy().items():
                 run.metric(name, value)
-    except BaseException as error:
-        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit)) or getattr(error, "interrupted", False)
-        _close(book, run, parent, KILLED if interrupted else FAILED)
-        raise
-    _close(book, run, parent, FINISHED)
+        except BaseException as error:
+            interrupted = isinstance(error, (KeyboardInterrupt, SystemExit)) or getattr(error, "interrupted", False)
+            with without_sigterm():
+                _close(run, KILLED if interrupted else FAILED)
+            raise
+        with without_sigterm():
+            _close(run, FINISHED)
 
 
 @dataclass(frozen=True)
@@ -527,18 +604,34 @@ class _Book:
             self.store.log_inputs(run_id, [_catalog_input(lineage)])
         return run_id
 
+    def do(self, operation: Operation, files: Path | None) -> None:
+        """One operation on a run, as an outbox keeps it; done twice it has the effect of once."""
+        from mlflow.entities import Metric
 
-def _close(book: _Book, run: MlflowRun, parent: str, status: str) -> None:
-    """End the run and, when no sibling is open, its parent. A failure under way is never hidden by one of tracking."""
+        run_id = operation["run"]
+        match operation["do"]:
+            case "figures":
+                figures = [Metric(*figure) for figure in operation["figures"]]  # type: ignore[no-untyped-call]
+                self.store.log_batch(run_id, metrics=figures, synchronous=True)
+            case "tag":
+                self.store.set_tag(run_id, operation["key"], operation["value"])
+            case "artifact" if files is not None:
+                send = self.store.log_artifacts if files.is_dir() else self.store.log_artifact
+                send(run_id, str(files), operation["folder"] or None)
+            case "end":
+                self.store.set_terminated(run_id, operation["status"], operation["time"])
+                if not self.running(operation["parent"]):
+                    self.store.set_terminated(operation["parent"], operation["status"])
+
+
+def _close(run: MlflowRun, status: str) -> None:
+    """End the run. A failure under way is never hidden by one of tracking."""
     try:
         run.end(status)
-        if not book.running(parent):
-            book.store.set_terminated(parent, status)
     except Exception as error:
         if status == FINISHED:
-            raise UnavailableError(
-                f"tracking: {without_password(book.uri)} was lost and run {run.id} is not complete "
-                f"({str(error).splitlines()[0]}); run the command again when it is back"
+            raise MlimError(
+                f"tracking: run {run.id} is not complete ({str(error).splitlines()[0]}); run the command again"
             ) from error
 
 

@@ -128,6 +128,11 @@ class Workspace:
         return self.root / "watch" / stage / run_name(name, seed, again)
 
     @property
+    def outboxes(self) -> Path:
+        """What MLflow has not taken yet, one folder for each run; empty unless its server was away."""
+        return self.root / "outboxes"
+
+    @property
     def stack(self) -> Path:
         """`stack`: baselines.parquet, scores.parquet of every scorer, stack.skops of the registered one."""
         return self.root / "stack"

@@ -44,7 +44,7 @@ def import_run(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Record trainings in MLflow that ran with `tracking.uri: none`, as if they had been tracked.
+    """Record trainings in MLflow that ran with `tracking.uri: none`, and complete runs whose server was away.
 
     Trainings that are recorded already are skipped. The folder's recipe.yaml defines what was trained; you define where
     it is recorded: `--set tracking.uri=...`, else MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the current folder.
@@ -58,11 +58,11 @@ def import_run(
     if as_json:
         typer.echo(json.dumps(summary, indent=2, sort_keys=True))
         return
-    new, known = len(summary["imported"]), len(summary["known"])
-    there = f"{known} recorded there already" if known else ""
-    terminal.say(
-        f"{summary['store']}: " + ", ".join(filter(None, [f"{new} recorded" if new else "nothing to do", there]))
-    )
+    new, known, completed = (len(summary[name]) for name in ("imported", "known", "completed"))
+    said = [f"{new} recorded" if new else "", f"{completed} completed" if completed else ""]
+    done = [each for each in said if each] or ["nothing to do"]
+    there = [f"{known} recorded there already"] if known else []
+    terminal.say(f"{summary['store']}: {', '.join([*done, *there])}")
 
 
 @app.command(

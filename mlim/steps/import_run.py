@@ -22,7 +22,7 @@ from mlim.steps.carried import Training, find_trainings, read_history
 from mlim.steps.tags import tag_training
 from mlim.steps.trained import HISTORY_FILE, SAMPLES, SUMMARY_FILE
 from mlim.tasks.protocols import Metric
-from mlim.tracking import TAG, initialise, is_recorded, stage_run, tracking_uri, without_password
+from mlim.tracking import TAG, deliver_left, initialise, is_recorded, stage_run, tracking_uri, without_password
 from mlim.training.meter import Averages
 from mlim.training.metric_logger import ALL_MODES, ROW, TRAINED, VALIDATED, MetricLogger
 from mlim.training.protocols import HistoryRow, NullLogger, TrainState, Validation
@@ -54,18 +54,23 @@ def import_run(folder: Path, tracking: TrackingConfig, terminal: Terminal) -> di
     """Record in MLflow every training in `folder`, a work folder or one training's, that the store does not hold yet.
 
     What a training was, its work folder's recipe says; where it is recorded, `tracking` alone. Writes the run's id into
-    each summary.json. Gives {store, imported: {folder: run id}, known: [folder], left: [why]}. `InputError` when there
-    is no training that can be recorded; single ones that cannot are named and left.
+    each summary.json, and completes runs whose store was away. Gives {store, imported: {folder: run id}, known:
+    [folder], completed: [run id], left: [why]}. `InputError` when there is no training that can be recorded; single
+    ones that cannot are named and left.
     """
     found, left = find_trainings(folder, tracking)
     if not found:
         raise InputError(*(left or [f"{folder}: holds no trainings; give a work folder (with pretrain/ or finetune/)"]))
     for problem in left:
         terminal.warn(problem)
-    with locked(_work_folder(folder, found), found[0].recipe.record, "mlim import-run"):
+    workspace = _work_folder(folder, found)
+    with locked(workspace, found[0].recipe.record, "mlim import-run"):
+        completed = deliver_left(found[0].recipe.tracking, workspace)
         imported, known = _record_missing(found, terminal)
+    for run_id in completed:
+        terminal.say(f"run {run_id} has everything that waited for its store")
     store = without_password(tracking_uri(found[0].recipe.tracking))
-    return {"store": store, "imported": imported, "known": known, "left": left}
+    return {"store": store, "imported": imported, "known": known, "completed": completed, "left": left}
 
 
 def _work_folder(folder: Path, found: Sequence[Training]) -> Workspace:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlim.errors import InputError, MlimError
+from mlim.errors import InputError
 from mlim.files import read_json
 from mlim.recipe import Recipe, load_recipe
 from mlim.tracking import check_server, client, stage_run, tracking_uri
@@ -54,8 +54,7 @@ def test_a_server_keeps_runs_files_and_what_came_while_it_was_away(server, works
         run.flush()
         server.stop()
         run.log({"mlm": 2.0}, 2)
-        with pytest.raises(Exception, match=str(server.port)):
-            run.flush()
+        run.flush()
         run.log({"mlm": 1.0}, 3)
         server.start()
     store = client(recipe.tracking)
@@ -68,23 +67,15 @@ def test_a_server_keeps_runs_files_and_what_came_while_it_was_away(server, works
     assert parent.info.run_id == found.data.tags["mlflow.parentRunId"]
 
 
-def test_a_lost_server_is_a_failure_that_names_it(server, workspace):
+def test_a_server_that_is_away_before_a_run_is_refused(server, workspace):
     recipe = tracked_at(server.address)
-
-    def lose(error: Exception | None) -> None:
-        with stage_run(recipe.record, workspace, "pretrain", "x", LINEAGE) as run:
-            run.log({"mlm": 3.0}, 1)
-            server.stop()
-            if error is not None:
-                raise error
-
-    with pytest.raises(MlimError, match=f"{server.address} was lost"):
-        lose(None)
-    with pytest.raises(InputError, match=f"{server.address} cannot be reached"):
-        check_server(recipe.tracking)
+    server.stop()
+    with (
+        pytest.raises(InputError, match=f"{server.address} cannot be reached"),
+        stage_run(recipe.record, workspace, "pretrain", "x", LINEAGE),
+    ):
+        pytest.fail("nothing may begin")
     server.start()
-    with pytest.raises(ZeroDivisionError):  # what went wrong first is what a person hears
-        lose(ZeroDivisionError())
 
 
 @pytest.fixture
