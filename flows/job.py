@@ -54,13 +54,14 @@ class Job:
         return self.dvc is not None and everything_reproduced(self.dvc.file)
 
     def command(self, stage: Stage) -> list[str]:
-        """The command line of a stage: exactly what a person would type."""
+        """The command line of a stage: exactly what a person would type; a training that is finished is kept."""
         if self.dvc is not None:
             return repro_command(self.dvc.target(stage))
         options = ["--recipe", str(self.recipe_file), "--work", str(self.workspace.root)]
         if stage.command in READ_THE_CATALOG:
             options += ["--catalog", str(self.catalog)]
         options += own_options(stage.command, self.workspace)
+        options += ["--resume", "keep"] if stage.trains else []
         return [sys.executable, "-m", "mlim", *stage.arguments, *options]
 
 

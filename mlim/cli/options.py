@@ -7,7 +7,7 @@ import typer
 
 DEFAULT_CATALOG = Path("data/catalog.yaml")
 
-Resume = Literal["auto", "never"]
+Resume = Literal["auto", "never", "keep"]
 
 RecipeOption = Annotated[
     str,
@@ -29,5 +29,9 @@ SeedsOption = Annotated[
 ]
 ResumeOption = Annotated[
     Resume,
-    typer.Option("--resume", help="`auto` resumes an interrupted training from its last checkpoint."),
+    typer.Option(
+        "--resume",
+        help="`auto` resumes an interrupted training from its last checkpoint; `keep` also keeps a finished one of the "
+        "same settings, data and code.",
+    ),
 ]

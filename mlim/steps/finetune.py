@@ -39,8 +39,10 @@ from mlim.steps.trained import (
     Resume,
     TrainingData,
     device_context,
+    finished,
     forget_samples,
     keep_samples,
+    made_by,
     make_tokenizer,
     named,
     open_checkpoints,
@@ -84,9 +86,10 @@ def finetune(
 
     `again` above 0 is a further fine-tuning from the same pre-training, with draws of its own, in a folder of its own.
     `resume="auto"` continues an interrupted training of the same recipe, data and start; `never` starts from the
-    beginning. `InputError` for missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails.
-    Of several processes that train together (`torchrun`) the first one writes and returns the summary; the others
-    return nothing.
+    beginning; `keep` also keeps one that was finished with `keep` by the same recipe, data, start and code.
+
+    `InputError` for missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails. Of several
+    processes that train together (`torchrun`) the first one writes and returns the summary; the others return nothing.
     """
     folder, out = workspace.checkpoints(STAGE, variant, seed, again), workspace.finetuned(variant, seed, again)
     samples, title = workspace.samples(STAGE, variant, seed, again), run_name(variant, seed, again)
@@ -94,6 +97,10 @@ def finetune(
         with context.ranks.main_process_first():
             job = _Job(recipe, workspace, variant, (seed, again), context)
             checkpoints = job.open_checkpoints(folder, resume, terminal)
+        maker = made_by(checkpoints, resume)
+        if kept := finished(out, maker, recipe.record, context):
+            terminal.say(f"{title}: finished already with these settings, data and code; it stays as it is")
+            return kept if context.ranks.is_main else {}
         if not context.ranks.is_main:
             result = job.train(checkpoints, NullLogger(), Terminal(quiet=True))
             if context.shards:
@@ -106,7 +113,7 @@ def finetune(
             tag_training(run, recipe, recipe.variants[variant])
             result = job.train(checkpoints, run, terminal)
             scores = job.score(result, terminal)
-            summary = {**job.summary(result), "run_id": run.id}
+            summary = {**job.summary(result), **maker, "run_id": run.id}
             with result_folder(out) as made:
                 job.model.save_pretrained(made / MODEL_FOLDER)
                 scores.to_parquet(made / SCORES_FILE, index=False)

@@ -27,8 +27,10 @@ from mlim.steps.trained import (
     VALIDATION,
     Resume,
     device_context,
+    finished,
     forget_samples,
     keep_samples,
+    made_by,
     make_tokenizer,
     named,
     open_checkpoints,
@@ -71,7 +73,8 @@ def pretrain(
 ) -> dict[str, Any]:
     """Pre-train as `recipe.pretrainings[name]` says and write workspace.pretrained(name, seed).
 
-    `resume="auto"` continues an interrupted training of the same recipe and data; `never` starts from the beginning.
+    `resume="auto"` continues an interrupted training of the same recipe and data; `never` starts from the beginning;
+    `keep` also keeps one that was finished with `keep` by the same recipe, data and code, and gives its summary.
     `InputError` for missing inputs, `Interrupted` when stopped by a signal, `MlimError` when training fails. Of several
     processes that train together (`torchrun`) the first one writes and returns the summary; the others return nothing.
     """
@@ -81,6 +84,10 @@ def pretrain(
         with context.ranks.main_process_first():
             job = _Job(recipe, workspace, name, seed, pretraining, context)
             checkpoints = open_checkpoints(folder, recipe.pretrain, job.decisive, resume, terminal)
+        maker = made_by(checkpoints, resume)
+        if kept := finished(out, maker, recipe.record, context):
+            terminal.say(f"{name}, seed {seed}: finished already with these settings, data and code; it stays as it is")
+            return kept if context.ranks.is_main else {}
         if not context.ranks.is_main:
             job.train(checkpoints, NullLogger(), Terminal(quiet=True))
             if context.shards:
@@ -95,7 +102,7 @@ def pretrain(
         with stage_run(recipe.record, workspace, STAGE, run_name(name, seed), lineage(workspace)) as run:
             tag_training(run, recipe, pretraining)
             result = job.train(checkpoints, run, terminal)
-            summary = {**job.summary(result), "run_id": run.id}
+            summary = {**job.summary(result), **maker, "run_id": run.id}
             with result_folder(out) as made:
                 job.model.save_pretrained(made / MODEL_FOLDER)
                 write_training(made, job.tokenizer, result, summary)

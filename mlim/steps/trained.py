@@ -26,13 +26,15 @@ from mlim.data.regions import StoredRegions, open_regions
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import PreparedTokens, prepare_tokens
 from mlim.errors import InputError, MlimError
-from mlim.files import atomic_file, atomic_folder, remove_folder, sha256_of, write_csv, write_json
+from mlim.files import atomic_file, atomic_folder, read_json, remove_folder, sha256_of, write_csv, write_json
 from mlim.models.hub import RANDOM, load_tokenizer
 from mlim.pairs.fewer import first_pairs
 from mlim.recipe import AUTO, PretrainConfig, Pretraining, Recipe, TuningConfig, Variant
+from mlim.recipe.record import RecipeRecord
 from mlim.recipe.systems import MLIM, region_side
 from mlim.shards.items import ItemStore, open_items
 from mlim.shards.mapped import Strings
+from mlim.tracking import is_kept
 from mlim.training.checkpoint import Checkpoints, fingerprint_of, only_trainer
 from mlim.training.device import DeviceContext, allow_fast_fp32, choose_device, hardware_of
 from mlim.training.metric_logger import history_columns
@@ -40,7 +42,9 @@ from mlim.training.protocols import TrainResult
 from mlim.training.ranks import join_ranks
 from mlim.workspace import Workspace
 
-Resume = Literal["auto", "never"]
+Resume = Literal["auto", "never", "keep"]
+PACKAGE = Path(__file__).parents[1]
+MADE_BY = "made_by"  # in a summary: what `--resume keep` compares
 Example = TypeVar("Example")
 Batch = TypeVar("Batch")
 Collating = tuple[GallerySource, TextTokenizer, int, PreparedTokens]
@@ -232,6 +236,27 @@ def open_checkpoints(
     if resume == "never":
         checkpoints.clear()
     return checkpoints
+
+
+def made_by(checkpoints: Checkpoints, resume: Resume) -> dict[str, str]:
+    """What a summary says of what made a training, so that it can be kept: settings, data, all code of this package.
+
+    Empty where nobody asks for it: DVC knows better which code a result depends on.
+    """
+    if resume != "keep":
+        return {}
+    code = {str(path.relative_to(PACKAGE)): sha256_of(path) for path in sorted(PACKAGE.rglob("*.py"))}
+    return {MADE_BY: fingerprint_of({"training": checkpoints.fingerprint, "code": code})}
+
+
+def finished(out: Path, wanted: Mapping[str, str], recipe: RecipeRecord, context: DeviceContext) -> dict[str, Any]:
+    """The summary of a finished training in `out` that is `wanted` and recorded, for every rank; empty without one."""
+    path = out / SUMMARY_FILE
+    kept = False
+    if context.ranks.is_main and wanted and path.is_file():
+        summary = read_json(path)
+        kept = summary.get(MADE_BY) == wanted[MADE_BY] and is_kept(recipe, summary["run_id"])
+    return dict(read_json(path)) if context.ranks.broadcast(int(kept)) else {}
 
 
 def system_sections(recipe: Recipe, entry: Pretraining | Variant) -> dict[str, Any]:
