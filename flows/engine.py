@@ -19,6 +19,8 @@ BEFORE = {  # read when prefect is loaded
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the stages speak for themselves; a server gets its log
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # else events that a server which is gone does not take
+    "PREFECT_CLIENT_MAX_RETRIES": "2",  # not 5, a minute for each question to a server that is gone
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # not 20: with two free cores it takes 12
 }
 

@@ -6,6 +6,7 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 
+from flows.dead_runs import remember_process
 from flows.job import Job, prepare
 from flows.outcome import newest, results_of, unchanged
 from flows.parameters import (
@@ -53,4 +54,4 @@ def make_flow(
             then(job)
         return None
 
-    return flow(name=name, description=description, flow_run_name=run_name)(part)
+    return flow(name=name, description=description, flow_run_name=run_name, on_running=[remember_process])(part)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from flows.engine import engine
 from flows.login import login_file
-from flows.server import ANSWER_SECONDS, POOL, PORT
-from flows.stage import GPU_LIMIT
+from flows.server import ANSWER_SECONDS, GPU_LIMIT, POOL, PORT
 from mlim.failures import exit_code_of
 from mlim.findings import Finding
 

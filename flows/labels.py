@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.artifacts import show_labels
+from flows.dead_runs import remember_process
 from flows.finetune import finetune
 from flows.ingest import ingest
 from flows.job import prepare
@@ -15,7 +16,12 @@ PARTS = (ingest, pretrain, finetune, report)  # of the pipeline: all but the com
 FIRST = "pairs"  # the first stage that reads labels
 
 
-@flow(name="labels", description="Train the main model anew when there are enough new labels.", flow_run_name=run_name)
+@flow(
+    name="labels",
+    description="Train the main model anew when there are enough new labels.",
+    flow_run_name=run_name,
+    on_running=[remember_process],
+)
 def labels(
     recipe: RecipeName = "demo",
     catalog: CatalogFile = "data/catalog.yaml",

@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.artifacts import show_matches
 from flows.children import Children
+from flows.dead_runs import remember_process
 from flows.job import QUIET_VARIABLE
 from flows.parameters import (
     BY_HAND,
@@ -28,7 +29,12 @@ from mlim.recipe import load_recipe
 from mlim.workspace import Workspace
 
 
-@flow(name="match", description="Find the matches of a catalog with a registered model.", flow_run_name=run_name)
+@flow(
+    name="match",
+    description="Find the matches of a catalog with a registered model.",
+    flow_run_name=run_name,
+    on_running=[remember_process],
+)
 def match(
     catalog: CatalogFile = "data/catalog.yaml",
     model: ModelName = "models:/mlim-matcher@champion",

@@ -3,6 +3,10 @@
 Who may start a deployment runs commands as this user. So the server is on loopback alone, behind a login (`login.py`),
 under loopback's names (`server_process.py`), and allows no other site's pages. The port is taken before anything else
 happens: whatever answers there is this server, and a second start deploys nothing into somebody else's.
+
+Server and worker are started again when they die. The port stays open meanwhile, so that a flow waits for its answer
+and goes on. Every other second runs whose process is gone are marked as crashed and their slots freed
+(`dead_runs.py`), first of all those that an earlier start left.
 """
 
 import os
@@ -13,37 +17,43 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from filelock import FileLock, Timeout
 
+from flows.engine import BEFORE
 from flows.login import login, login_file
-from flows.stage import GPU_LIMIT
+from flows.supervised import Process, Supervised, start
 from mlim.errors import InputError, MlimError
 from mlim.failures import exit_code_of
-from mlim.processes import PROXIES, die_with_parent, reach_loopback_directly, without_proxies
+from mlim.processes import PROXIES, reach_loopback_directly, without_proxies
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.orchestration import SyncPrefectClient
 
 ADDRESS = "127.0.0.1"
 PORT = "4277"
 POOL = "mlim"
+GPU_LIMIT = "gpu"  # the name of the server's global concurrency limit
 LOG = "mlim-server.log"
 LOCK = "mlim-server.lock"
-START_SECONDS, STOP_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 180, 10, 5, 0.2
+START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 180, 5, 0.2
+LOOK_SECONDS = 2.0
+SAVE_SECONDS = 60  # Prefect kills a flow that it cancelled after half of that; its trainings save on
 PREFECT = (sys.executable, "-m", "prefect")
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # slots survive a restart of the server
-
-Process = subprocess.Popen[bytes]
 
 
 def main() -> int:
     """Serve until a signal comes; 0, or the exit code of an error that is reported in one sentence."""
-    signal.signal(signal.SIGTERM, _stop)
-    with suppress(KeyboardInterrupt):
-        return exit_code_of(_serve_here)
-    return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    return exit_code_of(_serve_here)
 
 
 def _serve_here() -> None:
@@ -51,6 +61,9 @@ def _serve_here() -> None:
 
 
 def _stop(signum: int, frame: object) -> NoReturn:
+    """The first signal ends the service; further ones (an impatient Ctrl-C) would cut off trainings that save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise SystemExit(0)
 
 
@@ -61,23 +74,80 @@ def _port(given: str) -> int:
 
 
 def serve(port: int, root: Path) -> None:
-    """Server, deployments of the project in `root`, worker, until a signal comes.
+    """Server, deployments of the project in `root`, worker, until a signal comes; then flows save and end first.
 
-    `MlimError` when the port or the database is in use (nothing is deployed then), or when one of them ends by itself.
+    `MlimError` when the port or the database is in use (nothing is deployed then), or when server or worker end by
+    themselves again and again.
     """
     secret = login_file()
     with _only_one(secret.parent / LOCK), _listening(port) as listening:
         client = client_environment(port, login(secret), root)
         log = Path(os.environ.get("PREFECT_SERVER_LOG") or secret.parent / LOG)
-        with _server(listening, client, log) as server:
+        with Supervised("Prefect's server", lambda: _server(listening, client, log), str(log)) as server:
             _wait_for(server, port, log)
             _set_up(client, root)
-            print(_ready(port, secret), flush=True)
-            with _process([*PREFECT, "worker", "start", "--pool", POOL], client, root) as worker:
-                while server.poll() is None and worker.poll() is None:
-                    time.sleep(1)
-            name = "worker" if server.poll() is None else f"server (see {log})"
-            raise MlimError(f"Prefect's {name} ended by itself; start again")
+            with _api(port, client["PREFECT_API_AUTH_STRING"]) as api:
+                _clear_dead(api)
+                with Supervised("Prefect's worker", lambda: _worker(client, root)) as worker:
+                    print(_ready(port, secret), flush=True)
+                    try:
+                        _look_after(server, worker, api)
+                    finally:
+                        _end_runs(api)
+
+
+def _look_after(server: Supervised, worker: Supervised, api: "SyncPrefectClient") -> NoReturn:
+    """Until a signal comes: whatever ended by itself is started again, and dead runs are cleared."""
+    told = set["UUID"]()
+    while True:
+        time.sleep(LOOK_SECONDS)
+        server.look_after()
+        worker.look_after()
+        _clear_dead(api, told)
+
+
+@contextmanager
+def _api(port: int, secret: str) -> Iterator["SyncPrefectClient"]:
+    """A client of the server; Prefect is loaded now, when everything that can be refused was not."""
+    from prefect.client.orchestration import SyncPrefectClient
+
+    settings = {"trust_env": False, "timeout": ANSWER_SECONDS}
+    with SyncPrefectClient(f"http://{ADDRESS}:{port}/api", auth_string=secret, httpx_settings=settings) as api:
+        yield api
+
+
+def _clear_dead(api: "SyncPrefectClient", told: "set[UUID] | None" = None) -> None:
+    """Mark what nobody runs any more and free what it held; a server that starts anew is asked again next time."""
+    from httpx import HTTPError
+
+    from flows.dead_runs import advise, clear, dead_runs, free_slots
+
+    with suppress(HTTPError):
+        if told is not None:
+            advise(api, told)
+        for sentence in [*clear(api, dead_runs(api, every_machine=True)), *free_slots(api, GPU_LIMIT)]:
+            print(sentence, file=sys.stderr, flush=True)
+
+
+def _end_runs(api: "SyncPrefectClient") -> None:
+    """Cancel the runs of the worker and wait until their processes are gone: their trainings save a checkpoint."""
+    from httpx import HTTPError
+    from prefect.states import Cancelling
+
+    from flows.dead_runs import ADVICE, live_runs
+
+    with suppress(HTTPError):
+        running = live_runs(api, POOL)
+        if running:
+            print(
+                f"stopping {len(running)} runs: trainings save a checkpoint, which may take a minute", file=sys.stderr
+            )
+        for run in running:
+            api.set_flow_run_state(run.id, Cancelling(message=f"`make serve-prefect` was stopped; {ADVICE}."))
+        deadline = time.monotonic() + SAVE_SECONDS
+        while running and live_runs(api, POOL) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        _clear_dead(api)
 
 
 @contextmanager
@@ -122,6 +192,7 @@ def client_environment(port: int, secret: str, root: Path) -> dict[str, str]:
         "PREFECT_API_AUTH_STRING": secret,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "PREFECT_CLIENT_MAX_RETRIES": BEFORE["PREFECT_CLIENT_MAX_RETRIES"],
         "MLIM_ROOT": str(root.absolute()),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
@@ -129,8 +200,7 @@ def client_environment(port: int, secret: str, root: Path) -> dict[str, str]:
     return without_proxies(environment)
 
 
-@contextmanager
-def _server(listening: socket.socket, client: Mapping[str, str], log: Path) -> Iterator[Process]:
+def _server(listening: socket.socket, client: Mapping[str, str], log: Path) -> Process:
     """Prefect's server on that socket; what it says goes into `log`."""
     port = listening.getsockname()[1]
     own = {
@@ -139,44 +209,19 @@ def _server(listening: socket.socket, client: Mapping[str, str], log: Path) -> I
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
     }
     command = [sys.executable, "-m", "flows.server_process", str(listening.fileno())]
-    with log.open("ab") as target, _process(command, {**client, **own}, None, target, [listening.fileno()]) as server:
-        yield server
+    with log.open("ab") as target:
+        return start(command, {**client, **own}, said=target, passed=[listening.fileno()])
 
 
-@contextmanager
-def _process(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    folder: Path | None,
-    said: IO[bytes] | None = None,
-    passed: Sequence[int] = (),
-) -> Iterator[Process]:
-    """A process that ends with the block: by SIGTERM, and by SIGKILL if it is still there after a while."""
-    process = subprocess.Popen(  # noqa: S603 - our own command line
-        command,
-        env=environment,
-        cwd=folder,
-        stdout=said,
-        stderr=said,
-        pass_fds=passed,
-        preexec_fn=die_with_parent,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _worker(client: Mapping[str, str], root: Path) -> Process:
+    return start([*PREFECT, "worker", "start", "--pool", POOL], client, root)
 
 
-def _wait_for(server: Process, port: int, log: Path) -> None:
+def _wait_for(server: Supervised, port: int, log: Path) -> None:
     """Until the server answers; `MlimError` when it ended or takes too long."""
     ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
     deadline = time.monotonic() + START_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
+    while not server.has_ended and time.monotonic() < deadline:
         try:
             ask(f"http://{ADDRESS}:{port}/api/health", timeout=ANSWER_SECONDS).close()
         except OSError:

@@ -7,24 +7,23 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
-from prefect.concurrency.sync import concurrency
 from prefect.futures import as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.children import Child, Children
 from flows.job import Job
 from flows.said import Said, level_of
+from flows.slot import gpu_slot
 from mlim.errors import UnavailableError
 from mlim.processes import threads_of_each
 from mlim.steps.plan import Stage, waves
 
-GPU_LIMIT = "gpu"  # the name of the server's global concurrency limit
 RETRY_SECONDS = (10.0, 60.0)  # before the second and the third try
 
 
@@ -91,7 +90,7 @@ def _has_server() -> bool:
 
 def _slot(wave: Sequence[Stage]) -> AbstractContextManager[None]:
     """One pipeline's trainings at a time on one accelerator, where a server counts the slots."""
-    return concurrency(GPU_LIMIT, occupy=1) if wave[0].trains and _has_server() else nullcontext()
+    return gpu_slot() if wave[0].trains and _has_server() else nullcontext()
 
 
 def _copy_output(child: Child, log: IO[bytes]) -> Iterator[str]:
@@ -111,6 +110,7 @@ def _teller(quiet: bool) -> Callable[[str], None]:
         if line.strip():
             log.log(level_of(line), line)
         if echo:
-            print(line, file=sys.stderr, flush=True)
+            with suppress(BrokenPipeError):  # of a worker that was killed: nobody reads any more
+                print(line, file=sys.stderr, flush=True)
 
     return tell
