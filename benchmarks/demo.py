@@ -56,7 +56,7 @@ def run_demo(folder: Path) -> Demo:
         if done.returncode:
             raise SystemExit(f"{words} failed:\n{done.stderr}")
     seconds = time.perf_counter() - started
-    reached = json.loads((folder / "build/demo/evaluation/metrics.json").read_text())["pr_auc"]["both"]
+    reached = json.loads((folder / "build/demo/evaluation/summary.json").read_text())["pr_auc"]["both"]
     return Demo(seconds, reached["value"], reached["low"], reached["high"])
 
 

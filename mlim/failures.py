@@ -6,9 +6,10 @@ own code keeps its traceback.
 
 import errno
 import os
+import sqlite3
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mlim.errors import MlimError
 
@@ -16,6 +17,8 @@ DEBUG_VARIABLE = "MLIM_DEBUG"
 SHOWN_CHARACTERS = 200
 OURS = ("mlim", "flows", "__main__")
 DISK_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DATABASE_TAKES_NO_MORE = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+MAKE_ROOM = "make room on the disk and run the same command again"
 # A place that cannot be used as it is, whatever code asked for it
 PLACE = (
     errno.EACCES,
@@ -71,8 +74,8 @@ def report_error(error: Exception) -> int | None:
 def _sentence(error: Exception) -> str | None:
     if isinstance(error, MlimError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in DISK_TAKES_NO_MORE:
-        return f"{error}; make room on the disk and run the same command again"
+    if full := disk_is_full(error):
+        return f"{full}; {MAKE_ROOM}"
     if isinstance(error, OSError) and error.errno in PLACE and error.filename is not None:
         place = error.filename if error.filename2 is None else error.filename2
         return f"{_formatted(place)}: cannot be used ({error.strerror}); check the name and the permissions"
@@ -84,6 +87,30 @@ def _sentence(error: Exception) -> str | None:
             "shows where it failed"
         )
     return None
+
+
+def disk_is_full(error: BaseException) -> str:
+    """What a full disk made a system call or a sqlite database say; empty where an error has another cause.
+
+    Libraries wrap it: looked at are the error and what it was raised from.
+    """
+    for each in _causes(error):
+        if isinstance(each, OSError) and each.errno in DISK_TAKES_NO_MORE:
+            return str(each)
+        if isinstance(each, sqlite3.Error) and getattr(each, "sqlite_errorname", "") in DATABASE_TAKES_NO_MORE:
+            return f"the tracking database could not be written ({each})"
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and the driver's error inside one of SQLAlchemy."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        original = getattr(found, "orig", None)
+        if isinstance(original, BaseException):
+            yield original
+        found = found.__cause__
 
 
 def _formatted(name: object) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlim.errors import InputError
+from mlim.failures import DISK_TAKES_NO_MORE
 from mlim.processes import is_alive
 
 HASH_CHUNK_BYTES = 1 << 20
@@ -128,12 +129,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        with _named_when_full(path):
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_when_full(path: Path) -> Iterator[None]:
+    """Say which result a full disk did not take: libraries report such an error without a name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_TAKES_NO_MORE and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
 
 
 @contextmanager
@@ -149,7 +162,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     _remove_leftovers(path)
     temporary.mkdir()
     try:
-        yield temporary
+        with _named_when_full(path):
+            yield temporary
         if path.is_symlink() or path.exists():
             path.replace(retired)
         temporary.replace(path)

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 from filelock import FileLock
 
 from mlim.errors import InputError
+from mlim.files import atomic_file
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -44,14 +45,30 @@ def address(path: Path) -> str:
     return f"{SQLITE}{path}"
 
 
-def database(uri: str) -> Path:
-    """The file that an address names, absolute."""
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
+def database(uri: str, project: Path = Path()) -> Path:
+    """The file that an address names, absolute; a relative one counts from the folder `project`."""
+    return (project / uri.removeprefix(SQLITE).partition("?")[0]).absolute()
 
 
 def locked(path: Path) -> FileLock:
     """The lock of everyone who changes the database as a whole."""
     return FileLock(f"{path}.lock")
+
+
+def make(path: Path) -> None:
+    """Make the database with all its tables, unless there is one; a file is at `path` only when it is complete.
+
+    The caller holds the lock, so that whatever lies there unfinished was left by a process that was killed.
+    """
+    for left in path.parent.glob(f".{path.name}.*.tmp*"):
+        left.unlink()
+    if path.is_file() and path.stat().st_size:
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with atomic_file(path) as temporary:
+        store = SqlAlchemyStore(address(temporary), (path.parent / ARTIFACTS).as_uri())
+        store.engine.dispose()
 
 
 def experiment_location(path: Path, name: str) -> str:

@@ -31,6 +31,7 @@ from mlim import local_store
 from mlim.console import Terminal
 from mlim.energy import check_energy, measured
 from mlim.errors import InputError, MlimError, UnavailableError, UnreachableError
+from mlim.failures import MAKE_ROOM, disk_is_full
 from mlim.files import read_json, write_json
 from mlim.local_store import SQLITE
 from mlim.offline import NullRun, sign
@@ -38,7 +39,7 @@ from mlim.outbox import Operation, Outbox, left_behind
 from mlim.processes import sigterm_raises, without_sigterm
 from mlim.recipe.record import RecipeRecord
 from mlim.recipe.tracking import TrackingConfig
-from mlim.versions import UNKNOWN, Lineage
+from mlim.versions import UNKNOWN, Lineage, dvc_experiment, project_of
 from mlim.workspace import Workspace, run_name
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ SECTIONS = {
 def tracking_uri(tracking: TrackingConfig) -> str:
     """The store of runs: the given one, else MLFLOW_TRACKING_URI, else sqlite in the current folder.
 
-    A sqlite file is made absolute, so that the store stays the same when the current folder changes. `InputError` when
+    A sqlite file is made absolute, so that the store stays the same when the current folder changes; in the copy of the
+    project that DVC runs an experiment in it counts from the project, because the copy is removed. `InputError` when
     nothing is to be tracked, or when the file's path cannot be an address.
     """
     if tracking.offline:
@@ -101,7 +103,9 @@ def tracking_uri(tracking: TrackingConfig) -> str:
             "http://HOST:PORT, sqlite:///FILE or null"
         )
     uri = (tracking.uri or os.environ.get(URI_VARIABLE) or f"{SQLITE}{DATABASE}").rstrip("/")
-    return local_store.address(local_store.database(uri)) if uri.startswith(SQLITE) else uri
+    if not uri.startswith(SQLITE):
+        return uri
+    return local_store.address(local_store.database(uri, project_of(Path.cwd())))
 
 
 def check_server(tracking: TrackingConfig) -> None:
@@ -185,6 +189,8 @@ def as_mlim_error(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        if full := disk_is_full(error):
+            raise MlimError(f"tracking: {full}; {MAKE_ROOM}") from error
         lost = isinstance(error.__context__, OSError)  # what its HTTP library raised
         kind = UnavailableError if lost else MlimError
         raise kind(f"tracking: {without_password(uri)} refused: {str(error).splitlines()[0]}") from error
@@ -193,7 +199,8 @@ def as_mlim_error(uri: str) -> Iterator[None]:
 def initialise(tracking: TrackingConfig) -> str:
     """Make the store and the experiment when they are new and give the experiment's id.
 
-    Behind a file lock for sqlite: two processes that create the database at once break each other's migrations.
+    Behind a file lock for sqlite: two processes that create the database at once break each other's migrations. It
+    appears as a whole: what a killed process leaves of its tables, no later one can complete.
     """
     check_server(tracking)
     silence()
@@ -203,6 +210,7 @@ def initialise(tracking: TrackingConfig) -> str:
             return _experiment(tracking, client(tracking), None)
     path = local_store.database(uri)
     with local_store.locked(path), as_mlim_error(uri):
+        local_store.make(path)
         return _experiment(tracking, client(tracking), path)
 
 
@@ -225,6 +233,9 @@ def serve_pages(tracking: TrackingConfig, port: int) -> NoReturn:
     uri = tracking_uri(tracking)
     if not uri.startswith(SQLITE):
         raise InputError(f"the runs are on a server that has the pages itself: open {without_password(uri)}")
+    path = local_store.database(uri)
+    with local_store.locked(path):
+        local_store.make(path)
     names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", ",".join(names)]
@@ -629,6 +640,8 @@ def _close(run: MlflowRun, status: str) -> None:
     try:
         run.end(status)
     except Exception as error:
+        if status == FINISHED and (full := disk_is_full(error)):
+            raise MlimError(f"tracking: run {run.id} is not complete: {full}; {MAKE_ROOM}") from error
         if status == FINISHED:
             raise MlimError(
                 f"tracking: run {run.id} is not complete ({str(error).splitlines()[0]}); run the command again"
@@ -710,6 +723,7 @@ def _child(
 def _tags(recipe: RecipeRecord, stage: str, lineage: Lineage) -> dict[str, str]:
     """What leads from a run back to its code, data and recipe."""
     known_commit = {} if lineage.commit == UNKNOWN else {"mlflow.source.git.commit": lineage.commit}
+    experiment = dvc_experiment()
     return {
         f"{TAG}stage": stage,
         f"{TAG}recipe": recipe.name,
@@ -723,6 +737,7 @@ def _tags(recipe: RecipeRecord, stage: str, lineage: Lineage) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": f"`{stage}` of recipe `{recipe.name}` on data `{lineage.data_version}`",
         **known_commit,
+        **({} if experiment is None else {f"{TAG}dvc_experiment": experiment}),
     }
 
 

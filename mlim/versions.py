@@ -28,6 +28,8 @@ DVC_PIPELINES = "pipelines"  # the folder of further ones
 DVC_LOCK = "dvc.lock"
 DVC_CATALOG = Path("data", "catalog.yaml")
 DVC_BUILD = Path("build")
+DVC_EXPERIMENTS = Path(DVC_SUFFIX, "tmp", "exps")  # where `dvc exp run --temp` and its queue work, in copies
+DVC_EXPERIMENT_VARIABLE = "DVC_EXP_NAME"  # DVC sets it for the commands of an experiment
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,17 @@ def commit_data(folder: Path) -> str:
     if done.returncode:
         return f"; {pointer.name} could not be brought up to date: {_last_line(done.stderr)}"
     return f", as {pointer.name} has them" if _recorded(pointer) == before else f"; {pointer.name} now names them"
+
+
+def project_of(folder: Path) -> Path:
+    """The project in whose experiment `folder` lies, a copy that DVC removes afterwards; else `folder` itself."""
+    place = folder.resolve()
+    return next((root for root in place.parents if (root / DVC_EXPERIMENTS) in place.parents), folder)
+
+
+def dvc_experiment() -> str | None:
+    """The name of the experiment that DVC runs this command for; None outside one."""
+    return os.environ.get(DVC_EXPERIMENT_VARIABLE) or None
 
 
 def dvc_pipeline(root: Path) -> bool:

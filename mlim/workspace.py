@@ -139,12 +139,12 @@ class Workspace:
 
     @property
     def evaluation(self) -> Path:
-        """`evaluate`: metrics.json, curve.csv, plots of the main model."""
+        """`evaluate`: summary.json, its main figures (metrics.json), curve.csv, plots of the main model."""
         return self.root / "evaluation"
 
     @property
     def ablation(self) -> Path:
-        """`ablate`: table.csv, metrics.json, summary.json."""
+        """`ablate`: table.csv, losses of all trainings, metrics.json (a figure for each variant), summary.json."""
         return self.root / "ablation"
 
     @property

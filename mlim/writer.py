@@ -126,6 +126,13 @@ def _open(workspace: Workspace) -> int:
         ) from None
 
 
+def _write_whole(descriptor: int, content: bytes) -> None:
+    """Write all of it, or raise what stands against it: a disk that is nearly full takes a part without an error."""
+    written = 0
+    while written < len(content):
+        written += os.pwrite(descriptor, content[written:], written)
+
+
 def _take(descriptor: int, sha256: str, command: str) -> Holder | None:
     """The lock for ourselves, with our name in it; None when it is held.
 
@@ -143,7 +150,7 @@ def _take(descriptor: int, sha256: str, command: str) -> Holder | None:
         since=now,
     )
     os.truncate(descriptor, 0)
-    os.pwrite(descriptor, ours.model_dump_json().encode(), 0)
+    _write_whole(descriptor, ours.model_dump_json().encode())
     shared = _flock(descriptor, fcntl.LOCK_SH)
     return ours if shared and _read(descriptor) == ours else None
 

@@ -109,7 +109,6 @@ def put_model(recipe: Recipe, workspace: Workspace, seed: int, head_scale: float
     judged = pairs.assign(score=scores).query("split != 'train'")
     judged.assign(scorer="matcher").to_parquet(workspace.stack / "scores.parquet")
     judged.assign(baseline="boosted-trees").to_parquet(workspace.stack / "baselines.parquet")
-    write_json(workspace.evaluation / "metrics.json", metrics)
     write_json(workspace.evaluation / "summary.json", {**metrics, "run_id": run.id})
 
 

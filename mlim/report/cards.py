@@ -40,7 +40,7 @@ def model_card(
 ) -> str:
     """README.md of the main model, the verdict first.
 
-    `metrics` is evaluation/metrics.json, `lineage` has commit, dirty, data_version and validation, `judged` the
+    `metrics` is evaluation/summary.json, `lineage` has commit, dirty, data_version and validation, `judged` the
     objections, the behaviour and why, as registration found them; the two frames come from
     `mlim.evaluation.groups.group_figures`.
     """

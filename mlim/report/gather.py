@@ -180,7 +180,7 @@ def _by_seed(evidence: Evidence) -> dict[str, tuple[float, ...]]:
 
 
 def evaluation_metrics(workspace: Workspace) -> Summary | None:
-    """What `evaluate` found about the main model and the baselines: summary.json, which holds metrics.json too."""
+    """What `evaluate` found about the main model and the baselines."""
     return _summary(workspace.evaluation / SUMMARY)
 
 

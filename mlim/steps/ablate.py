@@ -21,6 +21,7 @@ from mlim.evaluation.spreads import spread_parts
 from mlim.files import atomic_folder, read_json, write_csv, write_json
 from mlim.recipe import Modality, Recipe
 from mlim.references import load_reference
+from mlim.steps.loss_curves import write_loss_curves
 from mlim.steps.pairless import has_pairs, other_tasks_alone
 from mlim.steps.task_tables import (
     add_task_figures,
@@ -36,6 +37,7 @@ from mlim.workspace import Workspace
 
 STAGE: Final = "ablate"
 SUMMARY: Final = "summary.json"
+METRICS: Final = "metrics.json"  # one figure for each variant; all are in the summary and the tables
 DIGITS: Final = 6  # of the figures in table.csv; more would only be noise
 DIFFERENCE_COLUMNS: Final = ("difference", "difference_low", "difference_high", "p_value")
 COLUMNS: Final = (
@@ -81,28 +83,28 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     if not has_pairs(workspace):
         return _compare_tasks(recipe, workspace, terminal)
     check_trained(recipe, workspace)
-    tables, record = with_seen(recipe, task_tables(recipe, workspace)), recipe.record
+    tables, whole = with_seen(recipe, task_tables(recipe, workspace)), recipe
     recipe = recipe.of_task("match")
     runs = read_runs(recipe, workspace)
     check_budgets(recipe, runs)
-    with stage_run(record, workspace, STAGE, STAGE, lineage(workspace)) as run:
+    with stage_run(whole.record, workspace, STAGE, STAGE, lineage(workspace)) as run:
         pairs = judged_pairs(_common_pairs(recipe, runs), workspace)
         results = compare_variants(recipe, runs, pairs)
-        metrics = {variant: _metrics(result) for variant, result in results.items()}
+        rows = {variant: _row(result) for variant, result in results.items()}
+        main_figures = {f"pr_auc.{name}": each.pr_auc.value for name, each in results.items()} | headlines(tables)
         about = {"main": recipe.main, "seeds": [*recipe.seeds], "pairs": pairs.labels.size}
         about |= {"prevalence": prevalence(pairs.labels), "no_interval": pairs.no_interval or None}
         figures = [_figures(pairs.labels, runs[name], each.modality) for name, each in recipe.variants.items()]
         about |= {"tasks": [*tables]} if tables else {}
-        summary = {**about, "rows": metrics, "spread": spread_parts(figures), "run_id": run.id}
+        summary = {**about, "rows": rows, "spread": spread_parts(figures), "run_id": run.id}
         with atomic_folder(workspace.ablation) as folder:
             write_csv(folder / "table.csv", table_rows(recipe, runs, results), COLUMNS)
-            write_json(folder / "metrics.json", metrics)
+            write_json(folder / METRICS, main_figures)
             write_json(folder / SUMMARY, summary)
             write_tables(folder, tables)
+            write_loss_curves(folder, whole, workspace)
             run.artifact(folder)
-        for variant, result in results.items():
-            run.metric(f"pr_auc.{variant}", result.pr_auc.value)
-        for name, value in headlines(tables).items():
+        for name, value in main_figures.items():
             run.metric(name, value)
     add_task_figures(recipe, workspace, tables)
     _say(recipe, results, terminal)
@@ -118,13 +120,16 @@ def _compare_tasks(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> 
     record, recipe = recipe.record, other_tasks_alone(recipe)
     check_trained(recipe, workspace)
     tables = with_seen(recipe, task_tables(recipe, workspace))
+    main_figures = headlines(tables)
     with stage_run(record, workspace, STAGE, STAGE, lineage(workspace)) as run:
         summary = {"seeds": [*recipe.seeds], "pairs": 0, "tasks": [*tables], "rows": {}, "run_id": run.id}
         with atomic_folder(workspace.ablation) as folder:
+            write_json(folder / METRICS, main_figures)
             write_json(folder / SUMMARY, summary)
             write_tables(folder, tables)
+            write_loss_curves(folder, recipe, workspace)
             run.artifact(folder)
-        for name, value in headlines(tables).items():
+        for name, value in main_figures.items():
             run.metric(name, value)
     add_task_figures(recipe, workspace, tables)
     for line in describe_tables(tables):
@@ -237,8 +242,8 @@ def _mean(labels: Labels, runs: Sequence[Run], modality: Modality) -> float | No
     return float(np.mean(found)) if found else None
 
 
-def _metrics(result: VariantResult) -> dict[str, Any]:
-    """One row of metrics.json."""
+def _row(result: VariantResult) -> dict[str, Any]:
+    """What the summary says of one variant."""
     difference = {} if result.difference is None else {"difference": result.difference._asdict()}
     alone = {name: value for name, value in (("text", result.text), ("image", result.image)) if value is not None}
     interval = {"pr_auc": result.pr_auc.value, "low": result.pr_auc.low, "high": result.pr_auc.high}

@@ -42,6 +42,7 @@ from mlim.workspace import Workspace
 
 STAGE: Final = "evaluate"
 STACK_COMMAND: Final = "mlim stack"
+METRICS_FILE: Final = "metrics.json"  # the few figures that `dvc metrics` compares; all are in summary.json
 KEPT_PROMISES: Final = "kept_promises"
 SCORER: Final = "scorer:"  # before the name of a scorer, some of which are called as baselines are
 CURVE_NAMES: Final[Mapping[Modality, str]] = {"both": "both", "text": "text only", "image": "picture only"}
@@ -68,11 +69,12 @@ def evaluate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[s
         metrics = judge(recipe, scored, families)
         metrics[KEPT_PROMISES] = _kept_promises(recipe, part(scored.of_registered, split="test"), families)
         metrics |= _gate(recipe, part(scored.of_registered, split="test"), pairs, metrics)
+        headline, summary = _headline(scored, metrics), {**metrics, "run_id": run.id}
         _write(folder, recipe, scored, metrics)
-        _track(run, metrics, folder)
-        run.headline(_headline(scored, metrics), {})
-        summary = {**metrics, "run_id": run.id}
+        write_json(folder / METRICS_FILE, {**headline, **_compared_with(metrics)})
         write_json(folder / "summary.json", summary)
+        _track(run, metrics, folder)
+        run.headline(headline, {})
     _say(recipe, metrics, terminal)
     return summary
 
@@ -126,7 +128,7 @@ def _check_pairs(recipe: Recipe, pairs: pd.DataFrame, scored: Scored) -> None:
 
 
 def judge(recipe: Recipe, scored: Scored, families: Families | None = None) -> dict[str, Any]:
-    """Every figure of metrics.json but the gate's: PR-AUCs, the decision at the threshold, calibration.
+    """Every figure of summary.json but the gate's: PR-AUCs, the decision at the threshold, calibration.
 
     `pr_auc` is the matcher's by modality, `baselines` are compared with the matcher; `registered` and `scorers` are
     about what is registered, and so are threshold and calibration. `families` (n, 2) are those of the test pairs:
@@ -294,7 +296,6 @@ def _write(folder: Path, recipe: Recipe, scored: Scored, metrics: Mapping[str, A
     test = part(scored.of_registered, split="test")
     hardest = hardest_pairs(test, metrics["threshold"], recipe.evaluate.hardest)
     write_csv(folder / "hardest.csv", hardest.to_dict("records"), HARDEST_COLUMNS)
-    write_json(folder / "metrics.json", metrics)
     for suffix in ("svg", "png"):
         draw_pr_curves(curves, metrics["prevalence"], folder / f"pr_curve.{suffix}")
 
@@ -326,6 +327,13 @@ def _headline(scored: Scored, metrics: Mapping[str, Any]) -> dict[str, float]:
             f"test/{name}": metrics[f"{name}_at_threshold"],
         }
     return reached
+
+
+def _compared_with(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The interval of what is registered, where there is one, and the PR-AUC of the trees on the same test pairs."""
+    reached = metrics["registered"]["pr_auc"]
+    interval = {f"test/pr_auc_{end}": reached[end] for end in ("low", "high") if reached[end] is not None}
+    return {**interval, f"test/{TREES}": metrics["baselines"][TREES]["value"]}
 
 
 def _say(recipe: Recipe, metrics: Mapping[str, Any], terminal: Terminal) -> None:

@@ -185,12 +185,12 @@ def _threshold(
     if promise is None:
         return model.threshold, ""
     option = f"--{promise.figure} {promise.target:g}"
-    if not (workspace.evaluation / "metrics.json").is_file():
+    if not (workspace.evaluation / SUMMARY_FILE).is_file():
         raise InputError(
             f"{option}: {workspace.root} has no test pairs of this model; name the work folder in "
             "which it was evaluated with --work"
         )
-    if read_json(workspace.evaluation / "metrics.json")["threshold"] != model.threshold:
+    if read_json(workspace.evaluation / SUMMARY_FILE)["threshold"] != model.threshold:
         raise InputError(
             f"{option}: the test pairs in {workspace.root} were scored by another model; name the "
             "work folder in which this one was evaluated with --work"
@@ -226,7 +226,7 @@ def _warnings(
 
 def _evaluated(model: MatchingModel, workspace: Workspace) -> GateDecision:
     """What `mlim evaluate` found against a model of this work folder; tests at registration are not in it."""
-    path = workspace.evaluation / "metrics.json"
+    path = workspace.evaluation / SUMMARY_FILE
     metrics = read_json(path) if path.is_file() else {}
     same = metrics.get("threshold") == model.threshold
     return GateDecision(objections=metrics.get("objections", ()) if same else ())

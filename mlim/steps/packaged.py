@@ -33,12 +33,12 @@ def read_metrics(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
     needed = {
         trained_folder(recipe, workspace) / "summary.json": "mlim finetune",
         workspace.stack / "summary.json": "mlim stack",
-        workspace.evaluation / "metrics.json": "mlim evaluate",
+        workspace.evaluation / "summary.json": "mlim evaluate",
     }
     missing = [f"{path} is missing; run `{command}` first" for path, command in needed.items() if not path.is_file()]
     if missing:
         raise InputError(*missing)
-    metrics: dict[str, Any] = read_json(workspace.evaluation / "metrics.json")
+    metrics: dict[str, Any] = read_json(workspace.evaluation / "summary.json")
     if (metrics["row"], metrics["seed"]) != (recipe.main, recipe.seeds[0]):
         raise InputError(
             f"{workspace.evaluation} is of variant {metrics['row']}, seed {metrics['seed']}, not of {recipe.main}, "

@@ -6,15 +6,18 @@ from typing import Any
 import yaml
 
 from mlim.errors import InputError
+from mlim.evaluation.judges import judge_of
 from mlim.files import atomic_file
 from mlim.recipe import Recipe, complete_recipe, load_recipe
 from mlim.steps.closure import Sources
+from mlim.steps.loss_curves import FINETUNING_LOSSES, PRETRAINING_LOSSES
 from mlim.steps.plan import MAIN_PIPELINE, PIPELINES, READ_THE_CATALOG, Pipeline, own_options
 from mlim.steps.stages import MAIN_SEED, NAME, SEED, WHOLE_RECIPE, Definition, define_stages
 from mlim.versions import DVC_PARAMETERS, DVC_SUFFIX
 from mlim.workspace import Workspace
 
 LINE_LENGTH = 150
+LOSS_AXES = ("step", "loss")
 
 
 def pipeline_yaml(root: Path, pipeline: Pipeline = MAIN_PIPELINE) -> str:
@@ -23,7 +26,7 @@ def pipeline_yaml(root: Path, pipeline: Pipeline = MAIN_PIPELINE) -> str:
     work, sources = pipeline.work(recipe), Sources(root)
     defined = define_stages(recipe, work, pipeline)
     stages = {kind: _stage(each, sources, work, pipeline) for kind, each in defined.items()}
-    shown = _figures(work) if pipeline.matches else _task_figures(recipe, work, pipeline)
+    shown = _figures(recipe, work, pipeline)
     return _header(pipeline) + yaml.dump(
         {"stages": stages, **shown}, Dumper=_Dumper, sort_keys=False, width=LINE_LENGTH, default_flow_style=False
     )
@@ -168,19 +171,38 @@ def _command(defined: Definition, work: Workspace, pipeline: Pipeline) -> str:
     return " ".join(["mlim", defined.command, *run, *catalog, "--recipe", recipe, "--work", work.root.as_posix(), *own])
 
 
-def _figures(work: Workspace) -> dict[str, Any]:
-    """What `dvc metrics` and `dvc plots` show of matching."""
-    curve, table = (work.evaluation / "curve.csv").as_posix(), (work.ablation / "table.csv").as_posix()
+def _figures(recipe: Recipe, work: Workspace, pipeline: Pipeline) -> dict[str, Any]:
+    """What `dvc metrics` and `dvc plots` show; paths count from the folder of dvc.yaml."""
+    source = work.evaluation if pipeline.matches else work.ablation
+    charts = _charts(recipe, work, pipeline.matches)
     return {
-        "metrics": [(folder / "metrics.json").as_posix() for folder in (work.evaluation, work.ablation)],
-        "plots": [
-            {curve: {"title": "Precision over recall, test pairs", "x": "recall", "y": "precision"}},
-            {table: {"title": "PR-AUC by variant", "x": "row", "y": "pr_auc"}},
-        ],
+        "metrics": [_seen_from(pipeline, source / "metrics.json")],
+        "plots": [{_seen_from(pipeline, path): chart} for path, chart in charts.items()],
     }
 
 
-def _task_figures(recipe: Recipe, work: Workspace, pipeline: Pipeline) -> dict[str, Any]:
-    """What `dvc metrics` shows of the other tasks; such paths count from the folder of dvc.yaml."""
-    tables = [work.ablation / f"{task}.json" for task in recipe.other_tasks]
-    return {"metrics": [f"{_upwards(pipeline)}/{table.as_posix()}" for table in tables]}
+def _charts(recipe: Recipe, work: Workspace, matches: bool) -> dict[Path, dict[str, str]]:
+    """A chart for each table, drawn by a template in `.dvc/plots`."""
+    charts = {}
+    if matches:
+        charts[work.evaluation / "curve.csv"] = _chart(
+            "curves", ("recall", "precision"), "Precision over recall, test pairs"
+        )
+        charts[work.ablation / "table.csv"] = _chart("intervals", ("pr_auc", "row"), "PR-AUC by variant, test pairs")
+    for task in recipe.other_tasks:
+        title = f"{judge_of(task).title} by variant, test split"
+        charts[work.ablation / f"{task}.csv"] = _chart("task_intervals", ("value", "row"), title)
+    losses = {FINETUNING_LOSSES: "Losses of fine-tuning: thin in training, dots in validation"}
+    if any(variant.pretraining for variant in recipe.variants.values()):
+        losses = {PRETRAINING_LOSSES: "Losses of pre-training: thin in training, dots in validation", **losses}
+    return charts | {work.ablation / table: _chart("losses", LOSS_AXES, title) for table, title in losses.items()}
+
+
+def _chart(template: str, axes: tuple[str, str], title: str) -> dict[str, str]:
+    x, y = axes
+    return {"template": template, "x": x, "y": y, "title": title}
+
+
+def _seen_from(pipeline: Pipeline, path: Path) -> str:
+    """A path of the project's folder as the dvc.yaml of a pipeline names it."""
+    return path.as_posix() if pipeline.folder == Path() else f"{_upwards(pipeline)}/{path.as_posix()}"

@@ -29,7 +29,8 @@ from mlim.writer import only_writer, recording
 
 UNTRACKED: Final = "none"
 RECIPE: Final = "recipe.yaml"
-METRICS: Final = "metrics.json"
+FIGURES: Final = "summary.json"
+EARLIER_FIGURES: Final = "metrics.json"  # earlier versions of mlim kept all of them in it
 
 
 def reproduce(
@@ -62,7 +63,7 @@ def reproduce(
             _prepare(recipe, catalog, workspace, terminal, tags.get("mlim.items_sha256", UNKNOWN), anyway)
             _train(recipe, workspace, terminal)
         compared = {name: before.compared(name, folder) for name, folder in _trainings(recipe, workspace).items()}
-        figures = before.figures(workspace.evaluation / METRICS)
+        figures = before.figures(workspace.evaluation / FIGURES)
     differences = [*(each["largest"] for each in compared.values()), *(each["difference"] for each in figures.values())]
     return {
         "model": registry.name,
@@ -99,7 +100,8 @@ class _Before:
 
     def figures(self, path: Path) -> dict[str, dict[str, float]]:
         """The figures of the evaluation, before and now."""
-        kept = self._artifact(f"{RUN_PREFIX}evaluate", METRICS)
+        run = f"{RUN_PREFIX}evaluate"
+        kept = self._artifact(run, FIGURES) or self._artifact(run, EARLIER_FIGURES)
         if kept is None:
             raise MlimError("the figures of the evaluation are gone from the store: they cannot be compared")
         old, new = dict(_figures(read_json(kept))), dict(_figures(read_json(path)))

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("mlim", "flows", "great_expectations", ".dvc", ".dvcignore", ".gitignore", "prefect.yaml")
 ITEMS = 240
 RUN_SECONDS = 900
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")  # for commits, after `git`
 # Nothing listens there: whatever goes through one of them to loopback fails. httpx does not even start with the last.
 CLOSED_PROXIES = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9"),
@@ -110,8 +111,7 @@ def make_checkout(folder: Path) -> Path:
     run_in(folder, ["mlim", "catalog", "synthesize", "--items", str(ITEMS), "--quiet"])
     run_in(folder, ["dvc", "add", "--quiet", "data"])
     run_in(folder, ["git", "add", "--all"])
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    run_in(folder, ["git", *identity, "commit", "--quiet", "-m", "tiny"])
+    run_in(folder, ["git", *IDENTITY, "commit", "--quiet", "-m", "tiny"])
     return folder
 
 

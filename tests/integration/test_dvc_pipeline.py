@@ -12,8 +12,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from dvc.repo import Repo
@@ -21,10 +23,11 @@ from dvc.repo import Repo
 from mlim.files import sha256_of
 from mlim.recipe import load_recipe
 from mlim.steps.plan import everything
+from mlim.versions import _dvc_version
 from mlim.workspace import Workspace
 from mlim.writer import TOKENS, locked
 from scripts.chromium import rendered
-from tests.integration.conftest import ITEMS, environment, free_port, run_in
+from tests.integration.conftest import IDENTITY, ITEMS, environment, free_port, run_in
 
 pytestmark = pytest.mark.integration
 
@@ -235,6 +238,133 @@ def test_a_stage_that_is_refused_through_dvc_keeps_its_results(reproduced, monke
         assert done.returncode != 0
         assert "is writing there" in done.stdout + done.stderr
         assert results() == before
+
+
+CHARTS = {
+    "build/demo/evaluation/curve.csv": "name",
+    "build/demo/ablation/table.csv": "row",
+    "build/demo/ablation/pretraining_losses.csv": "name",
+    "build/demo/ablation/finetuning_losses.csv": "name",
+}
+
+
+@pytest.fixture(scope="module")
+def charts(reproduced: Path) -> dict[str, dict[str, Any]]:
+    """What `dvc plots show` draws, by the path of the table: specifications of Vega-Lite with their data."""
+    shown = json.loads(run_in(reproduced, ["dvc", "plots", "show", "--json"]).stdout)
+    assert not shown.get("errors")
+    return {path: found[0]["content"] for path, found in shown["data"].items()}
+
+
+def test_every_chart_of_dvc_has_a_named_curve_for_each_variant(reproduced: Path, charts) -> None:
+    """The chart of variants was empty, and all curves of a chart had one name."""
+    recipe = load_recipe(str(reproduced / "params.yaml"))
+    variants, starts = set(recipe.variants), {variant.pretraining for variant in recipe.variants.values()} - {None}
+    named = {path: {point[CHARTS[path]] for point in chart["data"]["values"]} for path, chart in charts.items()}
+    assert named["build/demo/ablation/table.csv"] == variants
+    assert named["build/demo/ablation/pretraining_losses.csv"] == starts
+    assert named["build/demo/ablation/finetuning_losses.csv"] == variants
+    assert named["build/demo/evaluation/curve.csv"] >= {recipe.main, "boosted-trees", "text only", "picture only"}
+    assert charts.keys() == CHARTS.keys()
+
+
+def test_every_chart_of_dvc_finds_its_numbers(charts) -> None:
+    for path, chart in charts.items():
+        points, encodings = chart["data"]["values"], list(found_in(chart, "encoding"))
+        axes = [each[axis] for each in encodings for axis in ("x", "y") if axis in each]
+        numbers = {axis["field"] for axis in axes if axis["type"] == "quantitative"} - {"low", "high"}
+        assert len(numbers) == (1 if path.endswith("table.csv") else 2), path
+        assert all(np.isfinite(float(point[name])) for point in points for name in numbers), path
+        named = {channel["field"] for each in encodings for channel in each.values() if channel}
+        assert named <= points[0].keys(), path
+
+
+def found_in(value: Any, key: str) -> Iterator[Any]:
+    """What has this key, anywhere in a nested value."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, dict) and key in value:
+        yield value[key]
+    for child in children:
+        yield from found_in(child, key)
+
+
+def test_the_metrics_of_dvc_are_few_and_those_that_matter(reproduced: Path) -> None:
+    with chdir(reproduced), Repo() as repo:
+        (found,) = repo.metrics.show()[""]["data"].values()
+    metrics = found["data"]
+    assert {"validation/pr_auc", "test/pr_auc", "test/boosted-trees", "test/prevalence"} <= metrics.keys()
+    assert len(metrics) <= 10
+    summary = json.loads((reproduced / "build/demo/evaluation/summary.json").read_text())
+    assert metrics["test/pr_auc"] == summary["registered"]["pr_auc"]["value"]
+
+
+@pytest.fixture(scope="module")
+def colleague(reproduced: Path, tmp_path_factory: pytest.TempPathFactory, new_store) -> Path:
+    """A clone on another machine: code and dvc.lock from git, data and results from the folder that both share."""
+    shared, clone = (tmp_path_factory.mktemp("elsewhere") / name for name in ("remote", "clone"))
+    settings = f"[core]\n    remote = shared\n[cache]\n    type = hardlink\n['remote \"shared\"']\n    url = {shared}\n"
+    (reproduced / ".dvc/config.local").write_text(settings)
+    try:
+        with chdir(reproduced), Repo() as repo:
+            assert repo.push() > 0
+    finally:
+        (reproduced / ".dvc/config.local").unlink()
+    run_in(reproduced, ["git", "clone", "--quiet", ".", str(clone)])
+    shutil.copy(reproduced / "dvc.lock", clone / "dvc.lock")
+    run_in(clone, ["git", "add", "dvc.lock"])
+    run_in(clone, ["git", *IDENTITY, "commit", "--quiet", "-m", "results"])
+    (clone / ".dvc/config.local").write_text(settings)
+    with chdir(clone), Repo() as repo:
+        repo.pull()
+    new_store(clone / "mlflow.db")
+    return clone
+
+
+def test_a_colleague_pulls_data_and_results_and_nothing_is_left_to_do(reproduced: Path, colleague: Path) -> None:
+    for name in ("data/catalog.yaml", "build/demo/report/index.html", "build/demo/registration/summary.json"):
+        assert (colleague / name).read_bytes() == (reproduced / name).read_bytes()
+    done = run_in(colleague, ["dvc", "repro"])
+    assert "Running stage" not in done.stdout
+    assert "up to date" in done.stdout
+    assert run_in(colleague, ["git", "status", "--porcelain"]).stdout == ""
+
+
+def test_an_experiment_in_a_copy_keeps_its_runs_and_can_be_applied(colleague: Path) -> None:
+    """`dvc exp run --temp` left its runs in mlflow.db of the copy, which DVC removes."""
+    change = ["--set-param", "evaluate.min_recall=0.3"]
+    run_in(colleague, ["dvc", "exp", "run", "--temp", "--name", "recall", *change, "evaluate"])
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{colleague / 'mlflow.db'}")
+    (judged,) = [run for run in all_runs(store) if run.data.tags.get("mlim.dvc_experiment") and is_child(run)]
+    assert judged.data.tags["mlim.dvc_experiment"] == "recall"
+    assert Path(judged.info.artifact_uri.removeprefix("file://")).is_relative_to(colleague / "mlruns")
+    assert not list((colleague / ".dvc/tmp").rglob("mlflow.db"))
+    with chdir(colleague), Repo() as repo:
+        repo.experiments.apply("recall")
+    summary = json.loads((colleague / "build/demo/evaluation/summary.json").read_text())
+    assert summary["run_id"] == judged.info.run_id
+    assert "min_recall: 0.3" in (colleague / "params.yaml").read_text()
+
+
+def test_a_catalog_too_large_for_the_cache_goes_to_the_remote_alone(colleague: Path, tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big/catalog.yaml").write_text("source: table\n")
+    cache, shared = colleague / ".dvc/cache/files/md5", colleague.parent / "remote/files/md5"
+    before = set(cache.rglob("*"))
+    with chdir(colleague), Repo() as repo:
+        repo.add(str(tmp_path / "big"), to_remote=True, out="big")
+        assert not Path("big").exists()
+        assert set(cache.rglob("*")) == before
+        repo.pull("big")
+    assert (colleague / "big/catalog.yaml").read_text() == "source: table\n"
+    (line,) = [line for line in (colleague / "big.dvc").read_text().splitlines() if "md5: " in line]
+    version = line.split()[-1]
+    assert (shared / version[:2] / version[2:]).is_file()
+    with chdir(colleague):
+        assert _dvc_version(Path("big/catalog.yaml").absolute()) == version
+
+
+def is_child(run: mlflow.entities.Run) -> bool:
+    return "mlflow.parentRunId" in run.data.tags
 
 
 START_SECONDS = 90

@@ -1,10 +1,12 @@
 """A project with its store of runs that is moved or copied, and folders with names that addresses find hard."""
 
+import os
+import resource
 import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing, redirect_stderr, suppress
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,10 @@ from sqlalchemy.engine import make_url
 
 from mlim.cli.main import main
 from mlim.errors import InputError
+from mlim.failures import exit_code_of
 from mlim.local_store import address, database, mend
 from mlim.recipe import load_recipe
-from mlim.tracking import check_server, client, stage_run, tracking_uri
+from mlim.tracking import check_server, client, initialise, stage_run, tracking_uri
 from mlim.versions import Lineage
 from mlim.workspace import Workspace
 
@@ -144,3 +147,29 @@ def test_an_address_names_the_file_it_was_made_of(name):
     except InputError:
         return
     assert make_url(uri).database == str(database(uri)) == str(path)
+
+
+def initialise_on_a_full_disk(said: Path) -> int:
+    """Exit code of a process that makes the store in the current folder and may write no file of 200 kB."""
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        with said.open("w") as target, redirect_stderr(target):
+            code = exit_code_of(lambda: initialise(RECIPE.tracking))
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_database_is_there_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    """What a full disk or `kill -9` left of its tables could be neither used nor completed."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    said = tmp_path / "said"
+    assert initialise_on_a_full_disk(said) == 1
+    assert said.read_text().count("error:") == 1
+    assert "make room on the disk and run the same command again" in said.read_text()
+    assert {path.name for path in Path().iterdir()} == {"mlflow.db.lock"}
+    Path(".mlflow.db.4194304.tmp-journal").write_bytes(b"left by a process that was killed")
+    assert initialise(RECIPE.tracking)
+    assert {path.name for path in Path().iterdir()} == {"mlflow.db", "mlflow.db.lock"}

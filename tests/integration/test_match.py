@@ -101,7 +101,7 @@ def test_a_promise_raises_the_threshold_of_pairs_and_groups(model, tiny_recipe, 
     test.loc[test["label"] == 0, "score"] += np.linspace(0, 0.5, 300)
     monkeypatch.setattr(step, "read_scored", lambda recipe, workspace: SimpleNamespace(of_registered=test))
     monkeypatch.setattr(step, "families_of", lambda pairs, workspace: None)
-    write_json(own_workspace.evaluation / "metrics.json", {"threshold": model.threshold})
+    write_json(own_workspace.evaluation / "summary.json", {"threshold": model.threshold})
     threshold, promised = step._threshold(model, tiny_recipe, own_workspace, Promise("precision", 0.9))
     assert 0.1 < threshold <= 0.9
     assert "0.9" in promised
@@ -110,7 +110,7 @@ def test_a_promise_raises_the_threshold_of_pairs_and_groups(model, tiny_recipe, 
     assert step._threshold(model, tiny_recipe, own_workspace, None) == (model.threshold, "")
     with pytest.raises(InputError, match=r"--precision 0\.9999: not enough labels"):
         step._threshold(model, tiny_recipe, own_workspace, Promise("precision", 0.9999))
-    write_json(own_workspace.evaluation / "metrics.json", {"threshold": 0.25})
+    write_json(own_workspace.evaluation / "summary.json", {"threshold": 0.25})
     with pytest.raises(InputError, match="were scored by another model"):
         step._threshold(model, tiny_recipe, own_workspace, Promise("precision", 0.9))
 
@@ -142,7 +142,7 @@ def test_a_catalog_of_another_kind_and_the_objections_of_the_gate_are_warnings(t
     assert trained_on.columns == ("colour", "title")
     model = build(tiny_recipe, "separate", catalog=trained_on)
     objections = plain([Objection("chance", "useless")])
-    write_json(work.evaluation / "metrics.json", {"threshold": model.threshold, "objections": objections})
+    write_json(work.evaluation / "summary.json", {"threshold": model.threshold, "objections": objections})
     summary = run(model, shop, tmp_path, quiet, write=False)
     assert summary["warnings"] == ["the quality gate objects to this model: useless"]
     [swap, one_answer] = (Objection(code, f"found by {code}") for code in ("swap", "one-answer"))

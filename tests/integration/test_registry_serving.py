@@ -86,10 +86,10 @@ def test_first_version_is_champion_and_leads_back_to_its_origin(registered):
 def test_objections_refuse_a_champion_until_a_person_says_why(recipe, trained, quiet, capfd):
     """A useless model ends as challenger, the run ends well, and what overrules it is recorded."""
     recipe = recipe.model_copy(update={"gate": GateConfig(sampled_pairs=8)})
-    metrics = read_json(trained.evaluation / "metrics.json")
+    metrics = read_json(trained.evaluation / "summary.json")
     registered = {**metrics["registered"], "pr_auc": {"value": 0.35, "low": 0.3, "high": 0.4}}
     useless = {**metrics, "registered": registered, "called_matches": 1.0}
-    write_json(trained.evaluation / "metrics.json", useless)
+    write_json(trained.evaluation / "summary.json", useless)
     registry = Registry(recipe.tracking)
     summary = register(recipe, trained, quiet)
     assert (summary["aliases"], summary["promoted"], registry.roles.holder("champion")) == (["challenger"], False, None)
@@ -222,8 +222,8 @@ def test_registration_needs_its_inputs(recipe, own_workspace, quiet):
 
 
 def test_evaluation_of_another_variant_is_refused(recipe, trained, quiet):
-    metrics = read_json(trained.evaluation / "metrics.json")
-    write_json(trained.evaluation / "metrics.json", {**metrics, "row": "no-mdo"})
+    metrics = read_json(trained.evaluation / "summary.json")
+    write_json(trained.evaluation / "summary.json", {**metrics, "row": "no-mdo"})
     with pytest.raises(InputError, match="run `mlim evaluate` again"):
         register(recipe, trained, quiet)
 

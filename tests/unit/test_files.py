@@ -1,6 +1,7 @@
 """Results on disk: all of them or nothing, and never in the place of what is not mlim's own."""
 
 import csv
+import errno
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlim.errors import InputError
-from mlim.files import MARKER, atomic_folder, claim, is_ours, read_csv, remove_folder, write_csv
+from mlim.files import MARKER, atomic_file, atomic_folder, claim, is_ours, read_csv, remove_folder, write_csv
 
 DEAD = 2**22 + 1  # no process has this number: the kernel's limit is 2**22
 
@@ -129,3 +130,18 @@ def test_numbers_stay_numbers_and_what_is_missing_empty(tmp_path: Path) -> None:
     """Point 24: a negative figure is no formula."""
     write_csv(tmp_path / "t.csv", [{"a": -0.12, "b": -3, "c": None}, {"a": float("nan"), "b": True}], ["a", "b", "c"])
     assert (tmp_path / "t.csv").read_text() == "a,b,c\n-0.12,-3,\n,True,\n"
+
+
+def full(path: Path) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+
+
+def test_a_full_disk_is_reported_with_the_result_that_it_did_not_take(tmp_path: Path) -> None:
+    """Arrow says `Error writing bytes to file` and not to which one."""
+    (tmp_path / "pairs.parquet").write_text("before")
+    with pytest.raises(OSError, match=r"No space left on device: .*pairs\.parquet") as caught:
+        full(tmp_path / "pairs.parquet")
+    assert caught.value.errno == errno.ENOSPC
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"pairs.parquet": "before"}
