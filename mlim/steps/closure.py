@@ -16,7 +16,10 @@ from mlim.errors import InputError
 PACKAGE = "mlim"
 WITHOUT_EFFECT = frozenset(
     f"{PACKAGE}.{name}"
-    for name in ("console", "errors", "processes", "recipe", "tracking", "offline", "outbox", "versions", "workspace")
+    for name in (
+        *("console", "errors", "failures", "processes", "recipe"),
+        *("tracking", "offline", "outbox", "versions", "workspace"),
+    )
 )
 BESIDE_PACKAGE: Mapping[str, tuple[str, ...]] = {  # what a module reads besides what it imports
     f"{PACKAGE}.validation": ("great_expectations/expectations", f"{PACKAGE}/data_docs")
