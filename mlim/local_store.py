@@ -67,7 +67,8 @@ def make(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     with atomic_file(path) as temporary:
-        store = SqlAlchemyStore(address(temporary), (path.parent / ARTIFACTS).as_uri())
+        place = (path.parent / ARTIFACTS).as_uri()
+        store = SqlAlchemyStore(address(temporary), place)  # type: ignore[no-untyped-call]
         store.engine.dispose()
 
 
