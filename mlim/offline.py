@@ -42,6 +42,9 @@ class NullRun:
     def headline(self, figures: Mapping[str, float], pages: Mapping[str, Path]) -> None:
         """Do nothing: both are in the work folder."""
 
+    def describe_pipeline(self, page: str) -> None:
+        """Do nothing: the report is in the work folder."""
+
 
 def training_folders(workspace: Workspace) -> dict[Stage, Path]:
     """Where the trainings of each stage lie, one folder for each run."""

@@ -57,6 +57,13 @@ CATALOG_TAG = f"{TAG}catalog"  # by these documents find what they show
 ATTRIBUTE_TAG = f"{TAG}attribute"
 MATCH_STAGE, COMPLETE_STAGE, REPORT_STAGE, REVIEW_STAGE = "match", "complete", "report", "simulated-review"
 KIND, TRAINS_MODELS = "mlflow.experimentKind", "custom_model_development"  # which page opens in MLflow
+DESCRIPTION, DESCRIPTION_CHARACTERS = "mlflow.note.content", 5000  # of a run or experiment on its page
+DESCRIBED = f"{TAG}described_by"  # of a parent: the stage that wrote its page
+EXPERIMENT_PAGE = (
+    "Runs of mlim. Each pipeline is one parent run: its page has the tables, its metrics the figures that matter "
+    "(`test/pr_auc`: split and figure), its artifacts the report, the cards and the decision about the champion. Below "
+    "it, one run for each stage and training."
+)
 TRAININGS = ("pretrain", "finetune", "stack")  # stages that learn
 RUNS_PER_PAGE = 1000  # of one answer of the store
 METRICS_PER_CALL = 1000  # MLflow's own limits for one log_batch call
@@ -68,6 +75,7 @@ CLOSE_SECONDS = 120.0
 NANOSECONDS_PER_MILLISECOND = 10**6
 HEALTHY = b"OK"
 FORBIDDEN_IN_NAMES = re.compile(r"[^\w\-. /:]")
+EXPERIMENT_TAGS = {KIND: TRAINS_MODELS, DESCRIPTION: EXPERIMENT_PAGE}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -362,7 +370,7 @@ def _create_experiment(store: "MlflowClient", name: str, location: str | None) -
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(store.create_experiment(name, artifact_location=location, tags={KIND: TRAINS_MODELS}))
+        return str(store.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
     except MlflowException:
         found = store.get_experiment_by_name(name)  # another process was faster
         if found is None:
@@ -391,6 +399,9 @@ class StageRun(Protocol):
 
     def headline(self, figures: Mapping[str, float], pages: Mapping[str, Path]) -> None:
         """Figures of the run that its parent shows too, and files that the parent keeps, by artifact folder."""
+
+    def describe_pipeline(self, page: str) -> None:
+        """What the parent's page says (Markdown)."""
 
 
 class Past(NamedTuple):
@@ -447,6 +458,11 @@ class MlflowRun:
             self._send({"do": "figures", "run": self._parent, "figures": shown})
         for folder, path in pages.items():
             self._send({"do": "artifact", "run": self._parent, "folder": folder}, path)
+
+    def describe_pipeline(self, page: str) -> None:
+        """Let the parent's page say this (Markdown), until a report says something else."""
+        for key, value in ((DESCRIPTION, page[:DESCRIPTION_CHARACTERS]), (DESCRIBED, "report")):
+            self._send({"do": "tag", "run": self._parent, "key": key, "value": value})
 
     def flush(self) -> None:
         """Send everything that waits; what the store does not take waits on, in the outbox."""
@@ -654,19 +670,20 @@ def _parent(book: _Book, recipe: RecipeRecord, workspace: Workspace, lineage: Li
     tags = _tags(recipe, "pipeline", lineage)
     with FileLock(workspace.pipeline.with_name(f".{workspace.pipeline.name}.lock")):
         known = _known_parent(book, recipe, workspace, lineage)
-        run_id = known or book.open_run(recipe.name, tags, flatten(recipe.values), lineage)
+        run_id = known.info.run_id if known else book.open_run(recipe.name, tags, flatten(recipe.values), lineage)
         if known is None:
             book.store.log_text(run_id, recipe.text, "recipe.yaml")
         if known is None or lineage.data_version != UNKNOWN:
             place = {"run_id": run_id, "experiment_id": book.experiment, "fingerprint": fingerprint(recipe, lineage)}
             write_json(workspace.pipeline, place)
     for key, value in tags.items():
-        book.store.set_tag(run_id, key, value)
+        if key != DESCRIPTION or known is None or DESCRIBED not in known.data.tags:  # a report says more
+            book.store.set_tag(run_id, key, value)
     book.store.update_run(run_id, status=RUNNING)
     return run_id
 
 
-def _known_parent(book: _Book, recipe: RecipeRecord, workspace: Workspace, lineage: Lineage) -> str | None:
+def _known_parent(book: _Book, recipe: RecipeRecord, workspace: Workspace, lineage: Lineage) -> "Run | None":
     """The run in the work folder's file, unless it is of another recipe, other data or another store, or deleted."""
     from mlflow.exceptions import MlflowException
 
@@ -674,11 +691,11 @@ def _known_parent(book: _Book, recipe: RecipeRecord, workspace: Workspace, linea
     if not _same_pipeline(str(place.get("fingerprint")), fingerprint(recipe, lineage)):
         return None
     try:
-        info = book.store.get_run(str(place.get("run_id"))).info
+        run = book.store.get_run(str(place.get("run_id")))
     except MlflowException:
         return None
-    usable = info.lifecycle_stage == "active" and info.experiment_id == book.experiment
-    return str(info.run_id) if usable else None
+    usable = run.info.lifecycle_stage == "active" and run.info.experiment_id == book.experiment
+    return run if usable else None
 
 
 def _place(workspace: Workspace) -> dict[str, Any]:
@@ -735,7 +752,7 @@ def _tags(recipe: RecipeRecord, stage: str, lineage: Lineage) -> dict[str, str]:
         f"{TAG}validation": lineage.validation,
         "mlflow.source.name": f"mlim {stage}",
         "mlflow.source.type": "LOCAL",
-        "mlflow.note.content": f"`{stage}` of recipe `{recipe.name}` on data `{lineage.data_version}`",
+        DESCRIPTION: f"`{stage}` of recipe `{recipe.name}` on data `{lineage.data_version}`",
         **known_commit,
         **({} if experiment is None else {f"{TAG}dvc_experiment": experiment}),
     }

@@ -19,6 +19,7 @@ from mlim.evaluation.resampling import JudgedPairs, compare_all
 from mlim.evaluation.scores import SCORES_FILE, check_same_pairs, part, read_scores, scores_of
 from mlim.evaluation.spreads import spread_parts
 from mlim.files import atomic_folder, read_json, write_csv, write_json
+from mlim.offline import RUN_ID
 from mlim.recipe import Modality, Recipe
 from mlim.references import load_reference
 from mlim.steps.loss_curves import write_loss_curves
@@ -31,7 +32,7 @@ from mlim.steps.task_tables import (
     with_seen,
     write_tables,
 )
-from mlim.tracking import stage_run
+from mlim.tracking import add_figures, stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
 
@@ -104,8 +105,11 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
             write_tables(folder, tables)
             write_loss_curves(folder, whole, workspace)
             run.artifact(folder)
-        for name, value in main_figures.items():
+        for variant, result in results.items():
+            run.metric(f"test/pr_auc.{variant}", result.pr_auc.value)
+        for name, value in headlines(tables).items():
             run.metric(name, value)
+    _add_figures(recipe, workspace, results)
     add_task_figures(recipe, workspace, tables)
     _say(recipe, results, terminal)
     for line in describe_tables(tables):
@@ -240,6 +244,20 @@ def _mean(labels: Labels, runs: Sequence[Run], modality: Modality) -> float | No
     """PR-AUC with one modality at test time, averaged over seeds; None when the variant is not scored so."""
     found = [average_precision(labels, one) for run in runs for one in run.scores(modality) if one.size]
     return float(np.mean(found)) if found else None
+
+
+def _add_figures(recipe: Recipe, workspace: Workspace, results: Mapping[str, VariantResult]) -> None:
+    """Add what each variant reaches on the test pairs to the run of each seed, so that MLflow can compare them.
+
+    The interval is that of the variant; where several seeds are averaged, it is of none of them.
+    """
+    for variant, result in results.items():
+        ends = {"low": result.pr_auc.low, "high": result.pr_auc.high} if len(recipe.seeds) == 1 else {}
+        known = {f"test/pr_auc/{name}": end for name, end in ends.items() if end is not None}
+        for seed, value in zip(recipe.seeds, result.by_seed, strict=True):
+            figures = {"test/pr_auc": value, **known}
+            if run_id := read_json(workspace.finetuned(variant, seed) / SUMMARY).get(RUN_ID):
+                add_figures(recipe.tracking, run_id, figures)
 
 
 def _row(result: VariantResult) -> dict[str, Any]:

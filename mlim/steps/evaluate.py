@@ -304,12 +304,11 @@ def _track(run: StageRun, metrics: Mapping[str, Any], folder: Path) -> None:
     for modality, interval in metrics["pr_auc"].items():
         for end, value in interval.items():
             if value is not None:
-                run.metric(f"pr_auc.{modality}.{end}", value)
+                run.metric(f"test/pr_auc.{modality}.{end}", value)
     for name, figures in metrics["baselines"].items():
-        run.metric(f"pr_auc.{name}.value", figures["value"])
-    run.metric("pr_auc.registered.value", metrics["registered"]["pr_auc"]["value"])
-    for name in ("prevalence", "threshold", "precision_at_threshold", "recall_at_threshold", "brier_calibrated"):
-        run.metric(name, metrics[name])
+        run.metric(f"test/pr_auc.{name}.value", figures["value"])
+    run.metric("threshold", metrics["threshold"])
+    run.metric("test/brier_calibrated", metrics["brier_calibrated"])
     run.artifact(folder)
 
 

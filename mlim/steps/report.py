@@ -7,13 +7,15 @@ from typing import Any, Final
 from mlim import tracking
 from mlim.console import Terminal
 from mlim.errors import InputError
-from mlim.files import atomic_folder, sha256_of, write_json
+from mlim.files import atomic_folder, read_json, sha256_of, write_json
+from mlim.offline import RUN_ID, SUMMARY_FILE
 from mlim.recipe import Recipe
 from mlim.report.claims import describe_claims, effects_table
 from mlim.report.figures import draw_forest, draw_label_curves
 from mlim.report.gather import Gathered
 from mlim.report.labels import LABELS_AXIS
 from mlim.report.page import render
+from mlim.report.pipeline_page import Links, pipeline_page
 from mlim.report.reported import ReportedRecipe
 from mlim.report.results import RESULTS_FILE, collect
 from mlim.report.scores import variant_scores
@@ -51,6 +53,7 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
         for path in sorted(folder.iterdir()):
             run.artifact(path)
         run.headline({}, {"report": folder / PAGE_FILE})
+        run.describe_pipeline(pipeline_page(shown, gathered, _links(recipe, workspace)))
         for claim in gathered.claims:
             run.tag(f"{CLAIM_TAG}{claim.claim.key}", claim.verdict)
         for paper in gathered.papers:
@@ -58,12 +61,21 @@ def report(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
                 run.tag(f"{CLAIM_TAG}{paper.name}.{claim.claim.key}", claim.verdict)
         run.tag(CATALOG_TAG, results["catalog"])
         for name, score in variant_scores(shown, gathered).items():
-            run.metric(f"pr_auc.{name}", score.pr_auc.value)
+            run.metric(f"test/pr_auc.{name}", score.pr_auc.value)
         page_path = workspace.report / PAGE_FILE
         summary = {"path": str(page_path), "sha256": sha256_of(folder / PAGE_FILE), "run_id": run.id}
         write_json(folder / "summary.json", summary)
     terminal.say(f"the report is {page_path}")
     return summary
+
+
+def _links(recipe: Recipe, workspace: Workspace) -> Links:
+    """What the page of the pipeline's run leads to."""
+    folders = [workspace.finetuned(variant, seed) for variant in recipe.variants for seed in recipe.seeds]
+    summaries = [read_json(path) for folder in folders if (path := folder / SUMMARY_FILE).is_file()]
+    place = read_json(workspace.pipeline) if workspace.pipeline.is_file() else {}
+    runs = tuple(str(summary[RUN_ID]) for summary in summaries if summary.get(RUN_ID))
+    return Links(str(place.get("experiment_id", "")), runs, recipe.tracking.model_name)
 
 
 def _draw(recipe: ReportedRecipe, gathered: Gathered, folder: Path) -> None:

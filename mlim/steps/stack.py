@@ -208,7 +208,7 @@ def _summary(recipe: Recipe, stacked: Stacked) -> dict[str, Any]:
 
 def _track(run: StageRun, stacked: Stacked) -> None:
     for name, value in stacked.validation.items():
-        run.metric(f"validation_pr_auc.{name}".replace(" ", "-").replace(":", "-"), value)
+        run.metric(f"validation/pr_auc.{name}".replace(" ", "-").replace(":", "-"), value)
     run.tag("mlim.registered_scorer", stacked.chosen)
 
 

@@ -15,7 +15,7 @@ from mlim.training.device import DeviceContext
 from mlim.training.meter import Averages
 from mlim.training.protocols import HistoryRow, MetricSink, TrainState, Validation
 
-TRAINED, VALIDATED = "train/", "validation/"  # metrics are named `train/mlm`, `train/mlm/light`
+TRAINED, VALIDATED = "train/", "validation/"  # metrics are `train/mlm`, `train/mlm/light`, `validation/pr_auc`
 ALL_MODES = "all"  # the mode of a row of the history that is over several
 ROW = ("step", "kind", "mode")  # what a row of the history is about; losses and figures follow
 SKIPPED = "skipped_steps"  # goes to the sink alone
@@ -38,7 +38,7 @@ class MetricLogger:
     def validated(self, found: Validation) -> None:
         """Losses on held-out data, and the value that chooses the best model."""
         figures = {} if found.value is None else {found.metric.name: found.value}
-        self._write(VALIDATED, found.by_mode, found.overall, figures)
+        self._write(VALIDATED, found.by_mode, found.overall, figures, VALIDATED)
 
     def load(self, history: Sequence[HistoryRow], logged: Sequence[Any]) -> None:
         """Continue those of a checkpoint; the run that tracks from here on shows the whole curve."""
@@ -48,7 +48,12 @@ class MetricLogger:
             self._sink.log(values, step)
 
     def _write(
-        self, prefix: str, by_mode: Mapping[str, Averages], overall: Averages, figures: Mapping[str, float]
+        self,
+        prefix: str,
+        by_mode: Mapping[str, Averages],
+        overall: Averages,
+        figures: Mapping[str, float],
+        before_figures: str = "",
     ) -> None:
         step, kind = self._state.step, prefix.rstrip("/")
         shown = {name: value for name, value in figures.items() if name != SKIPPED}
@@ -59,7 +64,7 @@ class MetricLogger:
         values = {f"{prefix}{name}": value for name, value in overall.items()}
         for mode, means in by_mode.items():
             values |= {f"{prefix}{name}/{mode}": value for name, value in means.items()}
-        values |= figures
+        values |= {f"{before_figures}{name}": value for name, value in figures.items()}
         self._state.logged.append((step, values))
         self._sink.log(values, step)
 

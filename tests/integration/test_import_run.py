@@ -132,7 +132,10 @@ def test_an_imported_run_is_what_a_live_one_is(carried, live, tiny_recipe, quiet
 def test_the_value_that_chose_the_best_model_is_a_curve(carried, tiny_recipe, quiet):
     folder = carried.finetuned(tiny_recipe.main, SEED)
     [run_id] = import_run(folder, HERE, quiet)["imported"].values()
-    curve = {point.step: point.value for point in client(tiny_recipe.tracking).get_metric_history(run_id, "pr_auc")}
+    curve = {
+        point.step: point.value
+        for point in client(tiny_recipe.tracking).get_metric_history(run_id, "validation/pr_auc")
+    }
     summary = read_json(folder / "summary.json")
     assert curve[summary["best_step"]] == summary["validation_pr_auc"] == max(curve.values())
 

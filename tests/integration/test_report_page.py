@@ -14,6 +14,7 @@ from mlim.recipe import GateConfig
 from mlim.report.gather import ablation_table
 from mlim.report.kit import formats
 from mlim.report.page import render
+from mlim.report.pipeline_page import Links, pipeline_page
 from mlim.report.scores import BASELINE_LABELS
 from mlim.report.sections import results_section
 from mlim.report.tables import OVERALL, leaks_table, references_table, short_table
@@ -288,3 +289,15 @@ def test_whether_pre_training_pays_is_drawn_and_told_where_it_was_measured(compl
     page = render(reported(tiny_recipe), replace(gather(tiny_recipe, workspace), label_curve=curve), workspace, LINEAGE)
     shown = Outline(page).text
     assert {"1,500", "0.800 [0.700, 0.900]", "+0.100 [\u22120.050, +0.250]"} <= {*map(str.strip, shown)}
+
+
+def test_the_page_of_the_pipelines_run_has_the_papers_tables_and_leads_on(complete, tiny_recipe):
+    """What MLflow shows of the parent run: tables that Markdown renders, links within MLflow."""
+    workspace, _ = complete
+    links = Links("1", ("a" * 32, "b" * 32), "mlim-matcher")
+    page = pipeline_page(reported(tiny_recipe), gather(workspace=workspace, recipe=tiny_recipe), links)
+    assert "| variant | PR-AUC" in page
+    main = tiny_recipe.main_variant.label
+    assert f"| {main} | {formats.interval(MAIN_SCORE, MAIN_SCORE - 0.018, MAIN_SCORE + 0.018)} |" in page
+    assert "(#/compare-runs?runs=%5B%22aaaa" in page
+    assert len(page) < 5000

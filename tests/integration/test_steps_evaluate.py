@@ -183,8 +183,8 @@ def test_evaluate_judges_the_main_variant_and_the_baselines_on_the_same_pairs(re
         assert figures["difference_to_registered"]["value"] == pytest.approx(lead)
     run = run_of(recipe, summary["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["pr_auc.both.value"] == pytest.approx(expected)
-    assert "pr_auc.both.low" not in run.data.metrics
+    assert run.data.metrics["test/pr_auc.both.value"] == pytest.approx(expected)
+    assert "test/pr_auc.both.low" not in run.data.metrics
     assert artifacts_of(recipe, summary["run_id"]) >= {"recipe.yaml", "curve.csv", "pr_curve.png", "summary.json"}
 
 
@@ -259,6 +259,16 @@ def test_ablate_compares_all_variants_in_the_order_of_the_recipe(recipe, trained
     figures = read_json(trained.ablation / "metrics.json")
     assert figures == {f"pr_auc.{name}": summary["rows"][name]["pr_auc"] for name in VARIANTS}
     assert run_of(recipe, summary["run_id"]).data.tags["mlflow.runName"] == "ablate"
+
+
+def test_ablate_gives_the_run_of_each_seed_its_figure_on_the_test_pairs(recipe, trained, quiet):
+    """MLflow's page of two runs side by side shows what the tables show."""
+    store = mlflow.MlflowClient(recipe.tracking.uri)
+    path = trained.finetuned(MAIN, SEEDS[1]) / "summary.json"
+    run_id = store.create_run(store.create_experiment("finetuned")).info.run_id
+    write_json(path, {**read_json(path), "run_id": run_id})
+    rows = ablate(recipe, trained, quiet)["rows"]
+    assert run_of(recipe, run_id).data.metrics == {"test/pr_auc": pytest.approx(rows[MAIN]["by_seed"][1])}
 
 
 def test_ablate_writes_the_same_table_again(recipe, trained, quiet):

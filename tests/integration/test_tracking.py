@@ -111,6 +111,22 @@ def test_stages_of_one_pipeline_share_a_parent(recipe, workspace):
     assert run_of(recipe, parents[0]).data.tags["mlim.data_version"] == "5eed.dir"
 
 
+def test_the_page_of_a_parent_is_the_reports_once_there_is_one(recipe, workspace):
+    """Later stages leave it alone; the experiment says what is in it."""
+    early = Lineage("c0ffee", False, UNKNOWN, UNKNOWN)
+    for stage, origin in (("ingest", early), ("probe", LINEAGE)):
+        with stage_run(recipe.record, workspace, stage, stage, origin):
+            parent = parent_of(workspace)
+    assert run_of(recipe, parent).data.tags["mlflow.note.content"].endswith("on data `5eed.dir`")
+    with stage_run(recipe.record, workspace, "report", "report", LINEAGE) as run:
+        run.describe_pipeline("### Table 1")
+    with stage_run(recipe.record, workspace, "match", "match", LINEAGE):
+        pass
+    assert run_of(recipe, parent).data.tags["mlflow.note.content"] == "### Table 1"
+    experiment = client(recipe.tracking).get_experiment(read_json(workspace.pipeline)["experiment_id"])
+    assert "one parent run" in experiment.tags["mlflow.note.content"]
+
+
 def test_another_recipe_or_other_data_start_a_new_parent(recipe, workspace):
     others = [
         (recipe, LINEAGE),
