@@ -13,6 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from flows.dead_runs import clear, dead_runs, free_slots
 from flows.engine import engine
 from flows.login import login_file
 from flows.server import ANSWER_SECONDS, GPU_LIMIT, POOL, PORT
@@ -22,7 +23,8 @@ from mlim.findings import Finding
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-SERVER, LIMIT, WORKER, DEPLOYMENTS = "Prefect", "GPU limit", "worker", "deployments"
+SERVER, LIMIT, RUNS, WORKER, DEPLOYMENTS = "Prefect", "GPU limit", "flow runs", "worker", "deployments"
+FIX: Final = "mlim doctor --fix"
 ONE_AT_A_TIME: Final = 1
 DIRECTORY: Final = "prefect.deployments.steps.set_working_directory"
 PROJECT, PIPELINE = "prefect.yaml", "pipeline/local"
@@ -42,7 +44,7 @@ def _mend_here() -> None:
 
 
 def examine() -> list[Finding]:
-    """What is wrong with the server, its limit, worker and deployments; what is right has a line too."""
+    """What is wrong with the server, its limit, runs, worker and deployments; what is right has a line too."""
     with engine() as address:
         from prefect.client.orchestration import get_client
 
@@ -51,18 +53,18 @@ def examine() -> list[Finding]:
             return [foreign]
         with get_client(sync_client=True) as client:
             server = Finding(SERVER, True, address or "")
-            return [server, *_limit(client), *worker(client, POOL), *_deployments(client, Path.cwd())]
+            return [server, *_runs(client), *_limit(client), *worker(client, POOL), *_deployments(client, Path.cwd())]
 
 
 def mend() -> list[str]:
-    """Make a missing limit and free its leaked slots; says what was done, a sentence each."""
+    """End runs that are dead, make a missing limit and free its leaked slots; says what was done, a sentence each."""
     with engine() as address:
         from prefect.client.orchestration import get_client
 
         if _foreign(address or "") is not None:
             return []
         with get_client(sync_client=True) as client:
-            return mend_limit(client)
+            return [*clear(client, dead_runs(client)), *free_slots(client, GPU_LIMIT), *mend_limit(client)]
 
 
 def _foreign(address: str) -> Finding | None:
@@ -97,6 +99,16 @@ def _health(address: str) -> object:
             return json.load(answer)
     except (OSError, ValueError):
         return None
+
+
+def _runs(client: "SyncPrefectClient") -> Iterator[Finding]:
+    """Runs that are called running and whose processes are gone."""
+    dead = dead_runs(client)
+    names = ", ".join(str(run.name) for run in dead)
+    if dead:
+        yield Finding(RUNS, False, f"{len(dead)} are called running, and their processes are gone: {names}", FIX)
+    else:
+        yield Finding(RUNS, True, f"{_alive(client)} running, none of them dead")
 
 
 def _limit(client: "SyncPrefectClient") -> Iterator[Finding]:
@@ -146,7 +158,7 @@ def _slots(client: "SyncPrefectClient") -> int | None:
 
 
 def _alive(client: "SyncPrefectClient") -> int:
-    """How many runs may hold a slot: those under way that no other run called."""
+    """How many runs may hold a slot: those under way that no other run called, without the dead ones."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterParentTaskRunId,
@@ -159,7 +171,8 @@ def _alive(client: "SyncPrefectClient") -> int:
     roots = FlowRunFilter(
         state=FlowRunFilterState(type=under_way), parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True)
     )
-    return len(client.read_flow_runs(flow_run_filter=roots))
+    found = {run.id for run in client.read_flow_runs(flow_run_filter=roots)}
+    return len(found - {run.id for run in dead_runs(client)})
 
 
 def worker(client: "SyncPrefectClient", pool: str) -> Iterator[Finding]:

@@ -670,7 +670,7 @@ def _parent(book: _Book, recipe: RecipeRecord, workspace: Workspace, lineage: Li
     tags = _tags(recipe, "pipeline", lineage)
     with FileLock(workspace.pipeline.with_name(f".{workspace.pipeline.name}.lock")):
         known = _known_parent(book, recipe, workspace, lineage)
-        run_id = known.info.run_id if known else book.open_run(recipe.name, tags, flatten(recipe.values), lineage)
+        run_id = str(known.info.run_id) if known else book.open_run(recipe.name, tags, flatten(recipe.values), lineage)
         if known is None:
             book.store.log_text(run_id, recipe.text, "recipe.yaml")
         if known is None or lineage.data_version != UNKNOWN:

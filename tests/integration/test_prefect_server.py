@@ -323,7 +323,7 @@ def test_doctor_finds_what_is_wrong_with_the_server_and_mends_what_is_safe(
     ]
     looked = run_in(checkout, ["mlim", "doctor", "--quick", "--json"], check=False, **server).stdout
     found = {one["subject"]: one["fine"] for one in json.loads(looked)}
-    subjects = ("Prefect", "GPU limit", "worker", "deployments")
+    subjects = ("Prefect", "GPU limit", "flow runs", "worker", "deployments")
     assert {name: found[name] for name in subjects} == dict.fromkeys(subjects, True)
     stranger = {**server, "PREFECT_API_AUTH_STRING": "mlim:another-secret-of-somebody"}
     (only,) = json.loads(run_in(checkout, [sys.executable, "-m", "flows.health"], **stranger).stdout)
