@@ -123,7 +123,9 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
         workers=options.workers,
     )
     read_out = "separate" if model.reads_items_alone else "joint"
-    how = f"read-out {read_out}{', in a stack' * model.uses_stack(model.settings.modality)}"
+    modality = model.settings.modality
+    network = f"a network, read-out {read_out}" if model.uses_network(modality) else "no network"
+    how = f"a stack with {network}" if model.uses_stack(modality) else network
     return {"parts": spent, "all": core_seconds() - used, "summary": summary, "model": how}
 
 
