@@ -24,6 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterEndTime,
     FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     TaskRunFilter,
@@ -62,15 +63,30 @@ def label(run_id: UUID | str, labels: dict[str, Any]) -> None:
         client.update_flow_run_labels(UUID(str(run_id)), labels)
 
 
-def dead_runs(client: SyncPrefectClient, every_machine: bool = False) -> list[FlowRun]:
-    """The runs that are said to be under way though their process is gone.
+def dead_runs(client: SyncPrefectClient, pool: str | None = None) -> list[FlowRun]:
+    """The runs, with their subflows, that are said to be under way though their process is gone.
 
-    Only this machine's processes can be seen; `every_machine`: the server is reached from here alone, and a run of a
-    machine with another name is one from before it was renamed (a container that was made anew).
+    Only this machine's processes can be seen. `pool`: a work pool whose runs are all of this machine, so that one of a
+    machine with another name is from before it was renamed (a container that was made anew).
     """
-    suspects = [run for run in _runs(client, UNDER_WAY) if is_dead(run, every_machine)]
+    suspects = [
+        run for run in _runs(client, UNDER_WAY) if is_dead(run, pool is not None and run.work_pool_name == pool)
+    ]
     again = (client.read_flow_run(run.id) for run in suspects)  # it may have said how it ended, and then ended
-    return [run for run in again if run.state is not None and run.state.type in UNDER_WAY]
+    return _with_subflows(client, [run for run in again if run.state is not None and run.state.type in UNDER_WAY])
+
+
+def _with_subflows(client: SyncPrefectClient, runs: list[FlowRun]) -> list[FlowRun]:
+    """The runs and, further down, the runs under way that they have started: these are of the same process."""
+    known = {run.id for run in runs}
+    if not known:
+        return []
+    below = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=list(known)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNDER_WAY)),
+    )
+    found = [run for run in client.read_flow_runs(flow_run_filter=below, limit=MOST_RUNS) if run.id not in known]
+    return [*runs, *_with_subflows(client, found)]
 
 
 def clear(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> list[str]:
@@ -134,7 +150,7 @@ def advise(client: SyncPrefectClient, told: set[UUID]) -> None:
 def live_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
     """The runs of a work pool whose process lives, or is about to start."""
     under_way = (run for run in _runs(client, UNDER_WAY) if run.work_pool_name == pool)
-    return [run for run in under_way if not is_dead(run, every_machine=True)]
+    return [run for run in under_way if not is_dead(run, here=True)]
 
 
 def holders(client: SyncPrefectClient, limit: str) -> list[FlowRun]:
@@ -155,15 +171,18 @@ def _is_under_way(client: SyncPrefectClient, run_id: UUID) -> bool:
     return run.state is not None and run.state.type in UNDER_WAY
 
 
-def is_dead(run: FlowRun, every_machine: bool) -> bool:
-    """Whether the process of a run under way is gone; a run that says nothing of its process counts as alive."""
+def is_dead(run: FlowRun, here: bool) -> bool:
+    """Whether the process of a run under way is gone; a run that says nothing of its process counts as alive.
+
+    `here`: it is of this machine, by whatever name.
+    """
     if PROCESS in run.labels:
-        here = run.labels.get(MACHINE) == socket.gethostname()
-        return not _lives(run.labels) if here else every_machine
+        by_this_name = run.labels.get(MACHINE) == socket.gethostname()
+        return not _lives(run.labels) if by_this_name else here
     if run.state is None or run.work_pool_name is None:
         return False
     if run.infrastructure_pid:  # the worker names the process first
-        return every_machine and not _is_its(run.infrastructure_pid, run, run.state.timestamp)
+        return here and not _is_its(run.infrastructure_pid, run, run.state.timestamp)
     return run.state.type == StateType.PENDING and datetime.now(UTC) - run.state.timestamp > CLAIM
 
 

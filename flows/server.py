@@ -125,7 +125,7 @@ def _clear_dead(api: "SyncPrefectClient", told: "set[UUID] | None" = None) -> No
     with suppress(HTTPError):
         if told is not None:
             advise(api, told)
-        for sentence in [*clear(api, dead_runs(api, every_machine=True)), *free_slots(api, GPU_LIMIT)]:
+        for sentence in [*clear(api, dead_runs(api, POOL)), *free_slots(api, GPU_LIMIT)]:
             print(sentence, file=sys.stderr, flush=True)
 
 

@@ -15,7 +15,7 @@ from mlim.recipe import Recipe
 from mlim.workspace import Workspace
 from tests.prefect_service import RUN_SECONDS, SLOT_SECONDS, PrefectService, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 LONG = ("pretrain.steps=1000000", "pretrain.checkpoint.every_steps=1000000", "pretrain.validate_every=1000000")
 SAVE_SECONDS = 300
@@ -120,8 +120,10 @@ def test_ctrl_c(service: PrefectService) -> None:
 
 def test_everything_is_killed(service: PrefectService) -> None:
     """As a machine that restarts: nobody says anything any more, and the next start finds out."""
-    run_id = service.train("ctrl-c", *LONG)
-    trainer = service.trainer("ctrl-c")
+    saves = (*LONG, "pretrain.checkpoint.every_steps=100")
+    run_id = service.train("all", *saves)
+    trainer = service.trainer("all")
+    wait_until(lambda: service.checkpoints("all"), RUN_SECONDS)
     everyone = [trainer, flow_of(service, run_id), *psutil.Process(service.script.pid).children(), service.script]
     for process in everyone:
         process.send_signal(signal.SIGSTOP)  # all at once: none of them may notice that another is gone
@@ -134,6 +136,6 @@ def test_everything_is_killed(service: PrefectService) -> None:
     assert "a slot of the limit `gpu` was held by a run that has ended; it is free now" in service.said
     assert (service.run(run_id)["state_type"], service.slots) == ("CRASHED", 0)
     assert ADVICE in service.run(run_id)["state"]["message"]
-    service.train("ctrl-c", *LONG)
-    service.trainer("ctrl-c")
-    assert "continuing from the checkpoint of step" in service.log("ctrl-c")
+    service.train("all", *saves)
+    service.trainer("all")
+    assert "continuing from the checkpoint of step" in service.log("all")

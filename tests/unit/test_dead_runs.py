@@ -17,7 +17,7 @@ LONG_AGO = datetime.now(UTC) - 2000 * CLAIM  # before this test run
 
 
 @pytest.mark.parametrize(
-    ("labels", "every_machine", "dead"),
+    ("labels", "here", "dead"),
     [
         (OURS, True, False),
         ({**OURS, STARTED: 1.0}, False, True),  # another process has its number now
@@ -27,9 +27,9 @@ LONG_AGO = datetime.now(UTC) - 2000 * CLAIM  # before this test run
         ({}, True, False),  # not one of ours
     ],
 )
-def test_a_run_is_dead_when_its_process_is_gone(labels: dict[str, object], every_machine: bool, dead: bool) -> None:
+def test_a_run_is_dead_when_its_process_is_gone(labels: dict[str, object], here: bool, dead: bool) -> None:
     run = FlowRun(flow_id=uuid4(), labels=labels, state=STATE)
-    assert is_dead(run, every_machine) is dead
+    assert is_dead(run, here) is dead
 
 
 @pytest.mark.parametrize(("since", "dead"), [(datetime.now(UTC), False), (LONG_AGO, True)])
@@ -42,5 +42,5 @@ def test_a_run_that_a_worker_claimed_long_ago_is_dead(since: datetime, dead: boo
 def test_a_process_that_began_long_after_its_run_is_another_one(since: datetime, dead: bool) -> None:
     state = State(type=StateType.RUNNING, timestamp=since)
     run = FlowRun(flow_id=uuid4(), work_pool_name="mlim", infrastructure_pid=str(os.getpid()), state=state)
-    assert is_dead(run, every_machine=True) is dead
-    assert not is_dead(run, every_machine=False)
+    assert is_dead(run, here=True) is dead
+    assert not is_dead(run, here=False)
