@@ -239,6 +239,9 @@ def _set_up(client: Mapping[str, str], root: Path) -> None:
         if _prefect(client, root, kind, "inspect", name, heard=False):
             _require(_prefect(client, root, kind, "create", name, *settings), f"{kind} create {name}")
     _require(_prefect(client, root, "--no-prompt", "deploy", "--all"), "deploy --all")
+    set_up = [sys.executable, "-m", "flows.notifications"]  # a process of its own: it is the server's client
+    if subprocess.run(set_up, cwd=root, env=client, check=False).returncode:  # noqa: S603
+        raise MlimError("the automation that tells of failed runs could not be set up; see above")
 
 
 def _prefect(client: Mapping[str, str], root: Path, *words: str, heard: bool = True) -> int:

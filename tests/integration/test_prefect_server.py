@@ -8,7 +8,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -17,13 +19,15 @@ import yaml
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.integration.conftest import CLOSED_PROXIES, environment, free_port, make_checkout, run_in
+from tests.integration.conftest import CLOSED_PROXIES, ROOT, environment, free_port, make_checkout, run_in
 from tests.reaper import of_this_run
+from tests.systems_recipe import SCENES, systems_values
 
 pytestmark = pytest.mark.integration
 
 START_SECONDS = 400  # the server, five `prefect` commands and the worker, on a machine with other work
 CANCEL_SECONDS = 90
+EVENT_SECONDS = 60
 STOP_SECONDS = 60
 
 
@@ -51,14 +55,42 @@ def _wait_for_labels(folder: Path) -> None:
     (folder / "prefect.yaml").write_text(yaml.safe_dump(declared))
 
 
+class _Webhook(BaseHTTPRequestHandler):
+    """Keeps what it is told."""
+
+    def do_POST(self) -> None:
+        told: list[str] = self.server.told  # type: ignore[attr-defined]
+        told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the terminal."""
+
+
 @pytest.fixture(scope="module")
-def server(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def webhook() -> Iterator[HTTPServer]:
+    """A server on loopback; what it is told is in `told`."""
+    with HTTPServer(("127.0.0.1", 0), _Webhook) as listening:
+        listening.told = []  # type: ignore[attr-defined]
+        Thread(target=listening.serve_forever, daemon=True).start()
+        yield listening
+        listening.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(checkout: Path, webhook: HTTPServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What `make serve-prefect` runs, with a state folder of its own and proxies that are no way to loopback.
 
     Yields the client's environment, as the last lines of the output say it.
     """
     port, home = str(free_port()), tmp_path_factory.mktemp("prefect-home")
-    settings = {"PORT": port, "PREFECT_HOME": str(home), "MLIM_ROOT": str(checkout)}
+    settings = {
+        "PORT": port,
+        "PREFECT_HOME": str(home),
+        "MLIM_ROOT": str(checkout),
+        "MLIM_NOTIFY_URL": f"http://127.0.0.1:{webhook.server_port}/",
+    }
     log = (home / "serve.log").open("w")
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.server"],
@@ -235,6 +267,17 @@ def test_pages_of_other_sites_are_not_served(server: dict[str, str]) -> None:
         assert status(server, "deployments/filter", {}, **login, Host=host) == 400
 
 
+@pytest.mark.parametrize("pool", ["process", "docker", "kubernetes"])
+def test_the_server_takes_the_examples_of_work_pools(server: dict[str, str], pool: str) -> None:
+    template = json.loads((ROOT / "deployments" / f"{pool}.json").read_text())
+    login = basic(server["PREFECT_API_AUTH_STRING"])
+    made = {"name": f"example-{pool}", "type": pool, "base_job_template": template}
+    assert status(server, "work_pools/", made, **login) == 201
+    asked = request(server, f"work_pools/example-{pool}", login, None)
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert json.load(answer)["base_job_template"]["job_configuration"] == template["job_configuration"]
+
+
 @pytest.mark.parametrize("protocols", [["prefect"], None])
 def test_events_are_not_told_to_strangers(server: dict[str, str], protocols: list[str] | None) -> None:
     """Point 21: the websocket asks for the login too."""
@@ -331,12 +374,18 @@ def test_doctor_finds_what_is_wrong_with_the_server_and_mends_what_is_safe(
     assert f"{server['PREFECT_HOME']}/mlim-login" in only["command"]
 
 
-def test_a_wrong_recipe_fails_the_run_with_its_sentence(checkout: Path, server: dict[str, str]) -> None:
+def test_a_wrong_recipe_fails_the_run_with_its_sentence_and_the_webhook_is_told(
+    checkout: Path, server: dict[str, str], webhook: HTTPServer
+) -> None:
     command = ["prefect", "deployment", "run", "ingest/local", "--watch", "--param", "recipe=nonsense"]
     assert run_in(checkout, command, check=False, **server).returncode != 0
     run = finished(server, "ingest")[-1]
     assert run["name"] == "data, nonsense, by hand"
-    assert "no recipe `nonsense`" in run["state"]["message"]
+    assert "unknown recipe `nonsense`" in run["state"]["message"]
+    told: list[str] = webhook.told  # type: ignore[attr-defined]
+    wait_until(
+        lambda: any(text.startswith("ingest (data, nonsense, by hand) Failed: ") for text in told), EVENT_SECONDS
+    )
 
 
 STAGES = """
@@ -421,6 +470,23 @@ def finished(server: dict[str, str], flow: str) -> list[dict[str, Any]]:
     """The runs of a flow that have ended, the last one last."""
     runs = ask(server, "flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="EXPECTED_START_TIME_ASC")
     return [run for run in runs if run["end_time"]]
+
+
+@pytest.mark.slow
+def test_the_deployment_of_systems_does_its_whole_job(checkout: Path, server: dict[str, str]) -> None:
+    (checkout / "systems.yaml").write_text(yaml.safe_dump(systems_values(), sort_keys=False))
+    drawn = ["--kind", "scenes", "--items", str(SCENES), "--image-size", "32", "--out", "scenes", "--quiet"]
+    run_in(checkout, ["mlim", "catalog", "synthesize", *drawn])
+    run_in(
+        checkout,
+        ["prefect", "deployment", "run", "systems/local", "--watch", "--param", "recipe=systems.yaml"],
+        **server,
+    )
+    work = checkout / "build/systems-tiny"
+    assert finished(server, "systems")[-1]["name"] == "scenes, systems-tiny, by hand"
+    assert (work / "report/index.html").is_file()
+    tasks = {str(artifact["key"]) for artifact in ask(server, "artifacts/latest/filter")}
+    assert {"task-answer", "task-statement"} <= tasks
 
 
 def test_cancelling_stops_every_trainer(checkout: Path, server: dict[str, str], job: Path) -> None:
