@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from packaging.specifiers import SpecifierSet
 from prefect.utilities.templating import apply_values, find_placeholders
 from prefect.workers.process import ProcessJobConfiguration
@@ -96,3 +97,11 @@ def test_the_image_is_made_from_the_lock_with_a_fitting_python_and_runs_as_nobod
     assert found is not None
     assert found[1] in SpecifierSet(settings["project"]["requires-python"])
     assert instructions("USER") == [["1000"]]
+
+
+def test_a_worker_on_ray_has_what_it_needs_and_no_secret():
+    environment = yaml.safe_load((FOLDER / "ray.yaml").read_text(encoding="utf-8"))
+    assert list(environment) == ["env_vars"]
+    assert {"MLIM_ROOT", "PREFECT_API_URL"} <= set(environment["env_vars"])
+    assert all(isinstance(value, str) for value in environment["env_vars"].values())
+    assert "PREFECT_API_AUTH_STRING" not in environment["env_vars"]
