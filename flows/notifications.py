@@ -4,6 +4,7 @@ It is there, switched off, with a block for the address to fill in; MLIM_NOTIFY_
 a person changed on the page stays: only what is missing is made.
 """
 
+import asyncio
 import os
 import sys
 from uuid import UUID
@@ -39,7 +40,7 @@ class NotifySettings(Config):
 
 def main() -> int:
     """Set the server of PREFECT_API_URL up; an error is one sentence."""
-    return exit_code_of(lambda: set_up(_settings()))
+    return exit_code_of(lambda: asyncio.run(set_up(_settings())))
 
 
 def _settings() -> NotifySettings:
@@ -47,21 +48,21 @@ def _settings() -> NotifySettings:
     return parse(NotifySettings, {"url": os.environ.get(URL_VARIABLE) or None}, URL_VARIABLE)
 
 
-def set_up(settings: NotifySettings) -> None:
+async def set_up(settings: NotifySettings) -> None:
     """Make block and automation where they are missing, and switch them on where an address is given."""
-    block = _block(settings)
-    found = _automation()
+    block = await _block(settings)
+    found = await _automation()
     if found is None:
         action = CallWebhook(block_document_id=block, payload=PAYLOAD)
-        Automation(
+        await Automation(
             name=AUTOMATION,
             description=f"Fill in the block {BLOCK} and switch this on, or start the server with {URL_VARIABLE}.",
             enabled=settings.url is not None,
             trigger=_trigger(),
             actions=[action],
-        ).create()
+        ).acreate()
     elif settings.url is not None and not found.enabled:
-        found.enable()
+        await found.aenable()
 
 
 def _trigger() -> EventTrigger:
@@ -77,23 +78,23 @@ def _trigger() -> EventTrigger:
     )
 
 
-def _block(settings: NotifySettings) -> UUID:
+async def _block(settings: NotifySettings) -> UUID:
     """The id of the block with the address."""
     try:
-        known = Webhook.load(BLOCK)
+        known = await Webhook.aload(BLOCK)
     except ValueError:  # the server has none
         known = None
     if known is None or settings.url is not None:
         address = SecretStr(TO_FILL_IN if settings.url is None else str(settings.url))
         known = Webhook(url=address, headers=SecretDict({"Content-Type": "application/json"}))
-        return UUID(str(known.save(BLOCK, overwrite=True)))
+        return UUID(str(await known.asave(BLOCK, overwrite=True)))
     return UUID(str(known._block_document_id))
 
 
-def _automation() -> Automation | None:
+async def _automation() -> Automation | None:
     """The automation of the server, if it is there."""
     try:
-        return Automation.read(name=AUTOMATION)
+        return await Automation.aread(name=AUTOMATION)
     except ValueError:
         return None
 
