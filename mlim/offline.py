@@ -4,6 +4,7 @@ Nothing here needs MLflow: a machine without it trains, and its results are reco
 """
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -76,7 +77,8 @@ def check_recorded(workspace: Workspace, variant: str, start: str | None, seed: 
     """`InputError` when the model of a variant, the pre-training that it started from, or its evaluation has no run."""
     folders = [workspace.finetuned(variant, seed), *([] if start is None else [workspace.pretrained(start, seed)])]
     problems = [
-        f"{folder} was trained without tracking and cannot be registered yet; run `mlim import-run {folder}` first"
+        f"{folder} was trained without tracking and cannot be registered yet; run "
+        f"`{shlex.join(['mlim', 'import-run', str(folder)])}` first"
         for folder in folders
         if _is_offline(folder)
     ]

@@ -1,5 +1,6 @@
 """From a table to pairs: `mlim init`, `ingest`, `validate`, `pairs`."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +49,8 @@ def init(
     text = starter_yaml(table, target.parent, terminal.warn, delimiter)
     with atomic_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    terminal.say(f"wrote {target}: review its comments and correct it, then `mlim run --catalog {target}`")
+    command = shlex.join(["mlim", "run", "--catalog", str(target)])
+    terminal.say(f"wrote {target}: review its comments and correct it, then `{command}`")
 
 
 @app.command(epilog="Example: `mlim ingest --catalog data/catalog.yaml --recipe demo`")

@@ -1,5 +1,6 @@
 """What others see: `mlim report`, `register`, `export`, `serve`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -83,7 +84,7 @@ def export(
     from mlim.steps.export import export as run_step
 
     summary = run_step(loaded, out, session.recipe, session.workspace, session.terminal, int8=int8)
-    session.show(summary, f"wrote {out}; score with `mlim score --model {out}`")
+    session.show(summary, f"wrote {out}; score with `mlim score --model {shlex.quote(str(out))}`")
 
 
 @app.command(epilog="Example: `mlim serve --model models:/mlim-matcher@champion --port 5001`")

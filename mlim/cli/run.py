@@ -133,7 +133,7 @@ def _closing_words(session: Session, catalog: Path) -> str:
 
     work, matches = session.workspace, has_pairs(session.workspace)
     known = shutil.which("mlim") == str(Path(sys.executable).parent / "mlim")
-    activate = [] if known else [f"first:   . {Path(sys.executable).parent / 'activate'}"]
+    activate = [] if known else [f"first:   . {shlex.quote(str(Path(sys.executable).parent / 'activate'))}"]
     pipeline = pipeline_of(session.recipe, catalog, work)
     again = "mlim run ... --from STAGE" if pipeline is None else f"dvc repro {pipeline.file.as_posix()}"
     tasks = describe_tables(read_tables(session.recipe, work))

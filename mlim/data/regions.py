@@ -6,6 +6,7 @@ int64 (numbers in `RegionFacts.names`, `UNKNOWN` where nothing is known), scores
 (R, K) float32, offsets.npy (items + 1,) int64. A picture's regions with the highest scores come first.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -133,7 +134,7 @@ def open_regions(folder: Path, store: ItemStore, most: int, settings: Mapping[st
 
     `InputError` when they were not made, or made of other items or with other `settings`.
     """
-    command = f"run `mlim regions {settings['source']}`"
+    command = f"run `mlim regions {shlex.quote(str(settings['source']))}`"
     if not (folder / SUMMARY_FILE).is_file():
         raise InputError(f"{folder} is missing; {command} first")
     stored = StoredRegions(folder, store, most)

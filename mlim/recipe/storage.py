@@ -3,6 +3,7 @@
 A recipe says only what differs from the recipe that it extends, and in the end from the defaults of the tree.
 """
 
+import shlex
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def complete_recipe(path: Path) -> Recipe:
     resolved = resolve(str(path))
     settings = list(leaves(resolved.recipe.model_dump(mode="json")))
     unsaid = [".".join(setting) for setting in settings if resolved.origin(setting) != str(path)]
-    cure = f"write it anew with `mlim recipe show {path} --out new.yaml`, and rename new.yaml to it"
+    cure = f"write it anew with `mlim recipe show {shlex.quote(str(path))} --out new.yaml`, and rename new.yaml to it"
     if unsaid:
         more = f" and {len(unsaid) - 1} more" if len(unsaid) > 1 else ""
         raise InputError(f"{path}: does not say {unsaid[0]}{more}, and DVC sees no defaults; {cure}")

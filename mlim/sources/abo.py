@@ -59,6 +59,11 @@ FAMILY_PREFIX_CHARACTERS = 32
 NO_WORD = re.compile(r"[^a-z0-9]+")
 
 
+def listing_files(folder: Path) -> list[Path]:
+    """The files of listings of a data set in `folder`, in order."""
+    return sorted((folder / LISTINGS).glob(LISTING_FILES))
+
+
 class AboTable:
     """The listings as rows (a `Source`); columns are `COLUMNS`, pictures larger than `max_picture_bytes` stay closed.
 
@@ -125,7 +130,7 @@ class AboTable:
 
     @property
     def _files(self) -> list[Path]:
-        return sorted((self._settings.folder / LISTINGS).glob(LISTING_FILES))
+        return listing_files(self._settings.folder)
 
     @cached_property
     def _paths(self) -> Mapping[str, str]:

@@ -114,9 +114,14 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
     _say(recipe, results, terminal)
     for line in describe_tables(tables):
         terminal.say(line)
-    if pairs.no_interval:
+    if pairs.no_interval and not _evaluated(workspace):
         terminal.warn(pairs.no_interval)
     return summary
+
+
+def _evaluated(workspace: Workspace) -> bool:
+    """Whether `mlim evaluate` judged these pairs: then it said how few they are."""
+    return (workspace.evaluation / "summary.json").is_file()
 
 
 def _compare_tasks(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mlim.catalog.values import count_words, warn_of_words
 from mlim.console import Terminal
 from mlim.errors import MlimError
 from mlim.files import atomic_folder, remove_folder, write_json
+from mlim.ingest.freshness import READ_FILES, read_files
 from mlim.ingest.picture_counts import describe_pictures
 from mlim.ingest.run import (
     UNUSABLE_FILE,
@@ -39,7 +40,8 @@ def ingest(
     Where rows were read, also of a source that cannot be read to its end, the quarantine lies beside them in
     items.refused. A run that was killed is continued by the next one.
     """
-    description = _drawn(load_description(catalog), recipe, workspace, terminal)
+    given = load_description(catalog)
+    description = _drawn(given, recipe, workspace, terminal)
     source = _open(description, recipe, str(catalog), workspace)
     rows = ScreenedRows(source, description, recipe.ingest.max_cell_characters, str(catalog))
     refused = workspace.items.with_name(f"{workspace.items.name}.refused")
@@ -48,7 +50,8 @@ def ingest(
         found = {"source": dict(source.report()), "missing_words": count_words(rows.words)}
         cleaned = all(text.clean for text in description.columns.text)
         labels = {text.column: text.label for text in description.columns.text if text.label}
-        read = {"catalog": str(catalog), "clean_texts": cleaned, "field_labels": labels}
+        read: dict[str, Any] = {"catalog": str(catalog), "clean_texts": cleaned, "field_labels": labels}
+        read[READ_FILES] = read_files(given, catalog)
         summary: dict[str, Any] = {**counts, **read, **found}
         write_json(folder / SUMMARY_FILE, summary)
         for warning in warn_of_words(summary["missing_words"]):

@@ -1,5 +1,6 @@
 """The regions that a comparison reads and that are not there: made where the catalog is known, else refused at once."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def require_regions(recipe: Recipe, workspace: Workspace) -> None:
     """`InputError` with the commands that make them, before hours of other trainings have passed."""
     missing = [*_missing(recipe, workspace)]
     if any(stage.command == REGIONS for stage in missing):
-        commands = "; ".join(f"`mlim {' '.join(stage.arguments)}`" for stage in missing)
+        commands = "; ".join(f"`{shlex.join(['mlim', *stage.arguments])}`" for stage in missing)
         raise InputError(
             f"{workspace.root}: regions that systems of the recipe read are missing; run {commands} first, or give "
             "--catalog"

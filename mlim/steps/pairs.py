@@ -20,7 +20,8 @@ from mlim.catalog.description import CatalogDescription, check_pair_rules, load_
 from mlim.catalog.pair_rules import FAMILY
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
-from mlim.files import atomic_folder, remove_folder, write_json
+from mlim.files import atomic_folder, read_json, remove_folder, write_json
+from mlim.ingest.freshness import CHANGED, changed_files, stale_sentence
 from mlim.pairs.audit import LEARNED, READ_COLUMNS, audit_leaks
 from mlim.pairs.labels import TEST, TRAIN, VALIDATION
 from mlim.pairs.splits import SplitPairs, count_pairs, directed, item_columns, pairs_sha256, split_pairs
@@ -81,6 +82,7 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
     inputs = _Inputs(recipe, catalog, load_description(catalog), workspace)
     check_pair_rules(inputs.description, str(catalog))
     items = _accepted_items(inputs)
+    _warn_of_stale_items(inputs, terminal)
     if inputs.description.pairs.none:
         return _make_splits(inputs, items, terminal)
     candidates, skipped = _candidates(inputs, items)
@@ -212,6 +214,17 @@ def _near_links(recipe: Recipe, items: pd.DataFrame) -> Any:
 
 def _links_within(items: pd.DataFrame, bits: int) -> Any:
     return near_duplicate_links(items["image_hash"].tolist(), bits, items[NEAR_COLUMNS[1:]].to_numpy())
+
+
+def _warn_of_stale_items(inputs: _Inputs, terminal: Terminal) -> None:
+    """Say which files changed since ingest, unless `mlim validate` said so."""
+    ingested, judged = (
+        read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+        for folder in (inputs.workspace.items, inputs.workspace.valid)
+    )
+    changed = changed_files(ingested, inputs.description, inputs.catalog)
+    if not set(changed) <= set(judged.get(CHANGED, ())):
+        terminal.warn(stale_sentence(changed, inputs.catalog, inputs.workspace.root))
 
 
 def _require(findings: Sequence[Finding], data_docs: Path, workspace: Workspace) -> None:

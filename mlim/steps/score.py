@@ -11,6 +11,7 @@ from mlim.catalog.quarantine import QUARANTINE_FILE
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.files import read_json
+from mlim.ingest.freshness import changed_files, stale_sentence
 from mlim.matching.batch import ScoringRun, score_table
 from mlim.matching.model import MatchingModel
 from mlim.matching.pairs_table import PairsTable, check_out
@@ -98,14 +99,11 @@ def prepare_items(
 
 
 def _warn_of_changes(catalog: Path, workspace: Workspace, terminal: Terminal) -> None:
-    """Say which files of the catalog are newer than its items; images are not looked at."""
-    ingested = (workspace.items / SUMMARY_FILE).stat().st_mtime
-    for path in (catalog, load_description(catalog).table):
-        if path is not None and path.is_file() and path.stat().st_mtime > ingested:
-            terminal.warn(
-                f"{path} has changed since it was ingested, and the items are those of before: run `mlim ingest` and "
-                f"`mlim validate` with --catalog {catalog} and --work {workspace.root}, or choose another --work"
-            )
+    """Say which files of the catalog changed since its items were made; images are not looked at."""
+    ingested = read_json(workspace.items / SUMMARY_FILE)
+    changed = changed_files(ingested, load_description(catalog), catalog)
+    if changed:
+        terminal.warn(stale_sentence(changed, catalog, workspace.root))
 
 
 def prepared_for(recipe: Recipe, settings: ServingSettings) -> Recipe:

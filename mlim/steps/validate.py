@@ -19,7 +19,8 @@ from mlim.catalog.quarantine import QUARANTINE_FILE, describe_reasons
 from mlim.console import Terminal
 from mlim.data.lengths import TokenCut, measure_cut
 from mlim.errors import DataError, InputError
-from mlim.files import atomic_folder, sha256_of, write_json
+from mlim.files import atomic_folder, read_json, sha256_of, write_json
+from mlim.ingest.freshness import CHANGED, changed_files, stale_sentence
 from mlim.quality.acceptance import (
     Acceptance,
     Complaint,
@@ -139,6 +140,9 @@ def validate(
     path = history_file(workspace.root, catalog)
     history = read_history(path)
     delivery = _open(recipe, workspace.items)
+    changed = changed_files(_ingested(workspace), description, catalog)
+    if changed:
+        terminal.warn(stale_sentence(changed, catalog, workspace.root))
     terminal.say(f"checking {len(delivery.measures)} items with Great Expectations ...")
     with atomic_folder(workspace.valid) as folder:
         validation = Validation(folder / DATA_DOCS)
@@ -146,7 +150,7 @@ def validate(
         validation.write_docs()
         overruled = _overruled(delivery.version, history, judged.complaints, accept)
         closed = bool(judged.complaints) and overruled is None
-        summary = _summary(delivery, judged, overruled, closed)
+        summary = {**_summary(delivery, judged, overruled, closed), CHANGED: changed}
         _write(folder, delivery, judged, summary, closed)
     if not closed:
         write_history(path, _remembered(history, delivery.version, judged.profile, overruled))
@@ -155,6 +159,12 @@ def validate(
         pages = f"see {workspace.valid / DATA_DOCS / 'index.html'}"
         raise DataError("\n".join([*(complaint.sentence for complaint in judged.complaints), pages]))
     return summary
+
+
+def _ingested(workspace: Workspace) -> Mapping[str, Any]:
+    """The summary of ingest; empty for items that somebody else wrote."""
+    path = workspace.items / "summary.json"
+    return read_json(path) if path.is_file() else {}
 
 
 def _open(recipe: Recipe, folder: Path) -> _Delivery:

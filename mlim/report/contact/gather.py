@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from mlim.catalog.row_log import ROW_LOG_FILE
 from mlim.errors import InputError
 from mlim.files import read_json
+from mlim.ingest.freshness import changed_files
 from mlim.report.contact.items import Place, ShownItem, read_places
 from mlim.report.contact.measures import Measures, read_measures
 from mlim.report.contact.pairs import PairsLook, read_pairs
@@ -50,6 +51,7 @@ class Look:
     pairs: PairsLook | None
     data_docs: Path | None
     outdated: bool  # validation and pairs are there, but of older items: they are left out
+    changed: tuple[str, ...] = ()  # files of the catalog that are not as the last ingest read them
 
     @property
     def other_catalog(self) -> str:
@@ -96,6 +98,7 @@ def gather(catalog: Path | None, workspace: Workspace, settings: ContactSettings
         pairs=None if outdated else read_pairs(workspace, settings),
         data_docs=data_docs if data_docs.is_file() and not outdated else None,
         outdated=outdated,
+        changed=() if catalog is None or source is None else tuple(_changed(ingest, source, catalog)),
     )
 
 
@@ -123,6 +126,10 @@ def _name(catalog: Path | None, ingest: Summary | None) -> str:
     given = Path(str((ingest or {}).get("catalog", ""))) if catalog is None else catalog
     named = given.parent.name if given.stem == "catalog" else given.stem
     return named or given.stem or "catalog"
+
+
+def _changed(ingest: Summary | None, source: SourceLook, catalog: Path) -> Sequence[str]:
+    return changed_files(ingest or {}, source.description, catalog)
 
 
 def _summary(folder: Path) -> Summary | None:

@@ -52,6 +52,13 @@ def _ingest(look: Look) -> Iterator[Problem]:
             f"The items of the work folder came from another catalog, {look.other_catalog}: name the right --work."
         )
         yield Problem(BAD, rows, sentence, "source")
+    if look.changed and not look.other_catalog:
+        rows = look.source.rows if look.source is not None else 0
+        sentence = (
+            f"The items are older than the catalog: since the last ingest, {', '.join(look.changed)} changed; run "
+            "`mlim ingest` again."
+        )
+        yield Problem(BAD, rows, sentence, "source")
     if look.refused is not None:
         bad, rows = sum(look.refused["quarantined"].values()), look.refused["rows_in"]
         sentence = (
