@@ -13,7 +13,7 @@ ROUND_SIZES = (12, 16, 24, 32, 50, 100, 200, 500, 1000)
 LEFT_OUT = 0.05  # of the items in families: larger families may hold at most these
 HARDLY = 0.05  # a column that differs in fewer of the families is the same in a family
 BALANCED = 0.5  # as many matches as mismatches
-NAMES_FAMILY = 0.5  # a column with a value of its own for more of the families tells them apart
+NAMES_FAMILY = 0.8  # a column with a value of its own for more of the families tells them apart
 MOST_CANDIDATES = 5
 
 
