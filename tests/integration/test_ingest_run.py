@@ -12,6 +12,7 @@ from mlim.catalog.row_log import read_row_log
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError, MlimError
 from mlim.files import read_json, sha256_of
+from mlim.ingest.freshness import read_files
 from mlim.ingest.run import check_counts
 from mlim.shards.shard import read_manifest, read_shard
 from mlim.steps.ingest import check_catalog, ingest
@@ -51,6 +52,7 @@ def test_a_good_catalog_becomes_items(catalog):
         "catalog": str(catalog.description),
         "clean_texts": True,
         "field_labels": {"colour": "colour"},
+        "read_files": read_files(load_description(catalog.description), catalog.description),
         "source": {},
         "missing_words": {},
         "pictures": {"rows_with_several": 0, "beyond_most": 0, "unusable": {}},
