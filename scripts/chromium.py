@@ -38,12 +38,14 @@ def find_browser() -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-def run_browser(browser: str, *arguments: str, milliseconds: int = RENDER_MILLISECONDS) -> str:
+def run_browser(
+    browser: str, *arguments: str, milliseconds: int = RENDER_MILLISECONDS, seconds: float = SECONDS
+) -> str:
     """Run the browser once and return what it prints; `CalledProcessError` or `TimeoutExpired` when it fails."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # the browser's children may still be writing
         own = (f"--user-data-dir={profile}", f"--virtual-time-budget={milliseconds}")
         command = [browser, *FLAGS, *own, *arguments]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)  # noqa: S603 - ours
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)  # noqa: S603 - ours
     return ran.stdout
 
 

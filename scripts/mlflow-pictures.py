@@ -2,11 +2,11 @@
 
     python scripts/mlflow-pictures.py PROJECT docs/images
 
-PROJECT is a folder in which `mlim run` has ended. Writes mlflow-pipeline.png, mlflow-compare.png and mlflow-model.png.
+PROJECT is a folder in which `mlim run` has ended. Writes mlflow-pipeline.png and
+mlflow-model.png.
 """
 
 import argparse
-import json
 import os
 import socket
 import subprocess
@@ -16,7 +16,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 from chromium import BROWSERS, find_browser, run_browser
 from PIL import Image
@@ -25,9 +24,9 @@ from mlim.recipe.tracking import TrackingConfig
 from mlim.tracking import all_runs, client
 
 WIDTH, ASSISTANT = 1584, 384  # MLflow opens a panel of an assistant, which is cut off
-HEIGHTS = {"pipeline": 1900, "compare": 1500, "model": 1150}
+HEIGHTS = {"pipeline": 1490, "model": 600}
 COLOURS = 64
-START_SECONDS, RENDER_MILLISECONDS = 300, 30_000
+START_SECONDS, RENDER_MILLISECONDS = 600, 30_000
 
 
 def main() -> int:
@@ -44,9 +43,8 @@ def main() -> int:
         for name, place in _places(options.project).items():
             picture = options.out / f"mlflow-{name}.png"
             window = f"--window-size={WIDTH},{HEIGHTS[name]}"
-            run_browser(
-                browser, f"--screenshot={picture}", window, f"{address}/{place}", milliseconds=RENDER_MILLISECONDS
-            )
+            shown = (f"--screenshot={picture}", window, f"{address}/{place}")
+            run_browser(browser, *shown, milliseconds=RENDER_MILLISECONDS, seconds=START_SECONDS)
             with Image.open(picture) as photo:
                 photo.crop((0, 0, WIDTH - ASSISTANT, HEIGHTS[name])).convert("RGB").quantize(COLOURS).save(
                     picture, optimize=True
@@ -56,16 +54,13 @@ def main() -> int:
 
 
 def _places(project: Path) -> dict[str, str]:
-    """The latest pipeline's page, its variants side by side, and the page of the registered model."""
+    """The latest pipeline's page and that of the registered model."""
     tracking = TrackingConfig(uri=f"sqlite:///{project.absolute() / 'mlflow.db'}")
     store = client(tracking)
     experiment = store.get_experiment_by_name(tracking.experiment).experiment_id
     pipeline = next(all_runs(store, [experiment], "tags.`mlim.stage` = 'pipeline'")).info.run_id
-    below = f"tags.`mlflow.parentRunId` = '{pipeline}' and tags.`mlim.stage` = 'finetune'"
-    trained = [run.info.run_id for run in all_runs(store, [experiment], below)]
     return {
         "pipeline": f"#/experiments/{experiment}/runs/{pipeline}",
-        "compare": f"#/compare-runs?runs={quote(json.dumps(trained))}&experiments={quote(json.dumps([experiment]))}",
         "model": f"#/models/{tracking.model_name}",
     }
 

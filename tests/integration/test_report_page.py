@@ -296,8 +296,7 @@ def test_the_page_of_the_pipelines_run_has_the_papers_tables_and_leads_on(comple
     workspace, _ = complete
     links = Links("1", ("a" * 32, "b" * 32), "mlim-matcher")
     page = pipeline_page(reported(tiny_recipe), gather(workspace=workspace, recipe=tiny_recipe), links)
-    assert "| variant | PR-AUC" in page
-    main = tiny_recipe.main_variant.label
-    assert f"| {main} | {formats.interval(MAIN_SCORE, MAIN_SCORE - 0.018, MAIN_SCORE + 0.018)} |" in page
+    assert "| model | PR-AUC [95 %]" in page
+    assert f"| {tiny_recipe.main_variant.label} | {formats.score(MAIN_SCORE)} [" in page
     assert "(#/compare-runs?runs=%5B%22aaaa" in page
     assert len(page) < 5000
