@@ -96,7 +96,6 @@ def test_a_recipe_is_not_shown_onto_itself(
         (["ingest", "--set", "seed=many"], "`seed`"),
         (["ingest", "--set", "image.size=65"], "image.grid 4 x the product 16"),
         (["ingest", "--catalog", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
-        (["pretrain", "--set", "tracking.uri=http://127.0.0.1:9"], "http://127.0.0.1:9"),
         (["pretrain", "recon-mlm-mum"], "did you mean `recon-mlm-mam`"),
         (["finetune", "no-mdoo"], "did you mean `no-mdo`"),
         (["evaluate"], "missing"),
@@ -116,6 +115,17 @@ def test_bad_usage_is_one_sentence_and_exit_2(
     assert mlim(monkeypatch, *words) == 2
     captured = capsys.readouterr()
     assert sentence in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_server_that_is_away_is_one_sentence_and_exit_75(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """So that who started the command can tell that it may succeed later, which bad input never does."""
+    monkeypatch.chdir(tmp_path)
+    assert mlim(monkeypatch, "pretrain", "--set", "tracking.uri=http://127.0.0.1:9") == 75
+    captured = capsys.readouterr()
+    assert "tracking server http://127.0.0.1:9 cannot be reached" in captured.err
     assert "Traceback" not in captured.err
 
 
