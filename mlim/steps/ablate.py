@@ -92,7 +92,7 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
         pairs = judged_pairs(_common_pairs(recipe, runs), workspace)
         results = compare_variants(recipe, runs, pairs)
         rows = {variant: _row(result) for variant, result in results.items()}
-        main_figures = {f"pr_auc.{name}": each.pr_auc.value for name, each in results.items()} | headlines(tables)
+        main_figures = {f"test/pr_auc.{name}": each.pr_auc.value for name, each in results.items()} | headlines(tables)
         about = {"main": recipe.main, "seeds": [*recipe.seeds], "pairs": pairs.labels.size}
         about |= {"prevalence": prevalence(pairs.labels), "no_interval": pairs.no_interval or None}
         figures = [_figures(pairs.labels, runs[name], each.modality) for name, each in recipe.variants.items()]
@@ -105,9 +105,7 @@ def ablate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str
             write_tables(folder, tables)
             write_loss_curves(folder, whole, workspace)
             run.artifact(folder)
-        for variant, result in results.items():
-            run.metric(f"test/pr_auc.{variant}", result.pr_auc.value)
-        for name, value in headlines(tables).items():
+        for name, value in main_figures.items():
             run.metric(name, value)
     _add_figures(recipe, workspace, results)
     add_task_figures(recipe, workspace, tables)

@@ -257,7 +257,7 @@ def test_ablate_compares_all_variants_in_the_order_of_the_recipe(recipe, trained
     assert np.isnan(table.loc["text-only", "pr_auc_image"])
     assert table.loc["text-only", "pr_auc_text"] == table.loc["text-only", "pr_auc"]
     figures = read_json(trained.ablation / "metrics.json")
-    assert figures == {f"pr_auc.{name}": summary["rows"][name]["pr_auc"] for name in VARIANTS}
+    assert figures == {f"test/pr_auc.{name}": summary["rows"][name]["pr_auc"] for name in VARIANTS}
     assert run_of(recipe, summary["run_id"]).data.tags["mlflow.runName"] == "ablate"
 
 
