@@ -132,22 +132,14 @@ def _tracking(recipe: Recipe) -> list[Finding]:
     if recipe.tracking.offline:
         detail = "not used (tracking.uri: none); `mlim import-run` records the trainings later"
         return [Finding("MLflow", True, detail)]
-    from mlim.tracking import check_server, tracking_uri
+    from mlim.store_health import examine_store
+    from mlim.tracking import check_server
 
     try:
         check_server(recipe.tracking)
-        return [Finding("MLflow", True, tracking_uri(recipe.tracking)), *_store(recipe)]
-    except MlimError as error:
-        return [Finding("MLflow", False, str(error))]
-
-
-def _store(recipe: Recipe) -> list[Finding]:
-    from mlim.store_health import examine_store
-
-    try:
         return examine_store(recipe.tracking)
     except MlimError as error:
-        return [Finding("registry", False, str(error))]
+        return [Finding("MLflow", False, str(error))]
 
 
 def mend(recipe: Recipe) -> list[str]:

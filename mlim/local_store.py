@@ -72,6 +72,21 @@ def make(path: Path) -> None:
         store.engine.dispose()
 
 
+def schema(path: Path) -> tuple[str | None, str]:
+    """The version of a database's tables (None: it has none yet), and the one that the MLflow installed here needs.
+
+    The database is only read: MLflow itself would make or change tables when it opens one.
+    """
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        found = None
+    return (str(found[0]) if found else None), str(_get_latest_schema_revision())  # type: ignore[no-untyped-call]
+
+
 def experiment_location(path: Path, name: str) -> str:
     """Where the artifacts of an experiment lie: beside the database."""
     return f"{(path.parent / ARTIFACTS).as_uri()}/{quote(name, safe='')}"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from mlim.findings import Finding
-from mlim.local_store import ARTIFACTS, SQLITE, artifact_folders, database
+from mlim.local_store import ARTIFACTS, SQLITE, artifact_folders, database, schema
 from mlim.manifest import ChangedFilesError
 from mlim.recipe.tracking import TrackingConfig
 from mlim.registry import VERSION_SHA256, Registry, registered
-from mlim.tracking import TAG, URI_VARIABLE, silence, tracking_uri
+from mlim.tracking import TAG, URI_VARIABLE, silence, tracking_uri, without_password
 
-PLACE, ROLES, FILES = "tracking place", "registry", "model files"
+MLFLOW, PLACE, ROLES, FILES = "MLflow", "tracking place", "registry", "model files"
 DVC_COPIES: Final = (".dvc", "tmp")  # `dvc exp run --temp` works in copies there
 FIX: Final = "mlim doctor --fix"
 
@@ -25,8 +25,12 @@ def examine_store(tracking: TrackingConfig) -> list[Finding]:
 
     `MlimError` when the store gives no answer.
     """
+    uri = tracking_uri(tracking)
+    if _is_of_another_mlflow(uri):
+        detail = f"the tables of {database(uri)} are of another version of MLflow; make a copy, then upgrade them"
+        return [Finding(MLFLOW, False, detail, shlex.join(["mlflow", "db", "upgrade", uri]))]
     models = _models(tracking)
-    return [*_place(tracking_uri(tracking)), *_roles(models), *_files(models)]
+    return [Finding(MLFLOW, True, without_password(uri)), *_place(uri), *_roles(models), *_files(models)]
 
 
 def reconcile_roles(tracking: TrackingConfig) -> list[str]:
@@ -34,12 +38,23 @@ def reconcile_roles(tracking: TrackingConfig) -> list[str]:
     return [sentence for registry, _ in _models(tracking) for sentence in registry.roles.reconcile()]
 
 
-def _models(tracking: TrackingConfig) -> Models:
-    """The registered models that mlim made, each with its versions; a database that does not exist stays so."""
-    uri = tracking_uri(tracking)
-    if uri.startswith(SQLITE) and not database(uri).is_file():
-        return []
+def _is_of_another_mlflow(uri: str) -> bool:
+    """Whether a local database has tables, and not those that the MLflow installed here needs."""
+    if not uri.startswith(SQLITE):
+        return False
     silence()
+    found, needed = schema(database(uri))
+    return found not in (None, needed)
+
+
+def _models(tracking: TrackingConfig) -> Models:
+    """The registered models that mlim made, each with its versions; a database without tables stays so."""
+    uri = tracking_uri(tracking)
+    silence()
+    if uri.startswith(SQLITE):
+        found, needed = schema(database(uri))
+        if found != needed:
+            return []
     ours = {
         name: [version for version, tags in versions.items() if VERSION_SHA256 in tags]
         for name, versions in registered(tracking).items()
