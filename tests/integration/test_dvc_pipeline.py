@@ -301,7 +301,8 @@ def test_the_metrics_of_dvc_are_few_and_those_that_matter(reproduced: Path) -> N
 @pytest.fixture(scope="module")
 def colleague(reproduced: Path, tmp_path_factory: pytest.TempPathFactory, new_store) -> Path:
     """A clone on another machine: code and dvc.lock from git, data and results from the folder that both share."""
-    shared, clone = (tmp_path_factory.mktemp("elsewhere") / name for name in ("remote", "clone"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shared, clone = elsewhere / "remote", elsewhere / "clone"
     settings = f"[core]\n    remote = shared\n[cache]\n    type = hardlink\n['remote \"shared\"']\n    url = {shared}\n"
     (reproduced / ".dvc/config.local").write_text(settings)
     try:
