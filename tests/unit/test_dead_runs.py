@@ -2,7 +2,7 @@
 
 import os
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psutil
@@ -13,7 +13,7 @@ from flows.dead_runs import CLAIM, MACHINE, PROCESS, STARTED, is_dead
 
 STATE = State(type=StateType.RUNNING)
 OURS = {PROCESS: os.getpid(), STARTED: psutil.Process().create_time(), MACHINE: socket.gethostname()}
-LONG_AGO = datetime.now(UTC) - 2000 * CLAIM  # before this test run
+LONG = 2000 * CLAIM
 
 
 @pytest.mark.parametrize(
@@ -32,15 +32,15 @@ def test_a_run_is_dead_when_its_process_is_gone(labels: dict[str, object], here:
     assert is_dead(run, here) is dead
 
 
-@pytest.mark.parametrize(("since", "dead"), [(datetime.now(UTC), False), (LONG_AGO, True)])
-def test_a_run_that_a_worker_claimed_long_ago_is_dead(since: datetime, dead: bool) -> None:
-    state = State(type=StateType.PENDING, timestamp=since)
+@pytest.mark.parametrize(("age", "dead"), [(timedelta(), False), (LONG, True)])
+def test_a_run_that_a_worker_claimed_long_ago_is_dead(age: timedelta, dead: bool) -> None:
+    state = State(type=StateType.PENDING, timestamp=datetime.now(UTC) - age)
     assert is_dead(FlowRun(flow_id=uuid4(), work_pool_name="mlim", state=state), True) is dead
 
 
-@pytest.mark.parametrize(("since", "dead"), [(datetime.now(UTC), False), (LONG_AGO, True)])
-def test_a_process_that_began_long_after_its_run_is_another_one(since: datetime, dead: bool) -> None:
-    state = State(type=StateType.RUNNING, timestamp=since)
+@pytest.mark.parametrize(("age", "dead"), [(timedelta(), False), (LONG, True)])
+def test_a_process_that_began_long_after_its_run_is_another_one(age: timedelta, dead: bool) -> None:
+    state = State(type=StateType.RUNNING, timestamp=datetime.now(UTC) - age)
     run = FlowRun(flow_id=uuid4(), work_pool_name="mlim", infrastructure_pid=str(os.getpid()), state=state)
     assert is_dead(run, here=True) is dead
     assert not is_dead(run, here=False)
