@@ -121,8 +121,7 @@ def match(
         mark(folder)
         pq.write_table(digests, folder / ITEMS_FILE)
         _write_tables(folder, workspace, scores, summary)
-        known = {} if last is None or earlier is None or last.differs else _explained(last, earlier)
-        left_out = _write_page(folder, model, recipe, workspace, summary, known, terminal)
+        left_out = _write_page(folder, model, recipe, workspace, summary, _explained(last, earlier), terminal)
         write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
     return summary
 
@@ -271,8 +270,10 @@ def _write_tables(folder: Path, workspace: Workspace, scores: Path, summary: dic
     summary["rejected"] = dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
 
 
-def _explained(last: LastMatch, earlier: EarlierMatch) -> dict[tuple[str, str], Explanation]:
+def _explained(last: LastMatch | None, earlier: EarlierMatch | None) -> dict[tuple[str, str], Explanation]:
     """The reasons that an earlier match of the same settings gave, for pairs that keep their scores."""
+    if last is None or earlier is None or last.differs:
+        return {}
     return read_explanations(last.folder / EXPLANATIONS_FILE, earlier.changes.rescored)
 
 
