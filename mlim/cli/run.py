@@ -135,7 +135,8 @@ def _closing_words(session: Session, catalog: Path) -> str:
     known = shutil.which("mlim") == str(Path(sys.executable).parent / "mlim")
     activate = [] if known else [f"first:   . {shlex.quote(str(Path(sys.executable).parent / 'activate'))}"]
     pipeline = pipeline_of(session.recipe, catalog, work)
-    again = "mlim run ... --from STAGE" if pipeline is None else f"dvc repro {pipeline.file.as_posix()}"
+    options = ("--catalog", catalog, "--recipe", work.recipe, "--work", work.root)
+    again = ("mlim", "run", *options) if pipeline is None else ("dvc", "repro", pipeline.file.as_posix())
     tasks = describe_tables(read_tables(session.recipe, work))
     return "\n".join(
         [
@@ -147,7 +148,7 @@ def _closing_words(session: Session, catalog: Path) -> str:
             *([f"matches: {(work.matches / 'matches.html').resolve()}"] if matches else []),
             *activate,
             f"runs:    mlim ui --recipe {shlex.quote(str(work.recipe))}",
-            f"again:   {again}",
+            f"again:   {shlex.join(map(str, again))}",
         ]
     )
 
