@@ -19,6 +19,7 @@ from mlim.data.batches import ItemBatch
 from mlim.data.collate import ItemCollator, ItemSource
 from mlim.data.loader import chunks
 from mlim.data.tokenize import TextTokenizer
+from mlim.models.item_vectors import mean_of_picture, mean_over
 from mlim.models.system import PredictsTokens, Shown
 
 Floats = NDArray[np.float64]
@@ -101,13 +102,11 @@ class CellFiller:
 
     @torch.inference_mode()
     def _outputs(self, batch: ItemBatch, pictures: bool) -> Floats:
-        """Outputs (B, 2 H or 3 H) at the only mask, the mean of the text's, and the mean of the patches' if any."""
+        """Outputs (B, 3 H): at the only mask, the mean of the text's, and that of the picture's, zeros without one."""
         shown = self._shown(batch, pictures)
         fused = self._model.fuse(shown)
-        parts = [fused.text[self._masks(shown)], _mean(fused.text, shown.text_attention)]
-        if fused.patches is not None:
-            parts.append(_mean(fused.patches, fused.present))
-        return _floats(torch.cat(parts, dim=1))
+        text = mean_over(fused.text, shown.text_attention)
+        return _floats(torch.cat([fused.text[self._masks(shown)], text, mean_of_picture(fused, text)], dim=1))
 
     def _shown(self, batch: ItemBatch, pictures: bool) -> Shown:
         ids, attention, pixels = (
@@ -119,14 +118,6 @@ class CellFiller:
 
     def _masks(self, shown: Shown) -> Tensor:
         return shown.input_ids == self._tokenizer.mask
-
-
-def _mean(outputs: Tensor, present: Tensor | None) -> Tensor:
-    """Means (B, H) of the outputs (B, N, H) that are `present` (B, N); None: all."""
-    if present is None:
-        return outputs.mean(dim=1)
-    weights = present.unsqueeze(-1).to(outputs.dtype)
-    return (outputs * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def _floats(values: Tensor) -> Floats:

@@ -1,7 +1,7 @@
 """A classifier over what a pre-trained network makes of a cell: the outputs behind its MLM head, and the head's answer.
 
-The MLM head says which words it expects; the outputs say more, since the picture's reach the head through few blocks
-only. A linear classifier on frozen outputs is the usual way to read them (Alain and Bengio 2016).
+The MLM head sees the output at the mask alone, and learns late to find the picture in it; the mean outputs of text and
+picture say more. A linear classifier of frozen outputs is the usual way to read them (Alain and Bengio 2016).
 """
 
 from typing import Final, NamedTuple, Self
@@ -19,7 +19,7 @@ from mlim.completion.values import Candidates
 
 STRENGTHS: Final = (0.01, 0.1, 1.0)  # C of the regression; validation cells choose
 MOST_ITERATIONS: Final = 300
-UNSEEN: Final = 1e-3  # probability that is shared out by frequency, so that no value is impossible or certain
+SMOOTHING: Final = 1e-3  # probability that is shared out by frequency, so that no value is impossible or certain
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -86,7 +86,7 @@ def _probe(head: Calibration, training: Known, strength: float, seed: int) -> Pi
 
 
 def _inputs(head: Calibration, reading: Reading) -> Floats:
-    return np.concatenate([np.log(head.probabilities(reading.scores) + UNSEEN), reading.states], axis=1)
+    return np.concatenate([np.log(head.probabilities(reading.scores) + SMOOTHING), reading.states], axis=1)
 
 
 def _log_probabilities(probe: Pipeline, inputs: Floats, shares: Floats) -> Floats:
@@ -96,4 +96,4 @@ def _log_probabilities(probe: Pipeline, inputs: Floats, shares: Floats) -> Float
 
 
 def _softened(probabilities: Floats, shares: Floats) -> Floats:
-    return (1 - UNSEEN) * probabilities + UNSEEN * shares
+    return (1 - SMOOTHING) * probabilities + SMOOTHING * shares

@@ -13,7 +13,7 @@ def vectors_of(fused: Fused, attention: Tensor) -> Tensor:
     text.
     """
     text = mean_over(fused.text, between_specials(attention))
-    return torch.cat([fused.text[:, 0], text, _picture(fused, text)], dim=1)
+    return torch.cat([fused.text[:, 0], text, mean_of_picture(fused, text)], dim=1)
 
 
 def mean_over(vectors: Tensor, there: Tensor) -> Tensor:
@@ -22,8 +22,8 @@ def mean_over(vectors: Tensor, there: Tensor) -> Tensor:
     return (vectors * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
 
 
-def _picture(fused: Fused, like: Tensor) -> Tensor:
-    """The mean (B, H) of what there is of the picture's outputs."""
+def mean_of_picture(fused: Fused, like: Tensor) -> Tensor:
+    """The mean (B, H) of what there is of the picture's outputs; zeros, shaped as `like` (B, H), without a picture."""
     if fused.patches is None:
         return torch.zeros_like(like)
     return fused.patches.mean(dim=1) if fused.present is None else mean_over(fused.patches, fused.present)
