@@ -12,10 +12,18 @@ from typing import Self
 
 import pytest
 
+from mlim.recipe import Recipe, load_recipe
 from mlim.tracking import QUIET_PAGES
+from mlim.versions import Lineage
 
 SERVER_SECONDS = 180
 STOP_SECONDS = 30
+LINEAGE = Lineage("c0ffee", False, "5eed.dir", "passed", "1234", "data/catalog.yaml")
+
+
+def tracked_at(address: str) -> Recipe:
+    """A recipe whose runs are kept at this address, and that does not wait long for it."""
+    return load_recipe("demo", [f"tracking.uri={address}", "tracking.timeout_seconds=2"])
 
 
 class MlflowServer:

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mlim.recipe import Recipe, load_recipe
+from mlim.recipe import Recipe
 from mlim.tracking import client, deliver_left, stage_run
-from mlim.versions import Lineage
 from mlim.workspace import Workspace
-from tests.mlflow_server import MlflowServer
+from tests.mlflow_server import LINEAGE, MlflowServer, tracked_at
 
 pytestmark = pytest.mark.integration
 
-LINEAGE = Lineage("c0ffee", False, "5eed.dir", "passed", "1234", "data/catalog.yaml")
 WAIT_SECONDS = 120
 
 
@@ -39,7 +37,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def recipe(server: MlflowServer) -> Recipe:
-    return load_recipe("demo", [f"tracking.uri={server.address}", "tracking.timeout_seconds=2"])
+    return tracked_at(server.address)
 
 
 def points(recipe: Recipe, run_id: str) -> list[tuple[int, float]]:

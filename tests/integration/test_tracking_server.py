@@ -10,17 +10,15 @@ import pytest
 
 from mlim.errors import InputError
 from mlim.files import read_json
-from mlim.recipe import Recipe, load_recipe
+from mlim.recipe import Recipe
 from mlim.tracking import check_server, client, stage_run, tracking_uri
-from mlim.versions import Lineage
 from mlim.workspace import Workspace
-from tests.mlflow_server import MlflowServer
+from tests.mlflow_server import LINEAGE, MlflowServer, tracked_at
 
 pytestmark = pytest.mark.integration
 
 SERVER_SECONDS = 180
 STOP_SECONDS = 30
-LINEAGE = Lineage("c0ffee", False, "5eed.dir", "passed", "1234", "data/catalog.yaml")
 
 
 @pytest.fixture
@@ -38,10 +36,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """A server that tests leave running."""
     with MlflowServer(tmp_path_factory.mktemp("server")) as running:
         yield running
-
-
-def tracked_at(address: str) -> Recipe:
-    return load_recipe("demo", [f"tracking.uri={address}", "tracking.timeout_seconds=2"])
 
 
 def test_a_server_keeps_runs_files_and_what_came_while_it_was_away(server, workspace, tmp_path):
