@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from flows.dead_runs import clear, dead_runs, free_slots
 from flows.engine import engine
 from flows.login import login_file
-from flows.server import ANSWER_SECONDS, GPU_LIMIT, POOL, PORT
+from flows.server import ANSWER_SECONDS, GPU_LIMIT, ONE_AT_A_TIME, POOL, PORT
 from mlim.failures import exit_code_of
 from mlim.findings import Finding
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SERVER, LIMIT, RUNS, WORKER, DEPLOYMENTS = "Prefect", "GPU limit", "flow runs", "worker", "deployments"
 FIX: Final = "mlim doctor --fix"
-ONE_AT_A_TIME: Final = 1
 DIRECTORY: Final = "prefect.deployments.steps.set_working_directory"
 PROJECT, PIPELINE = "prefect.yaml", "pipeline/local"
 
@@ -134,11 +133,13 @@ def _limit(client: "SyncPrefectClient") -> Iterator[Finding]:
 
 def mend_limit(client: "SyncPrefectClient") -> list[str]:
     """Make the limit if it is missing, and free the slots that no run holds; says what was done."""
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+
+    from flows.set_up import make_limit
 
     slots = _slots(client)
     if slots is None:
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_LIMIT, limit=ONE_AT_A_TIME))
+        make_limit(client)
         return [f"the limit `{GPU_LIMIT}` was missing and is there: {ONE_AT_A_TIME} training at a time"]
     alive = _alive(client)
     if slots <= alive:

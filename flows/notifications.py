@@ -1,12 +1,10 @@
-"""`python -m flows.notifications`: an automation of the server that tells a webhook of runs which failed or crashed.
+"""An automation of the server that tells a webhook of runs which failed or crashed.
 
 It is there, switched off, with a block for the address to fill in; MLIM_NOTIFY_URL fills it in and switches it on. What
 a person changed on the page stays: only what is missing is made.
 """
 
-import asyncio
 import os
-import sys
 from uuid import UUID
 
 from prefect.automations import Automation
@@ -18,7 +16,6 @@ from prefect.types import SecretDict
 from pydantic import HttpUrl, SecretStr
 
 from mlim.config import Config, parse
-from mlim.failures import exit_code_of
 
 URL_VARIABLE = "MLIM_NOTIFY_URL"
 BLOCK = "mlim-notify"
@@ -38,12 +35,7 @@ class NotifySettings(Config):
     url: HttpUrl | None = None
 
 
-def main() -> int:
-    """Set the server of PREFECT_API_URL up; an error is one sentence."""
-    return exit_code_of(lambda: asyncio.run(set_up(_settings())))
-
-
-def _settings() -> NotifySettings:
+def from_environment() -> NotifySettings:
     """What the environment says; `InputError` for what is no address."""
     return parse(NotifySettings, {"url": os.environ.get(URL_VARIABLE) or None}, URL_VARIABLE)
 
@@ -97,7 +89,3 @@ async def _automation() -> Automation | None:
         return await Automation.aread(name=AUTOMATION)
     except ValueError:
         return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

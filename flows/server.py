@@ -40,12 +40,12 @@ ADDRESS = "127.0.0.1"
 PORT = "4277"
 POOL = "mlim"
 GPU_LIMIT = "gpu"  # the name of the server's global concurrency limit
+ONE_AT_A_TIME = 1
 LOG = "mlim-server.log"
 LOCK = "mlim-server.lock"
 START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 180, 5, 0.2
 LOOK_SECONDS = 2.0
 SAVE_SECONDS = 60  # Prefect kills a flow that it cancelled after half of that; its trainings save on
-PREFECT = (sys.executable, "-m", "prefect")
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # slots survive a restart of the server
 
 
@@ -214,7 +214,7 @@ def _server(listening: socket.socket, client: Mapping[str, str], log: Path) -> P
 
 
 def _worker(client: Mapping[str, str], root: Path) -> Process:
-    return start([*PREFECT, "worker", "start", "--pool", POOL], client, root)
+    return start([sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL], client, root)
 
 
 def _wait_for(server: Supervised, port: int, log: Path) -> None:
@@ -232,28 +232,10 @@ def _wait_for(server: Supervised, port: int, log: Path) -> None:
 
 
 def _set_up(client: Mapping[str, str], root: Path) -> None:
-    """The pool, the limit of one training at a time on the accelerator, and the deployments of prefect.yaml."""
-    pool = ("work-pool", POOL, "--type", "process")
-    limit = ("gcl", GPU_LIMIT, "--limit", "1")
-    for kind, name, *settings in (pool, limit):
-        if _prefect(client, root, kind, "inspect", name, heard=False):
-            _require(_prefect(client, root, kind, "create", name, *settings), f"{kind} create {name}")
-    _require(_prefect(client, root, "--no-prompt", "deploy", "--all"), "deploy --all")
-    set_up = [sys.executable, "-m", "flows.notifications"]  # a process of its own: it is the server's client
-    if subprocess.run(set_up, cwd=root, env=client, check=False).returncode:  # noqa: S603
-        raise MlimError("the automation that tells of failed runs could not be set up; see above")
-
-
-def _prefect(client: Mapping[str, str], root: Path, *words: str, heard: bool = True) -> int:
-    """The exit code of a `prefect` command in the project's folder."""
-    quiet = None if heard else subprocess.DEVNULL
-    command = [*PREFECT, *words]
-    return subprocess.run(command, cwd=root, env=client, stdout=quiet, stderr=quiet, check=False).returncode  # noqa: S603
-
-
-def _require(code: int, command: str) -> None:
-    if code:
-        raise MlimError(f"`prefect {command}` failed (exit {code}); see above")
+    """The pool, the limit, the deployments of prefect.yaml and the automation: by a client of the server."""
+    command = [sys.executable, "-m", "flows.set_up"]
+    if subprocess.run(command, cwd=root, env=client, check=False).returncode:  # noqa: S603
+        raise MlimError("Prefect's server could not be set up; see above")
 
 
 def _ready(port: int, secret: Path) -> str:
