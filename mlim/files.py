@@ -125,9 +125,13 @@ def _discard(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; renamed to it when the block ends well, removed when it does not."""
+    """Yield a temporary path beside `path`; renamed to it when the block ends well, removed when it does not.
+
+    What a killed process left of it in a folder of mlim's own goes, too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove_leftovers(path)
     try:
         with _named_when_full(path):
             yield temporary
@@ -177,9 +181,12 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary folders of `path` that processes left which are no more (kill -9, power loss)."""
-    for left in path.parent.glob(f".{path.name}.*"):
-        owner = left.name.removeprefix(f".{path.name}.").partition(".")[0]
+    """Remove what processes that are no more (kill -9, power loss) left beside `path` while they wrote it."""
+    start = f".{path.name}."
+    with os.scandir(path.parent) as entries:  # to a glob, a name with brackets is a pattern
+        names = [entry.name for entry in entries if entry.name.startswith(start)]
+    for left in map(path.with_name, names):
+        owner = left.name.removeprefix(start).partition(".")[0]
         ended = left.suffix in (".tmp", ".old") and owner.isdecimal() and not _is_anothers(int(owner))
         if ended and is_ours(left):
             _discard(left)

@@ -84,13 +84,17 @@ def test_a_way_that_leads_out_of_our_folder_is_refused(own: Path, precious: Path
 
 
 def test_leftovers_of_a_dead_process_go_and_what_only_looks_like_one_stays(own: Path, precious: Path) -> None:
-    """Point 19: the name alone does not make a temporary folder ours."""
+    """Point 19: the name alone does not make a temporary folder or file ours."""
     for folder in (own, precious):
         for name in (f".results.{DEAD}.tmp", f".results.{DEAD}.old", f".results.{os.getppid()}.tmp"):
             (folder / name).mkdir()
+        for name in (f".t.csv.{DEAD}.tmp", f".t.csv.{os.getppid()}.tmp", f".other.csv.{DEAD}.tmp", ".t.csv.notes.tmp"):
+            (folder / name).write_text("half")
         replace(folder / "results")
-    assert {path.name for path in own.iterdir()} == {MARKER, "results", f".results.{os.getppid()}.tmp"}
-    assert len(list(precious.iterdir())) == 5
+        write_csv(folder / "t.csv", [], ["id"])
+    stays = {f".results.{os.getppid()}.tmp", f".t.csv.{os.getppid()}.tmp", f".other.csv.{DEAD}.tmp", ".t.csv.notes.tmp"}
+    assert {path.name for path in own.iterdir()} == {MARKER, "results", "t.csv", *stays}
+    assert len(list(precious.iterdir())) == 10
 
 
 def test_a_folder_is_claimed_when_it_holds_nothing_of_anybodys(tmp_path: Path) -> None:
