@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlim.config import parse
-from mlim.errors import InputError
+from mlim.errors import InputError, MlimError
 from mlim.evaluation.gate import GateDecision
+from mlim.failures import DISK_TAKES_NO_MORE, MAKE_ROOM, disk_is_full
 from mlim.files import read_json
 from mlim.local_store import SQLITE
 from mlim.manifest import ARTIFACT, MANIFEST, ChangedFilesError, check_manifest, remove_derived, write_manifest
@@ -139,7 +140,7 @@ class Registry:
 
         Nothing of the version has run by then. `ChangedFilesError` when files are gone, changed, added or were never
         recorded, or are not signed with the key that is asked for (mlim/signatures.py); `MlimError` when the
-        store gives no answer.
+        store gives no answer, or the disk has no room for them.
         """
         recorded = self.tags(version).get(VERSION_SHA256)
         if recorded is None:
@@ -161,6 +162,9 @@ class Registry:
             try:
                 return _download(f"models:/{self.name}/{version}/{file}".removesuffix("/"), temporary)
             except (MlflowException, OSError) as error:
+                if full := _full_disk(error):
+                    what = f"the files of {self.name} version {version} do not fit there"
+                    raise MlimError(f"{temporary}: {what} ({full}); {MAKE_ROOM}") from error
                 if not self.uri.startswith(SQLITE) and getattr(error, "error_code", None) not in GONE:
                     raise  # a server that is away for a moment
                 reason = str(error).splitlines()[0]
@@ -272,6 +276,12 @@ def registered(tracking: TrackingConfig) -> dict[str, dict[str, dict[str, str]]]
     for each in sorted(versions, key=lambda one: (one.name, int(one.version))):
         found.setdefault(each.name, {})[str(each.version)] = dict(each.tags)
     return found
+
+
+def _full_disk(error: Exception) -> str:
+    """What a disk that takes no more said; empty where an error has another cause. MLflow keeps the words alone."""
+    words = (os.strerror(number) for number in DISK_TAKES_NO_MORE)
+    return disk_is_full(error) or next((each for each in words if each in str(error)), "")
 
 
 def _download(uri: str, folder: str) -> Path:

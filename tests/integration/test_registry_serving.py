@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -26,7 +27,7 @@ from mlflow.exceptions import MlflowException
 import mlim
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
-from mlim.errors import InputError
+from mlim.errors import InputError, MlimError
 from mlim.evaluation.gate import plain
 from mlim.evaluation.scoring import score_pairs
 from mlim.evaluation.threshold import Calibration
@@ -34,7 +35,7 @@ from mlim.files import read_json, sha256_of, write_json
 from mlim.manifest import remove_derived, write_manifest
 from mlim.models.matcher import Matcher
 from mlim.recipe import GateConfig, Recipe, load_recipe
-from mlim.registry import VERSION_SHA256, Registry
+from mlim.registry import MODEL_SHA256, VERSION_SHA256, Registry
 from mlim.shards.items import ItemStore
 from mlim.steps.evaluate import evaluate, read_scored
 from mlim.steps.finetune import finetune
@@ -196,6 +197,20 @@ def test_tampered_weights_are_refused(promoted):
     weights.write_bytes(bytes(changed))
     with pytest.raises(Exception, match=r"model\.safetensors changed"):
         Registry(recipe.tracking).score("1", [some_pairs(trained)])
+
+
+def test_a_full_disk_is_no_missing_version(registered):
+    """No place for the copy that is compared: the model counted as new, and got a second version."""
+    registry = Registry(registered.recipe.tracking)
+    sha256 = registry.tags("1")[MODEL_SHA256]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(MlimError, match=r"do not fit there .*; make room on the disk"):
+            registry.find(sha256)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert registry.find(sha256) == "1"
 
 
 def test_a_champion_that_cannot_be_scored_stays_and_says_so(promoted, quiet):
