@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+INDEX_FILE = "index.parquet"  # of `validate`: the accepted items
 DECISION_PAGE = "decision.md"  # of `register`: whether the version is champion, and why
 
 

@@ -32,11 +32,10 @@ from mlim.recipe import Recipe
 from mlim.shards.items import open_items
 from mlim.steps.as_trained import as_trained
 from mlim.steps.trained import named
-from mlim.steps.validate import INDEX_FILE
 from mlim.tracking import ATTRIBUTE_TAG, CATALOG_TAG, COMPLETE_STAGE, stage_run
 from mlim.training.device import choose_device
 from mlim.versions import lineage
-from mlim.workspace import Workspace
+from mlim.workspace import INDEX_FILE, Workspace
 
 FEWEST: Final = {TRAIN: 20, VALIDATION: 5, TEST: 5}  # known values that are learned from, calibrated and judged on
 FEWEST_VALUES: Final = 2

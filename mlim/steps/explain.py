@@ -23,8 +23,7 @@ from mlim.recipe import Recipe
 from mlim.recipe.base import Modality
 from mlim.shards.items import ItemStore, open_items
 from mlim.steps.score import check_items, read_reasons
-from mlim.steps.validate import INDEX_FILE
-from mlim.workspace import Workspace
+from mlim.workspace import INDEX_FILE, Workspace
 
 REFERENCES: Final = 12  # pairs that a pair is compared with
 REFERENCES_OF_MANY: Final = 6  # where many pairs are explained

@@ -21,8 +21,7 @@ from mlim.recipe import Recipe
 from mlim.recipe.base import Modality
 from mlim.shards.items import ItemStore, open_items
 from mlim.steps.ingest import SUMMARY_FILE, ingest
-from mlim.steps.validate import INDEX_FILE, validate
-from mlim.workspace import Workspace
+from mlim.workspace import INDEX_FILE, Workspace
 
 WORKERS: Final = "--workers"
 
@@ -94,6 +93,8 @@ def prepare_items(
         if not again or recipe.loader.items or (workspace.pairs / "pairs.parquet").is_file():
             _warn_of_changes(catalog, workspace, terminal)
             return
+    from mlim.steps.validate import validate  # Great Expectations takes seconds to load; most runs have their items
+
     ingest(recipe, catalog, workspace, terminal, for_pairs=False)
     validate(recipe, catalog, workspace, terminal)
 

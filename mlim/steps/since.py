@@ -29,8 +29,7 @@ from mlim.recipe import Recipe
 from mlim.shards.items import open_items
 from mlim.steps.group import GROUPS_FILE
 from mlim.steps.score import score_pairs
-from mlim.steps.validate import INDEX_FILE
-from mlim.workspace import Workspace
+from mlim.workspace import INDEX_FILE, Workspace
 
 FORMAT: Final = 1  # of what a match leaves for the next one
 ITEMS_FILE, PAIRS_FILE, SUMMARY_FILE = "items.parquet", "pairs.parquet", "summary.json"

@@ -41,9 +41,8 @@ from mlim.recipe import Recipe, ValidationConfig
 from mlim.shards.shard import MANIFEST_FILE, read_manifest, verify_shards
 from mlim.steps.tokenizing import tokenizer_for
 from mlim.validation import Finding, SuiteCheck, Validation, picture_place
-from mlim.workspace import Workspace
+from mlim.workspace import INDEX_FILE, Workspace
 
-INDEX_FILE = "index.parquet"
 PROFILE_FILE = "profile.json"
 DATA_DOCS = "data_docs"
 ROWS, KEYS, IMAGES, TEXTS, FAMILIES, LANGUAGES, DRIFT = (
