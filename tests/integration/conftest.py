@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 
 from mlim.steps.pipeline import write_pipelines
 from scripts.chromium import find_browser
+from tests.warm_process import WarmProcess
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("mlim", "flows", "great_expectations", ".dvc", ".dvcignore", ".gitignore", "prefect.yaml")
@@ -136,7 +137,24 @@ def browser() -> str:
     return found
 
 
+@pytest.fixture(scope="session")
+def warm_process() -> Iterator[WarmProcess]:
+    """Forks, with the large libraries loaded, what else would load them in seconds."""
+    with WarmProcess() as warm:
+        yield warm
+
+
 @pytest.fixture(scope="module")
+def warm_versions(warm_process: WarmProcess) -> Iterator[None]:
+    """Versions are judged in processes of their own that find the large libraries loaded; in pipelines none does."""
+    from mlim.steps import own_process
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_process, "subprocess", warm_process)
+        yield
+
+
+@pytest.fixture(scope="session")
 def registered(tiny_recipe, tiny_workspace, tmp_path_factory, new_store):
     """A first version, for tests that only look at it: recipe, work folder, summary, folder of its files."""
     from tests.registry_room import first_version  # with torch and MLflow, which most tests here do without

@@ -10,6 +10,7 @@ import pytest
 
 import mlim
 from mlim.registry import Registry
+from mlim.workspace import Workspace
 from tests.registry_room import Registered, some_pairs
 
 pytestmark = pytest.mark.integration
@@ -43,14 +44,15 @@ def test_the_help_loads_no_recipe_and_no_library_of_a_step():
 def test_every_place_gives_the_model_that_is_served(registered, tmp_path):
     frame, pairs = sent_items(registered)
     answer = Registry(registered.recipe.tracking).answer("1", [frame])
-    registered.workspace.recipe.write_text(registered.recipe.to_yaml())
+    workspace = Workspace(shutil.copytree(registered.workspace.root, tmp_path / "work"))
+    workspace.recipe.write_text(registered.recipe.to_yaml())
     downloaded = shutil.copytree(registered.folder, tmp_path / "downloaded")
     uri = registered.recipe.tracking.uri
     for where in (
         "models:/mlim-matcher@champion",
         "models:/mlim-matcher/1",
         "challenger",
-        registered.workspace.root,
+        workspace.root,
         downloaded,
     ):
         found = mlim.load(where, tracking_uri=uri, device="cpu").predict(pairs)

@@ -12,7 +12,7 @@ from mlim.steps.seen import items_of
 from mlim.tracking import all_runs, client
 from tests.commands import call as mlim
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("warm_versions")]
 
 
 def test_a_version_leads_to_everything_that_it_came_from(registered, monkeypatch, capsys, tmp_path):

@@ -16,7 +16,7 @@ from mlim.tracking import client, fetch_artifact
 from tests.commands import call as mlim
 from tests.registry_room import artifacts_of, put_model
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("warm_versions")]
 
 
 def test_a_person_promotes_rolls_back_and_a_nightly_run_leaves_it_so(promoted, quiet, monkeypatch, capsys, tmp_path):

@@ -48,7 +48,7 @@ from mlim.writer import record_recipe
 from tests.mlflow_server import MlflowServer
 from tests.registry_room import Registered, artifacts_of, put_model, relabel, request, some_pairs, tracked_at
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("warm_versions")]
 
 SERVER_SECONDS = 120
 REQUEST_SECONDS = 60

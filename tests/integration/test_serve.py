@@ -33,7 +33,7 @@ from mlim.workspace import Workspace
 from tests.integration.test_registry_serving import free_port, wait_for
 from tests.registry_room import Registered, artifacts_of, put_model, some_pairs, tracked_at
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("warm_versions")]
 
 REQUEST_SECONDS = 60
 LIMITS = ("--max-body-mb", "2", "--max-seconds", "20")

@@ -15,7 +15,7 @@ from mlim.tracking import client
 from tests.registry_room import artifacts_of, put_model
 from tests.unit.test_manifest import CHANGES, FILES, write
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("warm_versions")]
 
 TAMPERINGS = 5  # of each kind
 
