@@ -90,6 +90,7 @@ def server(checkout: Path, webhook: HTTPServer, tmp_path_factory: pytest.TempPat
         "PREFECT_HOME": str(home),
         "MLIM_ROOT": str(checkout),
         "MLIM_NOTIFY_URL": f"http://127.0.0.1:{webhook.server_port}/",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # not 10: a dozen runs wait for the worker
     }
     log = (home / "serve.log").open("w")
     process = subprocess.Popen(
