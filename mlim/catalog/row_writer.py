@@ -9,17 +9,17 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROWS_PER_GROUP = 256
+ROWS_PER_GROUP = 256  # with small pictures
 
 
 class RowWriter:
-    """Writes dict rows to one Parquet file, a row group at a time; a context manager.
+    """Writes dict rows to one Parquet file, a group of `per_group` rows at a time; a context manager.
 
     Binary columns (JPEG) are stored as they are: compressing them again costs time and wins nothing.
     """
 
-    def __init__(self, path: Path, schema: Any) -> None:
-        self.path, self.rows = path, 0
+    def __init__(self, path: Path, schema: Any, per_group: int = ROWS_PER_GROUP) -> None:
+        self.path, self.rows, self._per_group = path, 0, per_group
         self._schema, self._pending = schema, list[Mapping[str, Any]]()
         texts = [field.name for field in schema if not pa.types.is_binary(field.type)]
         compression = {field.name: "ZSTD" if field.name in texts else "NONE" for field in schema}
@@ -29,7 +29,7 @@ class RowWriter:
         """Append one row that has a value for every field of the schema."""
         self._pending.append(row)
         self.rows += 1
-        if len(self._pending) == ROWS_PER_GROUP:
+        if len(self._pending) == self._per_group:
             self._flush()
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class RowWriter:
             self._writer.close()
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema), ROWS_PER_GROUP)
+        self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema), self._per_group)
         self._pending = []
 
     def __enter__(self) -> Self:

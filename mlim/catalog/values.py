@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
@@ -29,6 +29,8 @@ BLANKS: Final = re.compile(f"[{_BLANK}]+")
 IGNORABLE: Final = re.compile(f"[{_IGNORABLE}]+")
 OUTSIDE: Final = re.compile(rf"\A[{_BLANK}{_IGNORABLE}]+|[{_BLANK}{_IGNORABLE}]+\Z")
 FORM: Final = "NFKC"
+REMEMBERED_CHARACTERS = 40  # values that are compared are mostly short, and come many times
+REMEMBERED_VALUES = 1 << 14
 SHOWN_WORDS = 5  # of one column, in a warning
 
 # what spreadsheets, databases, programs and people write where they have no value; `unknown` and `other` are not here,
@@ -85,12 +87,19 @@ def comparable(value: str) -> str | None:
 
 def normal_form(value: str, fold: bool = True) -> str:
     """Unicode NFKC without invisible characters, blanks as in `tidy`; `fold` also takes letter case away."""
+    return _remembered(value, fold) if len(value) <= REMEMBERED_CHARACTERS else _normal_form(value, fold)
+
+
+def _normal_form(value: str, fold: bool) -> str:
     if not value.isascii():
         value = unicodedata.normalize(FORM, IGNORABLE.sub("", unicodedata.normalize(FORM, value)))
     value = BLANKS.sub(" ", value).strip()
     if not fold:
         return value
     return value.lower() if value.isascii() else unicodedata.normalize(FORM, value.casefold()).strip()
+
+
+_remembered = lru_cache(REMEMBERED_VALUES)(_normal_form)
 
 
 @dataclass(frozen=True)
@@ -109,8 +118,7 @@ class Comparison:
 
     def missing_word(self, value: str) -> str | None:
         """The word as written that stands where no value is; None for a value, and for blanks, which are no word."""
-        written = tidy(value)
-        return written if written and self.comparable(value) is None else None
+        return tidy(value) or None if self.comparable(value) is None else None
 
 
 def _as_words(given: Any) -> Any:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from mlim.catalog.description import CatalogDescription
 from mlim.catalog.item import QUARANTINE_SCHEMA, ROW_LOG_SCHEMA
 from mlim.catalog.quarantine import QUARANTINE_FILE, Quarantined, QuarantineWriter, describe_reasons, first_rejected
-from mlim.catalog.row_log import ROW_LOG_FILE
+from mlim.catalog.row_log import LINES_PER_GROUP, ROW_LOG_FILE
 from mlim.catalog.row_writer import RowWriter
 from mlim.catalog.values import WordCounts
 from mlim.config import nearest
@@ -171,7 +171,7 @@ def image_rules(image: ImageConfig, settings: IngestConfig) -> ImageRules:
 @contextlib.contextmanager
 def _open_results(folder: Path, every_picture: bool) -> Iterator["_Results"]:
     with contextlib.ExitStack() as stack:
-        row_log = stack.enter_context(RowWriter(folder / ROW_LOG_FILE, ROW_LOG_SCHEMA))
+        row_log = stack.enter_context(RowWriter(folder / ROW_LOG_FILE, ROW_LOG_SCHEMA, LINES_PER_GROUP))
         quarantine = stack.enter_context(RowWriter(folder / QUARANTINE_FILE, QUARANTINE_SCHEMA))
         results = _Results(folder, row_log, QuarantineWriter(quarantine))
         if every_picture:

@@ -21,6 +21,7 @@ NO_TEXT = "no-text"
 CELL_TOO_LONG = "cell-too-long"
 
 SHOWN_CHARACTERS = 80  # of an id or a cell that is itself the problem
+_JSON = json.JSONEncoder(ensure_ascii=False)  # one for all rows: `json.dumps` makes one for each
 DIGEST_BYTES = 16  # of an id, so that millions of long ids take little memory
 
 
@@ -86,7 +87,10 @@ class _Spellings:
         """The value of a row; None where it is missing or the column is not named."""
         cell = cells.get(self._column, "") if self._column is not None else ""
         key = self._comparison.comparable(cell)
-        return None if key is None else self._first.setdefault(key, tidy(cell))
+        if key is None:
+            return None
+        first = self._first.get(key)
+        return self._first.setdefault(key, tidy(cell)) if first is None else first
 
 
 class _Screen:
@@ -129,8 +133,8 @@ class _Screen:
             category=self._category.of(cells),
             image=image,
             text=text,
-            attributes=json.dumps(attributes, ensure_ascii=False),
-            facts=json.dumps({name: cells.get(name, "") for name in self._facts}, ensure_ascii=False),
+            attributes=_JSON.encode(attributes),
+            facts=_JSON.encode({name: cells.get(name, "") for name in self._facts}),
             rejection=rejection,
             further=tuple(listed[1 : columns.image.most]) if columns.image.choose == "all" else (),
             listed=len(listed),

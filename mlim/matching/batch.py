@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from mlim.catalog.rejection import Rejection
 from mlim.catalog.values import tidy
 from mlim.console import ProgressBar, Terminal
-from mlim.data.tokens import prepare_tokens
+from mlim.data.tokens import tokens_of
 from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, atomic_folder, plain_cell, sha256_of, sha256_of_bytes
 from mlim.matching.item_cache import Digests, as_digests
@@ -312,7 +312,7 @@ class _Worker:
     """One process of a run, which may be the one that started it."""
 
     def __init__(self, model: MatchingModel, store: ItemStore, job: _Job) -> None:
-        tokens = prepare_tokens(store, model.tokenizer, job.cache)
+        tokens = tokens_of(store, model.tokenizer, job.cache, job.items(), job.run_folder)
         self.job, self.reader = job, ItemReader(model, job.modality, store, tokens)
         self.caches = job.caches(model)
 

@@ -10,12 +10,12 @@ groups are conflicts, each with its reason.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import DisjointSet, linkage
+from scipy.cluster.hierarchy import linkage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
@@ -107,12 +107,9 @@ def group_pairs(
             parts = _connected(allowed, never, rules)
         case "average":
             parts = _average(items, pairs, allowed, never, rules)
-    joined = DisjointSet(range(items))
-    for part in chain(parts, () if kept is None else _kept_groups(kept)):
-        for other in part[1:].tolist():
-            joined.merge(int(part[0]), other)
-    numbers: dict[int, int] = {}
-    groups = np.array([numbers.setdefault(joined[item], len(numbers)) for item in range(items)], dtype=np.int64)
+    edges = [_chain(part) for part in parts] + ([] if kept is None else [_kept_edges(kept)])
+    first, second = np.concatenate([np.empty((2, 0), dtype=np.int64), *edges], axis=1)
+    groups = np.asarray(pd.factorize(_connect(items, first, second))[0], dtype=np.int64)
     return Grouping(groups, list(_conflicts(matched, low, groups, never, rules)))
 
 
@@ -143,11 +140,23 @@ def representatives(groups: Places, pairs: ScoredPairs) -> NDArray[np.bool_]:
     return found
 
 
-def _kept_groups(kept: Kept) -> Iterator[Places]:
-    """The items of each group that is kept, in order."""
+def _chain(part: Places) -> NDArray[np.int64]:
+    """Edges (2, n - 1) from each of some items (n,) to the next."""
+    return np.stack([part[:-1], part[1:]])
+
+
+def _kept_edges(kept: Kept) -> NDArray[np.int64]:
+    """Edges (2, n) that connect the items of each group that is kept."""
     items = np.flatnonzero(~kept.anew)
-    items = items[np.argsort(kept.groups[items], kind="stable")]
-    yield from np.split(items, np.flatnonzero(np.diff(kept.groups[items])) + 1) if len(items) else ()
+    edges = _chain(items[np.argsort(kept.groups[items], kind="stable")])
+    return edges[:, kept.groups[edges[0]] == kept.groups[edges[1]]]
+
+
+def _connect(items: int, first: Places, second: Places) -> Places:
+    """A number (items,) for each item, equal for those that the edges between `first` and `second` connect."""
+    ones = np.ones(len(first), dtype=np.int8)
+    graph = coo_array((ones, (first, second)), shape=(items, items))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def _connected(allowed: ScoredPairs, never: HardRules | None, rules: GroupRules) -> Iterator[Places]:
@@ -190,9 +199,7 @@ def _average(
 
 def _components(items: int, pairs: ScoredPairs) -> list[Places]:
     """The items of each component that the pairs connect, in order."""
-    ones = np.ones(len(pairs.first), dtype=np.int8)
-    graph = coo_array((ones, (pairs.first, pairs.second)), shape=(items, items))
-    label = connected_components(graph, directed=False)[1]
+    label = _connect(items, pairs.first, pairs.second)
     order = np.argsort(label, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(label[order])) + 1) if items else []
 
