@@ -122,19 +122,31 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
         since=folder / BASE if kind == NIGHT else None,
         workers=options.workers,
     )
-    read_out = "separate" if model.reads_items_alone else "joint"
-    modality = model.settings.modality
-    network = f"a network, read-out {read_out}" if model.uses_network(modality) else "no network"
-    how = f"a stack with {network}" if model.uses_stack(modality) else network
-    return {"parts": spent, "all": core_seconds() - used, "summary": summary, "model": how}
+    return {"parts": spent, "all": core_seconds() - used, "summary": summary, "model": describe_model(model)}
+
+
+def describe_model(model: Any) -> str:
+    """What scores pairs, and which pairs it has seen."""
+    modality, count = model.settings.modality, sum(weight.numel() for weight in model.network.parameters())
+    how = (
+        "an item by itself (read-out separate)" if model.reads_items_alone else "both items of a pair (read-out joint)"
+    )
+    network = f"a network of {count:,} weights that reads {how}" if model.uses_network(modality) else "no network"
+    scorer = f"a stack with {network}" if model.uses_stack(modality) else f"{network}, without a stack"
+    seen = "also across" if model.settings.trained_across_families else "inside"
+    return f"{scorer}; trained on mismatches {seen} families; SHA-256 {model.sha256[:12]}"
 
 
 def run(kind: str, folder: Path) -> dict[str, Any]:
-    """The same in a process of its own."""
+    """The same in a process of its own; what an earlier call measured in this folder is taken from there."""
+    kept = folder / f"{kind}.json"
+    if kept.is_file():
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
     command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder), "--here", kind]
     print(f"{kind} ...", file=sys.stderr, flush=True)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, start_new_session=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    kept.write_text(json.dumps(result), encoding="utf-8")
     return result
 
 
@@ -165,6 +177,16 @@ def show(full: dict[str, Any], night: dict[str, Any], different: int) -> None:
 
 
 def compare(folder: Path, options: argparse.Namespace) -> None:
+    if not (folder / "catalog-full").is_dir():
+        lay_out(folder, options)
+    with ThreadPoolExecutor(2) as pool:
+        _, full = pool.map(lambda kind: run(kind, folder), (BASE, FULL))
+    shutil.copyfile(folder / "catalog-full" / "catalog.csv", folder / "catalog" / "catalog.csv")
+    show(full, run(NIGHT, folder), differently_grouped(folder))
+
+
+def lay_out(folder: Path, options: argparse.Namespace) -> None:
+    """The catalog of the earlier match, and that of the full run, which is that of the night too."""
     (folder / ".mlim-folder").touch()
     rows = draw(folder / "catalog", options)
     count = max(round(options.share * len(rows)), 1)
@@ -173,10 +195,6 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     write_rows(folder / "catalog", [row for number, row in enumerate(rows) if number not in new])
     describe(folder / "catalog-full", folder / "catalog")
     write_rows(folder / "catalog-full", rows)
-    with ThreadPoolExecutor(2) as pool:
-        _, full = pool.map(lambda kind: run(kind, folder), (BASE, FULL))
-    write_rows(folder / "catalog", rows)
-    show(full, run(NIGHT, folder), differently_grouped(folder))
 
 
 def main() -> None:
@@ -189,13 +207,21 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64, help="pixels")
     parser.add_argument("--recipe", default="demo")
     parser.add_argument("--workers", type=int, help="processes that score; default: one for each core")
-    parser.add_argument("--folder", type=Path, help="where everything goes; default: a temporary folder")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where everything goes and stays, so that the same command goes on; default: a temporary folder",
+    )
     parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
         print(json.dumps(measure(options.here, options)))
         return
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        compare(options.folder, options)
+        return
+    with tempfile.TemporaryDirectory() as folder:
         compare(Path(folder), options)
 
 

@@ -1,18 +1,24 @@
-"""What names the content of every item of a catalog: a match leaves it for the next one, which compares."""
+"""What names the content of every item of a catalog: a match leaves it for the next one, which compares.
 
+It is computed once for each shard and kept by the shard's hash, so that a night reads the shards that are new.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from mlim.files import sha256_of_bytes
-from mlim.matching.item_cache import DIGEST
-from mlim.matching.prepared import content_digests
-from mlim.shards.items import ItemStore
+from mlim.files import atomic_file, sha256_of_bytes
+from mlim.matching.item_cache import DIGEST, digest_of
+from mlim.shards.shard import Shards, read_shard
 
-DESCRIBED: Final = ["family", "attributes", "facts"]  # columns of the index of items that hard rules read
+FORMAT: Final = 1  # of what is kept; another one computes everything again
+READ: Final = ["text", "image"]  # columns of a shard that name the content
+DESCRIBED: Final = ["family", "attributes", "facts"]  # those that hard rules and stacks read
 ITEM_SCHEMA: Final[Any] = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -20,20 +26,64 @@ ITEM_SCHEMA: Final[Any] = pa.schema(
         pa.field("described", pa.string(), nullable=False),  # of family and columns, which rules and stacks read
     ]
 )
+NAMES: Final = ITEM_SCHEMA.names[1:]
 
 
-def item_digests(store: ItemStore, index: pd.DataFrame) -> Any:
-    """What names the content of every item, as a table of `ITEM_SCHEMA` in the order of the store.
+def item_digests(shards: Shards, index: Any, cache: Path) -> Any:
+    """What names the content of every item, as a table of `ITEM_SCHEMA` in the order of the index.
 
-    `index` (id, family, attributes, facts) has the items in the same order.
+    `index` is an Arrow table (id, shard, position) of items of these `shards`; the folder `cache` keeps what is
+    computed of a shard.
     """
-    content = [digest.hex() for digest in _whole(content_digests(store, np.arange(len(store))))]
-    rows = index[DESCRIBED].fillna("").itertuples(index=False, name=None)
+    kept = cache / f"item-digests-{FORMAT}.parquet"
+    known = _read(kept)
+    lists = {name: list[Any]() for name in NAMES}
+    for entry in shards.entries:
+        of_shard = known.get(entry.sha256) or _computed(shards.folder / shards.stored_name(entry))
+        for name in NAMES:
+            lists[name].append(of_shard[name])
+    _write(kept, shards, lists)
+    firsts = np.cumsum([0, *(entry.items for entry in shards.entries)])
+    names = pa.array([entry.file for entry in shards.entries], pa.string())
+    shard = pc.index_in(index["shard"], value_set=names).to_numpy()
+    rows = pa.array(firsts[shard] + index["position"].to_numpy())
+    columns = [pa.chunked_array(lists[name], pa.string()).take(rows) for name in NAMES]
+    return pa.table([index["id"], *columns], schema=ITEM_SCHEMA)
+
+
+def _computed(shard: Path) -> Mapping[str, Any]:
+    """The names of all items of a shard, as Arrow arrays."""
+    table = read_shard(shard)
+    contents = zip(*(_values(table[name]) for name in READ), strict=True)
+    content = [digest_of(text.as_py(), image.as_buffer()).hex() for text, image in contents]
+    rows = table.select(DESCRIBED).to_pandas().fillna("").itertuples(index=False, name=None)
     described = [sha256_of_bytes(repr(row).encode("utf-8", "surrogatepass"))[: 2 * DIGEST] for row in rows]
-    return pa.table([index["id"].tolist(), content, described], schema=ITEM_SCHEMA)
+    return {"content": pa.array(content, pa.string()), "described": pa.array(described, pa.string())}
 
 
-def _whole(digests: NDArray[np.bytes_]) -> list[bytes]:
-    """Each digest with the zeros at its end, which numpy leaves out."""
-    data = digests.tobytes()
-    return [data[start : start + DIGEST] for start in range(0, len(data), DIGEST)]
+def _values(column: Any) -> Iterator[Any]:
+    return (value for chunk in column.chunks for value in chunk)
+
+
+def _read(kept: Path) -> dict[str, Mapping[str, Any]]:
+    """What was kept, by the hash of the shard; nothing where it cannot be read."""
+    try:
+        table = pq.read_table(kept)
+        columns = [table["sha256"].to_pylist(), *(list(_values(table[name])) for name in NAMES)]
+    except (OSError, KeyError, pa.ArrowException):
+        return {}
+    return {
+        sha256: {name: each.values for name, each in zip(NAMES, of, strict=True)}
+        for sha256, *of in zip(*columns, strict=True)
+    }
+
+
+def _write(kept: Path, shards: Shards, lists: Mapping[str, list[Any]]) -> None:
+    """Keep what names the items of each of the shards."""
+    ends = pa.array(np.cumsum([0, *(entry.items for entry in shards.entries)]), pa.int32())
+    named = {
+        name: pa.ListArray.from_arrays(ends, pa.concat_arrays([pa.array([], pa.string()), *lists[name]]))
+        for name in NAMES
+    }
+    with atomic_file(kept) as temporary:
+        pq.write_table(pa.table({"sha256": [entry.sha256 for entry in shards.entries], **named}), temporary)

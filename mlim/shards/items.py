@@ -56,7 +56,7 @@ class ItemStore:
         if not index.is_file():
             raise InputError(f"{index} is missing; run `mlim validate` first")
         cache = cache or index.parent.with_name("cache")
-        shards = fetch_shards(str(items), cache / "shards") if SCHEME in str(items) else _local_shards(Path(items))
+        shards = open_shards(items, cache)
         return cls(shards.folder, open_locations(index, shards, cache), shards.version)
 
     @property
@@ -190,6 +190,11 @@ class ItemStore:
             return None
         row: int = by_id[rank].as_py()
         return row if ids[row].as_py() == item else None
+
+
+def open_shards(items: Path | str, cache: Path) -> Shards:
+    """The shards of `items`, a folder or an fsspec URL, each of them hashed; errors as `ItemStore.open`."""
+    return fetch_shards(str(items), cache / "shards") if SCHEME in str(items) else _local_shards(Path(items))
 
 
 def open_items(loader: LoaderConfig, workspace: Workspace) -> ItemStore:

@@ -26,7 +26,7 @@ from mlim.matching.earlier import EarlierMatch, EarlierScores, PairNumbers, comp
 from mlim.matching.item_digests import item_digests
 from mlim.matching.model import MatchingModel
 from mlim.recipe import Recipe
-from mlim.shards.items import open_items
+from mlim.shards.items import open_shards
 from mlim.steps.group import GROUPS_FILE
 from mlim.steps.score import score_pairs
 from mlim.workspace import INDEX_FILE, Workspace
@@ -35,7 +35,7 @@ FORMAT: Final = 1  # of what a match leaves for the next one
 ITEMS_FILE, PAIRS_FILE, SUMMARY_FILE = "items.parquet", "pairs.parquet", "summary.json"
 SETTINGS: Final = "settings"  # in the summary
 MODEL: Final = "model"  # among the settings
-ITEM_COLUMNS: Final = ["id", "family", "attributes", "facts"]
+INDEX_COLUMNS: Final = ["id", "shard", "position"]
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,9 @@ def _read_last(folder: Path, settings: Mapping[str, Any]) -> LastMatch:
 
 def digests_of_items(recipe: Recipe, workspace: Workspace) -> Any:
     """What names the content of every accepted item of a work folder, as a table for `items.parquet`."""
-    index = pq.read_table(workspace.valid / INDEX_FILE, columns=ITEM_COLUMNS).to_pandas()
-    return item_digests(open_items(recipe.loader, workspace), index)
+    index = pq.read_table(workspace.valid / INDEX_FILE, columns=INDEX_COLUMNS)
+    shards = open_shards(recipe.loader.items or workspace.items, workspace.cache)
+    return item_digests(shards, index, workspace.cache)
 
 
 def compare_with(last: LastMatch, digests: Any) -> EarlierMatch:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlim.data.collate import ItemCollator, Pair, PairCollator
 from mlim.data.tokenize import TextTokenizer
-from mlim.data.tokens import prepare_tokens
+from mlim.data.tokens import prepare_tokens, tokens_of
 from mlim.errors import MlimError
 from mlim.shards.items import ItemStore
 from mlim.shards.mapped import MappedTable
@@ -90,3 +90,18 @@ def test_a_cache_that_cannot_be_written_is_explained(store, tokenizer, tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(MlimError, match=r"cannot be written .*free space"):
         prepare_tokens(store, tokenizer, tmp_path / "file" / "cache")
+
+
+def test_a_few_texts_are_tokenised_alone_and_most_with_all_others(store, tokenizer, tokens, tmp_path):
+    rows = np.array([1, 4, 5])
+    cache, passing = tmp_path / "cache", tmp_path / "passing"
+    few = tokens_of(store, tokenizer, cache, rows, passing)
+    assert not list(cache.glob("tokens-*"))
+    assert few.at(rows[1:], 40) == tokens.at(rows[1:], 40)
+    assert few.ids(store.ids[5], 3) == tokens.ids(store.ids[5], 3)
+    every = np.arange(len(store))
+    assert tokens_of(store, tokenizer, cache, every, passing).at(every, 40) == tokens.at(every, 40)
+    assert len(list(cache.glob("tokens-*"))) == 1
+    again = tokens_of(store, tokenizer, cache, rows, tmp_path / "unused")
+    assert again.at(rows, 40) == tokens.at(rows, 40)
+    assert not (tmp_path / "unused").exists()
