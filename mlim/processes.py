@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from mlim.errors import InputError
@@ -19,6 +20,7 @@ RANK = "RANK"  # torchrun's environment; 0 for the process that leads
 THREADS = "OMP_NUM_THREADS"  # torch reads it when it is loaded
 WAITING, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"  # how its threads wait for each other; libgomp, which torch brings
 PROCESSES_PER_CORE = 4
+ZOMBIE = b"Z"  # /proc/PID/stat, proc(5)
 FEW_SPINS = "3000"  # microseconds instead of milliseconds: no slower where the cores are free
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DIRECT = ("NO_PROXY", "no_proxy")  # libraries read one or the other
@@ -96,14 +98,26 @@ def with_proxies(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_alive(process: int) -> bool:
-    """Whether there is a process of this number, anybody's."""
+    """Whether there is a process of this number, anybody's, that has not ended."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(process)
+
+
+def _is_zombie(process: int) -> bool:
+    """Whether a process has ended and nobody has asked how (Linux; elsewhere False).
+
+    In a container whose first process asks late or never, that is what kill -9 leaves.
+    """
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return False
+    return state == ZOMBIE
 
 
 def die_with_parent() -> None:
