@@ -6,6 +6,7 @@ own code keeps its traceback.
 
 import errno
 import os
+import shutil
 import sqlite3
 import sys
 import traceback
@@ -17,6 +18,7 @@ DEBUG_VARIABLE = "MLIM_DEBUG"
 SHOWN_CHARACTERS = 200
 OURS = ("mlim", "flows", "__main__")
 DISK_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_MORE_IN_WORDS = tuple(os.strerror(number) for number in DISK_TAKES_NO_MORE)
 DATABASE_TAKES_NO_MORE = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
 MAKE_ROOM = "make room on the disk and run the same command again"
 # A place that cannot be used as it is, whatever code asked for it
@@ -92,14 +94,24 @@ def _sentence(error: Exception) -> str | None:
 def disk_is_full(error: BaseException) -> str:
     """What a full disk made a system call or a sqlite database say; empty where an error has another cause.
 
-    Libraries wrap it: looked at are the error and what it was raised from.
+    Libraries wrap it: looked at are the error and what it was raised from. Those that copy many files keep its words
+    alone.
     """
     for each in _causes(error):
         if isinstance(each, OSError) and each.errno in DISK_TAKES_NO_MORE:
             return str(each)
         if isinstance(each, sqlite3.Error) and getattr(each, "sqlite_errorname", "") in DATABASE_TAKES_NO_MORE:
             return f"the tracking database could not be written ({each})"
+        if full := next((line for line in _lines(each) if any(words in line for words in NO_MORE_IN_WORDS)), ""):
+            return full
     return ""
+
+
+def _lines(error: BaseException) -> list[str]:
+    """What an error says, a line for each file where it is about several."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return [str(why) for *_, why in error.args[0]]
+    return str(error).splitlines()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

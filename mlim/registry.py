@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mlim.config import parse
 from mlim.errors import InputError, MlimError
 from mlim.evaluation.gate import GateDecision
-from mlim.failures import DISK_TAKES_NO_MORE, MAKE_ROOM, disk_is_full
+from mlim.failures import MAKE_ROOM, disk_is_full
 from mlim.files import read_json
 from mlim.local_store import SQLITE
 from mlim.manifest import ARTIFACT, MANIFEST, ChangedFilesError, check_manifest, remove_derived, write_manifest
@@ -162,7 +162,7 @@ class Registry:
             try:
                 return _download(f"models:/{self.name}/{version}/{file}".removesuffix("/"), temporary)
             except (MlflowException, OSError) as error:
-                if full := _full_disk(error):
+                if full := disk_is_full(error):
                     what = f"the files of {self.name} version {version} do not fit there"
                     raise MlimError(f"{temporary}: {what} ({full}); {MAKE_ROOM}") from error
                 if not self.uri.startswith(SQLITE) and getattr(error, "error_code", None) not in GONE:
@@ -276,12 +276,6 @@ def registered(tracking: TrackingConfig) -> dict[str, dict[str, dict[str, str]]]
     for each in sorted(versions, key=lambda one: (one.name, int(one.version))):
         found.setdefault(each.name, {})[str(each.version)] = dict(each.tags)
     return found
-
-
-def _full_disk(error: Exception) -> str:
-    """What a disk that takes no more said; empty where an error has another cause. MLflow keeps the words alone."""
-    words = (os.strerror(number) for number in DISK_TAKES_NO_MORE)
-    return disk_is_full(error) or next((each for each in words if each in str(error)), "")
 
 
 def _download(uri: str, folder: str) -> Path:

@@ -79,7 +79,7 @@ EXPERIMENT_TAGS = {KIND: TRAINS_MODELS, DESCRIPTION: EXPERIMENT_PAGE}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what it logs as an error, with a traceback, it raises too
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # the default waits for four minutes before it says anything
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -186,7 +186,7 @@ def silence() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """How a command ends that fails: what another system raises is a sentence, a fault of our own keeps its traceback."""
 
+import errno
+import os
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -49,6 +52,23 @@ def test_what_an_outside_system_raises_is_one_sentence(
     [message] = capsys.readouterr().err.splitlines()
     assert message.startswith("error: Prefect failed (")
     assert "mlim doctor" in message
+
+
+def test_a_full_disk_is_known_by_its_words_where_many_files_are_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The library that copies a folder collects what went wrong, without the number of an error."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").touch()
+
+    def full(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source, None, target)
+
+    copy = partial(shutil.copytree, tmp_path / "model", tmp_path / "copy", copy_function=full)
+    assert report_error(raised(copy)) == 1
+    [message] = capsys.readouterr().err.splitlines()
+    assert message.startswith("error: [Errno 28] No space left on device")
+    assert message.endswith("make room on the disk and run the same command again")
 
 
 def test_a_place_that_cannot_be_used_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
