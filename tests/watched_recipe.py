@@ -7,9 +7,11 @@ from typing import Any
 from mlim.config import Config
 from mlim.recipe import Recipe
 
-# these only record what was done (mlim.steps.closure), and MLflow and the writer's lock are given the whole recipe
+# these only record what was done (mlim.steps.closure), and MLflow and the writer's lock are given the whole recipe;
+# which recipes read annotations is said by the files that dvc.yaml names
 NOT_COUNTED = frozenset(
-    f"mlim.{name}" for name in ("tracking", "offline", "versions", "console", "writer", "recipe.record")
+    f"mlim.{name}"
+    for name in ("tracking", "offline", "versions", "console", "writer", "recipe.record", "recipe.annotated")
 )
 
 

@@ -17,6 +17,7 @@ from mlim.files import read_json
 
 REGIONS, CAPTIONS, QUESTIONS, STATEMENTS = "regions", "captions", "questions", "statements"
 VOCABULARIES_FILE = "vocabularies.json"
+TEXT_TABLES = (CAPTIONS, QUESTIONS, STATEMENTS)  # those that hold texts
 TEXT, TEXTS, NUMBER, YES_OR_NO = pa.string(), pa.list_(pa.string()), pa.float32(), pa.bool_()
 ATTRIBUTES = pa.map_(TEXT, TEXT)
 ANSWERS = pa.list_(pa.struct([("answer", TEXT), ("score", NUMBER)]))
@@ -108,10 +109,7 @@ def table_file(folder: Path, table: str) -> Path:
 
 
 def read_table(folder: Path, table: str, split: str | None = None) -> Any:
-    """An Arrow table of `SCHEMAS`, of one split or of all; `InputError` when the annotations were not made.
-
-    A table without rows is not written.
-    """
+    """An Arrow table of `SCHEMAS`, of one split or of all; `InputError` when the annotations were not made."""
     path = table_file(folder, table)
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; run `mlim annotate` first")
@@ -120,6 +118,26 @@ def read_table(folder: Path, table: str, split: str | None = None) -> Any:
     with pa.memory_map(str(path)) as source:
         found = pa.ipc.open_file(source).read_all()
     return found if split is None else found.filter(pc.equal(found["split"], split))
+
+
+def has_rows(folder: Path, table: str) -> bool:
+    """Whether a table has anything in it; earlier versions did not write one that has not."""
+    path = table_file(folder, table)
+    if not path.is_file():
+        return False
+    with pa.memory_map(str(path)) as source:
+        return bool(pa.ipc.open_file(source).num_record_batches)
+
+
+def read_texts(folder: Path, split: str) -> Iterator[str]:
+    """Every caption, question, answer and statement of a split, as often as it is there."""
+    for row in _rows(folder, CAPTIONS, split):
+        yield row["caption"]
+    for row in _rows(folder, QUESTIONS, split):
+        yield row["question"]
+        yield from (given["answer"] for given in row["answers"])
+    for row in _rows(folder, STATEMENTS, split):
+        yield row["sentence"]
 
 
 def load_questions(folder: Path, split: str) -> list[QuestionRow]:

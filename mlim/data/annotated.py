@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlim.annotations.tables import CAPTIONS, QUESTIONS, REGIONS, VOCABULARIES_FILE, read_table, table_file
+from mlim.annotations.tables import CAPTIONS, QUESTIONS, REGIONS, VOCABULARIES_FILE, has_rows, read_table, table_file
 from mlim.data.objects import ObjectNames, Posed, Region
 from mlim.files import read_json
 from mlim.losses import UNKNOWN
@@ -38,15 +38,19 @@ class AnnotationTables:
         return AnnotationTables, (self._folder,)
 
     @property
-    def files(self) -> list[Path]:
-        """What is read and there."""
-        tables = [table_file(self._folder, name) for name in (REGIONS, CAPTIONS)]
-        return [path for path in (*tables, self._folder / VOCABULARIES_FILE) if path.is_file()]
+    def object_files(self) -> list[Path]:
+        """What objects and their names are read from."""
+        return [table_file(self._folder, REGIONS), self._folder / VOCABULARIES_FILE]
+
+    @property
+    def caption_files(self) -> list[Path]:
+        """What captions are read from."""
+        return [table_file(self._folder, CAPTIONS)]
 
     @property
     def has_captions(self) -> bool:
-        """Whether any picture has captions: a table without rows is not written."""
-        return table_file(self._folder, CAPTIONS).is_file()
+        """Whether any picture has captions."""
+        return has_rows(self._folder, CAPTIONS)
 
     @cached_property
     def names(self) -> ObjectNames:

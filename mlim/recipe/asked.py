@@ -17,7 +17,6 @@ class AskedTuningConfig(OtherTuningConfig):
     """What both tasks have: examples of the annotations, a text in the place of the item's own."""
 
     modalities = frozenset({"both", "text", "image"})
-    reads_annotations = True
 
     def problem(self, system: SystemBase) -> str:
         """A system has to make vectors of items, as where two items are compared that are encoded each by itself."""
@@ -59,6 +58,7 @@ class AnswerConfig(AskedTuningConfig):
     )
 
     can_be_written = True
+    table = "questions"
 
 
 class StatementConfig(AskedTuningConfig):
@@ -69,3 +69,5 @@ class StatementConfig(AskedTuningConfig):
     validation_statements: PositiveInt = Field(
         default=500, description="statements of the validation split that choose the best step"
     )
+
+    table = "statements"

@@ -13,6 +13,7 @@ ReadOut = Literal["cls", "joint", "separate"]
 Norm = Literal["pre", "post"]
 Masking = Literal["mam", "naive", "text"]
 Answering = Literal["classes", "text"]
+AnnotationTable = Literal["regions", "captions", "questions", "statements"]  # as mlim/annotations names them
 Scorer = Literal["matcher", "stack", "stack without matcher"]
 
 

@@ -24,7 +24,7 @@ class CaptioningConfig(OtherTuningConfig):
 
     can_be_zero_shot = True
     head_is_of = "caption"
-    reads_captions = True
+    table = "captions"
 
     def problem(self, system: SystemBase) -> str:
         """A system has to write."""

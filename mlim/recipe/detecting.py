@@ -30,7 +30,7 @@ class DetectingConfig(OtherTuningConfig):
     texts_can_be_others = True
     can_be_zero_shot = True
     head_is_of = "detect"
-    reads_annotations = True
+    table = "regions"
 
     def problem(self, system: SystemBase) -> str:
         """A system has to find objects."""

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, NonNegativeFloat
 
 from mlim.config import Config
+from mlim.recipe.base import AnnotationTable
 
 Reading = Literal["tokens", "pictures", "agreement", "vectors", "objects", "writing", "regions", "answers"]
 """What a system may offer: to predict hidden tokens, to reconstruct its picture, to match text and picture ..."""
@@ -27,6 +28,16 @@ class TaskConfig(Config):
     labels_regions: ClassVar[bool] = False  # reads them of stored regions instead, where these have labels
     reads_questions: ClassVar[bool] = False  # of the annotations
     reads_captions: ClassVar[bool] = False  # of the annotations, where there are any
+
+    @property
+    def tables(self) -> tuple[AnnotationTable, ...]:
+        """What it reads of the annotations."""
+        wanted: dict[AnnotationTable, bool] = {
+            "regions": self.reads_objects,
+            "questions": self.reads_questions,
+            "captions": self.reads_captions,
+        }
+        return tuple(table for table, reads in wanted.items() if reads)
 
     @property
     def also_saw(self) -> tuple[str, ...]:

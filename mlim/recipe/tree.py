@@ -14,7 +14,8 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mlim.config import Config, PlainName, nearest
-from mlim.recipe.base import Stage
+from mlim.recipe.annotated import tables_read
+from mlim.recipe.base import AnnotationTable, Stage
 from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.data import AUTO, ImageConfig, IngestConfig, LoaderConfig, PairsConfig, TextConfig, ValidationConfig
 from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, PromotionConfig, StackConfig
@@ -340,6 +341,16 @@ class Recipe(Config):
         return problems
 
     @property
+    def annotations(self) -> frozenset[AnnotationTable]:
+        """The tables of annotations that what it declares reads (`mlim.recipe.annotated`)."""
+        return tables_read(self.tasks, self.pretrainings.values(), self.systems.values())
+
+    @property
+    def learns_annotated_words(self) -> bool:
+        """Whether its tokenizers are learned, and from the texts of annotations, too."""
+        return bool(self.annotations) and self.model.start == RANDOM_START
+
+    @property
     def main_variant(self) -> Variant:
         """The variant that is reported first and registered."""
         return self.variants[self.main]
@@ -434,6 +445,8 @@ class Recipe(Config):
         network = self.model_dump(mode="json", include={"image", "text", "model"})
         if self.text.max_tokens != AUTO:  # no other setting finds the number then
             network["text"] = {key: network["text"][key] for key in FIRST_TEXT_KEYS}
+        if self.learns_annotated_words:
+            network["text"]["annotated"] = True
         if (system := self.system_of(entry)) != MLIM:
             network["system"] = system.model_dump(mode="json")
         if (side := region_side(system)) is not None and side.detector is not None:

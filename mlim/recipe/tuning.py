@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mlim.config import Config
-from mlim.recipe.base import Modality, Probability, share
+from mlim.recipe.base import AnnotationTable, Modality, Probability, share
 from mlim.recipe.system import SystemBase
 from mlim.recipe.training import CheckpointConfig, OptimConfig
 
@@ -38,8 +38,7 @@ class OtherTuningConfig(TuningConfig):
     modalities: ClassVar[frozenset[Modality]] = frozenset({"both"})  # that variants may be shown
     texts_can_be_others: ClassVar[bool] = False  # variants may read another item's text
     can_be_written: ClassVar[bool] = False  # variants may write what others choose
-    reads_annotations: ClassVar[bool] = False
-    reads_captions: ClassVar[bool] = False  # of the annotations, where there are any
+    table: ClassVar[AnnotationTable | None] = None  # of the annotations, that it reads; captions where there are any
 
     def problem(self, system: SystemBase) -> str:
         """Why a system cannot be fine-tuned to it, a clause without its subject; empty where it can."""

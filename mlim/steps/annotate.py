@@ -73,11 +73,11 @@ def annotate(
         check, counts, rejected = validation.start(SUITE), Counter[tuple[str, str]](), list[_Rejected]()
         unboxed = Counter[str]()
         with ExitStack() as stack:
-            writers: dict[str, Any] = {}
+            writers = {name: stack.enter_context(writer) for name, writer in _open_tables(folder).items()}
             for chunk in _chunks(_all(recipe, rules, description, workspace, unboxed)):
                 found = [find_items(_cut(annotation), pictures) for annotation in chunk]
                 accepted = _judge(check, found, pictures, rules, rejected)
-                _write(folder, stack, writers, accepted, pictures, counts)
+                _write(writers, accepted, pictures, counts)
         findings = _conclude(check, rules, sum(counts.values()), rejected)
         validation.write_docs()
         require([finding for finding in findings if not finding.row_level])
@@ -95,11 +95,18 @@ def annotate(
 def _annotate_nothing(workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
     """Empty vocabularies and the summary of a catalog without annotations."""
     with atomic_folder(workspace.annotations) as folder:
+        for writer in _open_tables(folder).values():
+            writer.close()
         write_json(folder / VOCABULARIES_FILE, make_vocabularies(folder, TRAIN))
         summary = {**_summary(folder, AnnotationRules(), {}, {}), "unboxed": {}}
         write_json(folder / "summary.json", summary)
     terminal.say("the catalog has no annotations")
     return summary
+
+
+def _open_tables(folder: Path) -> dict[str, Any]:
+    """The writer of every table, by its name; one to which nothing is written is there without rows."""
+    return {name: pa.ipc.new_file(str(table_file(folder, name)), schema) for name, schema in SCHEMAS.items()}
 
 
 def _splits(workspace: Workspace) -> dict[str, str]:
@@ -181,14 +188,9 @@ def _parameters(rules: AnnotationRules) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path,
-    stack: ExitStack,
-    writers: dict[str, Any],
-    accepted: Sequence[Found],
-    pictures: Pictures,
-    counts: Counter[tuple[str, str]],
+    writers: Mapping[str, Any], accepted: Sequence[Found], pictures: Pictures, counts: Counter[tuple[str, str]]
 ) -> None:
-    """Append to the tables; a table begins, as one of `writers`, with its first row."""
+    """Append to the tables."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     for entry in accepted:
         items = [item for item in entry.items if item is not None]
@@ -196,8 +198,6 @@ def _write(
         rows[table].append(row_of(entry.annotation, items, split))
         counts[table, split] += 1
     for name, members in rows.items():
-        if members and name not in writers:
-            writers[name] = stack.enter_context(pa.ipc.new_file(str(table_file(folder, name)), SCHEMAS[name]))
         if members:
             writers[name].write_table(pa.Table.from_pylist(members, schema=SCHEMAS[name]))
 

@@ -1,6 +1,7 @@
 """What a pre-training reads of the annotations."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from mlim.data.annotated import AnnotationTables
 from mlim.data.objects import NO_OBJECTS, Beside, Known
@@ -65,9 +66,18 @@ def known_from(beside: Beside | None, regions: StoredRegions | None) -> Known:
 
 def hashes_of(beside: Beside | None, workspace: Workspace) -> Mapping[str, str]:
     """The content of what is read, by file."""
-    reads = beside is not None and (beside.objects or beside.captions)
-    tables = AnnotationTables(workspace.annotations)
-    files = dict.fromkeys(tables.files if reads else [])
-    if beside is not None and beside.answers:
-        files |= dict.fromkeys(tables.question_files)
-    return {f"{workspace.annotations.name}/{path.name}": sha256_of(path) for path in files}
+    if beside is None:
+        return {}
+    tables, files = AnnotationTables(workspace.annotations), list[Path]()
+    for read, those in (
+        (beside.objects, tables.object_files),
+        (beside.captions, tables.caption_files),
+        (beside.answers, tables.question_files),
+    ):
+        files += those if read else []
+    return hashed(files, workspace)
+
+
+def hashed(files: Iterable[Path], workspace: Workspace) -> Mapping[str, str]:
+    """The content of files of the annotations, by their place in the work folder."""
+    return {f"{workspace.annotations.name}/{path.name}": sha256_of(path) for path in dict.fromkeys(files)}

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from mlim.annotations.tables import QUESTIONS, QuestionRow, load_answers, load_questions
+from mlim.annotations.tables import QUESTIONS, VOCABULARIES_FILE, QuestionRow, load_answers, load_questions
 from mlim.data.asked import Asked
 from mlim.losses import answer_loss
 from mlim.recipe import AnswerConfig
@@ -39,4 +39,4 @@ def columns_of(rows: list[QuestionRow]) -> pd.DataFrame:
 
 def answer_data(data: TrainingData, workspace: Workspace) -> TrainingData:
     """The data, with the questions among what is hashed; `InputError` when there are none."""
-    return asked_data(data, workspace, QUESTIONS)
+    return asked_data(data, workspace, QUESTIONS, VOCABULARIES_FILE)

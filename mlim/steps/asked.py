@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mlim.annotations.tables import VOCABULARIES_FILE, table_file
+from mlim.annotations.tables import has_rows, table_file
 from mlim.console import Terminal
 from mlim.data.asked import Asked, AskedCollator, right_scores
 from mlim.data.loader import chunks, fetch_ahead
@@ -16,11 +16,11 @@ from mlim.data.transfer import to_device
 from mlim.errors import InputError
 from mlim.evaluation.attended import attended_words
 from mlim.evaluation.dependence import dependence
-from mlim.files import sha256_of
 from mlim.models.item_classifier import ItemClassifier
 from mlim.models.system import Shown, ShowsAttention
 from mlim.recipe import TuningConfig
 from mlim.recipe.tasks import TOTAL
+from mlim.steps.annotated import hashed
 from mlim.steps.trained import TEST, TRAIN, VALIDATION, TrainingData
 from mlim.steps.tuning import TuningInputs
 from mlim.tasks.asked import METRIC, AnswerLoss, AskedObjective
@@ -152,15 +152,18 @@ def _spread(scores: Sequence[float], right: bool) -> list[int]:
     return [places[round(at * (len(places) - 1) / (LOOKED_AT - 1))] for at in range(LOOKED_AT)] if places else []
 
 
-def asked_data(data: TrainingData, workspace: Workspace, table: str) -> TrainingData:
-    """The data, with a table of the annotations among what is hashed. `InputError` when there is none."""
-    files = [table_file(workspace.annotations, table), workspace.annotations / VOCABULARIES_FILE]
-    if missing := [path for path in files if not path.is_file()]:
+def asked_data(data: TrainingData, workspace: Workspace, table: str, *beside: str) -> TrainingData:
+    """The data, with a table of the annotations and files `beside` it among what is hashed.
+
+    `InputError` when nothing is in the table.
+    """
+    if not has_rows(workspace.annotations, table):
         raise InputError(
-            f"{missing[0]} is missing; run `mlim annotate` on a catalog whose section `annotations` has {table}"
+            f"{workspace.annotations}: has no {table}; run `mlim annotate` on a catalog whose section `annotations` "
+            f"has {table}"
         )
-    hashes = {f"{workspace.annotations.name}/{path.name}": sha256_of(path) for path in files}
-    return replace(data, hashes={**data.hashes, **hashes})
+    files = [table_file(workspace.annotations, table), *(workspace.annotations / name for name in beside)]
+    return replace(data, hashes={**data.hashes, **hashed(files, workspace)})
 
 
 def require_all(asked: Mapping[str, Sequence[Asked]], name: str, workspace: Workspace) -> None:

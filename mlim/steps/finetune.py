@@ -56,6 +56,7 @@ from mlim.steps.trained import (
     with_limit,
     with_pairs,
     with_regions,
+    with_words,
     write_training,
 )
 from mlim.steps.tuning import Tuning, TuningInputs
@@ -148,7 +149,8 @@ class _Job:
         regions = regions_for(recipe, self._variant, workspace, data)
         self._data = with_regions(data, regions)
         if self._start is None:
-            self.tokenizer = make_tokenizer(recipe, self._data)
+            self._data = with_words(recipe, self._data, workspace)
+            self.tokenizer = make_tokenizer(recipe, self._data, workspace)
         else:
             self.tokenizer = TextTokenizer.from_folder(self._start)
         self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)

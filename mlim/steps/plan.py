@@ -15,7 +15,6 @@ from mlim.recipe import Recipe
 from mlim.recipe.image_sides import ANNOTATED, RegionSide
 from mlim.recipe.systems import region_side
 from mlim.recipe.tasks import PretrainTask
-from mlim.recipe.tuning import OtherTuningConfig
 from mlim.steps.pairless import other_tasks_alone
 from mlim.versions import DVC_BUILD, DVC_CATALOG, DVC_PARAMETERS, DVC_PIPELINE, DVC_PIPELINES
 from mlim.workspace import Workspace
@@ -104,34 +103,22 @@ PIPELINES = (MAIN_PIPELINE, SYSTEMS_PIPELINE)
 
 
 def preparation(recipe: Recipe) -> list[Stage]:
-    """From the raw catalog to pairs, and to annotations where a task learns from them, or from captions if any."""
-    annotated = needs_annotations(recipe) or reads_captions(recipe)
-    return [Stage(command) for command in PREPARATION] + (
-        [Stage(ANNOTATE, options=annotate_options(recipe))] if annotated else []
-    )
+    """From the raw catalog to pairs, and to annotations where the recipe is about them, or about captions if any."""
+    annotate = [Stage(ANNOTATE, options=annotate_options(recipe))] if recipe.annotations else []
+    return [Stage(command) for command in PREPARATION] + annotate
 
 
 def annotate_options(recipe: Recipe) -> tuple[str, ...]:
-    """A catalog may have no annotations where nothing but captions is read of them."""
+    """A catalog may have no annotations where no training needs them."""
     return () if needs_annotations(recipe) else ("--if-any",)
 
 
 def needs_annotations(recipe: Recipe) -> bool:
     """Whether some training of the recipe learns from annotations, and cannot do without."""
-    asked = any(section.reads_annotations for section in _sections(recipe))
-    taught = any(task.reads_objects or task.reads_questions for task in _pretrained(recipe))
-    return asked or taught or any(side.source == ANNOTATED for side in regions_read(recipe))
-
-
-def reads_captions(recipe: Recipe) -> bool:
-    """Whether some training of the recipe learns from captions, where pictures have any."""
-    sections, tasks = _sections(recipe), _pretrained(recipe)
-    return any(section.reads_captions for section in sections) or any(task.reads_captions for task in tasks)
-
-
-def _sections(recipe: Recipe) -> list[OtherTuningConfig]:
     sections = (recipe.tasks.section(task) for task in recipe.other_tasks)
-    return [section for section in sections if section is not None]
+    asked = {section.table for section in sections if section is not None and section.table is not None}
+    taught = {table for task in _pretrained(recipe) for table in task.tables}
+    return bool((asked | taught) - {"captions"}) or any(side.source == ANNOTATED for side in regions_read(recipe))
 
 
 def _pretrained(recipe: Recipe) -> list[PretrainTask]:

@@ -45,6 +45,7 @@ from mlim.steps.trained import (
     training_summary,
     with_limit,
     with_regions,
+    with_words,
     write_training,
 )
 from mlim.tasks.build import pretrain_objective
@@ -151,10 +152,10 @@ class _Job:
         self._name, self._seed, self._pretraining = name, seed, pretraining
         self._settings = recipe.training_key(STAGE, name)
         self._context, self._samples = context, workspace.samples(STAGE, name, seed)
-        self._data = open_training_data(recipe, workspace)
+        self._data = with_words(recipe, open_training_data(recipe, workspace), workspace)
         if not self._data.items.get(VALIDATION):
             raise InputError(f"{workspace.pairs}: the validation split is empty; run `mlim pairs` with more items")
-        self.tokenizer = make_tokenizer(recipe, self._data)
+        self.tokenizer = make_tokenizer(recipe, self._data, workspace)
         self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)
         regions = regions_for(recipe, pretraining, workspace, self._data)
         self._beside = annotations_for(pretraining, workspace, regions)

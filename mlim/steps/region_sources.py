@@ -92,7 +92,7 @@ class SampledRegions(RegionSource):
     @property
     def made_from(self) -> Mapping[str, str]:
         """The weights of the image side, and the annotations."""
-        files = [] if self._tables is None else self._tables.files
+        files = [] if self._tables is None else self._tables.object_files
         return {"features": self._digest, **{path.name: sha256_of(path) for path in files}}
 
     def names(self, labels: int, attributes: int) -> ObjectNames:

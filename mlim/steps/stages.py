@@ -9,6 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlim.annotations.tables import (
+    CAPTIONS,
+    QUESTIONS,
+    REGIONS,
+    SCHEMAS,
+    TEXT_TABLES,
+    VOCABULARIES_FILE,
+    table_file,
+)
 from mlim.recipe import Pretraining, Recipe, Variant
 from mlim.recipe.finetune import BEYOND_MATCHING
 from mlim.recipe.image_sides import ANNOTATED, TSV
@@ -162,7 +171,7 @@ def _annotate(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pi
 def _regions(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipeline) -> Definition:
     (source,) = runs
     side = next(side for side in regions_read(recipe) if side.source == source)
-    made_from = [work.annotations] if source == ANNOTATED else []
+    made_from = _annotations(work, [REGIONS]) if source == ANNOTATED else []
     if side.detector is not None:
         made_from = [work.pretrained(side.detector, MAIN_SEED) / MODEL]
     catalog = pipeline.catalog.parent if source == TSV else pipeline.catalog  # the description names files of regions
@@ -188,7 +197,8 @@ def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pi
         "pretrain",
         "MLM and RECON or ITM under a masking policy",
         reads=[
-            *(*_training_data(work), *_annotations(recipe, work, runs)),
+            *_training_data(work),
+            *_annotations(work, [*_learned_words(recipe), *_taught(recipe, runs)]),
             *_stored_regions(recipe, work, [recipe.pretrainings[name] for name in runs]),
         ],
         writes=[work.pretrained(NAME, SEED)],
@@ -198,24 +208,27 @@ def _pretrain(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pi
     )
 
 
-def _annotations(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> list[Path]:
-    """What is annotated, where a pre-training needs it."""
-    tasks = [task for name in runs for task in recipe.pretrainings[name].all_tasks]
-    return (
-        [work.annotations]
-        if any(task.reads_objects or task.reads_questions or task.reads_captions for task in tasks)
-        else []
-    )
+def _annotations(work: Workspace, tables: Iterable[str]) -> list[Path]:
+    """The files of these tables; beside objects and questions is what they are called and answered by."""
+    read = set(tables)
+    vocabularies = [work.annotations / VOCABULARIES_FILE] if read & {REGIONS, QUESTIONS} else []
+    return [*(table_file(work.annotations, table) for table in SCHEMAS if table in read), *vocabularies]
 
 
-def _asked_annotations(recipe: Recipe, work: Workspace, runs: Sequence[str]) -> list[Path]:
-    """What is annotated, where a task of these variants is about that alone."""
+def _learned_words(recipe: Recipe) -> tuple[str, ...]:
+    """The tables whose texts tokenizers learn."""
+    return TEXT_TABLES if recipe.learns_annotated_words else ()
+
+
+def _taught(recipe: Recipe, runs: Sequence[str]) -> Iterator[str]:
+    """The tables that the tasks of these pre-trainings read."""
+    yield from (table for name in runs for task in recipe.pretrainings[name].all_tasks for table in task.tables)
+
+
+def _asked(recipe: Recipe, runs: Sequence[str]) -> Iterator[str]:
+    """The tables that the tasks of these variants read."""
     sections = [recipe.tasks.section(task) for task in recipe.other_tasks if task in _tasks(recipe, runs)]
-    return (
-        [work.annotations]
-        if any(section and (section.reads_annotations or section.reads_captions) for section in sections)
-        else []
-    )
+    yield from (section.table for section in sections if section is not None and section.table is not None)
 
 
 def _tasks(recipe: Recipe, runs: Sequence[str]) -> set[str]:
@@ -228,7 +241,8 @@ def _finetune(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pi
         "finetune",
         "a variant: match or mismatch, with modality dropout",
         reads=[
-            *(*_training_data(work), *_asked_annotations(recipe, work, runs)),
+            *_training_data(work),
+            *_annotations(work, [*(_learned_words(recipe) if start is None else ()), *_asked(recipe, runs)]),
             *_stored_regions(recipe, work, [recipe.variants[name] for name in runs]),
             *([] if start is None else [work.pretrained(start, SEED) / MODEL]),
         ],
@@ -330,7 +344,7 @@ def _ablate(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipe
 def _caption_baselines(recipe: Recipe, work: Workspace, pipeline: Pipeline) -> list[Path]:
     """What captions are compared with is made of captions and images of the train split."""
     told = "caption" in recipe.other_tasks and _annotates(recipe, pipeline)
-    return [work.annotations, work.valid / INDEX] if told else []
+    return [*_annotations(work, [CAPTIONS]), work.valid / INDEX] if told else []
 
 
 def _annotates(recipe: Recipe, pipeline: Pipeline) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
+from mlim.annotations.tables import TEXT_TABLES, read_texts, table_file
 from mlim.config import nearest
 from mlim.console import Terminal
 from mlim.data.attributes import DecidingValues
@@ -34,6 +36,7 @@ from mlim.recipe.record import RecipeRecord
 from mlim.recipe.systems import MLIM, region_side
 from mlim.shards.items import ItemStore, open_items
 from mlim.shards.mapped import Strings
+from mlim.steps.annotated import hashed
 from mlim.tracking import is_kept
 from mlim.training.checkpoint import Checkpoints, fingerprint_of, only_trainer
 from mlim.training.device import DeviceContext, allow_fast_fp32, choose_device, hardware_of
@@ -172,12 +175,31 @@ def with_limit(recipe: Recipe, data: TrainingData, tokenizer: TextTokenizer, wor
     return recipe.reading(choose_limit(recipe.text, prepare_tokens(data.store, tokenizer, workspace.cache).lengths()))
 
 
-def make_tokenizer(recipe: Recipe, data: TrainingData) -> TextTokenizer:
-    """The pre-trained start's own tokenizer, else one learned from the texts of the train split."""
+def with_words(recipe: Recipe, data: TrainingData, workspace: Workspace) -> TrainingData:
+    """The data, with the annotations whose texts `make_tokenizer` learns among what is hashed.
+
+    `InputError` when the recipe is about more than captions, and nothing was annotated.
+    """
+    if not recipe.learns_annotated_words:
+        return data
+    if not workspace.annotations.is_dir() and recipe.annotations - {"captions"}:
+        raise InputError(f"{workspace.annotations} is missing; run `mlim annotate` first, tokens are learned from it")
+    files = [table_file(workspace.annotations, table) for table in TEXT_TABLES]
+    hashes = hashed([path for path in files if path.is_file()], workspace)
+    return replace(data, hashes={**data.hashes, **hashes})
+
+
+def make_tokenizer(recipe: Recipe, data: TrainingData, workspace: Workspace) -> TextTokenizer:
+    """The pre-trained start's own tokenizer, else one learned from the texts of the train split.
+
+    Those of its annotations are among them where the recipe is about annotations.
+    """
     if recipe.model.start != RANDOM:
         return load_tokenizer(recipe.network)
     texts = (data.store.text(item) for item in data.items[TRAIN])
-    return TextTokenizer.learn(texts, recipe.text.vocabulary_size)
+    annotated = recipe.learns_annotated_words and workspace.annotations.is_dir()
+    told = read_texts(workspace.annotations, TRAIN) if annotated else ()
+    return TextTokenizer.learn(chain(texts, told), recipe.text.vocabulary_size)
 
 
 def named(section: str, entries: Mapping[str, Any], name: str) -> Any:

@@ -28,7 +28,7 @@ from mlim.training.protocols import TrainResult, Validation
 
 NUMBERS: Final = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NAMES: Final = {str(number): name for number, name in enumerate(NUMBERS)}
-"""Words that VQA's evaluation takes for digits; texts have them, and their tokenizers may know no digits."""
+"""Words that VQA's evaluation takes for digits; captions and statements have them."""
 
 
 class WrittenAnswerTuning:

@@ -236,7 +236,8 @@ def test_annotation_tables_are_read_by_item(tmp_path):
     assert found == {"a": [(1, (UNKNOWN,))], "b": [(0, (0,)), (1, (UNKNOWN,))], "c": []}  # without the crowd
     assert tables.regions("a")[0].corners == (0.25, 0.25, 0.5, 0.5)
     assert tables.captions("b") == ["a bag", "a mug"]
-    assert [path.name for path in tables.files] == ["regions.arrow", "captions.arrow", "vocabularies.json"]
+    assert [path.name for path in tables.object_files] == ["regions.arrow", "vocabularies.json"]
+    assert (tables.has_captions, [path.name for path in tables.caption_files]) == (True, ["captions.arrow"])
 
 
 @pytest.mark.parametrize(

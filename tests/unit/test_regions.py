@@ -341,7 +341,7 @@ def test_captions_are_declared_and_a_catalog_may_have_none(recipe, own_workspace
     writes = writes.model_copy(update={"variants": {name: writes.variants[name] for name in ("git", recipe.main)}})
     assert "mlim annotate --if-any" in [" ".join(["mlim", *stage.arguments]) for stage in everything(writes)]
     defined = define_stages(writes, Workspace(Path("work")))
-    assert Path("work/annotations") in defined["pretrain"].reads
+    assert Path("work/annotations/captions.arrow") in defined["pretrain"].reads
     assert [*defined["annotate"].arguments] == ["--if-any"]
     with pytest.raises(InputError, match="has no section `annotations`"):
         run_annotate(writes, catalog, own_workspace, quiet)
