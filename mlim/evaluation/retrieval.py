@@ -12,7 +12,7 @@ from mlim.data.images import as_floats
 from mlim.data.loader import chunks, fetch_ahead
 from mlim.evaluation.metrics.measure import Values
 from mlim.evaluation.metrics.recall import Keys, Searched, alike, cross_search, search
-from mlim.models.system import JudgesAgreement, Shown, System
+from mlim.models.system import JudgesAgreement, Shown, System, seen_once
 from mlim.models.vectors import Compares
 from mlim.recipe.retrieval import By
 
@@ -65,8 +65,9 @@ def agreements(system: System, ids: Sequence[str], collate: Collate, batch_size:
     texts = [text for batch in batches for text in _texts(batch, device)]
     columns = []
     for batch in batches:
-        pixels = as_floats(batch.pixels.to(device))
-        columns.append(_whole([_agreement(judge, text, pixels) for text in texts]).reshape(len(texts), -1))
+        nothing = batch.input_ids[:, :0].to(device)
+        shown = seen_once(system, Shown(nothing, nothing.bool(), as_floats(batch.pixels.to(device))))
+        columns.append(_whole([_agreement(judge, text, shown) for text in texts]).reshape(len(texts), -1))
     return np.concatenate(columns, axis=1)
 
 
@@ -75,10 +76,10 @@ def _texts(batch: ItemBatch, device: torch.device) -> list[Tensor]:
     return [ids[held].to(device) for ids, held in zip(batch.input_ids, batch.text_attention, strict=True)]
 
 
-def _agreement(judge: JudgesAgreement, text: Tensor, pixels: Tensor) -> Tensor:
-    """Logits (p,) of one text with each of the pictures (p, 3, S, S)."""
-    ids = text.expand(len(pixels), -1)
-    fused = judge.fuse(Shown(ids, torch.ones_like(ids, dtype=torch.bool), pixels))
+def _agreement(judge: JudgesAgreement, text: Tensor, shown: Shown) -> Tensor:
+    """Logits (p,) of one text with each of the p pictures that are shown."""
+    ids = text.expand(len(shown.input_ids), -1)
+    fused = judge.fuse(shown._replace(input_ids=ids, text_attention=torch.ones_like(ids, dtype=torch.bool)))
     return judge.itm_logits(fused.text[:, 0])
 
 

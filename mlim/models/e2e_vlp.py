@@ -77,25 +77,25 @@ class E2eVlp(WritesByHead, ReadsWords, OneEncoderSystem):
     def fuse(self, shown: Shown) -> Fused:
         """The outputs at the text's tokens and at the picture's cells."""
         ids, length = shown.words(self.config.special.mask), shown.input_ids.shape[1]
-        hidden = self._encode(self.read_words(ids), shown.text_attention, shown.pixels)
-        return Fused(hidden[:, :length], None if shown.pixels is None else hidden[:, length:])
+        hidden = self._encode(self.read_words(ids), shown.text_attention, seen := self.seen(shown))
+        return Fused(hidden[:, :length], None if seen is None else hidden[:, length:])
 
     def look(self, shown: Shown) -> Tensor:
         """The outputs at the cells (B, C, H) of pictures that are read without a text; without pictures C is 0."""
         nothing = shown.text_attention[:, :0]
         empty = self.norm.weight.new_zeros(*nothing.shape, self.config.shape.width)
-        return empty if shown.pixels is None else self._encode(empty, nothing, shown.pixels)
+        return empty if (seen := self.seen(shown)) is None else self._encode(empty, nothing, seen)
 
     def _positions(self, text: int, like: Tensor) -> Tensor:
         """Of `text` tokens, whose vectors have theirs already, and of the cells: (text + C, H)."""
         sines = sine_positions(self.config.grid, self.config.shape.width, like.device)
         return functional.pad(sines, (0, 0, text, 0))
 
-    def _encode(self, text: Tensor, attention: Tensor, pixels: Tensor | None) -> Tensor:
-        """The encoder's outputs (B, T + C, H) for word vectors (B, T, H) and pictures."""
+    def _encode(self, text: Tensor, attention: Tensor, seen: Tensor | None) -> Tensor:
+        """The encoder's outputs (B, T + C, H) for word vectors (B, T, H) and those of pictures that are `seen`."""
         vectors, positions, visible = text, None, attention
-        if pixels is not None:
-            cells: Tensor = self.dropout(self.image_norm(self.image(pixels)))
+        if seen is not None:
+            cells: Tensor = self.dropout(self.image_norm(seen))
             vectors, positions = torch.cat([text, cells], dim=1), self._positions(text.shape[1], text)
             visible = functional.pad(attention, (0, cells.shape[1]), value=True)
         return cast(Tensor, self.encoder(vectors, positions, visible[:, None, None, :])[-1])

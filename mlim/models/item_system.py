@@ -155,6 +155,17 @@ class OneEncoderSystem(FusingSystem):
     """One whose text and picture, which an image side reads, are one sequence."""
 
     config: SidedInputs
+    image: PictureSide
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """What its image side makes of pictures: (B, C, H)."""
+        return cast(Tensor, self.image(pixels))
+
+    def seen(self, shown: Shown) -> Tensor | None:
+        """The same of what is shown, where it was not made yet; None without pictures."""
+        if shown.pixels is None:
+            return None
+        return self.see(shown.pixels) if shown.vectors is None else shown.vectors
 
     @property
     @abstractmethod

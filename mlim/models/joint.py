@@ -92,12 +92,13 @@ class Joint(WritesByMasks, OneEncoderSystem):
         """The outputs at the text's tokens and at the picture's vectors, of which `shown` may choose some."""
         ids, length = shown.words(self.config.special.mask), shown.input_ids.shape[1]
         packing = pack(shown.text_attention) if shown.packing is None else shown.packing
-        hidden = self._encode(ids, None if shown.pixels is None else self._picture(shown.pixels, shown.cells), packing)
-        return Fused(hidden[:, :length], None if shown.pixels is None else hidden[:, length:])
+        seen = self.seen(shown)
+        hidden = self._encode(ids, None if seen is None else self._placed(seen, shown.cells), packing)
+        return Fused(hidden[:, :length], None if seen is None else hidden[:, length:])
 
-    def _picture(self, pixels: Tensor, cells: Tensor | None = None) -> Tensor:
-        """The vectors of pictures with their positions (B, C, H), or those at `cells` (B, K) of them."""
-        vectors: Tensor = self.image(pixels) + self.image_positions.weight
+    def _placed(self, seen: Tensor, cells: Tensor | None = None) -> Tensor:
+        """What the image side has made of pictures with its positions (B, C, H), or at `cells` (B, K) of them."""
+        vectors: Tensor = seen + self.image_positions.weight
         return vectors if cells is None else vectors.gather(1, cells[..., None].expand(-1, -1, vectors.shape[-1]))
 
     def _encode(self, ids: Tensor, picture: Tensor | None, packing: Packing) -> Tensor:
@@ -133,7 +134,7 @@ class Joint(WritesByMasks, OneEncoderSystem):
 
     def enter_pictures(self, pixels: Tensor) -> Tensor:
         """What the first block reads of pictures (B, C, H), of which all vectors are read."""
-        return self._enter(self._picture(pixels) + self.modalities.weight[1])
+        return self._enter(self._placed(self.see(pixels)) + self.modalities.weight[1])
 
     def enter_words(self, ids: Tensor, positions: Tensor) -> Tensor:
         """What the first block reads of tokens `ids` (B, T) at `positions` (T,) of a text."""

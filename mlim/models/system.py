@@ -27,7 +27,8 @@ class Shown(NamedTuple):
     `input_ids` (B, T) hold [CLS] tokens [SEP] and [PAD], `text_attention` (B, T) bool is False at [PAD]; `pixels`
     (B, 3, S, S) in [0, 1]; `text_mask` (B, T) and `image_mask` (B, C) bool tell what is hidden; `packing` is what the
     system's `pack_items` gave for this batch while it lay on the CPU; `cells` (B, K) long are the places of the
-    picture's vectors that are read, None: all.
+    picture's vectors that are read, None: all; `vectors` (B, C, H) are what the image side of a system that `SeesOnce`
+    has made of the pixels already.
     """
 
     input_ids: Tensor
@@ -37,6 +38,7 @@ class Shown(NamedTuple):
     image_mask: Tensor | None = None
     packing: Packing | None = None
     cells: Tensor | None = None
+    vectors: Tensor | None = None
 
     def words(self, mask: int) -> Tensor:
         """The tokens (B, T), with `mask`, the id of [MASK], in the place of those that are hidden."""
@@ -124,6 +126,21 @@ class System(Network):
         """Heads and decoders: what only those tasks train that read them."""
         parts = self.parts()
         return [*parts.get("heads", ()), *parts.get("decoder", ())]
+
+
+@runtime_checkable
+class SeesOnce(Protocol):
+    """A system whose image side makes the same of a picture, whatever else is shown or hidden."""
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """What its image side makes of pictures: (B, C, H), for `Shown.vectors`."""
+
+
+def seen_once(system: System, shown: Shown) -> Shown:
+    """What is shown, with what the system's image side makes of it where several readings can share that."""
+    if not isinstance(system, SeesOnce) or shown.pixels is None or shown.vectors is not None:
+        return shown
+    return shown._replace(vectors=system.see(shown.pixels))
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -64,7 +65,7 @@ from mlim.steps.written_answers import WrittenAnswerTuning
 from mlim.tracking import stage_run
 from mlim.training.checkpoint import Checkpoints, fingerprint_of
 from mlim.training.device import DeviceContext
-from mlim.training.loop import Trainer
+from mlim.training.loop import Trainer, one_step
 from mlim.training.metric_logger import VALIDATED
 from mlim.training.protocols import MetricSink, NullLogger, TrainResult
 from mlim.versions import lineage
@@ -96,7 +97,7 @@ def finetune(
     samples, title = workspace.samples(STAGE, variant, seed, again), run_name(variant, seed, again)
     with device_context(recipe, folder) as context:
         with context.ranks.main_process_first():
-            job = _Job(recipe, workspace, variant, (seed, again), context)
+            job = FinetuneJob(recipe, workspace, variant, (seed, again), context)
             checkpoints = job.open_checkpoints(folder, resume, terminal)
         maker = made_by(checkpoints, resume)
         if kept := finished(out, maker, recipe.record, context):
@@ -133,7 +134,7 @@ def describe_validation(summary: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in summary["final"].items() if value is not None)
 
 
-class _Job:
+class FinetuneJob:
     """One fine-tuning, assembled; `which` is the seed, and how many fine-tunings of it come before."""
 
     def __init__(
@@ -192,7 +193,18 @@ class _Job:
         """Those of this training."""
         return open_checkpoints(folder, self._tuning.config, self.decisive, resume, terminal)
 
+    @property
+    def tuning(self) -> Tuning:
+        """What is learned, with its examples."""
+        return self._tuning
+
+    def try_batch(self, size: int) -> None:
+        """One full optimiser step on a batch of `size` examples."""
+        examples = list(islice(cycle(self._tuning.examples), size))
+        one_step(self._tuning.objective(), self._tuning.collate(examples), self._tuning.config.optim, self._context)
+
     def train(self, checkpoints: Checkpoints, sink: MetricSink, terminal: Terminal) -> TrainResult:
+        """Train to the end, from the newest checkpoint if there is one."""
         config, tuning = self._tuning.config, self._tuning
         if self._variant.zero_shot:
             return self._as_it_is()
@@ -228,6 +240,7 @@ class _Job:
         return self._tuning.score(result, terminal, f"score {self._name}")
 
     def summary(self, result: TrainResult) -> dict[str, Any]:
+        """What summary.json says of it."""
         return {
             "row": self._name,
             **dict(zip(("seed", "again"), self._which, strict=True)),

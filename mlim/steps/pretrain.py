@@ -83,7 +83,7 @@ def pretrain(
     folder, out = workspace.checkpoints(STAGE, name, seed), workspace.pretrained(name, seed)
     with device_context(recipe, folder) as context:
         with context.ranks.main_process_first():
-            job = _Job(recipe, workspace, name, seed, pretraining, context)
+            job = PretrainJob(recipe, workspace, name, seed, pretraining, context)
             checkpoints = open_checkpoints(folder, recipe.pretrain, job.decisive, resume, terminal)
         maker = made_by(checkpoints, resume)
         if kept := finished(out, maker, recipe.record, context):
@@ -130,14 +130,14 @@ def largest_batch(recipe: Recipe, workspace: Workspace, terminal: Terminal, name
     """
     pretraining: Pretraining = named("pretrainings", recipe.pretrainings, name)
     context = DeviceContext(choose_device(recipe.device), Ranks(), recipe.compute)
-    job = _Job(recipe, workspace, name, seed, pretraining, context)
+    job = PretrainJob(recipe, workspace, name, seed, pretraining, context)
     terminal.say(f"{name}: {job.size}; one step each with 1, 2, 4 ... items")
     job.planned.build()
     with limited_to_free_memory(context.device):
         return find_batch_size(job.try_batch, 2 * job.items)
 
 
-class _Job:
+class PretrainJob:
     """One pre-training, assembled."""
 
     def __init__(
@@ -208,6 +208,7 @@ class _Job:
         }
 
     def train(self, checkpoints: Checkpoints, sink: MetricSink, terminal: Terminal) -> TrainResult:
+        """Train to the end, from the newest checkpoint if there is one."""
         config, objective = self._recipe.pretrain, self._objective(self._seed)
         held_out, samplers = self._held_out(), self._samplers(objective)
 
@@ -273,6 +274,7 @@ class _Job:
         return as_floats(to_pixels(map(source.image, chosen), len(chosen)))
 
     def summary(self, result: TrainResult) -> dict[str, Any]:
+        """What summary.json says of it."""
         final, baselines = result.validation, self._baselines()
         return {
             "name": self._name,

@@ -14,7 +14,7 @@ from torch.nn import functional
 from mlim.data.batches import ItemBatch
 from mlim.losses import LossTerm
 from mlim.models.costs import TRAINING
-from mlim.models.system import JudgesAgreement, Shown, System
+from mlim.models.system import JudgesAgreement, Shown, System, seen_once
 from mlim.models.transformer import Packing
 from mlim.models.vectors import Compares
 from mlim.recipe.retrieval import By
@@ -84,6 +84,7 @@ class ByAgreement:
     def __init__(self, system: System, negatives: int) -> None:
         if not isinstance(system, JudgesAgreement):
             raise not_offered(RETRIEVAL, system)
+        self._network: System = system
         self._system: JudgesAgreement = system
         self.copies = 1 + negatives
 
@@ -95,9 +96,15 @@ class ByAgreement:
     def loss(self, batch: ItemBatch, packing: Packing) -> LossTerm:
         """Which of these pictures is a text's own, and which of the same texts is a picture's own."""
         ids, attention = batch.input_ids.repeat(self.copies, 1), batch.text_attention.repeat(self.copies, 1)
-        pixels = torch.cat([batch.pixels.roll(-turn, 0) for turn in range(self.copies)])
-        fused = self._system.fuse(Shown(ids, attention, pixels, packing=packing))
+        once = seen_once(self._network, Shown(batch.input_ids, batch.text_attention, batch.pixels))
+        pixels, vectors = (_turned(part, self.copies) for part in (once.pixels, once.vectors))
+        fused = self._system.fuse(Shown(ids, attention, pixels, packing=packing, vectors=vectors))
         return turned_loss(self._system.itm_logits(fused.text[:, 0]).view(self.copies, -1))
+
+
+def _turned(pictures: Tensor | None, copies: int) -> Tensor | None:
+    """A batch of pictures, then that of the next items, ...: row i of copy k is that of item i + k."""
+    return None if pictures is None else torch.cat([pictures.roll(-turn, 0) for turn in range(copies)])
 
 
 def turned_loss(logits: Tensor) -> LossTerm:

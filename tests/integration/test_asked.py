@@ -36,7 +36,7 @@ ASKED = (
 
 def test_variants_answer_questions_and_judge_statements(tiny_recipe, own_workspace, quiet):
     recipe = parse(Recipe, override(tiny_recipe.model_dump(mode="json"), ASKED), "recipe tiny")
-    with pytest.raises(InputError, match=r"questions.arrow is missing; run `mlim annotate`"):
+    with pytest.raises(InputError, match="has no questions; run `mlim annotate`"):
         finetune(recipe, own_workspace, quiet, "vilt-answer", 0)
     store = open_items(recipe.loader, own_workspace)
     annotate(own_workspace, store)

@@ -8,7 +8,7 @@ import torch
 from mlim.data.batches import ItemBatch
 from mlim.masking import MaskMode, MaskPlan
 from mlim.models.costs import TRAINING
-from mlim.models.system import Shown, System
+from mlim.models.system import Shown, System, seen_once
 from mlim.models.transformer import Packing
 from mlim.tasks.pretrain.passes import Passes, PassPlan
 from mlim.tasks.pretrain.task import Targets, Task
@@ -92,6 +92,7 @@ class PretrainObjective:
             prepared.packing,
             prepared.plan.cells,
         )
+        shown = seen_once(self.model, shown)
         readings: dict[str, Any] = {}
         terms: list[Weighted] = []
         for task in self.tasks:
