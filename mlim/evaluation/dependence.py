@@ -4,13 +4,11 @@ Attention says where a block reads, and each system has other blocks; this says 
 Zeiler and Fergus 2014).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor
-
-from mlim.data.asked import AskedBatch
-from mlim.models.item_classifier import ItemClassifier
 
 CELLS: Final = 4  # along a side of the picture
 GRAY: Final = 0.5  # of pixels in 0..1
@@ -28,17 +26,11 @@ def with_gray_cells(pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def dependence(model: ItemClassifier, batch: AskedBatch, answer: int) -> list[float]:
-    """By how much the log-probability of `answer` falls without each cell, row by row.
+def dependence(chances_of: Callable[[Tensor], Tensor], pixels: Tensor) -> list[float]:
+    """By how much the log-probability of an answer falls without each cell, row by row.
 
-    `batch` is one question about one picture with float pixels, on the model's device.
+    `chances_of` gives it, (N,), for pictures (N, 3, S, S); `pixels` (1, 3, S, S) in 0..1 is the picture.
     """
-    pixels = torch.cat([batch.pixels, with_gray_cells(batch.pixels[0])])
-    shown = batch._replace(
-        input_ids=batch.input_ids.expand(len(pixels), -1),
-        text_attention=batch.text_attention.expand(len(pixels), -1),
-        pixels=pixels,
-    )
-    chances = model(shown, "both").float().log_softmax(dim=1)[:, answer]
+    chances = chances_of(torch.cat([pixels, with_gray_cells(pixels[0])]))
     falls: list[float] = (chances[0] - chances[1:]).tolist()
     return falls

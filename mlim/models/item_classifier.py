@@ -82,6 +82,13 @@ class ItemClassifier(Network):
         logits: Tensor = self.head(torch.cat(vectors.chunk(self.pictures), dim=1))
         return logits
 
+    def chances(self, batch: AskedBatch, answer: int, pixels: Tensor) -> Tensor:
+        """The log-probabilities (N,) of an answer to the one question in a batch, about each of N pictures in 0..1."""
+        ids, attention = (part.expand(len(pixels), -1) for part in (batch.input_ids, batch.text_attention))
+        shown = batch._replace(input_ids=ids, text_attention=attention, pixels=pixels)
+        chances: Tensor = self(shown, "both").float().log_softmax(dim=1)[:, answer]
+        return chances
+
     def save_pretrained(self, folder: Path | None) -> None:
         """Write config.json and model.safetensors into `folder`; see `save_model` for several ranks."""
         system = {"kind": self.system.kind, **self.system.inputs.model_dump(mode="json")}

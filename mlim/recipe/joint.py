@@ -18,8 +18,3 @@ class JointSystem(SidedSystem):
     )
     maskings = ("text",)
     offers = frozenset({"tokens", "agreement", "writing"})
-
-    @property
-    def also_saw(self) -> str | None:
-        """What the weights of its image side have seen."""
-        return self.image.also_saw

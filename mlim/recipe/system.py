@@ -49,6 +49,11 @@ class SidedSystem(BlocksSystem):
 
     image: ImageSide = PatchSide()
 
+    @property
+    def also_saw(self) -> str | None:
+        """What the weights of its image side have seen."""
+        return self.image.also_saw
+
     def problems(self, image: ImageConfig) -> Sequence[str]:
         """Its image side has to fit the pictures."""
         return self.image.problems(image)

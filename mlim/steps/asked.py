@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 import pandas as pd
@@ -107,9 +108,9 @@ class AskedTuning:
         """What the given answers to a few examples of the test split depend on; of the others nothing."""
         asked, device = self._of.asked[TEST], next(self._model.parameters()).device
         found: list[list[float]] = [[] for _ in asked]
-        for place in (*_spread(scores, right=True), *_spread(scores, right=False)):
+        for place in looked_at(scores):
             batch = to_device(self.collate([asked[place]]), device).with_floats()
-            found[place] = dependence(self._model, batch, chosen[place])
+            found[place] = dependence(partial(self._model.chances, batch, chosen[place]), batch.pixels)
         return found
 
     @torch.no_grad()
@@ -123,7 +124,7 @@ class AskedTuning:
             return {}
         words: list[list[str]] = [[] for _ in asked]
         cells: list[list[list[float]]] = [[] for _ in asked]
-        for place in (*_spread(scores, right=True), *_spread(scores, right=False)):
+        for place in looked_at(scores):
             batch = to_device(self.collate([asked[place]]), device).with_floats()
             found = system.attended(Shown(batch.input_ids, batch.text_attention, batch.pixels))
             if found is not None:
@@ -144,6 +145,11 @@ class AskedTuning:
             "best_step": result.best_step,
             "final": {METRIC.name: result.best_value},
         }
+
+
+def looked_at(scores: Sequence[float]) -> list[int]:
+    """Places of a few examples that are right, and of as many that are wrong."""
+    return [*_spread(scores, right=True), *_spread(scores, right=False)]
 
 
 def _spread(scores: Sequence[float], right: bool) -> list[int]:

@@ -1,6 +1,8 @@
 """Fine-tuning to answer questions about a picture by writing: an answer is right when its words are."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import pandas as pd
@@ -13,15 +15,16 @@ from mlim.data.loader import chunks, fetch_ahead
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.transfer import to_device
 from mlim.errors import InputError
+from mlim.evaluation.dependence import dependence
 from mlim.models.write import Writing
 from mlim.models.writing import Writes, write_further
 from mlim.recipe import AnswerConfig
 from mlim.steps.answering import asked_of, columns_of
-from mlim.steps.asked import require_all
+from mlim.steps.asked import looked_at, require_all
 from mlim.steps.trained import TEST, TRAIN, VALIDATION
 from mlim.steps.tuning import TuningInputs
 from mlim.tasks.asked import METRIC
-from mlim.tasks.written_answers import WrittenAnswerObjective, shown_of
+from mlim.tasks.written_answers import WrittenAnswerObjective, answer_chances, shown_of
 from mlim.training.held_out import choose_items
 from mlim.training.meter import LossMeter
 from mlim.training.protocols import TrainResult, Validation
@@ -29,6 +32,7 @@ from mlim.training.protocols import TrainResult, Validation
 NUMBERS: Final = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NAMES: Final = {str(number): name for number, name in enumerate(NUMBERS)}
 """Words that VQA's evaluation takes for digits; captions and statements have them."""
+MOST: Final = 64  # tokens of an answer
 
 
 class WrittenAnswerTuning:
@@ -109,9 +113,22 @@ class WrittenAnswerTuning:
                 rows = self._rows[split]
                 given = self._write(self._asked[split], *search)
                 score = [row.answers.get(answer, 0.0) for row, answer in zip(rows, given, strict=True)]
-                parts.append(columns_of(rows).assign(split=split, given=given, score=score))
+                found = columns_of(rows).assign(split=split, given=given, score=score)
+                if split == TEST and self._modality == "both" and self._given.regions is None:
+                    found["depends"] = self._dependence(given, score)
+                parts.append(found)
                 bar.advance(1, f"{len(rows)} {split} {QUESTIONS}")
         return pd.concat(parts, ignore_index=True)
+
+    def _dependence(self, given: Sequence[str], scores: Sequence[float]) -> list[list[float]]:
+        """What the written answers to a few questions of the test split depend on; of the others nothing."""
+        found: list[list[float]] = [[] for _ in given]
+        for place in looked_at(scores):
+            one = self._asked[TEST][place]._replace(right={0: 1.0})
+            collate = replace(self.collate, answers=[self._answers.spell(given[place])])
+            batch = to_device(collate([one]), self._device).with_floats()
+            found[place] = dependence(partial(answer_chances, self._writer, batch), batch.pixels)
+        return found
 
     def summary(self, result: TrainResult) -> Mapping[str, Any]:
         """Questions, answers that no tokens are known for, and the accuracy by which the best step was chosen."""
@@ -146,6 +163,10 @@ class SpelledAnswers:
         self.unwritable = len(known) - len(self.known)
         self.longest = max((len(self.tokens[answer]) for answer in self.known), default=0)
         self._read = {tuple(ids): answer for answer, ids in reversed(self.tokens.items())}
+
+    def spell(self, answer: str) -> Sequence[int]:
+        """The tokens of an answer, of one that `read` made of words, too."""
+        return self.tokens.get(answer) or self._tokenizer.encode(answer, MOST)
 
     def read(self, tokens: Sequence[int]) -> str:
         """The answer that these tokens are; their words where they are none."""

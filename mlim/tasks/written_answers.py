@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import torch
+from torch import Tensor
 
 from mlim.data.asked import WrittenBatch
 from mlim.losses import write_loss
@@ -43,6 +44,16 @@ def answers_in(batch: WrittenBatch) -> Written:
     places = torch.arange(before.shape[1])
     wanted = (places >= batch.begun[:, None]) & (places < batch.lengths[:, None] - 1)
     return Written(before, wanted.flatten().nonzero().squeeze(1), after[wanted])
+
+
+def answer_chances(writer: Writes, batch: WrittenBatch, pixels: Tensor) -> Tensor:
+    """The log-probabilities (N,) of the one answer in a batch, about each of N pictures (N, 3, S, S) in 0..1."""
+    of_each = batch._replace(input_ids=batch.input_ids.expand(len(pixels), -1), pixels=pixels)
+    written = answers_in(batch)
+    outputs = writer.write(writer.look(shown_of(of_each, "both")), written.ids.expand(len(pixels), -1))
+    logits = writer.write_logits(outputs[:, written.places].flatten(0, 1)).float()
+    tokens = written.tokens.repeat(len(pixels))[:, None]
+    return logits.log_softmax(dim=1).gather(1, tokens).view(len(pixels), -1).sum(dim=1)
 
 
 class WrittenAnswerObjective:

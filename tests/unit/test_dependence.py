@@ -1,5 +1,7 @@
 """What an answer depends on: cells that are gray, one after the other."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def test_each_cell_is_gray_once_and_all_else_stays():
 
 def test_a_fall_is_that_of_the_log_probability_of_the_answer(model):
     pixels = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
-    falls = dependence(model, batch_of(pixels), 2)
+    falls = dependence(partial(model.chances, batch_of(pixels), 2), pixels[None])
     with torch.no_grad():
         whole, without = (
             float(model(batch_of(each), "both").log_softmax(dim=1)[0, 2])
@@ -45,4 +47,6 @@ def test_a_fall_is_that_of_the_log_probability_of_the_answer(model):
 
 
 def test_a_gray_picture_has_nothing_to_lose(model):
-    assert dependence(model, batch_of(torch.full((3, 16, 16), 0.5)), 0) == pytest.approx([0.0] * CELLS**2, abs=1e-6)
+    pixels = torch.full((3, 16, 16), 0.5)
+    falls = dependence(partial(model.chances, batch_of(pixels), 0), pixels[None])
+    assert falls == pytest.approx([0.0] * CELLS**2, abs=1e-6)

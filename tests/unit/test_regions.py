@@ -364,6 +364,17 @@ def test_tables_say_what_variants_have_seen_that_others_may_not_have(recipe):
     labelled = "variants.lite={label: ImageNet, pretraining: lite}"
     other = parse(Recipe, override(recipe.model_dump(mode="json"), [lite, asks, labelled]), "recipe")
     assert other.also_saw(other.variants["lite"]) == ("questions", "ImageNet")
+    for kind in ("e2e-vlp", "writer", "joint"):
+        system, named = (
+            f"systems.lite={{kind: {kind}, image: {{kind: lite}}}}",
+            "variants.lite={label: LABEL, system: lite",
+        )
+        shown = [system, f"{named}, pretraining: null}}"]
+        with pytest.raises(InputError, match="its network has also seen ImageNet"):
+            parse(Recipe, override(recipe.model_dump(mode="json"), shown), "recipe")
+        labelled = [each.replace("LABEL", "ImageNet") for each in shown]
+        of_kind = parse(Recipe, override(recipe.model_dump(mode="json"), labelled), "recipe")
+        assert of_kind.also_saw(of_kind.variants["lite"]) == ("ImageNet",)
     value = {"value": 0.5, "low": 0.4, "high": 0.6}
     rows = {name: {"label": name, "zero_shot": False, "seeds": 1, "r1": value} for name in ("grid", "annotated")}
     figure = {"name": "r1", "title": "recall"}

@@ -10,7 +10,7 @@ from mlim.errors import InputError
 from mlim.models.systems import plan_system
 from mlim.recipe import Recipe
 from mlim.steps.written_answers import SpelledAnswers
-from mlim.tasks.written_answers import WrittenAnswerObjective, answers_in
+from mlim.tasks.written_answers import WrittenAnswerObjective, answer_chances, answers_in
 from tests.decoder_recipe import SETTINGS as DECODERS
 from tests.joint_recipe import SETTINGS as JOINT
 
@@ -77,7 +77,12 @@ def test_the_loss_is_that_of_each_answer_by_itself_and_blind_ones_see_no_picture
                 lengths=batch.lengths[row : row + 1], pixels=batch.pixels[row : row + 1], ids=batch.ids[row : row + 1],
             ), 0)  # fmt: skip
             assert one.counts == {"answer-text": end - 1 - start}
-            expected += float(objective.losses(one).terms[0].term.total)
+            alone = float(objective.losses(one).terms[0].term.total)
+            pictures = torch.stack([one.batch.pixels[0] / 255, torch.zeros(3, 16, 16)])
+            chances = answer_chances(model, one.batch, pictures)  # what `depends` is made of
+            assert float(chances[0]) == pytest.approx(-alone, rel=1e-4)
+            assert float(chances[1]) != pytest.approx(-alone, rel=1e-5)
+            expected += alone
         assert float(found.term.total) == pytest.approx(expected, rel=1e-4)
         assert float(found.term.count) == prepared.counts["answer-text"] == 6
         assert objective.operations(prepared) > 0
@@ -100,6 +105,7 @@ def test_an_answer_is_right_when_its_words_are(tokenizer):
     assert spelled.read(write("blue bag", 9)) == "Blue bag"
     assert spelled.read(write("bags", 9)) == "bags"
     assert spelled.read(write("red red", 9)) == "red red"
+    assert [spelled.spell(each) for each in ("2", "red red")] == [write("two", 9), write("red red", 9)]
 
 
 @pytest.mark.parametrize(
