@@ -197,6 +197,10 @@ class PretrainJob:
         ids = list(islice(cycle(self._data.items[TRAIN]), size))
         one_step(objective, self._collate(ids), self._recipe.pretrain.optim, self._context)
 
+    def validate(self, step: int) -> Validation:
+        """The losses on held-out items; the model must be in evaluation mode."""
+        return self._held_out()(step)
+
     @property
     def decisive(self) -> dict[str, Any]:
         """What makes a continued training the same training."""

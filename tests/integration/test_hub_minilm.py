@@ -78,8 +78,9 @@ def test_another_shape_is_refused_with_the_values_to_set():
 
 def test_lxmert_reads_texts_as_minilm_does():
     """As experiment lxmert-start has it: its text encoder is MiniLM, below the blocks that cross."""
-    plan = load_experiment("lxmert-start")
-    recipe = recipe_of_run(load_recipe("systems", ["systems.lxmert.image.features={kind: patch}"]), plan, "lxmert-bert")
+    plan, image = load_experiment("lxmert-start"), "systems.lxmert.image"
+    settings = [f"{image}.features={{kind: patch}}", f"{image}.stored=false"]  # regions that it reads off the picture
+    recipe = recipe_of_run(load_recipe("systems", settings), plan, "lxmert-bert")
     assert set(recipe.variants) == {"lxmert-answer", "lxmert-statement"}
     tokenizer = load_tokenizer(recipe)
     system = recipe.system_of(recipe.variants["lxmert-answer"])
