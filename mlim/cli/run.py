@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +19,7 @@ from mlim.cli.options import (
     SetOption,
     WorkOption,
 )
-from mlim.cli.session import Session
+from mlim.cli.session import Session, chosen_recipe
 from mlim.errors import InputError
 from mlim.files import read_json
 from mlim.workspace import Workspace
@@ -39,19 +39,30 @@ def run(
     recipe: RecipeOption = "demo",
     set_: SetOption = None,
     work: WorkOption = None,
+    only: Annotated[
+        Literal["main"] | None,
+        typer.Option("--only", help="Train the recipe's main variant alone, by default in `build/<recipe>-main`."),
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages, from the catalog to the registry, as a Prefect flow (no server needed).
 
     If params.yaml and data/ describe this run, stages run through `dvc repro`, which skips what is up to date.
+    The other variants of a recipe compare; `--only main` does without them, and is what a shop runs.
     """
-    session = Session(recipe, set_, work, quiet, as_json)
+    session = Session(recipe, [*(set_ or ()), *_main_alone(recipe, set_)] if only else set_, work, quiet, as_json)
     with session.step("run", tracked=False):  # whether the tracking server answers is one of the checks
         _check_before_work(session.recipe, catalog, session.workspace, start)
         session.terminal.say("starting the workflow engine (about ten seconds) ...")
         _run_pipeline(session, catalog, start)
         session.show(_outcome(session.workspace), _closing_words(session, catalog))
+
+
+def _main_alone(recipe: str, set_: Sequence[str] | None) -> list[str]:
+    """The settings that leave nothing but the main variant of a recipe, which gets a name of its own."""
+    whole = chosen_recipe(recipe, set_)
+    return [f"name={whole.name}-main", *(f"variants.{name}=null" for name in whole.variants if name != whole.main)]
 
 
 def _outcome(workspace: Workspace) -> dict[str, Any]:
