@@ -1,5 +1,6 @@
 """A unit test starts no process and no server: what does is an integration test, and fails here."""
 
+import platform
 import sys
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -32,4 +33,5 @@ def watch(event: str, details: tuple[Any, ...]) -> None:
         raise AssertionError(f"a unit test starts a process or a server ({event} {details}); move it to integration")
 
 
+platform.processor()  # asks `uname` in a process of its own the first time, wherever it is asked for
 sys.addaudithook(watch)
