@@ -27,6 +27,7 @@ from flows.parameters import (
 from flows.stage import run_command
 from mlim.recipe import load_recipe
 from mlim.workspace import Workspace
+from mlim.writer import claim_work
 
 
 @flow(
@@ -55,6 +56,7 @@ def match(
     `InputError`, `UnavailableError` or `MlimError` that says what the command said when it fails.
     """
     workspace = Workspace(Path(work or f"build/{load_recipe(recipe, overrides).name}"))
+    claim_work(workspace)  # before the log of the command is the first thing in it
     options = ["--catalog", catalog, "--model", model, "--out", out, "--recipe", recipe, "--work", str(workspace.root)]
     options += [part for override in overrides for part in ("--set", override)]
     options += [] if precision is None else ["--precision", str(precision)]

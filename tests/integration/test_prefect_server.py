@@ -169,7 +169,7 @@ def test_a_deployment_run_does_the_whole_job(job: Path) -> None:
 def test_a_deployment_run_matches_a_catalog_with_a_model_of_before(
     checkout: Path, server: dict[str, str], job: Path
 ) -> None:
-    asked = ["model=build/tiny", "work=build/tiny", "recipe=tiny.yaml", "out=tonight"]
+    asked = ["model=build/tiny", "work=build/tonight", "recipe=tiny.yaml", "out=tonight"]
     parameters = [word for one in asked for word in ("--param", one)]
     run_in(checkout, ["prefect", "deployment", "run", "match/local", "--watch", *parameters], **server)
     matched = json.loads((checkout / "tonight/summary.json").read_text())
