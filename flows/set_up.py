@@ -6,13 +6,17 @@ Prefect takes longer than what a `prefect` command then does.
 """
 
 import asyncio
+import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 from prefect.cli import app
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
@@ -21,6 +25,7 @@ from flows.server import GPU_LIMIT, ONE_AT_A_TIME, POOL
 from mlim.errors import MlimError
 from mlim.failures import exit_code_of
 
+MANY = 200  # the most that the server tells at once
 DEPLOY = ("prefect", "--no-prompt", "deploy", "--all")
 
 
@@ -37,6 +42,8 @@ def _set_up() -> None:
         if _missing(client.read_global_concurrency_limit_by_name, GPU_LIMIT):
             make_limit(client)
     _deploy()
+    with get_client(sync_client=True) as client:
+        print(described(client.read_deployments(limit=MANY)), flush=True)
     asyncio.run(notifications.set_up(settings))
 
 
@@ -61,13 +68,29 @@ def _missing(read: Callable[[str], Any], name: str) -> bool:
 
 
 def _deploy() -> None:
-    """The command itself, in this process: what it does with prefect.yaml can be had in no other way."""
-    sys.argv = list(DEPLOY)
+    """The command itself, in this process: what it does with prefect.yaml can be had in no other way.
+
+    It says twenty lines about each deployment, some of them wrong here (to start a worker); they are shown if it fails.
+    """
+    sys.argv, said = list(DEPLOY), io.StringIO()
     try:
-        app()
+        with redirect_stdout(said):
+            app()
     except SystemExit as end:
         if end.code:
+            print(said.getvalue(), file=sys.stderr)
             raise MlimError(f"`{' '.join(DEPLOY)}` failed (exit {end.code}); see above") from None
+
+
+def described(deployments: Sequence[DeploymentResponse]) -> str:
+    """How many there are, and which of them run by themselves."""
+    scheduled = [
+        f"{one.entrypoint.rpartition(':')[2] if one.entrypoint else one.name}/{one.name} at {schedule.schedule.cron}"
+        for one in deployments
+        for schedule in one.schedules
+        if schedule.active and isinstance(schedule.schedule, CronSchedule)
+    ]
+    return f"{len(deployments)} deployments; by schedule: {', '.join(sorted(scheduled)) or 'none'}"
 
 
 if __name__ == "__main__":
