@@ -146,7 +146,10 @@ def warm_process() -> Iterator[WarmProcess]:
 
 @pytest.fixture(scope="module")
 def warm_versions(warm_process: WarmProcess) -> Iterator[None]:
-    """Versions are judged in processes of their own that find the large libraries loaded; in pipelines none does."""
+    """Versions are judged in processes of their own that find the large libraries loaded.
+
+    A test of test_promote.py starts one as a command does.
+    """
     from mlim.steps import own_process
 
     with pytest.MonkeyPatch.context() as patch:

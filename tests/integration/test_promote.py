@@ -1,6 +1,7 @@
 """`mlim promote`, `rollback` and `compare` on real versions: each answers with its own code in its own process."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mlim.files import read_json
 from mlim.manifest import remove_derived, write_manifest
 from mlim.recipe import PromotionConfig
 from mlim.registry import RUN_OF_REGISTRATION, VERSION_SHA256, Registry
+from mlim.steps import own_process
 from mlim.steps.compare import read_test_pairs, requests
 from mlim.steps.own_process import answer_alone
 from mlim.steps.register import register
@@ -73,8 +75,9 @@ def test_a_version_whose_files_were_changed_is_never_promoted(promoted, monkeypa
     assert Registry(recipe.tracking).roles.holder("champion") is None
 
 
-def test_a_version_is_judged_by_the_code_that_is_stored_with_it(promoted):
+def test_a_version_is_judged_by_the_code_that_is_stored_with_it(promoted, monkeypatch):
     """Code of another mlim beside the same weights: that code answers, and not the one installed here."""
+    monkeypatch.setattr(own_process, "subprocess", subprocess)  # as a command starts it, with nothing loaded
     recipe, workspace = promoted
     folder = artifacts_of(recipe, "1")
     code = folder / "code" / "mlim" / "serving.py"
