@@ -52,7 +52,7 @@ def examine() -> list[Finding]:
             return [foreign]
         with get_client(sync_client=True) as client:
             server = Finding(SERVER, True, address or "")
-            return [server, *_runs(client), *_limit(client), *worker(client, POOL), *_deployments(client, Path.cwd())]
+            return [server, *runs(client), *_limit(client), *worker(client, POOL), *_deployments(client, Path.cwd())]
 
 
 def mend() -> list[str]:
@@ -63,7 +63,7 @@ def mend() -> list[str]:
         if _foreign(address or "") is not None:
             return []
         with get_client(sync_client=True) as client:
-            return [*clear(client, dead_runs(client)), *free_slots(client, GPU_LIMIT), *mend_limit(client)]
+            return [*clear(client, dead_runs(client)), *mend_limit(client)]
 
 
 def _foreign(address: str) -> Finding | None:
@@ -100,7 +100,7 @@ def _health(address: str) -> object:
         return None
 
 
-def _runs(client: "SyncPrefectClient") -> Iterator[Finding]:
+def runs(client: "SyncPrefectClient") -> Iterator[Finding]:
     """Runs that are called running and whose processes are gone."""
     dead = dead_runs(client)
     names = ", ".join(str(run.name) for run in dead)
@@ -132,7 +132,10 @@ def _limit(client: "SyncPrefectClient") -> Iterator[Finding]:
 
 
 def mend_limit(client: "SyncPrefectClient") -> list[str]:
-    """Make the limit if it is missing, and free the slots that no run holds; says what was done."""
+    """Make the limit if it is missing, else free the slots whose runs have ended and those of no run at all.
+
+    Says what was done.
+    """
     from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
     from flows.set_up import make_limit
@@ -141,11 +144,12 @@ def mend_limit(client: "SyncPrefectClient") -> list[str]:
     if slots is None:
         make_limit(client)
         return [f"the limit `{GPU_LIMIT}` was missing and is there: {ONE_AT_A_TIME} training at a time"]
-    alive = _alive(client)
-    if slots <= alive:
-        return []
-    client.update_global_concurrency_limit(GPU_LIMIT, GlobalConcurrencyLimitUpdate(active_slots=alive))
-    return [f"{slots - alive} slots of the limit `{GPU_LIMIT}` were held by nobody and are free"]
+    said = free_slots(client, GPU_LIMIT)
+    left, alive = slots - len(said), _alive(client)
+    if left > alive:  # taken without a lease, or its lease is lost
+        client.update_global_concurrency_limit(GPU_LIMIT, GlobalConcurrencyLimitUpdate(active_slots=alive))
+        said.append(f"{left - alive} slots of the limit `{GPU_LIMIT}` were held by nobody and are free")
+    return said
 
 
 def _slots(client: "SyncPrefectClient") -> int | None:

@@ -46,6 +46,7 @@ LOCK = "mlim-server.lock"
 START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 180, 5, 0.2
 LOOK_SECONDS = 2.0
 SAVE_SECONDS = 60  # Prefect kills a flow that it cancelled after half of that; its trainings save on
+DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")  # of PostgreSQL
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # slots survive a restart of the server
 
 
@@ -85,9 +86,9 @@ def serve(port: int, root: Path) -> None:
         log = Path(os.environ.get("PREFECT_SERVER_LOG") or secret.parent / LOG)
         with Supervised("Prefect's server", lambda: _server(listening, client, log), str(log)) as server:
             _wait_for(server, port, log)
-            _set_up(client, root)
             with _api(port, client["PREFECT_API_AUTH_STRING"]) as api:
-                _clear_dead(api)
+                _clear_left(api)
+                _set_up(client, root)
                 with Supervised("Prefect's worker", lambda: _worker(client, root)) as worker:
                     print(_ready(port, secret), flush=True)
                     try:
@@ -108,16 +109,32 @@ def _look_after(server: Supervised, worker: Supervised, api: "SyncPrefectClient"
 
 @contextmanager
 def _api(port: int, secret: str) -> Iterator["SyncPrefectClient"]:
-    """A client of the server; Prefect is loaded now, when everything that can be refused was not."""
+    """A client of the server that gives up soon: whoever waits for an answer starts no server again.
+
+    Prefect is loaded now, when port and database are ours.
+    """
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     settings = {"trust_env": False, "timeout": ANSWER_SECONDS}
-    with SyncPrefectClient(f"http://{ADDRESS}:{port}/api", auth_string=secret, httpx_settings=settings) as api:
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: int(BEFORE["PREFECT_CLIENT_MAX_RETRIES"])}),
+        SyncPrefectClient(f"http://{ADDRESS}:{port}/api", auth_string=secret, httpx_settings=settings) as api,
+    ):
         yield api
 
 
-def _clear_dead(api: "SyncPrefectClient", told: "set[UUID] | None" = None) -> None:
-    """Mark what nobody runs any more and free what it held; a server that starts anew is asked again next time."""
+def _clear_left(api: "SyncPrefectClient") -> None:
+    """Clear what an earlier start left, before any run can wait for it; a busy server may need several questions."""
+    deadline = time.monotonic() + START_SECONDS
+    while not _clear_dead(api):
+        if time.monotonic() > deadline:
+            raise MlimError(f"Prefect's server did not say within {START_SECONDS} s which runs an earlier start left")
+        time.sleep(POLL_SECONDS)
+
+
+def _clear_dead(api: "SyncPrefectClient", told: "set[UUID] | None" = None) -> bool:
+    """Mark what nobody runs any more and free what it held; False where the server does not answer, so ask again."""
     from httpx import HTTPError
 
     from flows.dead_runs import advise, clear, dead_runs, free_slots
@@ -127,6 +144,8 @@ def _clear_dead(api: "SyncPrefectClient", told: "set[UUID] | None" = None) -> No
             advise(api, told)
         for sentence in [*clear(api, dead_runs(api, POOL)), *free_slots(api, GPU_LIMIT)]:
             print(sentence, file=sys.stderr, flush=True)
+        return True
+    return False
 
 
 def _end_runs(api: "SyncPrefectClient") -> None:
@@ -185,9 +204,12 @@ def _listening(port: int) -> Iterator[socket.socket]:
 
 
 def client_environment(port: int, secret: str, root: Path) -> dict[str, str]:
-    """What the worker and the `prefect` commands need: the address, the login, and no proxy in between."""
+    """What the worker and the `prefect` commands need: the address, the login, and no proxy in between.
+
+    Not how the server reaches its database: runs, and what they start, would know its password.
+    """
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in DATABASE},
         "PREFECT_API_URL": f"http://{ADDRESS}:{port}/api",
         "PREFECT_API_AUTH_STRING": secret,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -204,6 +226,7 @@ def _server(listening: socket.socket, client: Mapping[str, str], log: Path) -> P
     """Prefect's server on that socket; what it says goes into `log`."""
     port = listening.getsockname()[1]
     own = {
+        **{name: os.environ[name] for name in DATABASE if name in os.environ},
         "PREFECT_SERVER_API_AUTH_STRING": client["PREFECT_API_AUTH_STRING"],
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{ADDRESS}:{port},http://localhost:{port}",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Self
 
+import psutil
 import pytest
 
 from mlim.recipe import Recipe, load_recipe
@@ -70,6 +71,12 @@ class MlflowServer:
             else:
                 return
         pytest.fail(f"the server did not answer: {(self._folder / 'server.log').read_text()[-2000:]}")
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The server's processes, to be killed."""
+        leader = psutil.Process(self._process.pid)
+        return [leader, *leader.children(recursive=True)]
 
     def stop(self) -> None:
         if self._process.poll() is None:

@@ -1,4 +1,4 @@
-"""`make serve-prefect` with one deployment, the pre-training of a tiny work folder, to be stopped and killed."""
+"""`make serve-prefect` with deployments that train in a tiny work folder, to be stopped and killed."""
 
 import base64
 import json
@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import psutil
@@ -18,7 +19,7 @@ import yaml
 
 from mlim.recipe import Recipe
 from mlim.workspace import Workspace
-from tests.integration.conftest import CLOSED_PROXIES, ROOT, environment, free_port
+from tests.integration.conftest import CLOSED_PROXIES, ROOT, environment, free_port, run_in
 from tests.reaper import of_this_run
 from tests.small_catalog import described
 
@@ -26,25 +27,30 @@ START_SECONDS = 1500  # server, `prefect` commands and worker, on a machine with
 RUN_SECONDS = 900  # until a flow has begun, or ended
 SLOT_SECONDS = 120
 STOP_SECONDS = 300
+DEPLOYED = ("flows/pretrain.py:pretrain", "flows/finetune.py:finetune")
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 Run = dict[str, Any]
 Found = TypeVar("Found")
 
 
 class PrefectService:
-    """The script, which can be started and killed again and again on the same data, and what one asks its server."""
+    """The script, which can be started and killed again and again on the same data, and what one asks its server.
 
-    def __init__(self, folder: Path, recipe: Recipe, workspace: Workspace) -> None:
-        self.folder, self._home, self._port = folder, folder / "home", free_port()
+    `settings` are further variables of its environment.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, workspace: Workspace, **settings: str) -> None:
+        self.folder, self._home, self._port, self._settings = folder, folder / "home", free_port(), settings
         self._home.mkdir()
         self._log = (folder / "serve.log").open("ab")
         (folder / "flows").symlink_to(ROOT / "flows")
         (folder / "catalog.yaml").write_text(yaml.safe_dump(described()))
         (folder / "recipe.yaml").write_text(recipe.to_yaml())
-        self._work = workspace.root
+        self._work, self._last = workspace.root, dict[str, str]()  # the last run by work folder
         declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())
         declared["deployments"] = [
-            one for one in declared["deployments"] if one["entrypoint"].startswith("flows/pretrain.py")
+            one for one in declared["deployments"] if one["entrypoint"] in DEPLOYED and one["name"] == "local"
         ]
         (folder / "prefect.yaml").write_text(yaml.safe_dump(declared))
 
@@ -63,18 +69,26 @@ class PrefectService:
         self.script = subprocess.Popen(
             [sys.executable, "-m", "flows.server"],
             cwd=self.folder,
-            env=environment(**settings, **CLOSED_PROXIES),
+            env=environment(**settings, **self._settings, **CLOSED_PROXIES),
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        wait_until(lambda: self.said.count("Prefect is ready") > before, START_SECONDS)
+        wait_until(
+            lambda: self.said.count("Prefect is ready") > before or self.script.poll() is not None, START_SECONDS
+        )
+        assert self.script.poll() is None, f"the script ended:\n{self.said[-2000:]}"
 
     def stop(self, number: signal.Signals) -> None:
         """Send a signal to the script and wait for its end."""
-        if self.script.poll() is None:
+        if not self.has_ended:
             self.script.send_signal(number)
         self.script.wait(STOP_SECONDS)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the script is gone."""
+        return self.script.poll() is not None
 
     @property
     def said(self) -> str:
@@ -87,12 +101,27 @@ class PrefectService:
             shutil.copytree(self._work, self.folder / name)
         return Workspace(self.folder / name)
 
-    def train(self, work: str, *overrides: str) -> str:
-        """Start the pre-training in a work folder; gives the id of the run."""
+    def train(
+        self, work: str, *overrides: str, flow: str = "pretrain", variables: Mapping[str, object] = MappingProxyType({})
+    ) -> str:
+        """Start a flow in a work folder, with `variables` of its pool; gives the id of the run."""
         self.work(work)
-        (deployment,) = self.ask("deployments/filter")
+        deployment = self.ask(f"deployments/name/{flow}/local")
         values = {"recipe": "recipe.yaml", "catalog": "catalog.yaml", "work": work, "overrides": list(overrides)}
-        return str(self.ask(f"deployments/{deployment['id']}/create_flow_run", parameters=values)["id"])
+        asked = {"parameters": values, "job_variables": dict(variables)}
+        self._last[work] = str(self.ask(f"deployments/{deployment['id']}/create_flow_run", **asked)["id"])
+        return self._last[work]
+
+    def prefect(self, *words: str) -> None:
+        """A `prefect` command, as the script's last lines let a person type it."""
+        login = {"PREFECT_API_URL": self._api, "PREFECT_API_AUTH_STRING": self._secret}
+        run_in(self.folder, ["prefect", "--no-prompt", *words], **login)
+
+    def ended(self, run_id: str) -> str:
+        """The type of the state in which a run ended, once it has."""
+        return str(
+            wait_until(lambda: (run := self.run(run_id))["state_type"] in ENDED and run["state_type"], RUN_SECONDS)
+        )
 
     def run(self, run_id: str) -> Run:
         """A run as the server knows it."""
@@ -104,32 +133,44 @@ class PrefectService:
         return "\n".join(str(line["message"]) for line in found)
 
     @property
+    def _api(self) -> str:
+        return f"http://127.0.0.1:{self._port}/api"
+
+    @property
+    def _secret(self) -> str:
+        return (self._home / "mlim-login").read_text().strip()
+
+    @property
     def slots(self) -> int:
         """How many slots of the accelerator are taken."""
         return int(self.ask("v2/concurrency_limits/gpu")["active_slots"])
 
     def ask(self, path: str, **body: object) -> Any:
         """What the server answers to a POST with this body, or to a GET when it is about one thing."""
-        secret = (self._home / "mlim-login").read_text().strip().encode()
-        headers = {"content-type": "application/json", "Authorization": f"Basic {base64.b64encode(secret).decode()}"}
+        secret = base64.b64encode(self._secret.encode()).decode()
+        headers = {"content-type": "application/json", "Authorization": f"Basic {secret}"}
         posts = path.endswith(("filter", "create_flow_run"))
         data = json.dumps(body).encode() if posts else None
-        asked = urllib.request.Request(f"http://127.0.0.1:{self._port}/api/{path}", data, headers)
+        asked = urllib.request.Request(f"{self._api}/{path}", data, headers)
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=60) as answer:
             return json.load(answer)
 
-    def trainer(self, work: str) -> psutil.Process:
-        """The process that trains in a work folder, once it has a checkpoint to lose or has made a step."""
-        return wait_until(lambda: self._of(work), RUN_SECONDS)
+    def trainer(self, work: str, command: str = "pretrain") -> psutil.Process:
+        """The process that trains in a work folder, once it makes steps; fails when the run ends before."""
+        return wait_until(lambda: self._of(work, command), RUN_SECONDS)
 
-    def _of(self, work: str) -> psutil.Process | None:
+    def _of(self, work: str, command: str) -> psutil.Process | None:
         here = [each for each in of_this_run("cmdline", "cwd") if each.info["cwd"] == str(self.folder)]
-        found = [each for each in here if {"pretrain", work} <= set(each.info["cmdline"] or ())]
-        return found[0] if found and re.search(r"pretrain recon-mlm-mam \d+/", self.log(work)) else None
+        found = [each for each in here if {command, work} <= set(each.info["cmdline"] or ())]
+        if found and re.search(rf"{command} recon-mlm-mam \d+/", self.log(work, command)):
+            return found[0]
+        run = self.run(self._last[work])
+        assert run["state_type"] not in ENDED, run["state"]["message"]
+        return None
 
-    def log(self, work: str) -> str:
+    def log(self, work: str, command: str = "pretrain") -> str:
         """What the training in a work folder says."""
-        return "".join(path.read_text() for path in (self.folder / work / "logs").glob("pretrain@*.log"))
+        return "".join(path.read_text() for path in (self.folder / work / "logs").glob(f"{command}@*.log"))
 
     def checkpoints(self, work: str) -> list[str]:
         """The checkpoints of the training, the oldest first."""

@@ -7,17 +7,23 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
-from mlim.recipe import Recipe
+from mlim.recipe import Recipe, load_recipe
+from mlim.recipe.tracking import TrackingConfig
+from mlim.tracking import all_runs, client
 from mlim.workspace import Workspace
+from mlim.writer import only_writer
+from tests.mlflow_server import MlflowServer
 from tests.prefect_service import RUN_SECONDS, SLOT_SECONDS, PrefectService, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 LONG = ("pretrain.steps=1000000", "pretrain.checkpoint.every_steps=1000000", "pretrain.validate_every=1000000")
+LONG_FINETUNING = ("finetune.steps=1000000", "finetune.checkpoint.every_steps=20", "finetune.validate_every=1000000")
 SAVE_SECONDS = 300
 ADVICE = "a training goes on from its last checkpoint"
 
@@ -28,14 +34,6 @@ def service(
 ) -> Iterator[PrefectService]:
     with PrefectService(tmp_path_factory.mktemp("service"), tiny_recipe, tiny_workspace) as running:
         yield running
-
-
-def ended(service: PrefectService, run_id: str) -> str:
-    """The name of the state that a run ended in."""
-    final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-    return str(
-        wait_until(lambda: (run := service.run(run_id))["state_type"] in final and run["state_type"], RUN_SECONDS)
-    )
 
 
 def gone(*processes: psutil.Process) -> None:
@@ -60,7 +58,7 @@ def test_a_flow_that_is_killed(service: PrefectService) -> None:
     slot_is_free(service)
     gone(trainer)
     assert len(service.checkpoints("flow")) == 1
-    assert ended(service, run_id) == "CRASHED"
+    assert service.ended(run_id) == "CRASHED"
     wait_until(lambda: ADVICE in service.logs(run_id), RUN_SECONDS)
 
 
@@ -71,7 +69,7 @@ def test_a_worker_that_is_killed(service: PrefectService) -> None:
     worker = service.process_of("worker")
     worker.kill()
     gone(trainer)
-    assert ended(service, run_id) == "CRASHED"
+    assert service.ended(run_id) == "CRASHED"
     slot_is_free(service)
     assert len(service.checkpoints("flow")) == 2
     assert "continuing from the checkpoint of step" in service.log("flow")
@@ -86,7 +84,7 @@ def test_a_server_that_is_killed_and_a_run_that_waits(service: PrefectService) -
     name = service.run(run_id)["name"]
     wait_until(lambda: f"waiting for the slot of the limit `gpu`: run {name}" in service.logs(waiting), RUN_SECONDS)
     same = service.train("server", "pretrain.steps=4")
-    assert ended(service, same) == "FAILED"
+    assert service.ended(same) == "FAILED"
     assert "is writing there, and one command at a time may" in service.run(same)["state"]["message"]
 
     service.process_of("flows.server_process").kill()
@@ -95,8 +93,8 @@ def test_a_server_that_is_killed_and_a_run_that_waits(service: PrefectService) -
     assert service.slots == 1
     assert trainer.is_running()
     trainer.terminate()  # as an operator would end it by hand: it saves and says so
-    assert ended(service, run_id) == "FAILED"
-    assert ended(service, waiting) == "COMPLETED"
+    assert service.ended(run_id) == "FAILED"
+    assert service.ended(waiting) == "COMPLETED"
     slot_is_free(service)
 
 
@@ -118,24 +116,58 @@ def test_ctrl_c(service: PrefectService) -> None:
     print(f"ended within {took:.1f} s")
 
 
-def test_everything_is_killed(service: PrefectService) -> None:
-    """As a machine that restarts: nobody says anything any more, and the next start finds out."""
-    saves = (*LONG, "pretrain.checkpoint.every_steps=100")
-    run_id = service.train("all", *saves)
-    trainer = service.trainer("all")
-    wait_until(lambda: service.checkpoints("all"), RUN_SECONDS)
-    everyone = [trainer, flow_of(service, run_id), *psutil.Process(service.script.pid).children(), service.script]
-    for process in everyone:
-        process.send_signal(signal.SIGSTOP)  # all at once: none of them may notice that another is gone
-    for process in everyone:
+def test_everything_is_killed(service: PrefectService, tmp_path: Path) -> None:
+    """As a machine that restarts: nobody says anything any more, and the next start finds out.
+
+    The pre-training is over, the fine-tuning has a checkpoint; both are tracked on a server that goes down too.
+    """
+    with MlflowServer(tmp_path) as mlflow:
+        settings = (*LONG_FINETUNING, f"tracking.uri={mlflow.address}")
+        assert service.ended(service.train("all", *settings)) == "COMPLETED"
+        run_id = service.train("all", *settings, flow="finetune")
+        trainer = service.trainer("all", "finetune")
+        wait_until(lambda: service.checkpoints("all"), RUN_SECONDS)
+        script = psutil.Process(service.script.pid)
+        below = script.children(recursive=True)
+        kill_at_once(trainer, flow_of(service, run_id), *script.children(), script, *mlflow.processes)
+        service.script.wait()
+        began = time.monotonic()
+        gone(*below)
+        with only_writer(service.work("all"), load_recipe("demo").record, "whoever comes next"):
+            print(f"processes and locks were gone after {time.monotonic() - began:.1f} s")
+
+        mlflow.start()
+        before = len(service.said)
+        service.start()
+        said = service.said[before:].partition("Prefect is ready")[0]
+        assert "its process is gone, so it is Crashed now" in said
+        assert "a slot of the limit `gpu` was held by a run that has ended; it is free now" in said
+        assert (service.run(run_id)["state_type"], service.slots) == ("CRASHED", 0)
+        assert ADVICE in service.run(run_id)["state"]["message"]
+
+        assert service.ended(service.train("all", *settings)) == "COMPLETED"
+        again = service.train("all", *settings, flow="finetune")
+        service.trainer("all", "finetune")
+        assert "finished already with these settings" in service.log("all", "pretrain")
+        assert "continuing from the checkpoint of step" in service.log("all", "finetune")
+        assert "waiting for" not in service.logs(again)
+        assert statuses(mlflow) == {"pretrain": ["FINISHED"], "finetune": ["KILLED", "RUNNING"]}
+        service.stop(signal.SIGTERM)
+
+
+def kill_at_once(*processes: psutil.Process) -> None:
+    """None of them notices that another one is gone."""
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    for process in processes:
         process.kill()
-    service.script.wait()
-    gone(*everyone[:-1])
-    service.start()
-    assert "its process is gone, so it is Crashed now" in service.said
-    assert "a slot of the limit `gpu` was held by a run that has ended; it is free now" in service.said
-    assert (service.run(run_id)["state_type"], service.slots) == ("CRASHED", 0)
-    assert ADVICE in service.run(run_id)["state"]["message"]
-    service.train("all", *saves)
-    service.trainer("all")
-    assert "continuing from the checkpoint of step" in service.log("all")
+
+
+def statuses(mlflow: MlflowServer) -> dict[str, list[str]]:
+    """The statuses of all trainings' runs by stage, the oldest first."""
+    store, found = client(TrackingConfig(uri=mlflow.address)), dict[str, list[str]]()
+    experiments = [each.experiment_id for each in store.search_experiments()]
+    for run in sorted(all_runs(store, experiments, ""), key=lambda run: int(run.info.start_time)):
+        if (stage := run.data.tags["mlim.stage"]) != "pipeline":
+            found.setdefault(stage, []).append(run.info.status)
+    return found
