@@ -36,7 +36,7 @@ def recipe(tiny_recipe) -> Recipe:
 def test_they_are_trained_on_annotations_killed_continued_and_compare_items(
     recipe, own_workspace, tmp_path, monkeypatch
 ):
-    with pytest.raises(InputError, match="no objects are annotated, which task detect learns from"):
+    with pytest.raises(InputError, match="annotations is missing; run `mlim annotate` first"):
         pretrain(recipe, own_workspace, QUIET, "e2e-vlp", 0)
     annotate(own_workspace)
     killed = Workspace(shutil.copytree(own_workspace.root, tmp_path / "killed"))
