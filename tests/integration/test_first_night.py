@@ -72,7 +72,10 @@ def sections(port: int) -> list[list[Block]]:
     """The blocks of each section, for this repository and a port that nobody has."""
     return [
         [
-            Block(found["code"].replace("URL", str(ROOT), 1).replace("4277", str(port)), bool(found["service"]))
+            Block(
+                found["code"].replace("git clone URL", f"git clone {ROOT}").replace("4277", str(port)),
+                bool(found["service"]),
+            )
             for found in BLOCK.finditer(section)
         ]
         for section in SECTION.split(GUIDE.read_text())[1:]
