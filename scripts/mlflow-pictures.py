@@ -7,26 +7,17 @@ mlflow-model.png.
 """
 
 import argparse
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from chromium import BROWSERS, find_browser, run_browser
-from PIL import Image
+from chromium import BROWSERS, find_browser
+from pages import photograph, serving
 
 from mlim.recipe.tracking import TrackingConfig
 from mlim.tracking import all_runs, client
 
 WIDTH, ASSISTANT = 1584, 384  # MLflow opens a panel of an assistant, which is cut off
 HEIGHTS = {"pipeline": 1490, "model": 600}
-COLOURS = 64
-START_SECONDS, RENDER_MILLISECONDS = 600, 30_000
 
 
 def main() -> int:
@@ -39,17 +30,14 @@ def main() -> int:
     if browser is None:
         print(f"none of {', '.join(BROWSERS)} is on PATH", file=sys.stderr)
         return 2
-    with _pages(options.project) as address:
+    root = str(Path(__file__).parents[1])
+    command = ("mlim", "ui", "--port")
+    with serving(
+        lambda port: (*command, str(port)), "health", lambda address: {"PYTHONPATH": root}, options.project
+    ) as address:
         for name, place in _places(options.project).items():
-            picture = options.out / f"mlflow-{name}.png"
-            window = f"--window-size={WIDTH},{HEIGHTS[name]}"
-            shown = (f"--screenshot={picture}", window, f"{address}/{place}")
-            run_browser(browser, *shown, milliseconds=RENDER_MILLISECONDS, seconds=START_SECONDS)
-            with Image.open(picture) as photo:
-                photo.crop((0, 0, WIDTH - ASSISTANT, HEIGHTS[name])).convert("RGB").quantize(COLOURS).save(
-                    picture, optimize=True
-                )
-            print(f"wrote {picture}: {picture.stat().st_size} bytes")
+            size = (WIDTH, HEIGHTS[name])
+            photograph(browser, f"{address}/{place}", options.out / f"mlflow-{name}.png", size, cut=ASSISTANT)
     return 0
 
 
@@ -63,34 +51,6 @@ def _places(project: Path) -> dict[str, str]:
         "pipeline": f"#/experiments/{experiment}/runs/{pipeline}",
         "model": f"#/models/{tracking.model_name}",
     }
-
-
-@contextmanager
-def _pages(project: Path) -> Iterator[str]:
-    """`mlim ui` in the project; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    root = str(Path(__file__).parents[1])
-    command = [sys.executable, "-m", "mlim", "ui", "--port", str(port)]
-    server = subprocess.Popen(command, cwd=project, env={**os.environ, "PYTHONPATH": root})  # noqa: S603 - ours
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(address) and server.poll() is None and time.monotonic() < deadline:
-            time.sleep(1)
-        yield address
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _answers(address: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{address}/health", timeout=5).close()  # noqa: S310 - loopback
-    except OSError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -8,26 +8,18 @@ prefect-run.png and prefect-match.png.
 """
 
 import argparse
-import os
-import socket
 import sqlite3
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
 
-from chromium import BROWSERS, find_browser, run_browser
-from PIL import Image
+from chromium import BROWSERS, find_browser
+from pages import photograph, serving
 
 DATABASE = "prefect.db"
-SIZES = {"run": "1400,1250", "match": "1400,800"}
-COLOURS = 64
-START_SECONDS, RENDER_MILLISECONDS = 600, 30_000
+SIZES = {"run": (1400, 1250), "match": (1400, 800)}
 NIGHTLY = """
     SELECT run.id, deployment.id FROM flow_run AS run JOIN deployment ON deployment.id = run.deployment_id
     JOIN flow ON flow.id = run.flow_id
@@ -54,9 +46,12 @@ def main() -> int:
         if found is None:
             print(f"{options.home}: no run of match/nightly has completed there", file=sys.stderr)
             return 2
-        with _server(database) as address:
+        command = ("prefect", "server", "start", "--no-services", "--port")
+        with serving(
+            lambda port: (*command, str(port)), "api/health", lambda at: _settings(database, at), Path(folder)
+        ) as address:
             for name, place in _places(*map(UUID, found)).items():
-                _photograph(browser, f"{address}/{place}", options.out / f"prefect-{name}.png", SIZES[name])
+                photograph(browser, f"{address}/{place}", options.out / f"prefect-{name}.png", SIZES[name])
     return 0
 
 
@@ -65,45 +60,14 @@ def _places(run: UUID, deployment: UUID) -> dict[str, str]:
     return {"run": f"runs/flow-run/{run}", "match": f"deployments/deployment/{deployment}"}
 
 
-def _photograph(browser: str, address: str, picture: Path, size: str) -> None:
-    shown = (f"--screenshot={picture}", f"--window-size={size}", address)
-    run_browser(browser, *shown, milliseconds=RENDER_MILLISECONDS, seconds=START_SECONDS)
-    with Image.open(picture) as photo:
-        photo.convert("RGB").quantize(COLOURS).save(picture, optimize=True)
-    print(f"wrote {picture}: {picture.stat().st_size} bytes")
-
-
-@contextmanager
-def _server(database: Path) -> Iterator[str]:
-    """A server of the database on loopback, without the services that would start runs; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    settings = {
+def _settings(database: Path, address: str) -> dict[str, str]:
+    """The environment of a server of this database; its pages ask at its own address."""
+    return {
         "PREFECT_HOME": str(database.parent),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
         "PREFECT_SERVER_UI_API_URL": f"{address}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-services"]
-    server = subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.DEVNULL)  # noqa: S603 - ours
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(address) and server.poll() is None and time.monotonic() < deadline:
-            time.sleep(1)
-        yield address
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _answers(address: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{address}/api/health", timeout=5).close()  # noqa: S310 - loopback
-    except OSError:
-        return False
-    return True
 
 
 if __name__ == "__main__":
