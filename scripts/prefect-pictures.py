@@ -19,7 +19,7 @@ from chromium import BROWSERS, find_browser
 from pages import photograph, serving
 
 DATABASE = "prefect.db"
-SIZES = {"run": (1400, 1250), "match": (1400, 800)}
+SIZES = {"run": (1400, 1250), "match": (1400, 640)}
 NIGHTLY = """
     SELECT run.id, deployment.id FROM flow_run AS run JOIN deployment ON deployment.id = run.deployment_id
     JOIN flow ON flow.id = run.flow_id
@@ -37,6 +37,9 @@ def main() -> int:
     browser = find_browser()
     if browser is None:
         print(f"none of {', '.join(BROWSERS)} is on PATH", file=sys.stderr)
+        return 2
+    if not (options.home / DATABASE).is_file():
+        print(f"{options.home}: has no {DATABASE}; start `make serve-prefect` first", file=sys.stderr)
         return 2
     with TemporaryDirectory() as folder:
         database = Path(folder) / DATABASE
