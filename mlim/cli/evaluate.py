@@ -44,14 +44,16 @@ def ablate(
         typer.Option(
             metavar="NAME",
             help="One experiment only: table1, table2, figure2, design, labels, mam, mdo, readout, joining, balance, "
-            "lite0, longer, lr, pretraining, size, search; with recipe systems: systems, blind, e2e-tasks, e2e-depth, "
-            "e2e-size, e2e-detect, lxmert-tasks, lxmert-start, lxmert-cross, overview-image, overview-adapt.",
+            "images, lite0, longer, lr, minilm, pretraining, size, search; with recipe systems: systems, blind, "
+            "e2e-tasks, e2e-depth, e2e-size, e2e-detect, lxmert-tasks, lxmert-start, lxmert-cross, overview-image, "
+            "overview-adapt.",
         ),
     ] = None,
     catalog: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Ingest, validate and pair this catalog first, and make regions, if necessary."
+            metavar="FILE",
+            help="Ingest, validate and pair this catalog first, if necessary; make regions and images of other sizes.",
         ),
     ] = None,
     jobs: Annotated[
@@ -86,7 +88,7 @@ def ablate(
         if experiment is None:
             _compare_all(session, jobs)
         else:
-            _run_experiment(session, experiment, jobs)
+            _run_experiment(session, experiment, jobs, catalog)
 
 
 def _make_regions(session: Session, catalog: Path, experiment: str | None) -> None:
@@ -133,11 +135,11 @@ def _compare_all(session: Session, jobs: int | None) -> None:
     session.show(summary, session.results_table() if summary["rows"] else written)
 
 
-def _run_experiment(session: Session, experiment: str, jobs: int | None) -> None:
+def _run_experiment(session: Session, experiment: str, jobs: int | None, catalog: Path | None) -> None:
     with session.loading():
         from mlim.steps.experiment import describe_experiment, run_experiment
 
-    summary = run_experiment(session.recipe, session.workspace, session.terminal, experiment, jobs)
+    summary = run_experiment(session.recipe, session.workspace, session.terminal, experiment, jobs, catalog)
     session.show(summary, describe_experiment(summary))
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlim.console import Terminal
@@ -16,6 +17,7 @@ from mlim.report.labels import label_lines
 from mlim.steps.experiment_runs import label_points, recipe_of_run, record_of_run, trained_variants, variants_of
 from mlim.steps.pairless import comparable
 from mlim.steps.probe import probe
+from mlim.steps.stored_again import store_items, stored_images
 from mlim.steps.task_tables import describe_tables, task_tables
 from mlim.steps.task_variants import ExperimentRun
 from mlim.steps.trainings import train_missing
@@ -24,9 +26,16 @@ from mlim.writer import record_recipe
 
 
 def run_experiment(
-    recipe: Recipe, workspace: Workspace, terminal: Terminal, name: str, jobs: int | None = None
+    recipe: Recipe,
+    workspace: Workspace,
+    terminal: Terminal,
+    name: str,
+    jobs: int | None = None,
+    catalog: Path | None = None,
 ) -> dict[str, Any]:
     """Train (`jobs` at a time) and compare one plan; writes experiments/NAME.json into the work folder and returns it.
+
+    Runs that read images of another size need the `catalog`: its items are stored in one size.
 
     Each variant and run has its PR-AUC by seed and its difference to the one that the plan compares with, on the same
     pairs, with an interval over families and seeds; variants of other tasks have a table for each task (`tasks`). Where
@@ -38,7 +47,7 @@ def run_experiment(
     plan = load_experiment(name)
     terminal.say(f"experiment {name}: {plan.question}")
     chosen = comparable(variants_of(recipe, plan), workspace)
-    runs = _prepare_runs(recipe, workspace, plan)
+    runs = _prepare_runs(recipe, workspace, terminal, plan, catalog)
     train_missing([ExperimentRun(chosen, workspace), *runs.values()], terminal, jobs)
     if plan.probe:
         probe(recipe, workspace, terminal)
@@ -67,7 +76,9 @@ def _matching(
     return {**rows, "label_curve": points} if points else rows
 
 
-def _prepare_runs(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) -> dict[str, ExperimentRun]:
+def _prepare_runs(
+    recipe: Recipe, workspace: Workspace, terminal: Terminal, plan: ExperimentPlan, catalog: Path | None
+) -> dict[str, ExperimentRun]:
     """A work folder for every run, on the same items and pairs, and the same pre-training where that is equal."""
     if not workspace.pairs.is_dir():
         raise InputError(f"{workspace.pairs} is missing; run `mlim pairs` first, or give --catalog")
@@ -77,7 +88,9 @@ def _prepare_runs(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) ->
         run = ExperimentRun(changed, workspace.experiment_run(name))
         run.workspace.root.mkdir(parents=True, exist_ok=True)
         mark(run.workspace.root)
-        shared = [workspace.items, workspace.valid, workspace.pairs, workspace.cache]
+        shared = [workspace.pairs]
+        same_images = stored_images(changed) == stored_images(recipe)
+        shared += [workspace.items, workspace.valid, workspace.cache] if same_images else []
         shared += [folder for folder in (workspace.annotations, workspace.regions("").parent) if folder.is_dir()]
         if _same_pretraining(recipe, run.recipe):
             shared.append(workspace.pretrained("", 0).parent)
@@ -87,6 +100,8 @@ def _prepare_runs(recipe: Recipe, workspace: Workspace, plan: ExperimentPlan) ->
             if not place.exists():
                 place.symlink_to(os.path.relpath(folder, place.parent), target_is_directory=True)
         record_recipe(run.workspace, record_of_run(recipe, plan, name))
+        if not same_images and not run.workspace.valid.is_dir():
+            store_items(run, catalog, terminal)
         runs[name] = run
     return runs
 
