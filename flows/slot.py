@@ -1,7 +1,7 @@
 """The slot of the accelerator: one pipeline's trainings at a time, and a run that waits for it says for whom."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, repeat
 from logging import WARNING
@@ -48,7 +48,7 @@ def _saying_who_has_it() -> Iterator[None]:
             if done.wait(seconds):
                 return
             with suppress(HTTPError):  # a server that is started again
-                say(f"waiting for the slot of the limit `{GPU_LIMIT}`: {_who()}")
+                say(f"waiting for the slot of the limit `{GPU_LIMIT}`: {_why()}")
 
     thread = Thread(target=tell, name="mlim-waiting", daemon=True)
     thread.start()
@@ -58,11 +58,20 @@ def _saying_who_has_it() -> Iterator[None]:
         done.set()
 
 
-def _who() -> str:
+def _why() -> str:
     """Who has the slot, as their runs say it."""
     with get_client(sync_client=True) as client:
-        found = [f"run {run.name} (process {run.labels.get(PROCESS)})" for run in holders(client, GPU_LIMIT)]
-    return f"{', '.join(found) or 'another program'} has it; this run goes on when it is free"
+        taken = client.read_global_concurrency_limit_by_name(GPU_LIMIT).active_slots
+        return why_waiting(
+            taken, [f"run {run.name} (process {run.labels.get(PROCESS)})" for run in holders(client, GPU_LIMIT)]
+        )
+
+
+def why_waiting(taken: int, runs: Sequence[str]) -> str:
+    """Why a run waits for the slot: so many slots are `taken`, by `runs` as far as they say so."""
+    if not taken:
+        return "it is free; the server has not answered yet"
+    return f"{', '.join(runs) or 'another program'} has it; this run goes on when it is free"
 
 
 def _voice() -> Callable[[str], None]:

@@ -15,6 +15,7 @@ from flows.events import DATA, DATA_ACCEPTED
 from flows.outcome import describe
 from flows.parameters import STARTS, describe_run
 from flows.said import Said, level_of
+from flows.slot import why_waiting
 from flows.stage import is_temporary
 from mlim.errors import InputError, MlimError, UnavailableError, UnreachableError
 from mlim.recipe import load_recipe, recipe_names
@@ -147,3 +148,15 @@ def test_fine_tuning_waits_for_the_event_of_an_accepted_data_version():
     (trigger,) = found["triggers"]
     assert (trigger["expect"], trigger["match"]) == ([DATA_ACCEPTED], {"prefect.resource.id": DATA})
     assert not trigger["enabled"]
+
+
+@pytest.mark.parametrize(
+    ("taken", "runs", "said"),
+    [
+        (1, ["run night (process 7)"], "run night (process 7) has it; this run goes on when it is free"),
+        (1, [], "another program has it; this run goes on when it is free"),
+        (0, [], "it is free; the server has not answered yet"),  # a slow server is no other program
+    ],
+)
+def test_a_run_that_waits_says_for_what(taken, runs, said):
+    assert why_waiting(taken, runs) == said
