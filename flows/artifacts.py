@@ -17,8 +17,16 @@ from prefect.artifacts import (
 from flows.job import Job
 from mlim.files import read_csv, read_json, sha256_of
 from mlim.shards.shard import MANIFEST_FILE
+from mlim.steps.plan import Stage
 from mlim.tracking import run_page
 from mlim.workspace import DECISION_PAGE
+
+
+def show(job: Job, stage: Stage) -> None:
+    """The artifact of a stage that has ended, if it has one."""
+    shown = {"evaluate": show_evaluation, "ablate": show_tables, "register": show_decision, "report": show_results}
+    if stage.command in shown:
+        shown[stage.command](job)
 
 
 def show_validation(job: Job) -> None:
@@ -127,13 +135,13 @@ def _since(since: dict[str, Any] | None) -> list[str]:
 
 
 class Progress:
-    """A progress artifact over the parts of a pipeline."""
+    """A progress artifact over the stages of a pipeline."""
 
-    def __init__(self, parts: int) -> None:
-        self._parts, self._done = parts, 0
+    def __init__(self, stages: int) -> None:
+        self._stages, self._done = stages, 0
         self._artifact = create_progress_artifact(progress=0.0, description="pipeline")
 
     def advance(self) -> None:
-        """One more part is done."""
+        """One more stage is done."""
         self._done += 1
-        update_progress_artifact(artifact_id=self._artifact, progress=100.0 * self._done / self._parts)  # type: ignore[arg-type]
+        update_progress_artifact(artifact_id=self._artifact, progress=100.0 * self._done / self._stages)  # type: ignore[arg-type]

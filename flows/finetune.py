@@ -1,6 +1,5 @@
 """Flow: fine-tuning and evaluation of the main model."""
 
-from flows.artifacts import show_evaluation
 from flows.factory import make_flow
 from flows.job import Job
 from flows.stage import run_stages
@@ -9,7 +8,6 @@ from mlim.steps.plan import main_finetuning
 
 def _run(job: Job) -> None:
     run_stages(job, main_finetuning(job.recipe))
-    show_evaluation(job)
 
 
 finetune = make_flow("finetune", "Fine-tune the main model on pairs and measure its PR-AUC.", _run)

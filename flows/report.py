@@ -1,6 +1,5 @@
 """Flow: the registry and the report."""
 
-from flows.artifacts import show_decision, show_results
 from flows.factory import make_flow
 from flows.job import Job
 from flows.stage import run_stages
@@ -9,9 +8,6 @@ from mlim.steps.plan import conclusion
 
 def _run(job: Job) -> None:
     run_stages(job, conclusion(job.matches))
-    if job.matches:
-        show_decision(job)
-    show_results(job)
 
 
 report = make_flow("report", "Register the model and write the HTML report.", _run)

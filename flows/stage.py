@@ -7,44 +7,65 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
-from prefect.futures import as_completed
+from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.artifacts import show
 from flows.children import Child, Children
 from flows.job import Job
 from flows.said import Said, level_of
 from flows.slot import gpu_slot
 from mlim.errors import UnavailableError
 from mlim.processes import threads_of_each
-from mlim.steps.plan import Stage, waves
+from mlim.steps.order import companions, needs
+from mlim.steps.plan import MAIN_PIPELINE, Stage
 
 RETRY_SECONDS = (10.0, 60.0)  # before the second and the third try
 
 
-def run_stages(job: Job, stages: Iterable[Stage]) -> None:
-    """Run stages in their order, trainings that need nothing of each other side by side as the recipe says.
+def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lambda: None) -> None:
+    """Run stages in their order, those that need nothing of each other side by side as the recipe says.
 
     Stages run through `dvc repro` where DVC owns the results. The first failure ends those beside it and says why.
+    After each stage its artifact is shown, and `then` is called.
     """
-    for wave in waves(stage for stage in stages if stage in job.todo):
-        _run_wave(job, wave)
+    ordered = list(stages)
+    needed = needs(job.recipe, job.workspace, replace(MAIN_PIPELINE, catalog=job.catalog, matches=job.matches), ordered)
+    beside, most = companions(needed), job.recipe.compute.side_by_side
+    left = [stage for stage in ordered if stage in job.todo]
+    done, running = set(ordered) - set(left), dict[PrefectFuture[None], Stage]()
+    trainings = sum(stage.trains for stage in left)
+    threads: ThreadPoolTaskRunner[None] = ThreadPoolTaskRunner(most)
+    with ExitStack() as slot, threads, Children() as children:  # threads wait for processes: this one can be cancelled
+        slot.enter_context(_slot(trainings))
+        while left or running:
+            ready = [stage for stage in left if needed[stage] <= done]
+            for stage in ready[: most - len(running)]:
+                left.remove(stage)
+                running[_submit(threads, job, stage, children, min(most, 1 + beside[stage]))] = stage
+            ended = next(as_completed([*running]))
+            ended.result()
+            done.add(stage := running.pop(ended))
+            show(job, stage)
+            then()
+            trainings -= stage.trains
+            if not trainings:
+                slot.close()  # to another pipeline
 
 
-def _run_wave(job: Job, wave: Sequence[Stage]) -> None:
-    """Threads wait for the processes: this one stays free to receive a cancellation, and ends them then."""
-    at_once = min(job.recipe.compute.side_by_side, len(wave))
-    threads: ThreadPoolTaskRunner[None] = ThreadPoolTaskRunner(at_once)
-    with _slot(wave), threads, Children() as children:
-        common = {"logs": job.workspace.logs, "children": children, "quiet": job.quiet, "at_once": at_once}
-        commands = [{"target": stage.target, "command": job.command(stage)} for stage in wave]
-        for done in as_completed([threads.submit(run_command, {**each, **common}) for each in commands]):
-            done.result()
+def _submit(
+    threads: ThreadPoolTaskRunner[None], job: Job, stage: Stage, children: Children, at_once: int
+) -> PrefectFuture[None]:
+    """Start a stage, which is one of so many `at_once`; nothing that it does depends on what runs beside it."""
+    asked = {"target": stage.target, "command": job.command(stage), "logs": job.workspace.logs, "children": children}
+    return threads.submit(run_command, {**asked, "quiet": job.quiet, "at_once": at_once})
 
 
 def is_temporary(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -88,9 +109,9 @@ def _has_server() -> bool:
     return bool(os.environ.get("PREFECT_API_URL"))
 
 
-def _slot(wave: Sequence[Stage]) -> AbstractContextManager[None]:
+def _slot(trainings: int) -> AbstractContextManager[None]:
     """One pipeline's trainings at a time on one accelerator, where a server counts the slots."""
-    return gpu_slot() if wave[0].trains and _has_server() else nullcontext()
+    return gpu_slot() if trainings and _has_server() else nullcontext()
 
 
 def _copy_output(child: Child, log: IO[bytes]) -> Iterator[str]:

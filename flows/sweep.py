@@ -1,6 +1,5 @@
-"""Flow: the other variants of the paper's tables, the tables themselves, and Figure 2."""
+"""Flow: the main model and the other variants of the paper's tables, the tables themselves, and Figure 2."""
 
-from flows.artifacts import show_tables
 from flows.factory import make_flow
 from flows.job import Job
 from flows.stage import run_stages
@@ -9,7 +8,6 @@ from mlim.steps.plan import sweep as sweep_stages
 
 def _run(job: Job) -> None:
     run_stages(job, sweep_stages(job.recipe, job.matches))
-    show_tables(job)
 
 
 sweep = make_flow("sweep", "Train every variant of the recipe, compare them, and probe the main model.", _run)

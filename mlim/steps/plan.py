@@ -4,9 +4,8 @@ One definition for three users: the flows run it, `mlim pipeline` writes dvc.yam
 same words.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from mlim.config import nearest
@@ -24,7 +23,6 @@ ANNOTATE, REGIONS, MATCH = "annotate", "regions", "match"
 READ_THE_CATALOG = frozenset((*PREPARATION, ANNOTATE, REGIONS, MATCH))
 DETECTORS = "pretrain-detector"  # the group of pre-trainings that regions are made with
 MATCHING = ("stack", "evaluate", "probe", "register", MATCH)  # about the main variant, which matches
-INDEPENDENT = (("ablate", "probe"),)  # neighbours, other than trainings of one kind
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ def trainings(recipe: Recipe) -> list[Stage]:
 
 
 def sweep(recipe: Recipe, matches: bool = True) -> list[Stage]:
-    """The runs beyond the main model's, the tables over all of them, and the probes.
+    """All runs, those of the main model first, the tables over all of them, and the probes.
 
     Without pairs there is no main model: the runs of all other tasks, with the regions that they read, and their
     tables.
@@ -194,8 +192,8 @@ def sweep(recipe: Recipe, matches: bool = True) -> list[Stage]:
     if not matches:
         others = other_tasks_alone(recipe)
         return [*dict.fromkeys((*regions(others), *trainings(others))), Stage("ablate")]
-    done = {*before_finetuning(recipe), *main_finetuning(recipe)}
-    return [*(stage for stage in trainings(recipe) if stage not in done), Stage("ablate"), Stage("probe")]
+    of_main = (*before_finetuning(recipe), *main_finetuning(recipe))
+    return [*dict.fromkeys((*of_main, *trainings(recipe))), Stage("ablate"), Stage("probe")]
 
 
 def conclusion(matches: bool = True) -> list[Stage]:
@@ -218,22 +216,8 @@ def everything(recipe: Recipe, matches: bool = True) -> Iterator[Stage]:
     `InputError` where it has none and all variants of the recipe match.
     """
     yield from preparation(recipe if matches else other_tasks_alone(recipe))
-    if matches:
-        yield from before_finetuning(recipe)
-        yield from main_finetuning(recipe)
     yield from sweep(recipe, matches)
     yield from conclusion(matches)
-
-
-def waves(stages: Iterable[Stage]) -> Iterator[list[Stage]]:
-    """Neighbours that may run side by side, because they need nothing of each other."""
-    for _, wave in groupby(stages, _independent):
-        yield list(wave)
-
-
-def _independent(stage: Stage) -> tuple[str, ...]:
-    """The commands whose stages do not need this one's results, its own among them."""
-    return next((commands for commands in INDEPENDENT if stage.command in commands), (stage.command,))
 
 
 def stages_from(recipe: Recipe, start: str, matches: bool = True) -> frozenset[Stage]:

@@ -18,7 +18,6 @@ import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dvc.cli import main as dvc_main
 from dvc.repo import Repo
 
 from mlim.files import sha256_of
@@ -347,13 +346,13 @@ def test_an_experiment_in_a_copy_keeps_its_runs_and_can_be_applied(colleague: Pa
     assert "min_recall: 0.3" in (colleague / "params.yaml").read_text()
 
 
-def test_an_applied_experiment_is_compared_with_the_last_commit(colleague: Path, capsys) -> None:
+def test_an_applied_experiment_is_compared_with_the_last_commit(colleague: Path) -> None:
     """What docs/dvc.md says of `dvc params diff`, `dvc metrics diff` and `dvc exp show`; after the experiment above."""
-    (parameters,) = dvc(colleague, capsys, "params", "diff").values()
+    (parameters,) = dvc(colleague, "params", "diff").values()
     assert {name: each["new"] for name, each in parameters.items()} == {"evaluate.min_recall": 0.3}
-    (metrics,) = dvc(colleague, capsys, "metrics", "diff", "--all").values()
+    (metrics,) = dvc(colleague, "metrics", "diff", "--all").values()
     assert metrics["test/pr_auc"]["diff"] == 0  # another threshold, the same scores
-    workspace, commit = dvc(colleague, capsys, "exp", "show")
+    workspace, commit = dvc(colleague, "exp", "show")
     (recall,) = (one for group in commit["experiments"] for one in group["revs"])
     assert recall["name"] == "recall"
     asked = [shown["data"]["params"]["params.yaml"]["data"]["evaluate"]["min_recall"] for shown in (workspace, recall)]
@@ -361,11 +360,9 @@ def test_an_applied_experiment_is_compared_with_the_last_commit(colleague: Path,
     assert commit["data"]["params"]["params.yaml"]["data"]["evaluate"]["min_recall"] != 0.3
 
 
-def dvc(folder: Path, capsys, *words: str) -> Any:
-    """What a command of DVC prints with `--json`, run in this process."""
-    with chdir(folder):
-        assert dvc_main([*words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+def dvc(folder: Path, *words: str) -> Any:
+    """What a command of DVC prints with `--json`."""
+    return json.loads(run_in(folder, ["dvc", *words, "--json"]).stdout)
 
 
 def test_a_catalog_too_large_for_the_cache_goes_to_the_remote_alone(colleague: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.recipe import Recipe, load_recipe
 from mlim.steps.evaluate import evaluate
-from mlim.steps.plan import PIPELINES, Pipeline, Stage, everything, stages_from, sweep, trainings, waves
+from mlim.steps.order import Needs, companions, needs
+from mlim.steps.plan import PIPELINES, Pipeline, Stage, everything, stages_from, sweep, trainings
 from mlim.steps.register import register
 from mlim.steps.stack import stack
 from mlim.steps.stages import define_stages
@@ -81,17 +82,50 @@ def test_an_unknown_start_names_the_nearest_stage(recipe: Recipe) -> None:
         stages_from(recipe, "fine-tune")
 
 
-def test_waves_keep_the_order_and_what_a_stage_needs_comes_in_an_earlier_one(recipe: Recipe) -> None:
+def order_of(recipe: Recipe, pipeline: Pipeline = PIPELINES[0]) -> Needs:
+    stages = list(everything(recipe, pipeline.matches))
+    return needs(recipe, Workspace(Path("build") / recipe.name), pipeline, stages)
+
+
+def test_a_stage_needs_what_it_reads_and_nothing_else(recipe: Recipe) -> None:
     two = recipe.model_copy(update={"seeds": (0, 1)})
-    found = list(waves(everything(two)))
-    assert [stage for wave in found for stage in wave] == list(everything(two))
-    made: set[tuple[str, int | None]] = set()
-    for wave in found:
-        for stage in wave:
-            start = recipe.variants[str(stage.name)].pretraining if stage.command == "finetune" else None
-            assert start is None or (start, stage.seed) in made
-        made |= {(str(stage.name), stage.seed) for stage in wave if stage.command == "pretrain"}
-    assert max(len(wave) for wave in found) > 2
+    found = {stage.target: {each.target for each in needed} for stage, needed in order_of(two).items()}
+    prepared = {"ingest", "validate", "pairs"}
+    assert found["pretrain@itm-mlm-mam-1"] == prepared
+    assert found["finetune@itm-mlm-mam-1"] == {*prepared, "pretrain@itm-mlm-mam-1"}
+    assert found["finetune-variant@no-mdo-1"] == {*prepared, "pretrain@recon-mlm-mam-1"}
+    assert found["finetune-scratch@no-pretraining-0"] == prepared
+    assert found["stack"] == {*prepared, "finetune@recon-mlm-mam-0"}
+    assert {stage.target for stage in trainings(two)} <= found["ablate"]
+    assert {name for name in found["probe"] if name.startswith("finetune")} == set()
+    assert {"ablate", "evaluate", "register"} <= found["report"]
+    assert "ablate" not in found["register"]
+    assert "report" not in found["match"]
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_the_order_of_the_pipeline_has_what_a_stage_needs_before_it(recipe: Recipe, pipeline: Pipeline) -> None:
+    chosen = recipe if pipeline.recipe is None else load_recipe(pipeline.recipe)
+    done: set[Stage] = set()
+    for stage, needed in order_of(chosen, pipeline).items():
+        assert needed <= done
+        assert stage.command == "ingest" or needed
+        done.add(stage)
+
+
+def test_trainings_share_the_cores_with_those_that_need_nothing_of_them(recipe: Recipe) -> None:
+    """On this number depend the threads of a stage, and on those its rounding: a run that goes on has the same."""
+    beside = {stage.target: number for stage, number in companions(order_of(recipe)).items()}
+    assert (beside["ingest"], beside["pairs"], beside["ablate"]) == (0, 0, 0)
+    of_main = {"recon-mlm-mam", "no-mdo", "text-only", "image-only"}  # which start from the same weights
+    others = [stage for stage in trainings(recipe) if stage.name not in of_main]
+    assert beside["pretrain@recon-mlm-mam-0"] == len(others)
+    assert beside["stack"] == len(trainings(recipe)) - 2
+
+
+def test_the_main_model_alone_has_all_cores(recipe: Recipe) -> None:
+    one = recipe.model_copy(update={"variants": {recipe.main: recipe.main_variant}})
+    assert {number for stage, number in companions(order_of(one)).items() if stage.trains} == {0}
 
 
 def test_annotations_are_made_where_a_training_learns_from_them(recipe: Recipe) -> None:
