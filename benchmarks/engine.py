@@ -116,6 +116,7 @@ def compare(setting: Setting, arguments: argparse.Namespace) -> None:
         show([*steps, works.bert("bare loop over BertForMaskedLM", setting)], setting, arguments)
         return
     steps.append(ours("mlim, padded, logits at all positions", setting, works.pad_everything, works.all_positions))
+    steps.append(ours("mlim, a quarter of the pictures reconstructed", setting, pretraining=works.QUARTER))
     steps.append(ours("mlim, MLM alone: no decoder", setting, losses=works.mlm_alone))
     steps.append(works.vilt("ViltForMaskedLM, its own patches", setting, OWN_PATCH))
     steps.append(works.vilt("ViltForMaskedLM, as many patches as patches", setting, EQUAL_PATCH))
@@ -142,7 +143,7 @@ def in_turns(steps: Sequence[Work], rounds: int, device: torch.device) -> dict[s
         for work in steps:
             started = time.perf_counter()
             for place in range(MODES):
-                work.step(place)
+                work.step((number + 1) * MODES + place)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if number >= 0:  # the first round warms up

@@ -1,6 +1,7 @@
 """The training steps that `engine.py` compares: ours, ours with one change undone, and other people's models."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from mlim.models.dropout import Dropout
 from mlim.models.mlim import Mlim
 from mlim.models.transformer import pack
 from mlim.recipe import Pretraining, Recipe
+from mlim.recipe.tasks import ReconTask
 from mlim.tasks.build import pretrain_objective
 from mlim.tasks.pretrain.objective import PreparedItems, PretrainObjective
 
@@ -29,6 +31,8 @@ MODES = len(MAM_MODES)  # so many steps meet every one of MAM's modes once
 BATCHES = 2 * MODES
 BERT_SHARE = 0.15  # of the tokens, masked by other people's recipes
 LOSSES = Pretraining(losses=("mlm", "recon"), masking="mam")
+QUARTER = Pretraining(losses=("mlm",), masking="mam", tasks=(ReconTask(share=0.25),))
+STEPS_IN_TURN = 8
 
 Change = Callable[[Mlim], None]
 Losses = Callable[[PretrainObjective, PreparedItems], Tensor]
@@ -164,19 +168,34 @@ def _padded_encode(backbone: Backbone, vectors: Tensor, attention: Tensor, packi
     return hidden
 
 
-def ours(name: str, setting: Setting, change: Change = unchanged, losses: Losses = our_losses) -> Work:
+def ours(
+    name: str,
+    setting: Setting,
+    change: Change = unchanged,
+    losses: Losses = our_losses,
+    pretraining: Pretraining = LOSSES,
+) -> Work:
     """Our step with MLM and RECON: masks drawn, losses, gradients, Adam; `change` alters the model beforehand."""
     model, batches = Mlim.random(setting.config, seed=0), setting.batches()
-    objective = pretrain_objective(model, setting.recipe.pretrain, LOSSES, setting.recipe.text.limit, seed=0)
+    objective = pretrain_objective(model, setting.recipe.pretrain, pretraining, setting.recipe.text.limit, seed=0)
     change(model)
+    steps = _steps_in_turn(objective, batches[0])
 
     def loss(number: int) -> Tensor:
-        prepared = objective.prepare(batches[number % BATCHES], number, mode=MAM_MODES[number % MODES])
+        prepared = objective.prepare(batches[number % BATCHES], steps[number % len(steps)])
         return losses(objective, to_device(prepared, setting.device))
 
     padded = change in (pad_everything, keep_padding)
     texts = [batch.input_ids.shape[1] if padded else batch.text_attention.sum() / setting.batch for batch in batches]
     return setting.optimised(name, model, float(sum(texts) / BATCHES) + setting.config.patches, loss)
+
+
+def _steps_in_turn(objective: PretrainObjective, batch: ItemBatch) -> list[int]:
+    """Numbers of steps that draw MAM's modes in turn."""
+    every, found = itertools.count(), list[int]()
+    for mode in MAM_MODES * STEPS_IN_TURN:
+        found.append(next(step for step in every if objective.prepare(batch, step).masks.mode == mode))
+    return found
 
 
 def transformer(name: str, setting: Setting, change: Change = unchanged) -> Work:

@@ -47,6 +47,13 @@ class ReconTask(TaskConfig):
         exclude_if=operator.not_,
         description="divide the error of each patch by the variance of its pixels (MAE)",
     )
+    share: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        exclude_if=lambda share: share == 1.0,
+        description="probability with which a picture is reconstructed in a training step; validation reconstructs all",
+    )
     title = "RECON: squared error per pixel"
     needs = "pictures"
 

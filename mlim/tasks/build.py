@@ -43,7 +43,7 @@ def build_task(config: PretrainTask, system: System) -> Task[Any]:
         case MlmTask():
             return Mlm(system)
         case ReconTask():
-            return Recon(system, config.normalise_patches)
+            return Recon(system, config.normalise_patches, config.share)
         case ItmTask():
             return Itm(system)
         case ItcTask():

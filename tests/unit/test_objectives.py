@@ -15,6 +15,7 @@ from mlim.models.hub import build_mlim
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.recipe import Pretraining, Recipe
+from mlim.recipe.tasks import ReconTask
 from mlim.shards.items import ItemStore
 from mlim.tasks.build import pretrain_objective
 from mlim.tasks.match import MatchObjective, swap_sides
@@ -23,6 +24,7 @@ from mlim.tasks.pretrain.passes import swap_pictures
 
 MAM = Pretraining(losses=("mlm", "recon"), masking="mam")
 WITH_ITM = Pretraining(losses=("mlm", "recon", "itm"), masking="naive")
+SOME_PICTURES = Pretraining(losses=("mlm",), masking="mam", tasks=(ReconTask(share=0.5),))
 IDS = [f"item-{number:03d}" for number in range(8)]
 
 
@@ -142,7 +144,7 @@ def test_the_same_item_twice_in_a_row_is_no_other_item(batch):
     assert own.all()
 
 
-@pytest.mark.parametrize("pretraining", [MAM, WITH_ITM])
+@pytest.mark.parametrize("pretraining", [MAM, WITH_ITM, SOME_PICTURES])
 def test_masks_and_exchanges_do_not_depend_on_how_a_step_is_cut(model, tiny_recipe, batch, pretraining):
     objective = objective_of(model, tiny_recipe, pretraining, seed=5)
     for step in range(6):
@@ -193,6 +195,24 @@ def test_micro_batches_weigh_by_their_targets(model, tiny_recipe, batch):
             torch.stack([term.total / whole.counts[name] for name, term, _ in terms]).sum().backward()
         gradients.append(model.backbone.word_embeddings.weight.grad.clone())
     assert torch.allclose(*gradients, atol=1e-5)
+
+
+def test_pictures_of_a_share_estimate_the_loss_of_all_without_bias(model, tiny_recipe, batch):
+    """Every picture is as likely, alone or with others; validation reconstructs all; a step may have none."""
+    objective = objective_of(model, tiny_recipe, SOME_PICTURES, seed=0)
+    per_picture = batch.pixels.shape[-1] ** 2
+    seen, numbers = Counter[int](), []
+    for step in range(400):
+        wanted = objective.prepare(batch, step).targets["recon"].wanted
+        numbers.append(len(wanted))
+        seen.update(wanted.tolist())
+    assert sum(numbers) / len(numbers) == pytest.approx(len(IDS) / 2, abs=0.3)
+    assert all(160 < seen[row] < 240 for row in range(len(IDS)))
+    validated = objective.prepare(batch, 0, mode=MaskMode.HEAVY_IMAGE)
+    assert validated.counts["recon"] == len(IDS) * per_picture
+    none = next(step for step in range(4000) if objective.prepare(batch, step).counts["recon"] == 0)
+    (term,) = [term for name, term, _ in objective.losses(objective.prepare(batch, none)).terms if name == "recon"]
+    assert term.total.item() == term.count.item() == 0
 
 
 def test_modality_dropout_follows_its_probabilities(tiny_recipe, model, pairs):

@@ -32,7 +32,8 @@ class PassPlan(NamedTuple):
     own (B,) bool: whose picture is its own; kept (K,): the rows of these; cells (B, sample): which of the picture's
     vectors are read, None: all; caption: one of the picture's, None where the batch has none; answers (B,) long: of the
     question that an item shows instead of its text, `UNKNOWN` where it shows none, None where the batch has no
-    questions; step: of the optimiser, None in validation.
+    questions; step: of the optimiser, None in validation; chance (B,): a uniform number of each sample, for what a task
+    does with some of them.
     """
 
     batch: ItemBatch
@@ -43,6 +44,7 @@ class PassPlan(NamedTuple):
     caption: Caption | None = None
     answers: torch.Tensor | None = None
     step: int | None = None
+    chance: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,18 @@ class Passes:
             batch, own = swap_pictures(batch, exchange[:, 0] < self.exchange, first)
         if is_packed(batch.pixels):  # a region that is not there is not hidden
             masks = masks._replace(image=masks.image & unpack(batch.pixels).present)
-        captions = None if batch.captions is None else choose_captions(batch.captions, self._draw(step, first, batch))
-        validates = mode is not None
+        draws = self._draw("captions", step, first, batch)
+        captions = None if batch.captions is None else choose_captions(batch.captions, draws)
         return PassPlan(
-            batch, masks, own, own.nonzero().squeeze(1), cells, captions, answers, None if validates else step
+            batch=batch,
+            masks=masks,
+            own=own,
+            kept=own.nonzero().squeeze(1),
+            cells=cells,
+            caption=captions,
+            answers=answers,
+            step=step if mode is None else None,
+            chance=self._draw("chance", step, first, batch),
         )
 
     def _ask(self, batch: ItemBatch, step: int, first: int) -> tuple[ItemBatch, torch.Tensor | None]:
@@ -126,9 +136,9 @@ class Passes:
         draws = draw_rows(torch_generator("questions", self.seed, step), first, len(batch.ids), 2)
         return show_questions(batch, batch.questions, draws[:, 0] < self.questions, draws[:, 1])
 
-    def _draw(self, step: int, first: int, batch: ItemBatch) -> torch.Tensor:
-        """One uniform number (B,) for each sample, which chooses its caption."""
-        return draw_rows(torch_generator("captions", self.seed, step), first, len(batch.ids), 1).squeeze(1)
+    def _draw(self, what: str, step: int, first: int, batch: ItemBatch) -> torch.Tensor:
+        """One uniform number (B,) for each sample."""
+        return draw_rows(torch_generator(what, self.seed, step), first, len(batch.ids), 1).squeeze(1)
 
 
 def choose_captions(captions: Captions, draws: torch.Tensor) -> Caption:

@@ -21,17 +21,19 @@ PICTURES: Final = 1_000  # that the baselines learn from, at most
 class Recon(Task[Fused]):
     """Targets are the rows (K,) of the items with their own picture; they count by pixels.
 
-    With `normalise_patches` errors are divided by the variance of their patch, which no baseline is measured in.
+    With `normalise_patches` errors are divided by the variance of their patch, which no baseline is measured in. In
+    training each picture is reconstructed with probability `share`: as which ones are is a matter of chance, the mean
+    over them estimates that over all without bias, and the decoder costs as much less.
     """
 
     name, reads = "recon", "fused"
 
-    def __init__(self, system: System, normalise_patches: bool = False) -> None:
+    def __init__(self, system: System, normalise_patches: bool = False, share: float = 1.0) -> None:
         if not isinstance(system, Reconstructs):
             raise not_offered(self.name, system)
         self._system: Reconstructs = system
         self._grid = isqrt(system.patches)
-        self._normalised = normalise_patches
+        self._normalised, self._share = normalise_patches, share
 
     @property
     def head(self) -> nn.Module:
@@ -43,9 +45,12 @@ class Recon(Task[Fused]):
         return self._system.fuse(shown)
 
     def targets(self, plan: PassPlan) -> Targets:
-        """The pixels of items with their own picture."""
+        """The pixels of items with their own picture, in training of a share of them."""
         height, width = plan.batch.pixels.shape[-2:]
-        return Targets(plan.kept, plan.kept.numel() * height * width)
+        wanted = plan.kept
+        if plan.step is not None and plan.chance is not None:
+            wanted = wanted[plan.chance[wanted] < self._share]
+        return Targets(wanted, wanted.numel() * height * width)
 
     def loss(self, reading: Fused, targets: Targets, batch: ItemBatch) -> LossTerm:
         """Squared error of the pictures."""
@@ -55,8 +60,8 @@ class Recon(Task[Fused]):
         return recon_loss(drawn, batch.pixels[targets.wanted], self._grid if self._normalised else None)
 
     def operations(self, targets: Targets, items: int) -> float:
-        """Operations of the decoder for every item."""
-        return items * self._system.decoder_operations()
+        """Operations of the decoder for every picture that it draws."""
+        return len(targets.wanted) * self._system.decoder_operations()
 
     def sampler(
         self, collate: Callable[[Sequence[str]], ItemBatch], ids: Sequence[str], share: float, device: torch.device
