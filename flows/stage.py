@@ -6,7 +6,7 @@ What a stage prints is in the log of its run while it works. One that finds a se
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,7 @@ def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lam
             ready = [stage for stage in left if needed[stage] <= done]
             for stage in ready[: most - len(running)]:
                 left.remove(stage)
-                running[_submit(threads, job, stage, children, min(most, 1 + beside[stage]))] = stage
+                running[_submit(threads, job, stage, beside[stage], children)] = stage
             ended = next(as_completed([*running]))
             ended.result()
             done.add(stage := running.pop(ended))
@@ -61,11 +61,17 @@ def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lam
 
 
 def _submit(
-    threads: ThreadPoolTaskRunner[None], job: Job, stage: Stage, children: Children, at_once: int
+    threads: ThreadPoolTaskRunner[None], job: Job, stage: Stage, beside: Collection[Stage], children: Children
 ) -> PrefectFuture[None]:
-    """Start a stage, which is one of so many `at_once`; nothing that it does depends on what runs beside it."""
+    """Start a stage, `beside` which others may run; how it shares the cores does not depend on which of them do.
+
+    Cores are shared among trainings: other stages are short.
+    """
+    most = job.recipe.compute.side_by_side
     asked = {"target": stage.target, "command": job.command(stage), "logs": job.workspace.logs, "children": children}
-    return threads.submit(run_command, {**asked, "quiet": job.quiet, "at_once": at_once})
+    at_once = min(most, 1 + sum(each.trains for each in beside))
+    alone = most == 1 or not beside
+    return threads.submit(run_command, {**asked, "quiet": job.quiet, "at_once": at_once, "alone": alone})
 
 
 def is_temporary(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -81,19 +87,26 @@ def is_temporary(task: Any, task_run: Any, state: State[Any]) -> bool:
     retry_condition_fn=is_temporary,
 )
 def run_command(
-    target: str, command: Sequence[str], logs: Path, children: Children, *, quiet: bool, at_once: int = 1
+    target: str,
+    command: Sequence[str],
+    logs: Path,
+    children: Children,
+    *,
+    quiet: bool,
+    at_once: int = 1,
+    alone: bool = True,
 ) -> None:
     """Run a command whose output goes to TARGET.log in `logs`, to the run's log and, unless `quiet`, to standard error.
 
-    `at_once` of them share this machine's cores. `InputError`, `UnavailableError` or `MlimError` that says what the
-    command said when it fails.
+    `at_once` of them share this machine's cores; one that is `alone` draws its progress bars itself. `InputError`,
+    `UnavailableError` or `MlimError` that says what the command said when it fails.
     """
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{target}.log"
     tell = _teller(quiet)
     if not quiet:
         print(f"[{target}]", file=sys.stderr, flush=True)
-    interactive = at_once == 1 and not quiet and sys.stderr.isatty()  # the child draws its progress bars itself
+    interactive = alone and not quiet and sys.stderr.isatty()
     share = {} if at_once == 1 else threads_of_each(at_once)
     said = Said()
     with log.open("wb") as file, children.start(command, share, interactive) as child:

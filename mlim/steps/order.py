@@ -22,17 +22,15 @@ def needs(recipe: Recipe, workspace: Workspace, pipeline: Pipeline, stages: Sequ
     }
 
 
-def companions(needed: Needs) -> Mapping[Stage, int]:
-    """Beside how many trainings a stage may run: those that do not need it and that it does not need, over any others.
-
-    Other stages are short, and do not count.
-    """
+def companions(needed: Needs) -> Mapping[Stage, frozenset[Stage]]:
+    """Beside which others each stage may run: those that do not need it and that it does not need, over any others."""
     before: dict[Stage, frozenset[Stage]] = {}
     for stage, first in needed.items():
         before[stage] = first.union(*(before[each] for each in first))
-    trainings = [stage for stage in needed if stage.trains]
     return {
-        stage: sum(each is not stage and stage not in before[each] and each not in before[stage] for each in trainings)
+        stage: frozenset(
+            each for each in needed if each != stage and stage not in before[each] and each not in before[stage]
+        )
         for stage in needed
     }
 
