@@ -1,10 +1,11 @@
-"""Great Expectations: runs the committed suites of great_expectations/ over data frames.
+"""Great Expectations: runs the committed suites of great_expectations/ over data frames, or over columns of numpy.
 
 The suites are reviewed JSON and only read here; a run leaves the project folder as it was. A table of any size goes
 through a suite in chunks (`SuiteCheck`): expectations of single rows judge each chunk, expectations of the whole table
-judge one compact frame, and the pages show one result for each. Besides the library's own expectations there are two
-of ours, registered when this module is imported: one decodes the pictures of the shards, one finds values that appear
-on more than one side of a split.
+judge one compact frame, and the pages show one result for each. Where a chunk comes as columns, numpy finds the rows
+that an expectation rejects (`mlim.quality.conditions`), and the library judges a few witnesses of each chunk; that both
+agree is required. Besides the library's own expectations there are two of ours, registered when this module is
+imported: one decodes the pictures of the shards, one finds values that appear on more than one side of a split.
 """
 
 import io
@@ -12,10 +13,11 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import great_expectations as gx
@@ -27,7 +29,7 @@ from great_expectations.data_context.types.resource_identifiers import (
     ExpectationSuiteIdentifier,
     ValidationResultIdentifier,
 )
-from great_expectations.execution_engine import PandasExecutionEngine
+from great_expectations.execution_engine import PandasExecutionEngine, pandas_execution_engine
 from great_expectations.expectations.expectation import (
     ColumnMapExpectation,
     ColumnPairMapExpectation,
@@ -44,10 +46,12 @@ from great_expectations.expectations.registry import get_expectation_impl, get_m
 from great_expectations.validator.metric_configuration import MetricConfiguration
 from great_expectations.validator.validator import Validator
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
 from mlim.errors import DataError, InputError, MlimError
 from mlim.files import read_json
+from mlim.quality.conditions import Columns, ColumnsVerdict, Condition, condition_of, judge_columns
 from mlim.shards.shard import read_shard
 
 ROOT_VARIABLE = "MLIM_GX_ROOT"
@@ -62,7 +66,15 @@ PERCENT = 100.0
 STATIC_FOLDER = "static"  # of the library's pages
 ROW_LEVEL = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
 COUNTS = ("element_count", "unexpected_count", "missing_count")
+CONDENSED: Mapping[str, Callable[[pd.Series], Any]] = {
+    "expect_column_mean_to_be_between": pd.Series.mean,
+    "expect_column_max_to_be_between": pd.Series.max,
+}
+SHARD_PICTURES = "expect_column_values_to_be_shard_pictures"
+FAST_TYPES: Mapping[str, Any] = {"i": np.int64, "u": np.int64, "f": np.float64, "b": np.bool_, "O": np.object_}
+LIBRARY = Lock()  # which is not made for several threads
 LIMITS = ("value", "min_value", "max_value")
+pandas_execution_engine.HASH_THRESHOLD = 0  # bytes; a larger frame gets no fingerprint, which nothing here reads
 
 
 def project_root() -> Path:
@@ -133,6 +145,17 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What rejects a row, in words for a person, as `Finding` has it; known before anything is judged."""
+
+    id: str
+    code: str
+    problem: str
+    advice: str
+    shows: str | None
+
+
+@dataclass(frozen=True)
 class RejectedRows:
     """The rows of a chunk, by position, that one expectation rejects."""
 
@@ -140,8 +163,17 @@ class RejectedRows:
     rows: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class JudgedChunk:
+    """What a suite says of a chunk: its rejected rows in the suite's order; `SuiteCheck.add` keeps the rest."""
+
+    rejected: Sequence[RejectedRows]
+    columns: ColumnsVerdict | None
+    results: Sequence[Any]  # of the library, about the whole chunk
+
+
 class SuiteCheck:
-    """One suite over a table in chunks: `rows` for each chunk, `whole` once for the table, then `findings`."""
+    """One suite over a table in chunks: judge and `add` each, `whole` once for the table, then `findings`."""
 
     def __init__(self, context: Any, data: Any, committed: Sequence[Mapping[str, Any]], suite: Any) -> None:
         """Prefer `Validation.start`; `committed` is the reviewed JSON, `suite` what the library made of it."""
@@ -151,28 +183,49 @@ class SuiteCheck:
             level: [entry for entry in known if _is_row_level(entry.type) is level] for level in (True, False)
         }
         self._results: dict[str, list[Any]] = defaultdict(list)
+        self._verdicts: list[ColumnsVerdict] = []
         self._parameters: Mapping[str, Any] = {}
 
-    def rows(self, chunk: pd.DataFrame, parameters: Mapping[str, Any]) -> Iterator[RejectedRows]:
-        """Judge the rows of a chunk (labels 0, 1, 2, ...); yields what is rejected, in the suite's order.
+    def rules(self, parameters: Mapping[str, Any]) -> list[Rule]:
+        """What can reject a row, in the suite's order."""
+        return [_rule(config, parameters) for config in self._parts[True]]
 
-        Results stay BASIC (a count and some examples); the rows come from the condition itself, and only where an
-        expectation failed: asking the library to list millions of bad rows takes minutes.
-        """
-        batch = self._data.get_batch(batch_parameters={"dataframe": chunk})
-        for result in self._run(batch, True, parameters):
-            if not result.success:
-                yield RejectedRows(result.expectation_config.id, self._rejected(batch, result.expectation_config))
+    def rows(self, chunk: pd.DataFrame, parameters: Mapping[str, Any]) -> Sequence[RejectedRows]:
+        """Judge the rows of a chunk (labels 0, 1, 2, ...) with the library; what is rejected, in the suite's order."""
+        judged = self._by_library(chunk, self._parts[True], parameters)
+        self.add(judged, parameters)
+        return judged.rejected
+
+    def judge(self, columns: Columns, parameters: Mapping[str, Any]) -> JudgedChunk:
+        """Judge the rows of a chunk of columns with numpy, in any thread; the library judges what has no condition."""
+        conditions = self._conditions(columns, parameters)
+        verdict = judge_columns(conditions, columns)
+        left = [config for config in self._parts[True] if config.id not in conditions]
+        others = self._by_library(_frame(columns), left, parameters) if left else JudgedChunk([], None, [])
+        rows = {identifier: found.rejected for identifier, found in verdict.counted.items()}
+        rows |= {found.id: found.rows for found in others.rejected}
+        rejected = [RejectedRows(entry["id"], rows[entry["id"]]) for entry in self._committed if entry["id"] in rows]
+        return JudgedChunk([found for found in rejected if len(found.rows)], verdict, others.results)
+
+    def add(self, judged: JudgedChunk, parameters: Mapping[str, Any]) -> None:
+        """Keep what was found out about the next chunk."""
+        self._parameters = parameters
+        if judged.columns is not None:
+            self._verdicts.append(judged.columns)
+        self._remember(judged.results)
 
     def whole(self, frame: pd.DataFrame, parameters: Mapping[str, Any]) -> None:
         """Judge the table with the expectations that are not about single rows."""
-        self._run(self._data.get_batch(batch_parameters={"dataframe": frame}), False, parameters)
+        self._parameters = parameters
+        if part := self._parts[False]:
+            self._remember(self._run(self._batch(_condensed(frame, part)), part, parameters))
 
     def findings(self) -> list[Finding]:
         """One finding for each expectation, in the suite's order; the pages will show them.
 
         `MlimError` when not every committed expectation gave a result: a check that did not run must not pass.
         """
+        self._hear_witnesses()
         silent = [entry["type"] for entry in self._committed if entry["id"] not in self._results]
         if silent or len(self._results) != len(self._committed):
             raise MlimError(
@@ -183,18 +236,67 @@ class SuiteCheck:
         self._keep(merged)
         return [_finding(self._name, result, self._parameters) for result in merged]
 
-    def _run(self, batch: Any, row_level: bool, parameters: Mapping[str, Any]) -> list[Any]:
-        self._parameters = parameters
-        if not self._parts[row_level]:
-            return []
-        part = gx.ExpectationSuite(name=self._name, expectations=self._parts[row_level])
+    def _conditions(self, columns: Columns, parameters: Mapping[str, Any]) -> dict[str, tuple[str, Condition]]:
+        """The conditions that numpy can judge, with their columns, by the expectation's id."""
+        found = {}
+        for config in self._parts[True]:
+            kwargs, name = _filled_in(config.kwargs, parameters), config.kwargs.get("column")
+            condition = _condition(config.type, kwargs, columns[name].dtype.kind) if name in columns else None
+            if condition is not None:
+                found[config.id] = (name, condition)
+        return found
+
+    def _by_library(self, chunk: pd.DataFrame, part: Sequence[Any], parameters: Mapping[str, Any]) -> JudgedChunk:
+        """What the library says of the rows of a chunk.
+
+        Results stay BASIC (a count and some examples); the rows come from the condition itself, and only where an
+        expectation failed: asking the library to list millions of bad rows takes minutes.
+        """
+        if not part:
+            return JudgedChunk([], None, [])
+        with LIBRARY:
+            batch = self._batch(chunk)
+            results = self._run(batch, part, parameters)
+            failed = [result.expectation_config for result in results if not result.success]
+            rejected = [RejectedRows(config.id, self._rejected(batch, config)) for config in failed]
+        return JudgedChunk(rejected, None, results)
+
+    def _hear_witnesses(self) -> None:
+        """Let the library judge the witnesses of all chunks; `MlimError` when it rejects others than numpy did."""
+        verdicts, self._verdicts = self._verdicts, []
+        part = [config for config in self._parts[True] if verdicts and config.id in verdicts[0].counted]
+        if not part:
+            return
+        names = verdicts[0].witnesses
+        frame = _frame({name: np.concatenate([verdict.witnesses[name] for verdict in verdicts]) for name in names})
+        judged = self._by_library(frame, part, self._parameters)
+        rejected = {found.id: found.rows.tolist() for found in judged.rejected}
+        for result in judged.results:
+            config = result.expectation_config
+            expected = np.flatnonzero(np.concatenate([verdict.expected[config.id] for verdict in verdicts]))
+            if rejected.get(config.id, []) != expected.tolist():
+                raise MlimError(
+                    f"{self._name}: {config.type} of {_column(config.kwargs)} rejects other rows than mlim found; "
+                    "nothing was accepted: please report it"
+                )
+            _set_counts(result, _counts(config.id, verdicts))
+        self._remember(judged.results)
+
+    def _batch(self, frame: pd.DataFrame) -> Any:
+        return self._data.get_batch(batch_parameters={"dataframe": frame})
+
+    def _run(self, batch: Any, configs: Sequence[Any], parameters: Mapping[str, Any]) -> list[Any]:
+        part = gx.ExpectationSuite(name=self._name, expectations=list(configs))
         done = batch.validate(part, result_format="BASIC", expectation_parameters=dict(parameters))
         by_id = {result.expectation_config.id: result for result in done.results}
         found = [by_id[entry["id"]] for entry in self._committed if entry["id"] in by_id]
         for result in found:
             _require_result(self._name, result)
-            self._results[result.expectation_config.id].append(result)
         return found
+
+    def _remember(self, results: Sequence[Any]) -> None:
+        for result in results:
+            self._results[result.expectation_config.id].append(result)
 
     def _rejected(self, batch: Any, config: Any) -> NDArray[np.int64]:
         metric = f"{get_expectation_impl(config.type).map_metric}.condition"
@@ -251,8 +353,7 @@ class Validation:
         `MlimError` when not every committed expectation gave a result: a check that did not run must not pass.
         """
         check = self.start(suite)
-        for _ in check.rows(frame, parameters):
-            pass
+        check.rows(frame, parameters)
         check.whole(frame, parameters)
         return check.findings()
 
@@ -294,24 +395,75 @@ def _require_result(suite: str, result: Any) -> None:
 def _merged(results: Sequence[Any]) -> Any:
     """The results of one expectation over all chunks as one: counts added up, the first examples kept."""
     first = results[0]
-    if len(results) == 1:
-        return first
-    counts = {key: sum(result.result[key] for result in results) for key in COUNTS}
+    if len(results) > 1:
+        examples = [value for result in results for value in result.result.get("partial_unexpected_list", ())]
+        first.success = all(result.success for result in results)
+        first.result["partial_unexpected_list"] = examples[:SHOWN_VALUES]
+        _set_counts(first, {key: sum(result.result[key] for result in results) for key in COUNTS})
+    return first
+
+
+def _counts(identifier: str, verdicts: Sequence[ColumnsVerdict]) -> dict[str, int]:
+    """What one expectation counts over all chunks."""
+    rows, counted = sum(verdict.rows for verdict in verdicts), [verdict.counted[identifier] for verdict in verdicts]
+    missing = rows - sum(found.present for found in counted)
+    return dict(zip(COUNTS, (rows, sum(len(found.rejected) for found in counted), missing), strict=True))
+
+
+def _set_counts(result: Any, counts: Mapping[str, int]) -> None:
+    """Give the result of an expectation the counts of more rows than it saw."""
     present = counts["element_count"] - counts["missing_count"]
-    examples = [value for result in results for value in result.result.get("partial_unexpected_list", ())]
-    first.success = all(result.success for result in results)
-    first.result = counts | {
-        "partial_unexpected_list": examples[:SHOWN_VALUES],
+    result.result |= {
+        **counts,
         "missing_percent": _percent(counts["missing_count"], counts["element_count"]),
         "unexpected_percent": _percent(counts["unexpected_count"], present),
         "unexpected_percent_nonmissing": _percent(counts["unexpected_count"], present),
         "unexpected_percent_total": _percent(counts["unexpected_count"], counts["element_count"]),
     }
-    return first
 
 
 def _percent(part: int, whole: int) -> float | None:
-    return PERCENT * part / whole if whole else None
+    return part / whole * PERCENT if whole else None
+
+
+def _condensed(frame: pd.DataFrame, configs: Sequence[Any]) -> pd.DataFrame:
+    """One row instead of the table, where means and maxima are all that is asked: the library would copy the table."""
+    asked = {(config.kwargs.get("column"), config.type) for config in configs}
+    columns = {name for name, _ in asked}
+    plain = all(kind in CONDENSED and name in frame and is_numeric_dtype(frame[name]) for name, kind in asked)
+    if not plain or len(columns) < len(asked) or frame.empty or any("row_condition" in c.kwargs for c in configs):
+        return frame
+    return pd.DataFrame({name: [CONDENSED[kind](frame[name])] for name, kind in asked})
+
+
+def _frame(columns: Columns) -> pd.DataFrame:
+    """A data frame with the types that the library is fast with."""
+    kinds = {name: FAST_TYPES[values.dtype.kind] for name, values in columns.items()}
+    return pd.DataFrame({name: values.astype(kinds[name], copy=False) for name, values in columns.items()})
+
+
+def _filled_in(kwargs: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an expectation, with values for the suite's `$PARAMETER`s."""
+    return {
+        name: parameters[value["$PARAMETER"]] if isinstance(value, Mapping) and "$PARAMETER" in value else value
+        for name, value in kwargs.items()
+    }
+
+
+def _condition(expectation: str, kwargs: Mapping[str, Any], kind: str) -> Condition | None:
+    if expectation == SHARD_PICTURES and kwargs.keys() == {"column", "folder", "side"}:
+        return lambda places: ~decodable(pd.Series(places), Path(kwargs["folder"]), kwargs["side"]).to_numpy()
+    return condition_of(expectation, kwargs, kind)
+
+
+def _rule(config: Any, parameters: Mapping[str, Any]) -> Rule:
+    return Rule(
+        id=config.id,
+        code=config.meta.get("code", config.type),
+        problem=config.meta["problem"].format_map(parameters),
+        advice=config.meta["advice"],
+        shows=config.meta.get("shows", config.kwargs.get("column")),
+    )
 
 
 def _finding(suite: str, result: Any, parameters: Mapping[str, Any]) -> Finding:

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 ROW_LOG_FILE = "ledger.parquet"
+REPETITIVE = ["source", "shard", "reason"]
 LINES_PER_GROUP = 1 << 14  # every group costs as much time as a thousand lines
 
 
@@ -19,5 +20,5 @@ def read_row_log(folder: Path, columns: Sequence[str] | None = None) -> Any:
 
 
 def iterate_row_log(folder: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """The same as record batches, for catalogs too large to hold at once."""
-    yield from pq.ParquetFile(folder / ROW_LOG_FILE).iter_batches(columns=list(columns))
+    """The same as record batches, for catalogs too large to hold at once; columns that repeat are dictionaries."""
+    yield from pq.ParquetFile(folder / ROW_LOG_FILE, read_dictionary=REPETITIVE).iter_batches(columns=list(columns))

@@ -1,11 +1,11 @@
 """What validation leaves behind: the index of accepted items and the quarantine of rejected ones, written in chunks."""
 
 import io
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,8 @@ from PIL import Image
 
 from mlim.catalog.item import ITEM_SCHEMA, QUARANTINE_SCHEMA
 from mlim.pictures.decoding import encode_thumbnail
-from mlim.quality.measures import METADATA, Chunk, Measures, read_chunk, shard_places
+from mlim.quality.chunks import METADATA, Chunk, shard_places
+from mlim.quality.measures import Measures
 
 STAGE = "validate"
 ACCEPTED = 0
@@ -51,95 +52,119 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`rejected` (items,): 0 where an item is accepted, else the number, from 1, of the first rule that rejects it."""
+    """`accepted` (items,): which items are; `rejected` (rules,): how many items each rule was the first to reject."""
 
-    rejected: NDArray[np.int16]
+    accepted: NDArray[np.bool_]
+    rejected: NDArray[np.int64]
     rules: Sequence[Rule]
 
-    @property
-    def accepted(self) -> NDArray[np.bool_]:
-        """Which items are accepted, (items,)."""
-        accepted: NDArray[np.bool_] = self.rejected == ACCEPTED
-        return accepted
+    @classmethod
+    def of(cls, items: int, rules: Sequence[Rule]) -> Self:
+        """The verdict about so many items, to be filled."""
+        return cls(np.zeros(items, dtype=bool), np.zeros(len(rules), dtype=np.int64), rules)
+
+    def add(self, places: slice, numbers: NDArray[np.integer]) -> None:
+        """Add a chunk: 0 where an item is accepted, else the number, from 1, of the first rule that rejects it."""
+        self.accepted[places] = numbers == ACCEPTED
+        self.rejected[:] += np.bincount(numbers, minlength=len(self.rules) + 1)[1:]
 
     def counts(self) -> dict[str, int]:
         """Refused items by the rule's code, in alphabetical order."""
-        numbers = np.bincount(self.rejected, minlength=len(self.rules) + 1)[1:].tolist()
-        codes = sorted({rule.code for rule in self.rules})
-        found = {c: sum(n for n, rule in zip(numbers, self.rules, strict=True) if rule.code == c) for c in codes}
-        return {code: count for code, count in found.items() if count}
+        found = Counter[str]()
+        for rule, count in zip(self.rules, self.rejected.tolist(), strict=True):
+            found[rule.code] += count
+        return {code: count for code, count in sorted(found.items()) if count}
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Where the results go: `index` is None when nothing may be accepted; `thumbnails` bounds the small pictures."""
+class ChunkOutcome:
+    """The items of a chunk: the rows that the index takes, and those set aside.
 
-    items: Path
-    quarantine: Path
-    index: Path | None
-    thumbnails: int
+    `rows` (rows set aside,) are the places of the latter in the chunk, `numbers` the numbers, from 0, of the rules that
+    reject them, and `measures` theirs; `shards` is the chunk, mapped, from which pictures can be taken.
+    """
+
+    accepted: Any
+    aside: Any
+    rows: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    measures: Measures
+    shards: Any
 
 
-def write_outcome(outcome: Outcome, chunks: Sequence[Chunk], measures: Measures, verdict: Verdict) -> None:
-    """Write quarantine and index, a chunk in memory at a time; rows keep the order of the items."""
-    left = outcome.thumbnails
-    with ExitStack() as stack:
-        quarantine = stack.enter_context(_writer(outcome.quarantine, QUARANTINE_SCHEMA))
-        index = stack.enter_context(_writer(outcome.index, INDEX_SCHEMA)) if outcome.index else None
-        for chunk in chunks:
-            rejected = verdict.rejected[chunk.places]
-            if index is not None:
-                index.write_table(_accepted(outcome.items, chunk, rejected == ACCEPTED))
-            if rejected.any():
-                allowed = replace(outcome, thumbnails=left)
-                quarantine.write_table(_set_aside(allowed, chunk, measures, verdict))
-                left = max(0, left - int((rejected != ACCEPTED).sum()))
+def split_chunk(table: Any, chunk: Chunk, measures: Measures, numbers: NDArray[np.integer]) -> ChunkOutcome:
+    """Divide a chunk; `numbers` (items,) is 0 where an item is accepted, else the number, from 1, of a rule."""
+    names, positions = shard_places(chunk)
+    items = table.select(METADATA)
+    index = items.append_column("shard", names).append_column("position", pa.array(positions)).cast(INDEX_SCHEMA)
+    rows = np.flatnonzero(numbers)
+    return ChunkOutcome(
+        accepted=index.filter(pa.array(numbers == ACCEPTED)) if len(rows) else index,
+        aside=items.filter(pa.array(numbers != ACCEPTED)) if len(rows) else items.slice(0, 0),
+        rows=rows,
+        numbers=numbers[rows].astype(np.int64) - 1,
+        measures=measures.at(rows),
+        shards=table,
+    )
+
+
+class OutcomeWriter:
+    """Writes the index of accepted items and the quarantine, chunk after chunk; rows keep the order of the items."""
+
+    def __init__(self, index: Path, quarantine: Path, rules: Sequence[Rule], thumbnails: int) -> None:
+        """`thumbnails` bounds the small pictures in the quarantine."""
+        self._index, self._quarantine = _writer(index, INDEX_SCHEMA), _writer(quarantine, QUARANTINE_SCHEMA)
+        self._rules, self._left = rules, thumbnails
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._index.close()
+        self._quarantine.close()
+
+    def add(self, outcome: ChunkOutcome) -> None:
+        """Append a chunk."""
+        self._index.write_table(outcome.accepted)
+        if len(outcome.numbers):
+            self._quarantine.write_table(_set_aside(outcome, self._rules, self._left))
+            self._left = max(0, self._left - len(outcome.numbers))
 
 
 def _writer(path: Path, schema: Any) -> Any:
     return pq.ParquetWriter(path, schema, use_dictionary=[name for name in REPETITIVE if name in schema.names])
 
 
-def _accepted(items: Path, chunk: Chunk, accepted: NDArray[np.bool_]) -> Any:
-    shards, positions = shard_places(chunk)
-    table = read_chunk(items, chunk).append_column("shard", shards).append_column("position", pa.array(positions))
-    return (table if accepted.all() else table.filter(pa.array(accepted))).cast(INDEX_SCHEMA)
-
-
-def _set_aside(outcome: Outcome, chunk: Chunk, measures: Measures, verdict: Verdict) -> Any:
+def _set_aside(outcome: ChunkOutcome, rules: Sequence[Rule], thumbnails: int) -> Any:
     """The rejected rows of a chunk as lines of the quarantine."""
-    numbers = verdict.rejected[chunk.places]
-    rows = np.flatnonzero(numbers)
-    table = read_chunk(outcome.items, chunk).take(pa.array(rows))
-    measured = {name: values[chunk.places][rows] for name, values in measures.columns.items()}
-    codes = pa.array([rule.code for rule in verdict.rules], pa.string())
+    measured, codes = outcome.measures, pa.array([rule.code for rule in rules], pa.string())
     columns = {
-        "source": pa.array(measures.sources, pa.string()).take(pa.array(measured["source"])),
-        "row": pa.array(measured["row"]),
-        "id": table["id"],
-        "stage": pa.repeat(STAGE, len(rows)),
-        "reason": codes.take(pa.array(numbers[rows] - 1)),
-        "detail": _details(table, measured, verdict.rules, numbers[rows] - 1),
-        "thumbnail": _thumbnails(outcome, chunk, rows),
+        "source": pa.array(measured.sources, pa.string()).take(pa.array(measured.columns["source"])),
+        "row": pa.array(measured.columns["row"]),
+        "id": outcome.aside["id"],
+        "stage": pa.repeat(STAGE, len(outcome.numbers)),
+        "reason": codes.take(pa.array(outcome.numbers)),
+        "detail": _details(outcome, rules),
+        "thumbnail": _thumbnails(outcome, thumbnails),
     }
     return pa.table(columns).cast(QUARANTINE_SCHEMA)
 
 
-def _details(table: Any, measured: dict[str, Any], rules: Sequence[Rule], numbers: NDArray[np.int16]) -> Any:
+def _details(outcome: ChunkOutcome, rules: Sequence[Rule]) -> Any:
     """One sentence for each row: what is wrong, the value that shows it, what to do."""
-    details = np.empty(len(numbers), dtype=object)
-    for number in np.unique(numbers).tolist():
-        rule, rows = rules[number], np.flatnonzero(numbers == number)
-        values = _quoted(table, measured, rule.shows, rows)
+    details = np.empty(len(outcome.numbers), dtype=object)
+    for number in np.unique(outcome.numbers).tolist():
+        rule, rows = rules[number], np.flatnonzero(outcome.numbers == number)
+        values = _quoted(outcome.aside, outcome.measures.columns, rule.shows, rows)
         said = pc.binary_join_element_wise(f"{rule.problem} ({rule.shows}: ", values, f"); {rule.advice}", "")
         details[rows] = said.to_numpy(zero_copy_only=False)
     return pa.array(details, pa.string())
 
 
-def _quoted(table: Any, measured: dict[str, Any], column: str | None, rows: NDArray[np.int64]) -> Any:
+def _quoted(table: Any, measured: Mapping[str, Any], column: str | None, rows: NDArray[np.int64]) -> Any:
     """The values of a column as short printable text, null as `null`."""
-    if column not in table.column_names:
-        values = measured[column][rows] if column in measured else np.zeros(len(rows), dtype=bool)
+    if column is None or column not in table.column_names:
+        values = measured[column][rows] if column and column in measured else np.zeros(len(rows), dtype=bool)
         return pa.array(values).cast(pa.string())
     found = table[column].take(pa.array(rows)).combine_chunks()
     if not pa.types.is_string(found.type):
@@ -149,12 +174,13 @@ def _quoted(table: Any, measured: dict[str, Any], column: str | None, rows: NDAr
     return pc.fill_null(pc.binary_join_element_wise('"', plain, more, ""), "null")
 
 
-def _thumbnails(outcome: Outcome, chunk: Chunk, rows: NDArray[np.int64]) -> Any:
-    """A small picture for the first rows, null for those beyond `outcome.thumbnails`."""
-    first = rows[: outcome.thumbnails]
-    pictures = read_chunk(outcome.items, chunk, ("image", "image_width", "image_height")).take(pa.array(first))
+def _thumbnails(outcome: ChunkOutcome, count: int) -> Any:
+    """A small picture for the first rows, null for those beyond `count`."""
+    wanted = np.zeros(len(outcome.shards), dtype=bool)
+    wanted[outcome.rows[:count]] = True
+    pictures = outcome.shards.select(["image", "image_width", "image_height"]).filter(pa.array(wanted))
     made = [_thumbnail(row["image"], row["image_width"], row["image_height"]) for row in pictures.to_pylist()]
-    return pa.array([*made, *[None] * (len(rows) - len(first))], pa.binary())
+    return pa.array([*made, *[None] * (len(outcome.rows) - len(made))], pa.binary())
 
 
 def _thumbnail(data: bytes | None, width: int | None, height: int | None) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -27,6 +28,31 @@ CATEGORY = "category"
 DECIMALS = 6
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What a profile is made of; counts of parts of a data version are added up."""
+
+    items: int
+    categories: Counter[str | None]
+    histograms: Mapping[str, NDArray[np.int64]]
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """The counts of no items."""
+        return cls(0, Counter(), {name: np.zeros(len(edges) - 1, dtype=np.int64) for name, edges in EDGES.items()})
+
+    @classmethod
+    def of(cls, measures: Measures, accepted: NDArray[np.bool_]) -> Self:
+        """Count the accepted items; `accepted` is (items,)."""
+        chosen = slice(None) if accepted.all() else accepted
+        histograms = {name: _histogram(values[chosen], EDGES[name]) for name, values in _values(measures).items()}
+        return cls(int(np.count_nonzero(accepted)), _count_categories(measures, chosen), histograms)
+
+    def __add__(self, other: Self) -> Self:
+        histograms = {name: self.histograms[name] + other.histograms[name] for name in EDGES}
+        return type(self)(self.items + other.items, self.categories + other.categories, histograms)
+
+
 class Profile(Config):
     """Counts of a data version; `categories` is ordered by count, then name (null: items without one)."""
 
@@ -35,12 +61,12 @@ class Profile(Config):
     histograms: dict[str, tuple[NonNegativeInt, ...]]
 
     @classmethod
-    def of(cls, measures: Measures, accepted: NDArray[np.bool_]) -> Self:
-        """The profile of the accepted items; `accepted` is (items,)."""
+    def of(cls, counts: Counts) -> Self:
+        """The profile of the items that were counted."""
         return cls(
-            items=int(accepted.sum()),
-            categories=_count_categories(measures, accepted),
-            histograms={name: _histogram(values[accepted], EDGES[name]) for name, values in _values(measures).items()},
+            items=counts.items,
+            categories=_most_frequent(counts.categories),
+            histograms={name: tuple(cells.tolist()) for name, cells in counts.histograms.items()},
         )
 
     @property
@@ -80,17 +106,20 @@ def _values(measures: Measures) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _histogram(values: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[int, ...]:
+def _histogram(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
     """Counts by cell; what lies outside counts in the first or last one."""
     inner = edges[1:-1].astype(np.float32 if values.dtype == np.float32 else np.float64)
     cells = np.searchsorted(inner, values, "right")
-    return tuple(np.bincount(cells, minlength=len(edges) - 1).tolist())
+    return np.bincount(cells, minlength=len(edges) - 1)
 
 
-def _count_categories(measures: Measures, accepted: NDArray[np.bool_]) -> Sequence[tuple[str | None, int]]:
+def _count_categories(measures: Measures, chosen: NDArray[np.bool_] | slice) -> Counter[str | None]:
+    counts = np.bincount(measures.columns["category"][chosen], minlength=len(measures.categories)).tolist()
+    return Counter({name: count for name, count in zip(measures.categories, counts, strict=True) if count})
+
+
+def _most_frequent(categories: Counter[str | None]) -> Sequence[tuple[str | None, int]]:
     """The most frequent categories; the rest, if there are very many, as one."""
-    counts = np.bincount(measures.columns["category"][accepted], minlength=len(measures.categories)).tolist()
-    named = [(name, count) for name, count in zip(measures.categories, counts, strict=True) if count]
-    named.sort(key=lambda entry: (-entry[1], entry[0] is None, entry[0] or ""))
+    named = sorted(categories.items(), key=lambda entry: (-entry[1], entry[0] is None, entry[0] or ""))
     rest = sum(count for _, count in named[MAX_CATEGORIES:])
     return [*named[:MAX_CATEGORIES], *([(OTHER_CATEGORIES, rest)] if rest else [])]

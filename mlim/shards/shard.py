@@ -167,8 +167,17 @@ def read_manifest(folder: Path) -> list[ShardEntry]:
 def verify_shards(folder: Path, entries: Sequence[ShardEntry]) -> None:
     """Hash every shard again; `InputError` names each one that is missing or not what the manifest says."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter lock
-        intact = list(pool.map(lambda entry: is_intact(folder / entry.file, entry), entries))
-    changed = [entry.file for entry, good in zip(entries, intact, strict=True) if not good]
+        changed = pool.map(lambda entry: changed_shards(folder, [entry]), entries)
+        require_intact(folder, [name for names in changed for name in names])
+
+
+def changed_shards(folder: Path, entries: Sequence[ShardEntry]) -> list[str]:
+    """The names of those shards that are missing or not what the manifest says."""
+    return [entry.file for entry in entries if not is_intact(folder / entry.file, entry)]
+
+
+def require_intact(folder: Path, changed: Sequence[str]) -> None:
+    """`InputError` that names the changed shards of a folder, if there are any."""
     if changed:
         raise InputError(f"{folder}: {', '.join(changed)} changed since it was written; run `mlim ingest` again")
 

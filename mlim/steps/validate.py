@@ -5,9 +5,11 @@ person accepts what they say (`Acceptance`); then the version is the one that th
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,15 +34,27 @@ from mlim.quality.acceptance import (
     read_history,
     write_history,
 )
+from mlim.quality.chunks import (
+    METADATA,
+    Chunk,
+    chunks_of,
+    in_order,
+    read_chunk,
+    read_values,
+    sample_places,
+    shard_places,
+    threads_for_chunks,
+)
 from mlim.quality.drift import Divergence
 from mlim.quality.languages import check_languages, guess_languages
-from mlim.quality.measures import Chunk, Measures, chunks_of, measure_items, read_values, sample_places, shard_places
-from mlim.quality.outcome import Outcome, Verdict, write_outcome
-from mlim.quality.profile import CATEGORY, EDGES, Profile, compare
+from mlim.quality.measures import Lines, RowLog, measure
+from mlim.quality.outcome import ACCEPTED, ChunkOutcome, OutcomeWriter, Verdict, split_chunk
+from mlim.quality.profile import CATEGORY, EDGES, Counts, Profile, compare
+from mlim.quality.uses import Uses, count_uses
 from mlim.recipe import Recipe, ValidationConfig
-from mlim.shards.shard import MANIFEST_FILE, read_manifest, verify_shards
+from mlim.shards.shard import MANIFEST_FILE, ShardEntry, read_manifest
 from mlim.steps.tokenizing import tokenizer_for
-from mlim.validation import Finding, SuiteCheck, Validation, picture_place
+from mlim.validation import Finding, JudgedChunk, SuiteCheck, Validation, picture_place
 from mlim.workspace import INDEX_FILE, Workspace
 
 PROFILE_FILE = "profile.json"
@@ -54,7 +68,7 @@ ROWS, KEYS, IMAGES, TEXTS, FAMILIES, LANGUAGES, DRIFT = (
     "languages",
     "drift",
 )
-# what the suites read of each row; whole numbers and fractions are given in the library's fast types
+# what the suites read of each row
 ROW_MEASURES = (
     "in_row_log",
     "id_characters",
@@ -72,7 +86,6 @@ ROW_MEASURES = (
     "text_uses",
     "family_named",
 )
-FAST_TYPES: Mapping[str, Any] = {"i": np.int64, "f": np.float64, "b": np.bool_}
 SHARED_BY_CHANCE = 3  # families whose items may have one picture in any catalog
 SHOWN_FINDINGS = 5
 SHOWN_DIVERGENCES = 5
@@ -86,9 +99,17 @@ class _Delivery:
 
     recipe: Recipe
     folder: Path
-    chunks: Sequence[Chunk]
-    measures: Measures
+    entries: Sequence[ShardEntry]
+    uses: Uses
     version: str
+
+    def __len__(self) -> int:
+        return sum(entry.items for entry in self.entries)
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """The items, some at a time."""
+        return list(chunks_of(self.entries, self.recipe.validation.chunk_rows))
 
     @property
     def limits(self) -> ValidationConfig:
@@ -104,13 +125,11 @@ class _Delivery:
         flat = {name: value for name, value in (*self.limits, *self.limits.drift) if isinstance(value, int | float)}
         own = {"image_size": self.recipe.image.size, "folder": str(self.folder)}
         own |= {"max_picture_families": self._max_picture_families()}
-        return flat | own | {"row_log_items": self.measures.row_log_items}
+        return flat | own
 
     def _max_picture_families(self) -> int:
         """How many families may have one picture: a share of them, but three in the smallest catalog."""
-        uses = self.measures.columns["family_uses"]
-        families = round(float((1 / uses[uses > 0]).sum()))
-        return max(SHARED_BY_CHANCE, int(self.limits.max_picture_share * families))
+        return max(SHARED_BY_CHANCE, int(self.limits.max_picture_share * self.uses.families))
 
 
 @dataclass(frozen=True)
@@ -138,19 +157,19 @@ def validate(
     check_languages(recipe.validation.languages)
     path = history_file(workspace.root, catalog)
     history = read_history(path)
-    delivery = _open(recipe, workspace.items)
     changed = changed_files(_ingested(workspace), description, catalog)
     if changed:
         terminal.warn(stale_sentence(changed, catalog, workspace.root))
-    terminal.say(f"checking {len(delivery.measures)} items with Great Expectations ...")
     with atomic_folder(workspace.valid) as folder:
+        delivery = _open(recipe, workspace.items, folder)
+        terminal.say(f"checking {len(delivery)} items with Great Expectations ...")
         validation = Validation(folder / DATA_DOCS)
-        judged = _judge(validation, delivery, description, history)
+        judged = _judge(validation, delivery, description, history, folder)
         validation.write_docs()
         overruled = _overruled(delivery.version, history, judged.complaints, accept)
         closed = bool(judged.complaints) and overruled is None
         summary = {**_summary(delivery, judged, overruled, closed), CHANGED: changed}
-        _write(folder, delivery, judged, summary, closed)
+        _write(folder, judged, summary, closed)
     if not closed:
         write_history(path, _remembered(history, delivery.version, judged.profile, overruled))
     _report(terminal, summary, judged)
@@ -166,64 +185,135 @@ def _ingested(workspace: Workspace) -> Mapping[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _open(recipe: Recipe, folder: Path) -> _Delivery:
-    """Measure the items; `InputError` when the shards are not the manifest's, `DataError` when there are none."""
-    entries = read_manifest(folder)
-    verify_shards(folder, entries)
+def _open(recipe: Recipe, items: Path, folder: Path) -> _Delivery:
+    """Open the items, with temporary files in `folder`.
+
+    `InputError` when the shards are not the manifest's, `DataError` when there are none.
+    """
+    entries = read_manifest(items)
     if not entries:
-        raise DataError(f"{folder} holds no items; its {QUARANTINE_FILE} says why each row was quarantined")
+        raise DataError(f"{items} holds no items; its {QUARANTINE_FILE} says why each row was quarantined")
     chunks = list(chunks_of(entries, recipe.validation.chunk_rows))
-    return _Delivery(recipe, folder, chunks, measure_items(folder, chunks), sha256_of(folder / MANIFEST_FILE))
+    with TemporaryDirectory(dir=folder) as spill:
+        uses = count_uses(items, chunks, Path(spill))
+    return _Delivery(recipe, items, entries, uses, sha256_of(items / MANIFEST_FILE))
 
 
 def _judge(
-    validation: Validation, delivery: _Delivery, description: CatalogDescription, history: History
+    validation: Validation, delivery: _Delivery, description: CatalogDescription, history: History, folder: Path
 ) -> _Judgement:
+    """Find out everything; `folder` gets the index and the quarantine on the way."""
     described = description.columns.family is not None
     checks = {name: validation.start(name) for name in (ROWS, KEYS, IMAGES, TEXTS, *([FAMILIES] if described else []))}
-    rejected = _judge_rows(checks, delivery)
-    accepted = np.array([identifier is None for identifier in rejected.names])[rejected.codes]
-    frames = _frames(delivery, accepted)
+    rows = _judge_rows(checks.values(), delivery, folder)
+    accepted, frames = rows.verdict.accepted, _frames(delivery, rows.verdict.accepted)
     for name, check in checks.items():
-        check.whole(frames[name], delivery.parameters())
+        check.whole(frames[name], delivery.parameters() | {"row_log_items": rows.row_log_items})
     findings = [finding for check in checks.values() for finding in check.findings()]
     if delivery.limits.languages:
-        findings += validation.check(LANGUAGES, _languages(delivery, accepted), delivery.parameters())
-    profile = Profile.of(delivery.measures, accepted)
+        findings += validation.check(LANGUAGES, _languages(delivery, accepted & rows.long), delivery.parameters())
+    profile = Profile.of(rows.counts)
     drift_findings, drift = _drift(validation, delivery, description, profile, history)
     findings += drift_findings
-    by_id = {finding.id: finding for finding in findings}
-    verdict = Verdict(rejected.codes, [by_id[identifier] for identifier in rejected.names if identifier is not None])
-    complaints = _complaints(delivery, findings, verdict)
-    return _Judgement(verdict, findings, profile, drift, complaints, _tokens(delivery, verdict.accepted))
+    complaints = _complaints(delivery, findings, rows.verdict)
+    return _Judgement(rows.verdict, findings, profile, drift, complaints, _tokens(delivery, rows))
+
+
+@dataclass
+class _Rows:
+    """What is known of the single items; complete when the last chunk was added.
+
+    `long` (items,): whether the text is long enough to guess its language; `characters` are those of accepted texts.
+    """
+
+    verdict: Verdict
+    long: NDArray[np.bool_]
+    counts: Counts
+    characters: int = 0
+    row_log_items: int = 0
+
+    def add(self, judged: "_JudgedItems") -> None:
+        """Add the next chunk."""
+        self.verdict.add(judged.chunk.places, judged.numbers)
+        self.long[judged.chunk.places] = judged.long
+        self.counts += judged.counts
+        self.characters += judged.characters
 
 
 @dataclass(frozen=True)
-class _Rejected:
-    """For each item the number of the expectation that rejects it; `names` are their ids, None: accepted."""
+class _JudgedItems:
+    """A chunk of items, judged; `numbers` (items,): 0, or the number, from 1, of the first rule that rejects one."""
 
-    codes: NDArray[np.int16]
-    names: Sequence[str | None]
-
-
-def _judge_rows(checks: Mapping[str, SuiteCheck], delivery: _Delivery) -> _Rejected:
-    """Run the expectations of single items, a chunk at a time; the first that rejects an item counts."""
-    codes = np.zeros(len(delivery.measures), dtype=np.int16)
-    names: dict[str | None, int] = {None: 0}
-    sampled = sample_places(np.arange(len(codes)), delivery.limits.decoded_pictures, delivery.sample_seed)
-    for chunk in delivery.chunks:
-        frame, own = _row_frame(delivery, chunk, sampled), codes[chunk.places]
-        for check in checks.values():
-            for rejection in check.rows(frame, delivery.parameters()):
-                number = names.setdefault(rejection.id, len(names))
-                own[rejection.rows[own[rejection.rows] == 0]] = number
-    return _Rejected(codes, list(names))
+    chunk: Chunk
+    suites: Sequence[JudgedChunk]
+    numbers: NDArray[np.int16]
+    outcome: ChunkOutcome
+    counts: Counts
+    long: NDArray[np.bool_]
+    characters: int
 
 
-def _row_frame(delivery: _Delivery, chunk: Chunk, sampled: NDArray[np.int64]) -> pd.DataFrame:
-    columns = {name: delivery.measures.columns[name][chunk.places] for name in ROW_MEASURES}
-    frame = {name: values.astype(FAST_TYPES[values.dtype.kind], copy=False) for name, values in columns.items()}
-    return pd.DataFrame({**frame, "picture": _picture_places(chunk, sampled)})
+@dataclass(frozen=True)
+class _ItemJudge:
+    """Runs the expectations of single items; in any thread."""
+
+    delivery: _Delivery
+    checks: Sequence[SuiteCheck]
+    parameters: Mapping[str, Any]
+    numbers: Mapping[str, int]  # of the rules, by their expectation's id
+    sampled: NDArray[np.int64]  # places of the pictures that are decoded
+
+    def __call__(self, work: tuple[Chunk, Lines]) -> _JudgedItems:
+        """Judge a chunk, given what the row log says of it."""
+        chunk, lines = work
+        table = read_chunk(self.delivery.folder, chunk, (*METADATA, "image"))
+        measures = measure(table, chunk, lines, self.delivery.uses.columns)
+        columns = {name: measures.columns[name] for name in ROW_MEASURES}
+        columns["picture"] = _picture_places(chunk, self.sampled)
+        suites = [check.judge(columns, self.parameters) for check in self.checks]
+        numbers = self._first(suites, len(table))
+        characters, accepted = measures.columns["text_characters"], numbers == ACCEPTED
+        return _JudgedItems(
+            chunk=chunk,
+            suites=suites,
+            numbers=numbers,
+            outcome=split_chunk(table, chunk, measures, numbers),
+            counts=Counts.of(measures, accepted),
+            long=characters >= self.delivery.limits.min_language_characters,
+            characters=int(characters[accepted].sum()),
+        )
+
+    def _first(self, suites: Sequence[JudgedChunk], items: int) -> NDArray[np.int16]:
+        """The first rule that rejects each item."""
+        numbers = np.zeros(items, dtype=np.int16)
+        for rejection in (found for suite in suites for found in suite.rejected):
+            rows = rejection.rows
+            numbers[rows[numbers[rows] == ACCEPTED]] = self.numbers[rejection.id]
+        return numbers
+
+
+def _judge_rows(checks: Collection[SuiteCheck], delivery: _Delivery, folder: Path) -> _Rows:
+    """Judge the items and write them out, some chunks at a time."""
+    parameters, items, log = delivery.parameters(), len(delivery), RowLog(delivery.folder)
+    rules = [rule for check in checks for rule in check.rules(parameters)]
+    sampled = sample_places(np.ones(items, dtype=bool), delivery.limits.decoded_pictures, delivery.sample_seed)
+    numbers = {rule.id: number for number, rule in enumerate(rules, start=1)}
+    judge = _ItemJudge(delivery, list(checks), parameters, numbers, sampled)
+    rows = _Rows(Verdict.of(items, rules), np.zeros(items, dtype=bool), Counts.nothing())
+    chunks, threads = delivery.chunks, threads_for_chunks()
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        ThreadPoolExecutor(1) as reader,
+        OutcomeWriter(folder / INDEX_FILE, folder / QUARANTINE_FILE, rules, delivery.limits.max_thumbnails) as writer,
+    ):
+        lines = in_order(reader, lambda chunk: log.take(chunk.stop - chunk.start), chunks, threads)
+        for judged in in_order(pool, judge, zip(chunks, lines, strict=True), threads):
+            for check, suite in zip(checks, judged.suites, strict=True):
+                check.add(suite, parameters)
+            rows.add(judged)
+            writer.add(judged.outcome)
+    rows.row_log_items = log.given + log.count_rest()
+    return rows
 
 
 def _picture_places(chunk: Chunk, sampled: NDArray[np.int64]) -> NDArray[Any]:
@@ -238,48 +328,40 @@ def _picture_places(chunk: Chunk, sampled: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _frames(delivery: _Delivery, accepted: NDArray[np.bool_]) -> dict[str, pd.DataFrame]:
-    """What the expectations of the whole table look at: all items for the row log's count, else those left over."""
-    columns = delivery.measures.columns
-
-    def left(name: str) -> NDArray[Any]:
-        values: NDArray[Any] = columns[name][accepted]
-        return values
-
-    copied, varied = left("picture_uses") > 1, left("family_uses") > 1
+    """What the expectations of the whole table look at: how many items there are, else those that are left over."""
+    uses, has_family = delivery.uses.columns, delivery.uses.has_family[accepted]
+    copied, family_uses = uses["picture_uses"][accepted] > 1, uses["family_uses"][accepted]
     return {
-        ROWS: pd.DataFrame({"in_row_log": columns["in_row_log"]}),
+        ROWS: pd.DataFrame(index=pd.RangeIndex(len(accepted))),
         KEYS: pd.DataFrame(),
         TEXTS: pd.DataFrame(),
         IMAGES: pd.DataFrame({"picture_copied": copied.astype(np.int8)}),
         FAMILIES: pd.DataFrame(
             {
-                "has_family": left("has_family").astype(np.int8),
-                "in_varied_family": varied.astype(np.int8),
-                "family_uses": left("family_uses"),
+                "has_family": has_family.astype(np.int8),
+                "in_varied_family": (family_uses > 1).astype(np.int8),
+                "family_uses": family_uses,
             }
         ),
     }
 
 
-def _languages(delivery: _Delivery, accepted: NDArray[np.bool_]) -> pd.DataFrame:
+def _languages(delivery: _Delivery, candidates: NDArray[np.bool_]) -> pd.DataFrame:
     """Whether each sampled text is in an expected language (1) or not (0)."""
-    long_enough = delivery.measures.columns["text_characters"] >= delivery.limits.min_language_characters
-    candidates = np.flatnonzero(accepted & long_enough)
     places = sample_places(candidates, delivery.limits.language_sample, delivery.sample_seed)
-    guessed = guess_languages(read_values(delivery.folder, delivery.chunks, places, "text"))
+    guessed = guess_languages(read_values(delivery.folder, delivery.entries, places, "text"))
     expected = [int(language in delivery.limits.languages) for language in guessed]
     return pd.DataFrame({"in_language": np.array(expected, dtype=np.int8)})
 
 
-def _tokens(delivery: _Delivery, accepted: NDArray[np.bool_]) -> TokenCut | str:
+def _tokens(delivery: _Delivery, rows: _Rows) -> TokenCut | str:
     """How much of a sample of the accepted texts the model will read; in words why that is unknown."""
-    candidates, recipe = np.flatnonzero(accepted), delivery.recipe
-    if not len(candidates):
+    accepted, recipe = rows.counts.items, delivery.recipe
+    if not accepted:
         return "not measured, no item was accepted"
-    characters = int(delivery.measures.columns["text_characters"][candidates].sum())
-    fitting = len(candidates) * CHARACTERS_TOKENISED // max(characters, 1)
-    places = sample_places(candidates, min(TEXTS_TOKENISED, max(fitting, 1)), delivery.sample_seed)
-    texts = read_values(delivery.folder, delivery.chunks, places, "text")
+    fitting = accepted * CHARACTERS_TOKENISED // max(rows.characters, 1)
+    places = sample_places(rows.verdict.accepted, min(TEXTS_TOKENISED, max(fitting, 1)), delivery.sample_seed)
+    texts = read_values(delivery.folder, delivery.entries, places, "text")
     try:
         return measure_cut(texts, tokenizer_for(recipe, texts), recipe.text)
     except InputError as error:  # a start that is not there: training will say so, and data are no worse for it
@@ -307,7 +389,7 @@ def _drift(
 
 def _complaints(delivery: _Delivery, findings: Sequence[Finding], verdict: Verdict) -> list[Complaint]:
     """Why the version is rejected. When no item is left, what the rest of the table looks like is not worth saying."""
-    checked, counts, limit = len(verdict.rejected), verdict.counts(), delivery.limits.max_quarantined_share
+    checked, counts, limit = len(verdict.accepted), verdict.counts(), delivery.limits.max_quarantined_share
     rejected = sum(counts.values())
     failed = [finding for finding in findings if not finding.row_level and not finding.success]
     complaints = [
@@ -342,7 +424,7 @@ def _remembered(history: History, version: str, profile: Profile, overruled: Ove
 
 def _summary(delivery: _Delivery, judged: _Judgement, overruled: Overruled | None, closed: bool) -> dict[str, Any]:
     quarantined = judged.verdict.counts()
-    checked = len(judged.verdict.rejected)
+    checked = len(judged.verdict.accepted)
     return {
         "data_version": delivery.version,
         "checked": checked,
@@ -357,10 +439,9 @@ def _summary(delivery: _Delivery, judged: _Judgement, overruled: Overruled | Non
     }
 
 
-def _write(folder: Path, delivery: _Delivery, judged: _Judgement, summary: dict[str, Any], closed: bool) -> None:
-    index = None if closed else folder / INDEX_FILE
-    outcome = Outcome(delivery.folder, folder / QUARANTINE_FILE, index, delivery.limits.max_thumbnails)
-    write_outcome(outcome, delivery.chunks, delivery.measures, judged.verdict)
+def _write(folder: Path, judged: _Judgement, summary: dict[str, Any], closed: bool) -> None:
+    if closed:  # no later step may take the items
+        (folder / INDEX_FILE).unlink()
     write_json(folder / PROFILE_FILE, judged.profile.model_dump(mode="json"))
     write_json(folder / "summary.json", summary)
 

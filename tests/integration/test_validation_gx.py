@@ -3,12 +3,16 @@
 import io
 import json
 import os
+import random
+import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,8 +66,16 @@ def catalog(tmp_path: Path) -> Path:
     return path
 
 
-def change_items(workspace: Workspace, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
-    """Rewrite shards, manifest and row log with changed items; None drops one."""
+def row_of(item: dict[str, Any]) -> int:
+    return int(item["id"].removeprefix("item-")[:3]) + 1
+
+
+def change_items(
+    workspace: Workspace,
+    change: Callable[[dict[str, Any]], dict[str, Any] | None],
+    row: Callable[[dict[str, Any]], int] = row_of,
+) -> None:
+    """Rewrite shards, manifest and row log with changed items; None drops one. `row` is an item's row in the table."""
     entries, lines = [], []
     for entry in read_manifest(workspace.items):
         path = workspace.items / entry.file
@@ -72,15 +84,17 @@ def change_items(workspace: Workspace, change: Callable[[dict[str, Any]], dict[s
         write_shard(path, kept)
         entries.append(ShardEntry(entry.file, len(kept), path.stat().st_size, sha256_of(path)))
         lines += [
-            {"source": "tiny.csv", "row": row_of(item), "id": item["id"], "shard": entry.file, "position": position}
+            {
+                "source": "tiny.csv",
+                "row": (row or row_of)(item),
+                "id": item["id"],
+                "shard": entry.file,
+                "position": position,
+            }
             for position, item in enumerate(kept)
         ]
     write_manifest(workspace.items, entries)
     pq.write_table(pa.Table.from_pylist(lines, schema=ROW_LOG_SCHEMA), workspace.items / "ledger.parquet")
-
-
-def row_of(item: dict[str, Any]) -> int:
-    return int(item["id"].removeprefix("item-")[:3]) + 1
 
 
 def longer_text(item: dict[str, Any]) -> dict[str, Any]:
@@ -169,6 +183,89 @@ def test_bad_items_are_set_aside_with_the_expectation_and_a_picture(recipe, cata
     index = pq.read_table(own_workspace.valid / "index.parquet").to_pandas()
     assert set(index["id"]).isdisjoint(aside.index)
     assert index.loc[index["id"] == "item-029", ["shard", "position"]].to_numpy().tolist() == [["part-00001.arrow", 4]]
+
+
+TEXTS = ("", " - ", "x" * 90, "no description", "靴 ٣", "a shirt", "a long shirt", "three words here")
+SPOILED: Mapping[str, tuple[Any, ...]] = {  # by column: what an item may have instead of its own value
+    "id": ("", "item-003", "item-005", "a ", "a\x00b", "a\u200bb"),
+    "text": TEXTS,
+    "family": (None, "", " ", "one", "two", "three", "four"),
+    "image_sha256": ("0" * 64, "1" * 64, "XYZ", "G" * 64),
+    "image_hash": ("0" * 16, "0" * 15),
+    "image_width": (0, 7, 8, 400),
+    "image_height": (7, 8, 41),
+    "image_contrast": (0.0, float(np.float32(0.01)), 0.3, float("nan")),
+}
+PLAIN_LIMITS = {
+    "max_text_characters": 80,
+    "max_text_uses": 2,
+    "max_picture_uses": 4,
+    "max_quarantined_share": 1.0,
+    "max_copied_share": 1.0,
+    "max_family_items": 100,
+    "min_family_share": 0.0,
+    "min_varied_share": 0.0,
+}
+
+
+def plain_reason(item: dict[str, Any], items: list[dict[str, Any]]) -> str | None:
+    """The first reason to reject an item, as one would say it, looking at all items again for each."""
+
+    def alike(column: str) -> list[dict[str, Any]]:
+        return [other for other in items if other[column] == item[column]]
+
+    identifier, text, sides = item["id"], item["text"], [max(item[f"image_{side}"], 1) for side in ("width", "height")]
+    kinds = [unicodedata.category(letter) for letter in identifier]
+    hidden = any(kind in ("Cc", "Zl", "Zp") for kind in kinds) or any(letter in identifier for letter in "\u200b\u2060")
+    families = {other["family"] for other in alike("image_sha256")} - {None}
+    reasons = {
+        "empty-id": not identifier,
+        "untidy-id": hidden or any(kind[0] == "Z" or kind == "Cf" for kind in (*kinds[:1], *kinds[-1:])),
+        "repeated-id": len(alike("id")) > 1,
+        "bad-picture-hash": not re.fullmatch("[0-9a-f]{64}", item["image_sha256"])
+        or not re.fullmatch("[0-9a-f]{16}", item["image_hash"]),
+        "small-picture": item["image_width"] < 8 or item["image_height"] < 8,
+        "odd-shape": max(sides) / min(sides) > 5,
+        "blank-picture": np.float32(item["image_contrast"]) < np.float64(0.01),
+        "boilerplate-picture": len(alike("image_sha256")) > 4,
+        "placeholder-picture": len(families) > 3,
+        "text-length": not 1 <= len(text) <= 80,
+        "unreadable-text": not any(unicodedata.category(letter)[0] in "LN" for letter in text),
+        "boilerplate-text": len(alike("text")) > 2,
+        "empty-family": item["family"] is not None and not item["family"].strip(),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+@pytest.mark.parametrize(("seed", "chunk_rows"), [(1, 1000), (2, 1), (3, 15), (4, 15)])
+def test_every_row_gets_the_verdict_of_the_plain_definition(recipe, catalog, own_workspace, quiet, seed, chunk_rows):
+    """Columns, buckets, hashes and chunks are ways to be fast: a row is judged as if all were looked at for each."""
+    draw = random.Random(seed)
+
+    def spoil(item: dict[str, Any]) -> dict[str, Any]:
+        chosen = [column for column in SPOILED if draw.random() < 0.12]
+        return item | {column: draw.choice(SPOILED[column]) for column in chosen}
+
+    change_items(own_workspace, spoil, lambda item: 1)
+    entries = read_manifest(own_workspace.items)
+    places = [(entry.file, row, item) for entry in entries for row, item in enumerate(items_of(own_workspace, entry))]
+    items = [item for _, _, item in places]
+    wanted = [plain_reason(item, items) for item in items]
+    validate(with_limits(recipe, chunk_rows=chunk_rows, **PLAIN_LIMITS), catalog, own_workspace, quiet)
+    aside = read_quarantine(own_workspace.valid / "quarantine.parquet")
+    assert list(zip(aside["id"], aside["reason"], strict=True)) == [
+        (item["id"], reason) for item, reason in zip(items, wanted, strict=True) if reason
+    ]
+    index = pq.read_table(own_workspace.valid / "index.parquet").select(["shard", "position"]).to_pylist()
+    assert [tuple(row.values()) for row in index] == [
+        (shard, position) for (shard, position, _), reason in zip(places, wanted, strict=True) if reason is None
+    ]
+    assert len(set(wanted)) > 5
+
+
+def items_of(workspace: Workspace, entry: ShardEntry) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = read_shard(workspace.items / entry.file).to_pylist()
+    return found
 
 
 def test_boilerplate_is_set_aside_and_copies_are_limited(recipe, catalog, own_workspace, quiet):

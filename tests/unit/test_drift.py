@@ -19,7 +19,7 @@ from mlim.quality.acceptance import (
 )
 from mlim.quality.drift import chance_divergence, divergence, jensen_shannon, population_stability_index
 from mlim.quality.measures import Measures
-from mlim.quality.profile import MAX_CATEGORIES, OTHER_CATEGORIES, Profile, compare
+from mlim.quality.profile import MAX_CATEGORIES, OTHER_CATEGORIES, Counts, Profile, compare
 
 counts = st.lists(st.integers(0, 1000), min_size=4, max_size=4)
 
@@ -83,19 +83,28 @@ def measures(texts, categories=(None,), codes=None) -> Measures:
         "image_height": np.full(count, 60, dtype=np.int32),
         "category": np.zeros(count, dtype=np.int32) if codes is None else np.array(codes, dtype=np.int32),
     }
-    return Measures(columns, categories, ("a.csv",), count)
+    return Measures(columns, categories, ("a.csv",))
 
 
 def profile(texts, *categories) -> Profile:
-    return Profile.of(measures(texts, *categories), np.ones(len(texts), dtype=bool))
+    return Profile.of(Counts.of(measures(texts, *categories), np.ones(len(texts), dtype=bool)))
 
 
 def test_a_profile_counts_accepted_items_only_and_everything_once():
-    found = Profile.of(measures([1, 50, 10**6]), np.array([True, False, True]))
+    found = Profile.of(Counts.of(measures([1, 50, 10**6]), np.array([True, False, True])))
     assert found.items == 2
     assert {name: sum(cells) for name, cells in found.histograms.items()} == dict.fromkeys(found.histograms, 2)
     assert found.histograms["text"][0] == found.histograms["text"][-1] == 1  # what lies outside is in the last cell
     assert found.categories == ((None, 2),)
+
+
+def test_counts_of_parts_add_up_to_those_of_the_whole():
+    """Chunks number their categories each for itself; the names are what counts."""
+    every = np.ones(3, dtype=bool)
+    one = Counts.of(measures([1, 2, 30], ("shoe", None), [0, 1, 1]), every)
+    other = Counts.of(measures([5, 600, 7], (None, "hat", "shoe"), [0, 2, 1]), np.array([True, True, False]))
+    whole = measures([1, 2, 30, 5, 600], ("shoe", None), [0, 1, 1, 1, 0])
+    assert Profile.of(Counts.nothing() + one + other) == Profile.of(Counts.of(whole, np.ones(5, dtype=bool)))
 
 
 def test_categories_are_ordered_and_very_many_are_summed_up():

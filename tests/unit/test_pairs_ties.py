@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mlim.pairs.ties import Given, explain_ties
-from mlim.quality.measures import _families_of
+from mlim.quality.uses import count_families
 
 NOBODY = pd.DataFrame({"item_a": [], "item_b": []}, dtype=str)
 
@@ -62,4 +62,4 @@ def test_the_families_of_a_picture_are_counted(none):
     """Point 3: a picture on items of many families is a placeholder; variants of one product may share theirs."""
     pictures, families = np.array([7, 7, 7, 8, 8, 9]), np.array([1, 2, 2, 3, 3, 4])
     has_family = np.array([True, True, True, True, True, not none])
-    assert _families_of(pictures, families, has_family).tolist() == [2, 2, 2, 1, 1, int(not none)]
+    assert count_families(pictures, families, has_family).tolist() == [2, 2, 2, 1, 1, int(not none)]

@@ -1,6 +1,11 @@
 """What validation measures of each item, in chunks over the shards."""
 
+import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -11,31 +16,63 @@ from hypothesis import strategies as st
 
 from mlim.catalog.item import ROW_LOG_SCHEMA
 from mlim.errors import InputError
+from mlim.files import sha256_of
+from mlim.quality import chunks, measures
+from mlim.quality.chunks import chunks_of, in_order, read_chunk, read_values, sample_places, shard_places
 from mlim.quality.languages import check_languages, guess_languages
-from mlim.quality.measures import chunks_of, measure_items, read_values, sample_places, shard_places
-from mlim.shards.shard import ShardEntry, read_manifest, read_shard, shard_name, write_shard
+from mlim.quality.measures import RowLog, measure
+from mlim.quality.uses import count_uses
+from mlim.shards.shard import ShardEntry, read_manifest, read_shard, shard_name, write_manifest, write_shard
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of all items of a workspace, chunk after chunk."""
+
+    columns: dict
+    row_log_items: int
 
 
 def measured(workspace, rows=1000):
-    return measure_items(workspace.items, list(chunks_of(read_manifest(workspace.items), rows)))
+    chunks, log = list(chunks_of(read_manifest(workspace.items), rows)), RowLog(workspace.items)
+    with TemporaryDirectory() as spill:
+        uses = count_uses(workspace.items, chunks, Path(spill)).columns
+    parts = [measure_next(workspace.items, chunk, log, uses) for chunk in chunks]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Measured(columns, log.given + log.count_rest())
+
+
+def measure_next(folder, chunk, log, uses):
+    found = measure(read_chunk(folder, chunk), chunk, log.take(chunk.stop - chunk.start), uses)
+    names = {"category": found.categories, "source": found.sources}
+    return found.columns | {name: np.array(names[name], dtype=object)[found.columns[name]] for name in names}
 
 
 def rewrite(workspace, change):
-    """Change the items of the first shard; the manifest's hashes are not looked at here."""
-    path = workspace.items / read_manifest(workspace.items)[0].file
+    """Change the items of the first shard."""
+    entries = read_manifest(workspace.items)
+    path = workspace.items / entries[0].file
     items = [change(item) for item in read_shard(path).to_pylist()]
     path.unlink()
     write_shard(path, items)
+    renew(workspace)
+
+
+def renew(workspace):
+    """Write the manifest of the shards as they are."""
+    paths = [workspace.items / entry.file for entry in read_manifest(workspace.items)]
+    entries = [ShardEntry(p.name, len(read_shard(p)), p.stat().st_size, sha256_of(p)) for p in paths]
+    write_manifest(workspace.items, entries)
 
 
 @given(st.lists(st.integers(0, 12), max_size=20), st.integers(1, 30))
 def test_chunks_hold_every_item_once_and_whole_shards(sizes, rows):
     entries = [ShardEntry(shard_name(number), size, 0, "") for number, size in enumerate(sizes)]
-    chunks = list(chunks_of(entries, rows))
-    assert [entry for chunk in chunks for entry in chunk.entries] == entries
-    assert [place for chunk in chunks for place in range(chunk.start, chunk.stop)] == list(range(sum(sizes)))
-    assert all(chunk.stop - chunk.start <= max(rows, max(sizes)) for chunk in chunks)
-    for chunk in chunks:
+    cut = list(chunks_of(entries, rows))
+    assert [entry for chunk in cut for entry in chunk.entries] == entries
+    assert [place for chunk in cut for place in range(chunk.start, chunk.stop)] == list(range(sum(sizes)))
+    assert all(chunk.stop - chunk.start <= max(rows, max(sizes)) for chunk in cut)
+    for chunk in cut:
         names, positions = shard_places(chunk)
         wanted = [(entry.file, position) for entry in chunk.entries for position in range(entry.items)]
         assert list(zip(names.to_pylist(), positions.tolist(), strict=True)) == wanted
@@ -45,8 +82,8 @@ def test_the_measures_do_not_depend_on_the_chunks(tiny_workspace):
     whole, split = measured(tiny_workspace), measured(tiny_workspace, rows=1)
     assert whole.columns.keys() == split.columns.keys()
     assert all(np.array_equal(whole.columns[name], split.columns[name]) for name in whole.columns)
-    assert (whole.categories, whole.sources, whole.row_log_items) == (split.categories, split.sources, 40)
-    assert len(whole) == 40
+    assert whole.row_log_items == split.row_log_items == 40
+    assert len(whole.columns["row"]) == 40
 
 
 def test_values_are_counted_over_all_items(tiny_workspace):
@@ -106,7 +143,7 @@ def test_rows_that_were_set_aside_are_passed_over(own_workspace):
     found = measured(own_workspace, rows=10)
     assert found.columns["in_row_log"].all()
     assert found.row_log_items == 41
-    assert found.sources == ["tiny.csv"]
+    assert set(found.columns["source"]) == {"tiny.csv"}
 
 
 def test_shards_of_another_shape_are_named(own_workspace):
@@ -115,17 +152,51 @@ def test_shards_of_another_shape_are_named(own_workspace):
     path.unlink()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
+    renew(own_workspace)
     with pytest.raises(InputError, match=r"part-00000\.arrow: has other columns"):
         measured(own_workspace)
 
 
-def test_samples_are_the_same_each_time_and_read_from_any_chunk(tiny_workspace):
-    places = sample_places(np.arange(40), 7, seed=5)
+def test_samples_are_the_same_each_time_and_read_from_any_shard(tiny_workspace):
+    every = np.ones(40, dtype=bool)
+    places = sample_places(every, 7, seed=5)
     assert len(set(places.tolist())) == 7
-    assert places.tolist() == sample_places(np.arange(40), 7, seed=5).tolist() == sorted(places.tolist())
-    assert sample_places(np.arange(3), 7, seed=5).tolist() == [0, 1, 2]
-    chunks = list(chunks_of(read_manifest(tiny_workspace.items), 1))
-    assert read_values(tiny_workspace.items, chunks, places, "id") == [f"item-{place:03d}" for place in places]
+    assert places.tolist() == sample_places(every, 7, seed=5).tolist() == sorted(places.tolist())
+    assert sample_places(every[:3], 7, seed=5).tolist() == [0, 1, 2]
+    entries = read_manifest(tiny_workspace.items)
+    assert read_values(tiny_workspace.items, entries, places, "id") == [f"item-{place:03d}" for place in places]
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(0, 10), st.integers(1, 9))
+def test_a_sample_is_drawn_from_the_list_of_all_candidates(flags, count, block):
+    """A list of a hundred million places would be too large: the places are found block by block."""
+    candidates = np.array(flags, dtype=bool)
+    listed = np.flatnonzero(candidates)
+    drawn = listed if len(listed) <= count else np.sort(_choice(listed, count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "RANKED_AT_A_TIME", block)
+        assert sample_places(candidates, count, seed=3).tolist() == drawn.tolist()
+
+
+def _choice(listed, count):
+    return np.random.default_rng(3).choice(listed, count, replace=False, shuffle=False)
+
+
+@given(st.lists(st.text("0123456789abcdefABg é", min_size=3, max_size=5), max_size=6), st.booleans())
+def test_hexadecimal_digits_are_known_with_and_without_an_expression(values, even):
+    """The bytes of all values tell at once when all are good; else each is looked at."""
+    found = pa.chunked_array([pa.array(["", *(["0a9f"] * len(values) if even else values)], pa.string())[1:]])
+    said = measures._hexadecimal(found, 4)
+    assert said.tolist() == [re.fullmatch("[0-9a-f]{4}", value) is not None for value in found.to_pylist()]
+
+
+def test_results_come_in_order_and_a_few_ahead():
+    started = []
+    with ThreadPoolExecutor(3) as pool:
+        results = in_order(pool, lambda work: started.append(work) or work, range(20), ahead=2)
+        assert next(results) == 0
+        assert max(started) <= 2
+        assert list(results) == list(range(1, 20))
 
 
 def test_languages_of_longer_texts_are_told_apart():
