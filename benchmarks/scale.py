@@ -71,7 +71,12 @@ def stages(pairs_per_item: int) -> list[Stage]:
     pairs, items = number(joint["pairs/s"]), number(separate["pairs/s"]) / number(separate["pairs per item"])
     return [
         Stage("ingest", linear(number(ingest["rows/s"]), CORES), "items", f"{ingest['rows/s']} rows/s"),
-        Stage("validate", linear(number(validate["items/s"]), CORES), "items", f"{validate['items/s']} items/s"),
+        Stage(
+            "validate",
+            linear(number(validate["items per core-second"]), 1),
+            "items",
+            f"{validate['items per core-second']} items per core-second",
+        ),
         Stage(
             "candidates",
             lambda items: searched * (items / vectors) ** 1.5,

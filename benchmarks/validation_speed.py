@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the shards are made (default: a temporary folder)")
     options = parser.parse_args()
     print(f"{heading(['great_expectations', 'pyarrow', 'duckdb'])}\n\n{options.bad:.1%} of the items are bad.\n")
-    print("| items | accepted | shards, GB | seconds | core-seconds | items per core-second | peak memory, GiB |")
+    print("| items | accepted | metadata, GB | seconds | core-seconds | items per core-second | peak memory, GiB |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     for rows in options.rows:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
