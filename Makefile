@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
-PIP := $(BIN)/pip --disable-pip-version-check --quiet
+PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 INSTALL := $(PIP) install --no-compile --constraint $(CONSTRAINTS)
 # The pip that comes with Python 3.11 takes three times as long to find and fetch these packages as a present one.
 VENV := test -x $(BIN)/python || { $(PYTHON) -m venv .venv && { $(PIP) install --upgrade pip || true; }; }
