@@ -212,11 +212,11 @@ def test_its_artifacts_are_on_the_server(server: dict[str, str]) -> None:
 
 
 @pytest.mark.usefixtures("job")
-def test_trainings_of_the_sweep_ran_side_by_side(server: dict[str, str]) -> None:
-    runs = {str(run["name"]): run for run in ask(server, "task_runs/filter")}
-    first, second = (runs[f"finetune-{row}-0"] for row in ("variant@no-mdo", "scratch@no-pretraining"))
-    assert str(first["start_time"]) < str(second["end_time"])
-    assert str(second["start_time"]) < str(first["end_time"])
+def test_a_variant_was_trained_beside_the_main_model(server: dict[str, str]) -> None:
+    runs = {str(run["name"]): (str(run["start_time"]), str(run["end_time"])) for run in ask(server, "task_runs/filter")}
+    began, ended = runs["pretrain@recon-mlm-mam-0"][0], runs["evaluate"][1]
+    others = [runs[f"finetune-{row}-0"] for row in ("variant@no-mdo", "scratch@no-pretraining")]
+    assert any(start < ended and end > began for start, end in others)
 
 
 def test_the_server_listens_on_loopback_only(server: dict[str, str]) -> None:
