@@ -25,13 +25,14 @@ from flows.slot import gpu_slot
 from mlim.errors import UnavailableError
 from mlim.processes import threads_of_each
 from mlim.steps.order import companions, needs
-from mlim.steps.plan import MAIN_PIPELINE, Stage
+from mlim.steps.plan import MAIN_PIPELINE, MATCHING, Stage
 
 RETRY_SECONDS = (10.0, 60.0)  # before the second and the third try
 
 
 def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lambda: None) -> None:
-    """Run stages in their order, those that need nothing of each other side by side as the recipe says.
+    """Run stages, those that need nothing of each other side by side as the recipe says: first what is about the main
+    model, else in their order.
 
     Stages run through `dvc repro` where DVC owns the results. The first failure ends those beside it and says why.
     After each stage its artifact is shown, and `then` is called.
@@ -46,7 +47,7 @@ def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lam
     with ExitStack() as slot, threads, Children() as children:  # threads wait for processes: this one can be cancelled
         slot.enter_context(_slot(trainings))
         while left or running:
-            ready = [stage for stage in left if needed[stage] <= done]
+            ready = sorted((stage for stage in left if needed[stage] <= done), key=_about_variants)
             for stage in ready[: most - len(running)]:
                 left.remove(stage)
                 running[_submit(threads, job, stage, beside[stage], children)] = stage
@@ -58,6 +59,11 @@ def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lam
             trainings -= stage.trains
             if not trainings:
                 slot.close()  # to another pipeline
+
+
+def _about_variants(stage: Stage) -> bool:
+    """What is about the main model goes first: its version and its matches are there before the others are trained."""
+    return stage.command not in MATCHING
 
 
 def _submit(
