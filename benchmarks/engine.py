@@ -119,7 +119,7 @@ def compare(setting: Setting, arguments: argparse.Namespace) -> None:
     steps.append(ours("mlim, a quarter of the pictures reconstructed", setting, pretraining=works.QUARTER))
     steps.append(ours("mlim, MLM alone: no decoder", setting, losses=works.mlm_alone))
     steps.append(works.vilt("ViltForMaskedLM, its own patches", setting, OWN_PATCH))
-    steps.append(works.vilt("ViltForMaskedLM, as many patches as patches", setting, EQUAL_PATCH))
+    steps.append(works.vilt("ViltForMaskedLM, as many patches as ours", setting, EQUAL_PATCH))
     show(steps, setting, arguments)
 
 
