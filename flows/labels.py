@@ -12,7 +12,7 @@ from flows.pretrain import pretrain
 from flows.report import report
 from mlim.steps.labelled import count_new_labels
 
-PARTS = (ingest, pretrain, finetune, report)  # of the pipeline: all but the comparison of variants
+PARTS = (ingest, pretrain, finetune, report)  # all but the comparison of variants
 FIRST = "pairs"  # the first stage that reads labels
 
 
