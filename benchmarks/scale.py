@@ -110,9 +110,8 @@ def main() -> None:
     parser.add_argument("--pairs-per-item", type=int, default=10, help="candidates of an item that are scored")
     options = parser.parse_args()
     sizes = [f"{size:,} items" for size in SIZES]
-    print(
-        f"Computed from the published tables by\n\n    python benchmarks/scale.py --pairs-per-item {options.pairs_per_item}\n\nCore-hours:\n"
-    )
+    print("Computed from the published tables by\n")
+    print(f"    python benchmarks/scale.py --pairs-per-item {options.pairs_per_item}\n\nCore-hours:\n")
     costs = [
         (one.name, *(f"{one.core_seconds(size) / HOUR:,.1f}" for size in SIZES), one.law, one.measured)
         for one in stages(options.pairs_per_item)
