@@ -29,6 +29,7 @@ PACKAGES = ("mlim", "torch", "transformers")
 HALF_BYTES = 2
 STEP_BYTES = 40  # per weight and step, fp32: read forward and backward, gradient written, Adam reads four, writes three
 DEVICES = ("NVIDIA H200", "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB", "NVIDIA L40S", "NVIDIA L4")
+JOINING = 0.75  # of the blocks, below which no hidden token is read
 COMPARED = ("model.hidden_size=384", "model.layers=6", "model.heads=6", "model.intermediate_size=1536")
 OWN_PATCH, EQUAL_PATCH = 32, 48  # ViLT's own; and the one that gives as many patches as we have patches
 
@@ -112,6 +113,7 @@ def changes(setting: Setting, arguments: argparse.Namespace) -> None:
 
 def compare(setting: Setting, arguments: argparse.Namespace) -> None:
     steps = [ours("mlim", setting)]
+    steps.append(ours("mlim, hidden tokens in the last quarter of the blocks", setting.joining_at(JOINING)))
     if arguments.recipe != "compared":
         show([*steps, works.bert("bare loop over BertForMaskedLM", setting)], setting, arguments)
         return

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,12 @@ class Setting:
     @property
     def config(self) -> MlimConfig:
         return MlimConfig.from_recipe(self.recipe, self.recipe.text.vocabulary_size)
+
+    def joining_at(self, share: float) -> "Setting":
+        """The same where hidden tokens are read above so many of the blocks, rounded down, alone."""
+        model = self.recipe.model
+        late = model.model_copy(update={"visible_blocks": int(share * model.layers)})
+        return replace(self, recipe=self.recipe.model_copy(update={"model": late}))
 
     def batches(self) -> list[ItemBatch]:
         """Always the same batches of random texts and pictures."""

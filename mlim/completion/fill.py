@@ -114,7 +114,7 @@ class CellFiller:
         )
         pixels = batch._replace(pixels=pixels).with_floats().pixels
         hidden = None if pictures else attention.new_ones(len(ids), self._model.patches)
-        return Shown(ids, attention, pixels, image_mask=hidden)
+        return Shown(ids, attention, pixels, text_mask=ids == self._tokenizer.mask, image_mask=hidden)
 
     def _masks(self, shown: Shown) -> Tensor:
         return shown.input_ids == self._tokenizer.mask

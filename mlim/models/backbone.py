@@ -83,6 +83,20 @@ class Backbone(nn.Module):
         hidden = self.enter(take_tokens(vectors, packing))
         return put_tokens(self.encoder(hidden, packing, end=end), packing)
 
+    def encode_visible(
+        self, vectors: Tensor, attention: Tensor, hidden: Tensor, packing: Packing | None, blocks: int
+    ) -> Tensor:
+        """Like `encode`, but what is `hidden` (B, S) bool joins after the first `blocks`, which read the rest alone.
+
+        A masked autoencoder's encoder reads as little (He et al. 2022, section 3). Without `packing.visible` its
+        packing is made here, which waits for the device.
+        """
+        seen = None if packing is None else packing.visible
+        seen = pack(attention & ~hidden) if seen is None else seen
+        entered = self.enter(vectors)
+        below = put_tokens(self.encoder(take_tokens(entered, seen), seen, end=blocks), seen)
+        return self.encode_further(torch.where(hidden[..., None], entered, below), attention, packing, blocks)
+
     def enter(self, vectors: Tensor) -> Tensor:
         """What the first block reads of vectors (..., H)."""
         return cast(Tensor, self.dropout(self.norm(vectors)))

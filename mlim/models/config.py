@@ -66,6 +66,7 @@ class MlimConfig(Inputs):
     separate_masks: bool = False
     modality_segments: bool = False
     tied_words: bool = True
+    visible_blocks: NonNegativeInt = 0
     embedder: EmbedderConfig
     decoder: DecoderConfig
 
@@ -88,6 +89,7 @@ class MlimConfig(Inputs):
             separate_masks=model.separate_masks,
             modality_segments=model.modality_segments,
             tied_words=model.tied_words,
+            visible_blocks=model.visible_blocks,
             embedder=model.embedder,
             decoder=model.decoder,
         )

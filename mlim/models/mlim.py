@@ -84,8 +84,13 @@ class Mlim(WritesByMasks, System):
         pictures = shown.pixels is not None
         if shown.pixels is not None:
             vectors = torch.cat([vectors, self.backbone.embed_image(shown.pixels, shown.image_mask)], dim=1)
-        hidden = self.backbone.encode(vectors, self._attention(shown.text_attention, pictures), shown.packing)
-        return Fused(hidden[:, :length], hidden[:, length:] if pictures else None)
+        attention, blocks = self._attention(shown.text_attention, pictures), self.config.visible_blocks
+        hidden = self._hidden(shown, vectors)
+        if hidden is None:
+            outputs = self.backbone.encode(vectors, attention, shown.packing)
+        else:
+            outputs = self.backbone.encode_visible(vectors, attention, hidden, shown.packing, blocks)
+        return Fused(outputs[:, :length], outputs[:, length:] if pictures else None)
 
     def attended(self, shown: Shown) -> Attended:
         """The attention of the texts' tokens to the patches in the last block."""
@@ -116,14 +121,26 @@ class Mlim(WritesByMasks, System):
         """Where the real tokens of a batch lie, from its `text_attention` (B, T) while that lies on the CPU."""
         return pack(self._attention(text_attention, pictures))
 
+    def pack_visible(self, packing: Packing, text_mask: Tensor, image_mask: Tensor) -> Packing:
+        """The packing with that of what is not hidden, for the blocks that read no more; all of it on the CPU."""
+        if not self.config.visible_blocks:
+            return packing
+        hidden = torch.cat([text_mask, image_mask], dim=1)
+        return packing._replace(visible=pack(packing.attention_mask & ~hidden))
+
     def tokens(self, packing: Packing) -> int:
         """Vectors that the transformer reads of a batch: text tokens and image patches, without padding."""
         return len(packing.indices)
 
     def operations(self, packing: Packing) -> float:
         """Operations of a forward pass over a batch, of sequences of average length, without heads and decoder."""
-        sequences = len(packing.attention_mask)
-        layers = [*embedder_layers(self.config), *transformer_layers(self.config, self.tokens(packing) / sequences)]
+        sequences, blocks = len(packing.attention_mask), self.config.visible_blocks
+        below = 0 if packing.visible is None else blocks
+        layers = [
+            *embedder_layers(self.config),
+            *transformer_layers(self.config, self.tokens(packing.visible or packing) / sequences, below),
+            *transformer_layers(self.config, self.tokens(packing) / sequences, self.config.layers - below),
+        ]
         return sequences * operations_of(layers)
 
     def mlm_operations(self, masked: float) -> float:
@@ -136,6 +153,18 @@ class Mlim(WritesByMasks, System):
 
     def _attention(self, text: Tensor, pictures: bool) -> Tensor:
         return torch.cat([text, text.new_ones(len(text), self.config.patches)], dim=1) if pictures else text
+
+    def _hidden(self, shown: Shown, vectors: Tensor) -> Tensor | None:
+        """Which of `vectors` (B, S, H) stand for what is hidden, (B, S) bool; None where every block reads all."""
+        if not self.config.visible_blocks or (shown.text_mask is None and shown.image_mask is None):
+            return None
+        hidden = torch.zeros(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
+        length = shown.input_ids.shape[1]
+        if shown.text_mask is not None:
+            hidden[:, :length] = shown.text_mask
+        if shown.image_mask is not None and shown.pixels is not None:
+            hidden[:, length:] = shown.image_mask
+        return hidden
 
     def mlm_logits(self, hidden: Tensor) -> Tensor:
         """Logits over the vocabulary (N, V) from outputs at masked tokens (N, H); N may be 0."""

@@ -114,6 +114,10 @@ class System(Network):
     def pack_items(self, text_attention: Tensor) -> Packing:
         """Where the real tokens of a batch lie, from its `text_attention` (B, T) while that lies on the CPU."""
 
+    def pack_visible(self, packing: Packing, text_mask: Tensor, image_mask: Tensor) -> Packing:
+        """What `pack_items` gave, with what blocks need that do not read hidden places; on the CPU. Here: all do."""
+        return packing
+
     @abstractmethod
     def tokens(self, packing: Packing) -> int:
         """Vectors that its transformers read of a batch, without padding."""

@@ -34,7 +34,8 @@ class Packing(NamedTuple):
 
     indices (N,) long: rows of the flattened (B * S) batch that hold real tokens; cu_seqlens (B + 1,) int32: where each
     sequence starts among the N; attention_mask (B, S) bool: False at padding; max_seqlen: tokens of the longest one.
-    `masked`: padding stays where it is, and attention alone leaves it out.
+    `masked`: padding stays where it is, and attention alone leaves it out. `visible` is the packing of the same batch
+    without what is hidden, for blocks that do not read it; None where all blocks read all.
     """
 
     indices: Tensor
@@ -43,6 +44,7 @@ class Packing(NamedTuple):
     max_seqlen: int
     padded: bool
     masked: bool = False
+    visible: "Packing | None" = None
 
 
 class Sight(NamedTuple):

@@ -1,5 +1,6 @@
 """The network."""
 
+from operator import not_
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -80,6 +81,11 @@ class ModelConfig(Config):
         exclude_if=bool,
         description="MLM predicts words by their embeddings (BERT); false: by vectors of their own",
     )
+    visible_blocks: NonNegativeInt = Field(
+        default=0,
+        exclude_if=not_,
+        description="lower blocks that read visible tokens and patches alone; what is hidden joins above; paper: 0",
+    )
     embedder: EmbedderConfig = EmbedderConfig()
     decoder: DecoderConfig = DecoderConfig()
 
@@ -92,4 +98,13 @@ class ModelConfig(Config):
     def _divisible(self) -> Self:
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _reads_masks(self) -> Self:
+        if self.visible_blocks >= self.layers:
+            raise ValueError(
+                f"visible_blocks {self.visible_blocks} leaves none of {self.layers} layers to read what is hidden; "
+                f"at most {self.layers - 1}"
+            )
         return self

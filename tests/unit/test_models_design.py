@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mlim.errors import InputError
 from mlim.models.config import MlimConfig
 from mlim.models.costs import Sample, part_costs
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
-from mlim.recipe import DecoderConfig, EmbedderConfig
+from mlim.models.system import Shown
+from mlim.models.transformer import pack
+from mlim.recipe import DecoderConfig, EmbedderConfig, load_recipe
 
 CONFIG = MlimConfig(
     vocabulary_size=40, text_positions=12, image_size=24, grid=2, hidden_size=16, layers=2, heads=2,
@@ -80,3 +83,69 @@ def test_operations_of_overlapping_kernels_are_counted():
     with FlopCounterMode(display=False) as counter:
         model.backbone.embed_image(pixels())
     assert counter.get_total_flops() == part_costs(model.config, Sample(7, 3, CONFIG.patches))["embedder"].operations
+
+
+IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 11, 12, 3, 0]])
+WORDS = torch.tensor([[False, True, False, True, False], [False, False, True, False, False]])
+PATCHES = torch.tensor([[True, False, False, True], [False, True, True, True]])
+
+
+def shown(words: torch.Tensor | None = WORDS, patches: torch.Tensor | None = PATCHES) -> Shown:
+    pictures = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    return Shown(IDS, IDS > 0, pictures, words, patches)
+
+
+def test_hidden_places_join_above_the_visible_blocks():
+    """As computed for each item by itself: the lower block over its visible vectors, the upper one over all of them."""
+    model, given = changed(visible_blocks=1), shown()
+    found, backbone = model.fuse(given), model.backbone
+    vectors = torch.cat(
+        [
+            backbone.embed_text(given.words(CONFIG.special.mask), torch.arange(5)),
+            backbone.embed_image(given.pixels, PATCHES),
+        ],
+        dim=1,
+    )
+    for item, length in enumerate((5, 4)):
+        places = [*range(length), *range(5, 9)]
+        entered = backbone.enter(vectors[item, places])[None]
+        seen = ~torch.cat([WORDS[item], PATCHES[item]])[places]
+        lower, upper = (block.run for block in backbone.encoder.levels())
+        every = entered.clone()
+        every[:, seen] = lower(entered[:, seen], pack(torch.ones(1, int(seen.sum()), dtype=torch.bool)))
+        expected = upper(every, pack(torch.ones(1, len(places), dtype=torch.bool)))[0]
+        outputs = torch.cat([found.text[item, :length], found.patches[item]])
+        assert torch.allclose(outputs, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("nothing", [(None, None), (torch.zeros_like(WORDS), torch.zeros_like(PATCHES))])
+def test_visible_blocks_change_nothing_where_nothing_is_hidden(nothing):
+    plain, late = (model.fuse(shown(*nothing)) for model in (changed(), changed(visible_blocks=1)))
+    assert torch.allclose(plain.text, late.text, atol=1e-6)
+    assert torch.allclose(plain.patches, late.patches, atol=1e-6)
+
+
+@pytest.mark.parametrize("hides", ["words", "patches"])
+def test_one_modality_may_be_hidden_alone(hides):
+    late, plain = changed(visible_blocks=1), changed()
+    alone = shown(patches=None) if hides == "words" else shown(words=None)
+    none = shown(patches=torch.zeros_like(PATCHES)) if hides == "words" else shown(words=torch.zeros_like(WORDS))
+    assert torch.allclose(late.fuse(alone).text, late.fuse(none).text, atol=1e-6)
+    assert not torch.allclose(late.fuse(alone).text, plain.fuse(alone).text, atol=1e-3)
+
+
+def test_fewer_operations_are_counted_where_lower_blocks_read_less():
+    model = changed(visible_blocks=1)
+    packing = model.pack_items(IDS > 0)
+    seen = model.pack_visible(packing, WORDS, PATCHES)
+    assert (model.tokens(packing), model.tokens(seen), model.tokens(seen.visible)) == (17, 17, 9)
+    one = part_costs(CONFIG.model_copy(update={"layers": 1}), Sample(4.5, 0, CONFIG.patches))["transformer"]
+    less = part_costs(CONFIG.model_copy(update={"layers": 1}), Sample(4.5, 0, 0))["transformer"]
+    assert model.operations(packing) - model.operations(seen) == 2 * (one.operations - less.operations)
+    assert changed().pack_visible(packing, WORDS, PATCHES) is packing
+
+
+def test_a_recipe_leaves_a_block_that_reads_what_is_hidden():
+    assert load_recipe("small", ["model.visible_blocks=1"]).model.visible_blocks == 1
+    with pytest.raises(InputError, match=r"visible_blocks 2 leaves none of 2 layers to read what is hidden; at most 1"):
+        load_recipe("small", ["model.visible_blocks=2"])

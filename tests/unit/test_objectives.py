@@ -19,7 +19,7 @@ from mlim.recipe.tasks import ReconTask
 from mlim.shards.items import ItemStore
 from mlim.tasks.build import pretrain_objective
 from mlim.tasks.match import MatchObjective, swap_sides
-from mlim.tasks.pretrain.objective import PretrainObjective
+from mlim.tasks.pretrain.objective import PreparedItems, PretrainObjective
 from mlim.tasks.pretrain.passes import swap_pictures
 
 MAM = Pretraining(losses=("mlm", "recon"), masking="mam")
@@ -275,3 +275,22 @@ def test_training_pairs_are_shown_in_either_order(tiny_recipe, model, pairs):
     )
     orders = {objective.prepare(pairs, draw).batch.item_a[0] for draw in range(20)}
     assert orders == {pairs.item_a[0], pairs.item_b[0]}
+
+
+@torch.no_grad()
+def totals(objective: PretrainObjective, prepared: PreparedItems) -> dict[str, float]:
+    return {name: float(term.total) for name, term, _ in objective.losses(prepared).terms}
+
+
+def test_the_visible_packing_is_that_of_the_plan(model, batch, tiny_recipe):
+    """The losses are those of a model that packs what is visible itself."""
+    late = Mlim.random(model.config.model_copy(update={"visible_blocks": 1}), seed=0).eval()
+    objective = objective_of(late, tiny_recipe, MAM, seed=0)
+    for step in range(6):
+        prepared = objective.prepare(batch, step)
+        assert prepared.packing.visible is not None
+        assert late.tokens(prepared.packing.visible) == prepared.tokens - int(
+            prepared.masks.text.sum() + prepared.masks.image.sum()
+        )
+        alone = prepared._replace(packing=prepared.packing._replace(visible=None))
+        assert totals(objective, prepared) == totals(objective, alone)

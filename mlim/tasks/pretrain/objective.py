@@ -77,6 +77,7 @@ class PretrainObjective:
         """Masks and exchanges for the samples from `first` on of a step; `mode` replaces the drawn one (validation)."""
         plan = self.passes.plan(batch, step, first, mode)
         packing = self.model.pack_items(plan.batch.text_attention)
+        packing = self.model.pack_visible(packing, plan.masks.text, plan.masks.image)
         targets = {task.name: task.targets(plan) for task in self.tasks}
         return PreparedItems(plan, targets, packing, self.model.tokens(packing))
 
