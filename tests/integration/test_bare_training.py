@@ -1,4 +1,4 @@
-"""The training core with only torch, transformers, pyarrow, pillow and pydantic, and what these need."""
+"""The training core with only torch, transformers, pyarrow, pillow, simplejpeg and pydantic, and what these need."""
 
 import importlib.metadata
 import json
@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from training_room import for_the_room
 
-BARE = ("torch", "transformers", "pyarrow", "pillow", "pydantic")
+BARE = ("torch", "transformers", "pyarrow", "pillow", "simplejpeg", "pydantic")
 TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.integration
 

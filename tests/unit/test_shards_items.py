@@ -1,5 +1,6 @@
 """Items by id: from a work folder, from another process, from an object store."""
 
+import io
 import json
 import os
 import pickle
@@ -13,7 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import simplejpeg
 from conftest import COLOURS, FAMILIES, FAMILY_SIZE
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from mlim.catalog.item import join_text
 from mlim.catalog.quarantine import Quarantined, describe_reasons, read_quarantine, write_quarantine
@@ -33,6 +38,15 @@ def workspace(own_workspace):
     table = table.filter(pc.not_equal(table["id"], "item-001"))
     pq.write_table(table.take(np.random.default_rng(0).permutation(len(table))), path)
     return own_workspace
+
+
+@given(side=st.integers(1, 40), quality=st.integers(5, 100), seed=st.integers(0, 2**32 - 1))
+def test_pictures_are_decoded_as_pillow_decodes_them(side, quality, seed):
+    """What a training sees does not depend on which of the two decodes."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    jpeg = io.BytesIO()
+    Image.fromarray(drawn).save(jpeg, "JPEG", quality=quality)
+    assert np.array_equal(simplejpeg.decode_jpeg(jpeg.getvalue()), np.asarray(Image.open(jpeg)))
 
 
 def index_of(workspace) -> Path:
