@@ -6,7 +6,7 @@ What a stage prints is in the log of its run while it works. One that finds a se
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from flows.said import Said, level_of
 from flows.slot import gpu_slot
 from mlim.errors import UnavailableError
 from mlim.processes import threads_of_each
+from mlim.steps.at_once import trainings_at_once
 from mlim.steps.order import companions, needs
 from mlim.steps.plan import MAIN_PIPELINE, MATCHING, Stage
 
@@ -39,7 +40,7 @@ def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lam
     """
     ordered = list(stages)
     needed = needs(job.recipe, job.workspace, replace(MAIN_PIPELINE, catalog=job.catalog, matches=job.matches), ordered)
-    beside, most = companions(needed), job.recipe.compute.side_by_side
+    beside, most = companions(needed), trainings_at_once(job.recipe)
     left = [stage for stage in ordered if stage in job.todo]
     done, running = set(ordered) - set(left), dict[PrefectFuture[None], Stage]()
     trainings = sum(stage.trains for stage in left)
@@ -50,7 +51,7 @@ def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lam
             ready = sorted((stage for stage in left if needed[stage] <= done), key=_about_variants)
             for stage in ready[: most - len(running)]:
                 left.remove(stage)
-                running[_submit(threads, job, stage, beside[stage], children)] = stage
+                running[_submit(threads, job, stage, children, _share(most, beside[stage]))] = stage
             ended = next(as_completed([*running]))
             ended.result()
             done.add(stage := running.pop(ended))
@@ -67,17 +68,19 @@ def _about_variants(stage: Stage) -> bool:
 
 
 def _submit(
-    threads: ThreadPoolTaskRunner[None], job: Job, stage: Stage, beside: Collection[Stage], children: Children
+    threads: ThreadPoolTaskRunner[None], job: Job, stage: Stage, children: Children, share: Mapping[str, Any]
 ) -> PrefectFuture[None]:
-    """Start a stage, `beside` which others may run; how it shares the cores does not depend on which of them do.
+    """Start a stage that shares the cores so."""
+    asked = {"target": stage.target, "command": job.command(stage), "logs": job.workspace.logs, "children": children}
+    return threads.submit(run_command, {**asked, **share, "quiet": job.quiet})
+
+
+def _share(most: int, beside: Collection[Stage]) -> Mapping[str, Any]:
+    """How a stage shares the cores when `most` run at once: the same whichever of those `beside` it do.
 
     Cores are shared among trainings: other stages are short.
     """
-    most = job.recipe.compute.side_by_side
-    asked = {"target": stage.target, "command": job.command(stage), "logs": job.workspace.logs, "children": children}
-    at_once = min(most, 1 + sum(each.trains for each in beside))
-    alone = most == 1 or not beside
-    return threads.submit(run_command, {**asked, "quiet": job.quiet, "at_once": at_once, "alone": alone})
+    return {"at_once": min(most, 1 + sum(each.trains for each in beside)), "alone": most == 1 or not beside}
 
 
 def is_temporary(task: Any, task_run: Any, state: State[Any]) -> bool:

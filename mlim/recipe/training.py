@@ -70,11 +70,11 @@ class ComputeConfig(Config):
         description="training processes on this machine, one for each device; auto: as many CUDA devices as "
         "divide a batch evenly, else one",
     )
-    side_by_side: PositiveInt = Field(
-        default=2,
+    side_by_side: PositiveInt | Literal["auto"] = Field(
+        default="auto",
         description="stages that need nothing of each other, above all the trainings of a sweep, that run at the same "
-        "time, each with its share of the cores: two small models use two cores better together than one after the "
-        "other, and need twice the memory",
+        "time, each with its share of the cores; auto: one for each core as far as memory reaches, two with an "
+        "accelerator",
     )
     shard: bool = Field(
         default=False,

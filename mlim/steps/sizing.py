@@ -19,6 +19,7 @@ from mlim.experiments import load_experiment
 from mlim.files import read_json
 from mlim.recipe import Recipe
 from mlim.report.kit import formats
+from mlim.steps.at_once import trainings_at_once
 from mlim.steps.experiment_runs import recipe_of_run, trained_variants, variants_of
 from mlim.steps.task_variants import ExperimentRun
 from mlim.steps.trained import SUMMARY_FILE
@@ -59,7 +60,7 @@ def size_seeds(
         "pairs_error": None if found is None else found.pairs_error,
         "seeds": seeds,
         "trainings": len(missing),
-        "seconds": _seconds(missing, chosen.compute.side_by_side),
+        "seconds": _seconds(missing, trainings_at_once(chosen)),
     }
 
 

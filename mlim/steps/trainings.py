@@ -18,6 +18,7 @@ from mlim.errors import InputError, MlimError
 from mlim.files import read_json
 from mlim.processes import die_with_parent
 from mlim.recipe import Stage
+from mlim.steps.at_once import trainings_at_once
 from mlim.steps.finetune import finetune
 from mlim.steps.missing_regions import require_regions
 from mlim.steps.plan import trainings
@@ -83,7 +84,7 @@ def train_missing(places: Sequence[ExperimentRun], terminal: Terminal, jobs: int
     if stale:
         raise InputError(*stale, "remove these folders to train them again, or choose another --work")
     missing = [training for training in wanted if not training.is_done]
-    side_by_side = jobs or max(places[0].recipe.compute.side_by_side, torch.cuda.device_count())
+    side_by_side = jobs or max(trainings_at_once(places[0].recipe), torch.cuda.device_count())
     for place in places:
         require_regions(place.recipe, place.workspace)
     for stage in ("pretrain", "finetune"):  # a fine-tuning starts from a pre-training

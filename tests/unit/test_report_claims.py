@@ -19,6 +19,7 @@ from mlim.report.kit import formats
 from mlim.report.results import RESULTS_FILE, _across, _part, _unshown_part, collect
 from mlim.report.scores import variant_scores
 from mlim.report.tables import paper_table
+from mlim.steps.at_once import trainings_at_once
 from mlim.steps.gathered import gather
 from mlim.steps.sizing import describe_size, size_seeds
 from mlim.workspace import Workspace
@@ -108,7 +109,7 @@ def test_a_seed_plan_for_a_difference_trains_nothing_and_agrees_with_the_claims(
     assert plan["seeds"] <= surer["seeds"] == 6
     a_seed = len(gathered.trainings) // len(SEEDS)
     assert surer["trainings"] == a_seed * (6 - len(SEEDS))
-    assert surer["seconds"] == pytest.approx(93.0 * surer["trainings"] / recipe.compute.side_by_side)
+    assert surer["seconds"] == pytest.approx(93.0 * surer["trainings"] / trainings_at_once(recipe))
     assert size_seeds(recipe, workspace, difference=0.001)["seeds"] is None  # the pairs alone bring more
     text = describe_size(plan, "mlim ablate")
     assert text.endswith(f"mlim ablate --seeds {plan['seeds']}")
