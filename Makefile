@@ -63,8 +63,8 @@ docs: .venv/installed-dev ## the documentation site in site/; a broken link ends
 lint: .venv/installed-dev ## ruff, mypy, import-linter: the hooks of pre-commit, over all files
 	@$(BIN)/pre-commit run --all-files
 
-bench-gpu: ## the four rungs of the training engine on a CUDA device: needs torch, transformers, pyarrow, pillow, simplejpeg, pydantic
-	@PYTHONPATH=. $(PYTHON) benchmarks/engine.py rungs --recipe paper --set model.start=random --device cuda
+bench-gpu: ## ten minutes on a CUDA device: rungs, losses by precision, scoring, memory, decoding (docs/performance.md)
+	@PYTHONPATH=. $(PYTHON) benchmarks/gpu.py measure
 
 serve-prefect: .venv/installed ## server, work pool, GPU limit, deployments and worker on loopback
 	@MLIM_ROOT="$(CURDIR)" PORT=$(PORT) $(BIN)/python -m flows.server

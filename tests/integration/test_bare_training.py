@@ -94,12 +94,27 @@ def test_a_training_runs_with_five_packages(absent, tiny_recipe, tiny_workspace,
     assert said.split() == ["24"]
 
 
-def test_the_benchmark_for_gpus_runs_with_five_packages(absent, tiny_recipe, tmp_path):
-    (tmp_path / "recipe.yaml").write_text(tiny_recipe.to_yaml(), encoding="utf-8")
-    program = (
-        "import runpy; sys.path.insert(0, 'benchmarks'); runpy.run_path('benchmarks/engine.py', run_name='__main__')"
-    )
-    words = ["rungs", "--recipe", tmp_path / "recipe.yaml", "--device", "cpu", "--steps", 2, "--rounds", 1]
-    said = run(program, absent, *words, cwd=TESTS.parent)
-    for rung in ("transformer only", "full model, synthetic data", "loader only", "end to end"):
-        assert f"| {rung} |" in said
+def bench(absent, recipe, folder, *words) -> str:
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    program = "import runpy; sys.path.insert(0, 'benchmarks'); runpy.run_path('benchmarks/gpu.py', run_name='__main__')"
+    return run(program, absent, words[0], "--recipe", folder / "recipe.yaml", *words[1:], cwd=TESTS.parent)
+
+
+def test_the_benchmark_for_gpus_runs_with_the_bare_packages(absent, tiny_recipe, tmp_path):
+    """On a CPU, where it says what cannot be measured; a part that fails would say so."""
+    said = bench(absent, tiny_recipe, tmp_path, "measure", "--device", "cpu", "--steps", 2, "--rounds", 1, "--batch", 2)
+    rungs = ("transformer only", "full model, synthetic data", "loader only", "end to end")
+    for row in (*rungs, "fp32", "bf16", "bf16, another seed", "all", "1", "libjpeg-turbo, one core"):
+        assert f"| {row} |" in said
+    assert "not measured: no counter of the memory of cpu" in said
+    assert "failed" not in said
+    short = bench(absent, tiny_recipe, tmp_path, "measure", "--device", "cpu", "--minutes", 0)
+    assert short.count("left out: the minutes are over") == 5
+
+
+def test_what_a_gpu_will_need_is_counted_without_one(absent, tiny_recipe, tmp_path):
+    said = bench(absent, tiny_recipe, tmp_path, "plan", "--batch", 2)
+    memory = [line for line in said.partition("Graphs")[0].splitlines() if line.startswith("|")][2:]
+    assert [int(line.split("|")[1]) for line in memory] == [16, 32, 64, 128, 256]
+    for part in ("block", "embedder", "decoder"):
+        assert f"| {part} | 1 | 0 |" in said  # one graph, without an interruption
