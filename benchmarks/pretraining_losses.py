@@ -3,7 +3,8 @@
     python benchmarks/pretraining_losses.py WORK [WORK ...]
 
 Reads what `mlim pretrain` found at the end of every pre-training of these work folders (`pretrain/*/summary.json`):
-mean and standard deviation over seeds, and the references that it reports for each loss.
+mean and standard deviation over seeds, and the references that it reports for each loss. Folders whose pre-trainings
+have one name and as many steps count as one, unless `--apart` names each.
 """
 
 import argparse
@@ -20,12 +21,14 @@ from mlim.files import read_json
 Summary = Mapping[str, Any]
 
 
-def groups(works: list[Path]) -> dict[tuple[str, int], list[Summary]]:
-    """The summaries of all seeds, by pre-training and number of steps."""
+def groups(works: list[Path], apart: bool) -> dict[tuple[str, int], list[Summary]]:
+    """The summaries of all seeds, by pre-training, with `apart` also by folder, and number of steps."""
     found = defaultdict[tuple[str, int], list[Summary]](list)
-    for path in sorted(path for work in works for path in work.glob("pretrain/*/summary.json")):
-        summary = read_json(path)
-        found[summary["name"], summary["steps"]].append(summary)
+    for work in works:
+        for path in sorted(work.glob("pretrain/*/summary.json")):
+            summary = read_json(path)
+            name = f"{work.name}: {summary['name']}" if apart else summary["name"]
+            found[name, summary["steps"]].append(summary)
     return dict(sorted(found.items(), key=lambda item: item[0][1]))
 
 
@@ -44,7 +47,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("works", type=Path, nargs="+", metavar="WORK")
-    found = groups(parser.parse_args().works)
+    parser.add_argument("--apart", action="store_true", help="name the folder of each")
+    options = parser.parse_args()
+    found = groups(options.works, options.apart)
     if not found:
         raise SystemExit("none of these folders holds the end of a pre-training; run `mlim pretrain` first")
     losses = next(iter(found.values()))[0]["losses"]
