@@ -1,12 +1,14 @@
 """What do labels of the review queue teach, compared with labels of random pairs? A simulated reviewer answers.
 
     python benchmarks/reviewing.py --catalog data/catalog.yaml --work build/demo [--recipe demo] [--seeds 10]
+                                   [--learner network]
 
 The work folder holds the items and candidates of a catalog whose rule (`pairs.decided_by`, inside families) is the
 reviewer's knowledge. A random forest over similarities of texts, attributes and pictures learns from the answers so
-far and scores all candidates for the next round, as a model that is trained again would. Half of the families, drawn
-anew for each seed, are held out; the PR-AUC is of their candidates. All ways begin with the same labels: random
-candidates and the most similar ones.
+far and scores all candidates for the next round; or, with `--learner network`, the network of the recipe's main
+variant, which is fine-tuned from the pre-training in the work folder each time. Half of the families, drawn anew for
+each seed, are held out; the PR-AUC is of their candidates. All ways begin with the same labels: random candidates and
+the most similar ones.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from measure import heading, table
-from sklearn.ensemble import RandomForestClassifier
+from review_learners import Forest, Learner, Network
 from sklearn.metrics import average_precision_score
 
 from mlim.catalog.description import load_description
@@ -39,7 +41,6 @@ PACKAGES = ("mlim", "scikit-learn")
 WAYS = ("queue", "most doubtful", "random")
 ROUND = 100  # labels
 SUMMARY_FILE = "summary.json"
-TREES, LEAF = 200, 3
 
 
 class Candidates(NamedTuple):
@@ -87,7 +88,7 @@ def asked(
 
 
 def learning_curve(
-    way: str, given: Candidates, labels: int, number: int, seed: int
+    way: str, given: Candidates, learner: Learner, labels: int, number: int, seed: int
 ) -> Iterator[tuple[int, int, float]]:
     """Labels, matches among them, and PR-AUC on the held-out families, after every `number` labels."""
     generator = np.random.default_rng(seed)
@@ -101,9 +102,7 @@ def learning_curve(
     others = generator.choice(np.setdiff1d(pool, similar), number - len(similar), replace=False)
     answered = [*map(int, similar), *map(int, others)]
     for last in range(number, labels + 1, number):
-        learner = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
-        learner.fit(given.features[answered], given.truth[answered])
-        probability = learner.predict_proba(given.features)[:, -1]
+        probability = learner(answered, seed)
         found = int(given.truth[answered].sum())
         yield len(answered), found, float(average_precision_score(given.truth[test], probability[test]))
         if last + number <= labels:
@@ -118,7 +117,7 @@ def rows(curves: Curves, seeds: int) -> Iterator[list[str]]:
     """One row for each round and way: means over seeds, and the difference to random pairs seed by seed."""
     for number in range(len(curves["random"][0])):
         of_random = np.array([curve[number][2] for curve in curves["random"]])
-        for way in WAYS if number else WAYS[:1]:
+        for way in curves if number else [*curves][:1]:
             matches = np.mean([curve[number][1] for curve in curves[way]])
             scores = np.array([curve[number][2] for curve in curves[way]])
             gain = scores - of_random
@@ -132,16 +131,16 @@ def rows(curves: Curves, seeds: int) -> Iterator[list[str]]:
             ]
 
 
-def summary(given: Candidates, curves: Curves, confidence: float) -> dict:
+def summary(given: Candidates, curves: Curves, confidence: float, learner: str = Forest.name) -> dict:
     """What `mlim results` shows: PR-AUC by labels, and what of the random labels each other way needs."""
     labels = [answered for answered, _, _ in curves["random"][0]]
-    scores = {way: np.array([[score for *_, score in curve] for curve in curves[way]]) for way in WAYS}
-    ways: dict[str, dict] = {way: {"pr_auc": scores[way].mean(axis=0).tolist()} for way in WAYS}
-    for way in WAYS:
+    scores = {way: np.array([[score for *_, score in curve] for curve in of]) for way, of in curves.items()}
+    ways: dict[str, dict] = {way: {"pr_auc": of.mean(axis=0).tolist()} for way, of in scores.items()}
+    for way in ways:
         if way != "random":
             ways[way]["cost"] = label_cost(labels, scores[way], scores["random"], confidence, seed=0)
     told = {"candidates": len(given.pairs), "matches": float(given.truth.mean()), "seeds": len(curves["random"])}
-    return {**told, "labels": labels, "ways": ways}
+    return {**told, "learner": learner, "labels": labels, "ways": ways}
 
 
 def keep(found: dict, recipe: Recipe, workspace: Workspace) -> None:
@@ -162,16 +161,23 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=600)
     parser.add_argument("--round", type=int, default=ROUND, help="labels before the forest learns again")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=WAYS, help="beside random pairs")
+    parser.add_argument("--learner", choices=("forest", "network"), default="forest")
+    parser.add_argument("--steps", type=int, default=400, help="of a fine-tuning of the network")
     options = parser.parse_args()
     if options.labels < options.round:
         parser.error("--labels: at least those of one --round")
     recipe, workspace = load_recipe(options.recipe), Workspace(options.work)
     given = read(options.catalog, workspace, recipe)
+    learner = Forest(given.features, given.truth)
+    if options.learner == "network":
+        learner = Network(recipe, workspace, given.pairs.assign(label=given.truth), options.steps)
+    sizes = (options.labels, options.round)
     curves = {
-        way: [list(learning_curve(way, given, options.labels, options.round, seed)) for seed in range(options.seeds)]
-        for way in WAYS
+        way: [list(learning_curve(way, given, learner, *sizes, seed)) for seed in range(options.seeds)]
+        for way in dict.fromkeys([*options.ways, "random"])
     }
-    found = summary(given, curves, recipe.evaluate.confidence)
+    found = summary(given, curves, recipe.evaluate.confidence, learner.name)
     keep(found, recipe, workspace)
     print(heading(PACKAGES))
     print(

@@ -16,6 +16,7 @@ from mlim.report.kit.markdown import table
 BASELINES: Final = (MOST_FREQUENT, TREES, WITHOUT_PICTURE, HEAD)
 NEAREST: Final = ("10",)  # neighbours, beside as many as are candidates
 ALL: Final = "all"
+FOREST: Final = "a random forest"  # what learns in summaries that do not say it
 RANDOM: Final = "random"  # the way to choose pairs that others are compared with
 INTERVAL: Final = ("value", "low", "high")
 
@@ -101,9 +102,9 @@ def reviewing_part(found: Summary) -> list[str]:
     return [
         "### Labels from review",
         "",
-        f"A simulated reviewer answers, a random forest learns: {formats.count(found['candidates'])} candidates, "
-        f"{formats.percent(found['matches'])} of them matches, means of {found['seeds']} seeds. {most:,} random labels "
-        f"reach a PR-AUC of {formats.score(of_random)}.",
+        f"A simulated reviewer answers, {found.get('learner', FOREST)} learns: {formats.count(found['candidates'])} "
+        f"candidates, {formats.percent(found['matches'])} of them matches, means of {found['seeds']} seeds. {most:,} "
+        f"random labels reach a PR-AUC of {formats.score(of_random)}.",
         "",
         *table(header, (_way_cells(way, each, most) for way, each in found["ways"].items())),
     ]

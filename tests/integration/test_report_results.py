@@ -158,10 +158,11 @@ def test_a_simulated_review_is_tracked_and_shown(recipe, own_workspace, quiet, t
     """The learning curves of a few labels, as the benchmark draws them, and what the page says of them."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     reviewing = importlib.import_module("reviewing")
-    monkeypatch.setattr(reviewing, "TREES", 5)
     given = reviewing.Candidates(*simulated(30, 4))
+    forest = reviewing.Forest(given.features, given.truth, trees=5)
     curves = {
-        way: [list(reviewing.learning_curve(way, given, 30, 10, seed)) for seed in (0, 1)] for way in reviewing.WAYS
+        way: [list(reviewing.learning_curve(way, given, forest, 30, 10, seed)) for seed in (0, 1)]
+        for way in reviewing.WAYS
     }
     assert {answered for of in curves["random"] for answered, *_ in of} == {10, 20, 30}
     found = reviewing.summary(given, curves, 0.95)
