@@ -13,7 +13,7 @@ from pathlib import Path
 from chromium import run_browser
 from PIL import Image
 
-COLOURS = 64
+COLOURS = 128
 START_SECONDS, RENDER_MILLISECONDS = 600, 30_000
 
 
