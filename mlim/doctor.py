@@ -25,7 +25,7 @@ from mlim.recipe import Recipe
 from mlim.workspace import Workspace
 
 # All that a machine needs which only trains (docs/training.md)
-TRAINING = ("torch", "transformers", "pyarrow", "pillow", "pydantic", "pandas", "pyyaml")
+TRAINING = ("torch", "transformers", "pyarrow", "pillow", "simplejpeg", "pydantic", "pandas", "pyyaml")
 PACKAGES = (*TRAINING, "prefect", "mlflow", "dvc", "great-expectations")
 FASTAPI_LIMIT = (0, 153)  # Prefect's server refuses deployments with this one or later (constraints.txt)
 PORT_OF_SCHEME = {"http": 80, "https": 443}
