@@ -12,6 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 from mlim.data.batches import PairSide
 from mlim.data.collate import Pair, PairCollator
 from mlim.data.image_cache import ImageCache
+from mlim.data.images import as_floats
 from mlim.data.loader import BatchLoader, chunks
 from mlim.data.tokenize import TextTokenizer
 from mlim.data.tokens import prepare_tokens
@@ -22,7 +23,7 @@ from mlim.recipe import Recipe
 from mlim.shards.items import open_items
 from mlim.steps.trained import MODEL_FOLDER, SUMMARY_FILE
 from mlim.tasks.match import MatchObjective
-from mlim.training.optim import build_optimizer, learning_rate
+from mlim.training.optim import build_optimizer, learning_rate, set_learning_rate
 from mlim.workspace import Workspace
 
 TREES, LEAF = 200, 3
@@ -83,9 +84,7 @@ class Network:
         optimizer = build_optimizer(matcher, config.optim)
         torch.manual_seed(seed)
         for step in range(self._steps):
-            rate = learning_rate(step, self._steps, config.optim)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
+            set_learning_rate(optimizer, learning_rate(step, self._steps, config.optim))
             for _, term, weight in objective.losses(objective.prepare(next(loader), step)).terms:
                 (weight * term.mean).backward()
             optimizer.step()
@@ -101,4 +100,4 @@ class Network:
 
     def _encode(self, matcher: Matcher, items: Sequence[str]) -> torch.Tensor:
         side: PairSide = self._collate.side(items)
-        return matcher.item_vectors(side._replace(pixels=side.pixels.float() / 255), "both")
+        return matcher.item_vectors(side._replace(pixels=as_floats(side.pixels)), "both")

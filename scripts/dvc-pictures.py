@@ -8,6 +8,7 @@ versions come from npm, because a browser without a network shows nothing else.
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,7 +23,7 @@ SIZE = (1020, 1482)
 
 
 def main() -> int:
-    """Photograph the page; 2 when there is no browser."""
+    """Photograph the page; 2 when there is no browser or no npm."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("project", type=Path)
     parser.add_argument("out", type=Path, help="the folder of the picture")
@@ -30,6 +31,9 @@ def main() -> int:
     browser = find_browser()
     if browser is None:
         print(f"none of {', '.join(BROWSERS)} is on PATH", file=sys.stderr)
+        return 2
+    if shutil.which("npm") is None:
+        print("npm is not on PATH; install Node.js", file=sys.stderr)
         return 2
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "dvc", "plots", "show", "--out", folder]

@@ -94,7 +94,7 @@ class CellFiller:
         """Sums of log-probabilities (B, values) of the tokens of values of one length."""
         shown = self._shown(batch, pictures)
         tokens = torch.tensor(values, device=self._device)  # (values, length)
-        outputs = self._model.fuse(shown).text[self._masks(shown)]
+        outputs = self._model.fuse(shown).text[self._masks(shown.input_ids)]
         logits: Tensor = self._model.mlm_logits(outputs).float()
         chances = logits.log_softmax(dim=-1).reshape(len(shown.input_ids), tokens.shape[1], -1)
         positions = torch.arange(tokens.shape[1], device=self._device)
@@ -106,7 +106,7 @@ class CellFiller:
         shown = self._shown(batch, pictures)
         fused = self._model.fuse(shown)
         text = mean_over(fused.text, shown.text_attention)
-        return _floats(torch.cat([fused.text[self._masks(shown)], text, mean_of_picture(fused, text)], dim=1))
+        return _floats(torch.cat([fused.text[self._masks(shown.input_ids)], text, mean_of_picture(fused, text)], dim=1))
 
     def _shown(self, batch: ItemBatch, pictures: bool) -> Shown:
         ids, attention, pixels = (
@@ -114,10 +114,10 @@ class CellFiller:
         )
         pixels = batch._replace(pixels=pixels).with_floats().pixels
         hidden = None if pictures else attention.new_ones(len(ids), self._model.patches)
-        return Shown(ids, attention, pixels, text_mask=ids == self._tokenizer.mask, image_mask=hidden)
+        return Shown(ids, attention, pixels, text_mask=self._masks(ids), image_mask=hidden)
 
-    def _masks(self, shown: Shown) -> Tensor:
-        return shown.input_ids == self._tokenizer.mask
+    def _masks(self, ids: Tensor) -> Tensor:
+        return ids == self._tokenizer.mask
 
 
 def _floats(values: Tensor) -> Floats:

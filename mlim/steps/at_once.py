@@ -30,9 +30,9 @@ def trainings_at_once(recipe: Recipe) -> int:
     return PER_ACCELERATOR if _has_accelerator(recipe) else as_many_as_fit(cores(), _memory(), bytes_of(recipe))
 
 
-def as_many_as_fit(cores: int, memory: int, each: int) -> int:
-    """At least one, at most one for each core, and no more than take their share of the `memory` at so many bytes."""
-    return max(1, min(cores, int(MEMORY_SHARE * memory) // each))
+def as_many_as_fit(most: int, memory: int, each: int) -> int:
+    """At least one, at most `most`, and no more than take their share of the `memory` at so many bytes."""
+    return max(1, min(most, int(MEMORY_SHARE * memory) // each))
 
 
 def bytes_of(recipe: Recipe) -> int:

@@ -88,7 +88,7 @@ def run(program: str, absent: list[str], *words: object, **options: object) -> s
     return done.stdout
 
 
-def test_a_training_runs_with_five_packages(absent, tiny_recipe, tiny_workspace, tmp_path):
+def test_a_training_runs_with_the_bare_packages(absent, tiny_recipe, tiny_workspace, tmp_path):
     (tmp_path / "recipe.yaml").write_text(for_the_room(tiny_recipe).to_yaml(), encoding="utf-8")
     said = run(TRAIN, absent, TESTS, tiny_workspace.root, tmp_path / "recipe.yaml", tmp_path / "checkpoints")
     assert said.split() == ["24"]

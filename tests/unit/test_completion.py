@@ -92,6 +92,8 @@ class Reader(nn.Module):
     def fuse(self, shown):
         """At every token: which value is shown, and which mask of its text it is."""
         self.seen += shown.input_ids.tolist()
+        assert shown.text_mask is not None  # says what is hidden, for blocks that do not read it
+        assert torch.equal(shown.text_mask, shown.input_ids == self._mask)
         value = (shown.pixels.mean(dim=(1, 2, 3)) * 255).round()
         if shown.image_mask is not None:
             assert shown.image_mask.all()
