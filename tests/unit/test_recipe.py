@@ -24,7 +24,7 @@ def test_a_recipe_survives_the_way_through_yaml(name, tmp_path):
 
 
 def test_the_known_recipes():
-    assert recipe_names() == ["demo", "e2e-vlp", "lxmert", "paper", "small", "systems", "systems-demo"]
+    assert recipe_names() == ["demo", "e2e-vlp", "lxmert", "paper", "photos", "small", "systems", "systems-demo"]
     assert {load_recipe(name).name for name in recipe_names()} == set(recipe_names())
 
 
