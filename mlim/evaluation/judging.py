@@ -235,7 +235,7 @@ def _why_no_comparison(part: TaskVariants, found: TaskEvidence) -> str:
 
 
 def _not_run(absent: Sequence[str]) -> str:
-    return f"variant {' and variant '.join(absent)} was not run"
+    return f"variant {absent[0]} was not run" if len(absent) == 1 else f"variants {' and '.join(absent)} were not run"
 
 
 def _no_common_seed(part: Variants | TaskVariants) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mlim.evaluation.evidence import Evidence
 from mlim.evaluation.judging import Judged, Measured, Verdict
 from mlim.evaluation.power import Needed
 from mlim.evaluation.spreads import LEVEL
@@ -300,7 +301,9 @@ def unshown_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
 
 def unshown(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
     """Sentences on what is missing: claims without a measurement, seeds, size, other data."""
-    left = [each.sentence for each in describe_claims(recipe, gathered) if each.verdict == "not measured"]
+    left = [judged for judged in gathered.claims if judged.verdict == "not measured"]
+    absent = {judged.claim.sentence: _absent(judged, gathered.evidence) for judged in left}
+    others = [judged for judged in left if not absent[judged.claim.sentence]]
     reasons = (gathered.evidence.left_out, *(found.left_out for found in gathered.evidence.tasks.values()))
     unused = [f"Left out: {reason}." for found in reasons for reason in found]
     return [
@@ -308,8 +311,24 @@ def unshown(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
         *_probed_once(gathered),
         *_other_size(recipe, gathered.reference),
         *unused,
-        *left,
+        *(describe_claim(recipe, gathered, gathered.reference, judged).sentence for judged in others),
+        *_not_run({claim: variants for claim, variants in absent.items() if variants}),
     ]
+
+
+def _absent(judged: Judged, evidence: Evidence) -> list[str]:
+    """The variants that were not run, of a claim of which therefore no part was measured."""
+    if judged.measured or evidence.pairs is None:
+        return []
+    parts = [part for part in judged.claim.parts if isinstance(part, Variants)]
+    named = dict.fromkeys(name for part in parts for name in (part.first, part.second))
+    return [name for name in named if name not in evidence.variants]
+
+
+def _not_run(absent: Mapping[str, Sequence[str]]) -> list[str]:
+    """One sentence about all claims whose variants were not run."""
+    claims = [f"{claim} ({', '.join(f'`{name}`' for name in names)})" for claim, names in absent.items()]
+    return [f"Not measured, because the variants in brackets were not run: {'; '.join(claims)}."] if claims else []
 
 
 def _few_seeds(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:

@@ -68,7 +68,7 @@ def test_no_difference_is_not_separated_and_says_what_it_would_take():
 @pytest.mark.parametrize(
     ("variants", "why"),
     [
-        ({}, "variant `a` and variant `b` was not run"),
+        ({}, "variants `a` and `b` were not run"),
         ({"a": variant(1.0)}, "variant `b` was not run"),
         ({"a": variant(1.0, seeds=(0,)), "b": variant(1.0, seeds=(1,))}, "no seed in common"),
         (
