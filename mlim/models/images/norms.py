@@ -27,6 +27,12 @@ class FrozenBatchNorm(nn.Module):
         for name in ("weight", "bias", "mean", "variance"):
             self.register_buffer(name, torch.empty(channels))
 
+    @property
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """What every cell is multiplied by, and what is then added: (channels,) both."""
+        scale = self.weight / torch.sqrt(self.variance + self.eps)
+        return scale, self.bias - self.mean * scale
+
     def forward(self, grid: Tensor) -> Tensor:
         """(B, channels, h, w) -> the same shape."""
         return functional.batch_norm(grid, self.mean, self.variance, self.weight, self.bias, eps=self.eps)
