@@ -45,8 +45,8 @@ def ablate(
             metavar="NAME",
             help="One experiment only: table1, table2, figure2, design, labels, mam, mdo, readout, joining, balance, "
             "images, lite0, lite0-all, longer, lr, pretraining, recon, size, search, visible, weights; with recipe "
-            "systems: systems, blind, e2e-tasks, e2e-depth, e2e-size, e2e-detect, lxmert-tasks, lxmert-start, "
-            "lxmert-cross, overview-image, overview-adapt.",
+            "photos: photo-sizes; with recipe systems: systems, blind, e2e-tasks, e2e-depth, e2e-size, e2e-detect, "
+            "lxmert-tasks, lxmert-start, lxmert-cross, overview-image, overview-adapt.",
         ),
     ] = None,
     catalog: Annotated[
