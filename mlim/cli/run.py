@@ -85,6 +85,7 @@ def _check_before_work(recipe: "Recipe", catalog: Path, workspace: Workspace, st
         lambda: check_catalog(recipe, catalog, workspace),
         lambda: _check_stages(recipe, catalog, workspace),
         lambda: _check_start(recipe),
+        lambda: _check_lite(recipe),
         lambda: check_server(recipe.tracking),
     )
     problems: list[str] = []
@@ -120,6 +121,13 @@ def _check_start(recipe: "Recipe") -> None:
         from mlim.models.hub import find_start
 
         find_start(recipe.model.start)
+
+
+def _check_lite(recipe: "Recipe") -> None:
+    if recipe.reads_lite:
+        from mlim.models.images.lite import lite_weights
+
+        lite_weights()
 
 
 def _run_pipeline(session: Session, catalog: Path, start: str) -> None:

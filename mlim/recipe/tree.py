@@ -20,7 +20,7 @@ from mlim.recipe.crossed import CrossedSystem
 from mlim.recipe.data import AUTO, ImageConfig, IngestConfig, LoaderConfig, PairsConfig, TextConfig, ValidationConfig
 from mlim.recipe.evaluate import EvaluateConfig, GateConfig, ProbeConfig, PromotionConfig, StackConfig
 from mlim.recipe.finetune import FinetuneConfig, Variant
-from mlim.recipe.image_sides import ANNOTATED, GRID, RANDOM_START, RegionSide
+from mlim.recipe.image_sides import ANNOTATED, GRID, RANDOM_START, LiteSide, RegionSide
 from mlim.recipe.match import MatchConfig
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
@@ -369,6 +369,18 @@ class Recipe(Config):
         if isinstance(entry, Variant) and entry.pretraining is not None:
             return self.system_of(self.pretrainings[entry.pretraining])
         return MLIM if entry.system is None else self.systems[entry.system]
+
+    @property
+    def reads_lite(self) -> bool:
+        """Whether a network of it has the weights of EfficientNet-Lite0, which a package carries."""
+        entries: list[Pretraining | Variant] = [*self.pretrainings.values(), *self.variants.values()]
+        return any(self._reads_lite(self.system_of(entry)) for entry in entries)
+
+    def _reads_lite(self, system: SystemConfig) -> bool:
+        if system == MLIM:
+            return self.model.embedder.features is not None
+        side = region_side(system)
+        return isinstance(getattr(system, "image", None) if side is None else side.features, LiteSide)
 
     def of_task(self, task: FinetuneTask) -> Self:
         """The recipe with the variants of one task alone."""

