@@ -6,6 +6,7 @@ Every call has a profile of its own that is gone afterwards, and the browser ask
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,6 +37,14 @@ FRAME_TITLE = re.compile(r"<title>width (\d+) of (\d+)</title>")
 def find_browser() -> str | None:
     """The path of the first browser that is installed; None when there is none."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def require_browser() -> str:
+    """The same for a script, which ends with exit status 2 when there is none."""
+    if (found := find_browser()) is None:
+        print(f"none of {', '.join(BROWSERS)} is on PATH", file=sys.stderr)
+        raise SystemExit(2)
+    return found
 
 
 def run_browser(

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from chromium import BROWSERS, find_browser, photograph
+from chromium import photograph, require_browser
 from PIL import Image, ImageChops
 
 WIDTH = 1280
@@ -23,10 +23,7 @@ WITHOUT_PHOTOS = "#items, #samples, .sheet-grid, .pair-grid, section:has(> .shee
 def main() -> int:
     """Photograph the sheet; 2 when there is no browser."""
     options = _options()
-    browser = find_browser()
-    if browser is None:
-        print(f"none of {', '.join(BROWSERS)} is on PATH", file=sys.stderr)
-        return 2
+    browser = require_browser()
     hidden = WITHOUT_PHOTOS if options.numbers_only else ""
     if options.start:
         hidden = ", ".join(filter(None, (hidden, ".top, .jump", f"main > section:not(#{options.start})")))

@@ -15,7 +15,7 @@ import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from chromium import BROWSERS, find_browser
+from chromium import require_browser
 from pages import photograph
 
 SCRIPT = re.compile(r"https://cdn\.jsdelivr\.net/npm/(?P<package>[\w-]+)@(?P<version>[\d.]+)")
@@ -28,10 +28,7 @@ def main() -> int:
     parser.add_argument("project", type=Path)
     parser.add_argument("out", type=Path, help="the folder of the picture")
     options = parser.parse_args()
-    browser = find_browser()
-    if browser is None:
-        print(f"none of {', '.join(BROWSERS)} is on PATH", file=sys.stderr)
-        return 2
+    browser = require_browser()
     if shutil.which("npm") is None:
         print("npm is not on PATH; install Node.js", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from chromium import BROWSERS, find_browser
+from chromium import require_browser
 from pages import photograph, serving
 
 from mlim.recipe.tracking import TrackingConfig
@@ -26,10 +26,7 @@ def main() -> int:
     parser.add_argument("project", type=Path)
     parser.add_argument("out", type=Path, help="the folder of the pictures")
     options = parser.parse_args()
-    browser = find_browser()
-    if browser is None:
-        print(f"none of {', '.join(BROWSERS)} is on PATH", file=sys.stderr)
-        return 2
+    browser = require_browser()
     root = str(Path(__file__).parents[1])
     command = ("mlim", "ui", "--port")
     with serving(

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
 
-from chromium import BROWSERS, find_browser
+from chromium import require_browser
 from pages import photograph, serving
 
 DATABASE = "prefect.db"
@@ -34,10 +34,7 @@ def main() -> int:
     parser.add_argument("home", type=Path, help="Prefect's folder, PREFECT_HOME")
     parser.add_argument("out", type=Path, help="the folder of the pictures")
     options = parser.parse_args()
-    browser = find_browser()
-    if browser is None:
-        print(f"none of {', '.join(BROWSERS)} is on PATH", file=sys.stderr)
-        return 2
+    browser = require_browser()
     if not (options.home / DATABASE).is_file():
         print(f"{options.home}: has no {DATABASE}; start `make serve-prefect` first", file=sys.stderr)
         return 2
