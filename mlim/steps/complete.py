@@ -123,11 +123,13 @@ def _trained(
 ) -> tuple[Path, Mapping[str, Any]]:
     """The folder of a pre-training that predicts tokens, and what names it."""
     name = recipe.main_variant.pretraining if pretraining is None else pretraining
+    others = [key for key, each in recipe.pretrainings.items() if any(t.needs == "tokens" for t in each.all_tasks)]
     if name is None:
-        raise InputError(f"variant `{recipe.main}` has no pre-training; name one with --pretraining")
+        raise InputError(
+            f"variant `{recipe.main}` has no pre-training; name one with --pretraining{nearest('', others)}"
+        )
     entry = named("pretrainings", recipe.pretrainings, name)
     if all(task.needs != "tokens" for task in entry.all_tasks):
-        others = [key for key, each in recipe.pretrainings.items() if any(t.needs == "tokens" for t in each.all_tasks)]
         raise InputError(
             f"pre-training `{name}` was trained on {', '.join(entry.loss_names)} and predicts no text; name one with "
             f"mlm by --pretraining{nearest('', others)}"
