@@ -413,13 +413,18 @@ class Recipe(Config):
         return self.finetune.model_copy(update={"read_out": read_out, "joint_blocks": joint_blocks})
 
     @property
-    def unpretrained_variant(self) -> str | None:
-        """The variant that differs from the main variant in nothing but its missing pre-training, if there is one."""
+    def pretraining_pair(self) -> tuple[str, str] | None:
+        """The main variant and the first that differs from it in nothing but having a pre-training, or none.
+
+        The pre-trained one comes first; None where no variant is such.
+        """
         main = self.main_variant
         for name, variant in self.variants.items():
             same = (variant.mdo, variant.modality, variant.task) == (main.mdo, main.modality, main.task)
-            if variant.pretraining is None and same and self.system_of(variant) == self.system_of(main):
-                return name
+            if not same or self.system_of(variant) != self.system_of(main):
+                continue
+            if (variant.pretraining is None) != (main.pretraining is None):
+                return (self.main, name) if variant.pretraining is None else (name, self.main)
         return None
 
     def training_key(self, stage: Stage, name: str) -> str:

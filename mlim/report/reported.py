@@ -13,7 +13,7 @@ from mlim.recipe.tracking import TrackingConfig
 
 @dataclass(frozen=True)
 class ReportedRecipe:
-    """A recipe, as far as it is reported on; `as_yaml` is all of it, `unpretrained_variant` as in the recipe.
+    """A recipe, as far as it is reported on; `as_yaml` is all of it, `pretraining_pair` as in the recipe.
 
     `variants` are those that match pairs, `other_variants` those that are fine-tuned to another task.
     """
@@ -23,7 +23,7 @@ class ReportedRecipe:
     seeds: tuple[int, ...]
     main: str
     main_variant: Variant
-    unpretrained_variant: str | None
+    pretraining_pair: tuple[str, str] | None
     variants: Mapping[str, Variant]
     other_variants: Mapping[str, Variant]
     pretrainings: Mapping[str, Pretraining]

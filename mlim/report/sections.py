@@ -106,7 +106,7 @@ def losses_section(recipe: ReportedRecipe, gathered: Gathered) -> Section:
     title = "Pre-training and fine-tuning"
     if not gathered.trainings:
         return Section("losses", title, "", missing="Nothing has been trained yet: run `mlim pretrain`.")
-    compared = (recipe.main, recipe.unpretrained_variant)
+    compared = recipe.pretraining_pair or (recipe.main,)
     both = tuple(
         replace(each, name=recipe.variants[each.name].label) for each in gathered.finetunings if each.name in compared
     )

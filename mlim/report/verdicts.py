@@ -27,14 +27,16 @@ def verdicts(recipe: ReportedRecipe, gathered: Gathered) -> list[Verdict]:
 
 
 def _pretraining(recipe: ReportedRecipe, gathered: Gathered, scores: dict[str, Score], main: Score) -> Verdict:
-    variant = recipe.unpretrained_variant
-    other = scores.get(variant) if variant else None
+    pair, pretrained = recipe.pretraining_pair, recipe.main_variant.pretraining is not None
+    other = None if pair is None else scores.get(pair[1] if pretrained else pair[0])
     reached = f"{main.label}: PR-AUC {_interval(main.pr_auc)}"
-    if other is None or other.difference is None:
-        sentence = "Whether pre-training helps is not known: the variant without it was not run."
+    if pair is None or other is None or other.difference is None:
+        lacking = "the variant without it was not run" if pretrained else "no variant with it was run"
+        sentence = f"Whether pre-training helps is not known: {lacking}."
         return Verdict("open", sentence, f"{reached}.{_no_interval(gathered)}")
-    judged = _judged(recipe, gathered, str(variant))
-    gain = other.difference.turned() if judged is None else _measured(judged)
+    judged = _judged(gathered, pair)
+    minus_main = other.difference.turned() if pretrained else other.difference
+    gain = minus_main if judged is None else _measured(judged)
     chance = formats.score((gathered.metrics or {}).get("prevalence"))
     caution = _no_interval(gathered) or _caution(recipe)
     numbers = (
@@ -50,9 +52,9 @@ def _pretraining(recipe: ReportedRecipe, gathered: Gathered, scores: dict[str, S
     return Verdict(tone, sentences[tone], numbers)
 
 
-def _judged(recipe: ReportedRecipe, gathered: Gathered, variant: str) -> Judged | None:
-    """The claim on the main variant and `variant`, where it was measured: the page's head says what its table says."""
-    parts = (Variants(recipe.main, variant),)
+def _judged(gathered: Gathered, pair: tuple[str, str]) -> Judged | None:
+    """The claim on these two variants, where it was measured: the page's head says what its table says."""
+    parts = (Variants(*pair),)
     found = (each for each in gathered.claims if each.claim.parts == parts and each.verdict != "not measured")
     return next(found, None)
 

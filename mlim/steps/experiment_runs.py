@@ -97,8 +97,8 @@ def _trained(place: ExperimentRun, name: str, own: bool) -> TrainedVariant:
 
 def label_points(recipe: Recipe, trained: Mapping[str, TrainedVariant], evidence: Evidence) -> tuple[LabelPoint, ...]:
     """The label-efficiency curve of the main variant and its like without pre-training, where a recipe has both."""
-    other, settings = recipe.unpretrained_variant, recipe.evaluate
-    if other is None or recipe.main_variant.pretraining is None:
+    pair, settings = recipe.pretraining_pair, recipe.evaluate
+    if pair is None:
         return ()
     resampling = Resampling(settings.bootstrap_samples, settings.confidence, recipe.seed)
-    return label_curve(evidence, trained, (recipe.main, other), resampling)
+    return label_curve(evidence, trained, pair, resampling)

@@ -77,13 +77,13 @@ def _places(recipe: Recipe, workspace: Workspace, experiment: str | None) -> tup
 
 
 def _other(recipe: Recipe, runs: Mapping[str, ExperimentRun]) -> str:
-    unpretrained = recipe.unpretrained_variant
+    pair = recipe.pretraining_pair or ()
     names = [name for name in (*recipe.of_task("match").variants, *runs) if name != recipe.main]
     if not names:
         raise InputError(
             "there is only one variant, so nothing to compare: name an --experiment, or a recipe with more variants"
         )
-    return unpretrained if unpretrained in names else names[0]
+    return next((name for name in pair if name in names), names[0])
 
 
 def _measured(evidence: Evidence, recipe: Recipe, other: str) -> Effect | None:

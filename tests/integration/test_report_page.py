@@ -230,6 +230,22 @@ def test_the_headline_follows_the_numbers(own_workspace, tiny_recipe, score, sen
     assert "win" in second.sentence
 
 
+@pytest.mark.parametrize(
+    ("alone", "sentence"),
+    [
+        (False, "Pre-training does harm in these runs."),
+        (True, "Whether pre-training helps is not known: no variant with it was run."),
+    ],
+)
+def test_the_headline_of_a_main_variant_without_pretraining(own_workspace, tiny_recipe, alone, sentence):
+    main = "no-pretraining"
+    variants = {main: tiny_recipe.variants[main]} if alone else tiny_recipe.variants
+    recipe = tiny_recipe.model_copy(update={"main": main, "variants": variants})
+    fill(own_workspace, recipe, {main: MAIN_SCORE, "recon-mlm-mam": MAIN_SCORE - 0.05})
+    first, _ = verdicts(recipe, gather(recipe, own_workspace))
+    assert first.sentence == sentence
+
+
 def test_without_scores_the_headline_follows_the_table_of_ablate(own_workspace, tiny_recipe):
     fill(own_workspace, tiny_recipe, {"no-pretraining": MAIN_SCORE - 0.05})
     (own_workspace.pairs / "pairs.parquet").unlink()

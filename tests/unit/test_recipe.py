@@ -30,6 +30,20 @@ def test_the_known_recipes():
     assert {load_recipe(name).name for name in recipe_names()} == set(recipe_names())
 
 
+@pytest.mark.parametrize(
+    ("name", "changed", "pair"),
+    [
+        ("small", [], ("recon-mlm-mam", "no-pretraining")),
+        ("small", ["main=no-pretraining"], ("recon-mlm-mam", "no-pretraining")),
+        ("small", ["main=no-pretraining", "variants.recon-mlm-mam=null"], ("recon-itm-mlm-mam", "no-pretraining")),
+        ("small", ["variants.no-pretraining=null"], None),
+        ("photos", ["variants.recon-mlm-mam=null"], None),
+    ],
+)
+def test_what_differs_in_pre_training_alone_is_a_pair_whichever_is_the_main_variant(name, changed, pair):
+    assert load_recipe(name, changed).pretraining_pair == pair
+
+
 def test_recipes_that_need_the_weights_of_lite0_are_known_and_refused_before_work_without_them(monkeypatch):
     found = {name for name in recipe_names() if load_recipe(name).reads_lite}
     assert found == {"photos", "systems"}
