@@ -92,7 +92,7 @@ def test_memory_holds_a_block_and_not_the_vectors(folder: Path, monkeypatch: pyt
     ):
         monkeypatch.setattr(place, name, 256)
     monkeypatch.setattr(nearest_module, "KEYS_AT_ONCE", 1 << 15)
-    asked = clustered(4000, dimensions=512)  # 4 MB
+    asked = clustered(8000, dimensions=512)  # 8 MB
     index = VectorIndex.build(folder, asked, IndexSettings(exact_below=50, probes=2))
     tracemalloc.start()
     try:
