@@ -312,7 +312,7 @@ def unshown(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:
         *_other_size(recipe, gathered.reference),
         *unused,
         *(describe_claim(recipe, gathered, gathered.reference, judged).sentence for judged in others),
-        *_not_run({claim: variants for claim, variants in absent.items() if variants}),
+        *not_run([f"{claim} ({', '.join(variants)})" for claim, variants in absent.items() if variants]),
     ]
 
 
@@ -322,13 +322,12 @@ def _absent(judged: Judged, evidence: Evidence) -> list[str]:
         return []
     parts = [part for part in judged.claim.parts if isinstance(part, Variants)]
     named = dict.fromkeys(name for part in parts for name in (part.first, part.second))
-    return [name for name in named if name not in evidence.variants]
+    return [f"`{name}`" for name in named if name not in evidence.variants]
 
 
-def _not_run(absent: Mapping[str, Sequence[str]]) -> list[str]:
-    """One sentence about all claims whose variants were not run."""
-    claims = [f"{claim} ({', '.join(f'`{name}`' for name in names)})" for claim, names in absent.items()]
-    return [f"Not measured, because the variants in brackets were not run: {'; '.join(claims)}."] if claims else []
+def not_run(claims: Sequence[str]) -> list[str]:
+    """One sentence about all claims whose variants were not run; none without such claims."""
+    return [f"The variants were not run that these claims are about: {'; '.join(claims)}."] if claims else []
 
 
 def _few_seeds(recipe: ReportedRecipe, gathered: Gathered) -> list[str]:

@@ -11,7 +11,7 @@ from mlim.evaluation.task_evidence import TaskEvidence
 from mlim.recipe.tasks import OtherTask
 from mlim.references import PaperTable
 from mlim.references.claims import TaskVariants
-from mlim.report.claims import DescribedClaim, claims_table, describe_claim
+from mlim.report.claims import DescribedClaim, claims_table, describe_claim, not_run
 from mlim.report.gather import Gathered, JudgedPaper
 from mlim.report.kit import formats
 from mlim.report.kit.blocks import Block, Sentences, Table
@@ -102,7 +102,7 @@ def paper_blocks(paper: TaskPaper) -> Iterator[Block]:
     if measured:
         yield claims_table(measured, f"Claims of {paper.source}", CLAIMS_NOTE)
         yield Sentences("In words", tuple(claim.sentence for claim in measured), folded=True)
-    sentences = [claim.sentence for claim in missing] + _not_run(paper.not_run)
+    sentences = [claim.sentence for claim in missing] + not_run(paper.not_run)
     if sentences:
         yield Sentences(f"Not measured of {paper.source}", tuple(sentences))
     if paper.reported:
@@ -119,7 +119,7 @@ def paper_lines(papers: Sequence[Mapping[str, Any]], task: str | None) -> Iterat
             yield from (f"Claims of “{paper['title']}” ({paper['source']}). {CLAIMS_NOTE}", "")
             yield from markdown_table(CLAIMS_HEADER, [[claim[cell] for cell in CLAIM_CELLS] for claim in measured])
             yield from _listed("In words:", [claim["sentence"] for claim in measured])
-        sentences = [*(claim["sentence"] for claim in missing), *_not_run(paper["not_run"])]
+        sentences = [*(claim["sentence"] for claim in missing), *not_run(paper["not_run"])]
         yield from _listed(f"Not measured of {paper['source']}:", sentences)
         if paper["reported"]:
             yield from (f"Reported by {paper['source']}. {REPORTED_NOTE}", "")
@@ -128,8 +128,3 @@ def paper_lines(papers: Sequence[Mapping[str, Any]], task: str | None) -> Iterat
 
 def _listed(title: str, sentences: Sequence[str]) -> list[str]:
     return [title, "", *(f"- {sentence}" for sentence in sentences), ""] if sentences else []
-
-
-def _not_run(claims: Sequence[str]) -> list[str]:
-    """One sentence about all claims whose variants were not run."""
-    return [f"The variants were not run that these claims are about: {'; '.join(claims)}."] if claims else []

@@ -96,7 +96,7 @@ def _trained(place: ExperimentRun, name: str, own: bool) -> TrainedVariant:
 
 
 def label_points(recipe: Recipe, trained: Mapping[str, TrainedVariant], evidence: Evidence) -> tuple[LabelPoint, ...]:
-    """The label-efficiency curve of the main variant and its like without pre-training, where a recipe has both."""
+    """The label-efficiency curve of the main variant and its like that differs in pre-training, where there is one."""
     pair, settings = recipe.pretraining_pair, recipe.evaluate
     if pair is None:
         return ()

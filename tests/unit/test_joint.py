@@ -226,6 +226,22 @@ def test_lite0_pads_as_tensorflow_and_keeps_its_weights():
     assert found.flatten().mul(1.001**0.5).round().tolist() == [45, 39, 66, 50]
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side"), [(1, 1, 5), (3, 1, 5), (3, 2, 8), (3, 2, 5), (5, 2, 8), (5, 1, 4)]
+)
+def test_a_layer_of_lite0_is_padding_convolution_norm_and_relu6(kernel, stride, side):
+    generator = torch.Generator().manual_seed(0)
+    layer = lite.Layer(4, 4, kernel, stride, groups=2)
+    for name, value in named_tensors(layer).items():
+        value.data.copy_(torch.rand(value.shape, generator=generator) + ("variance" in name))
+    grid = torch.randn(2, 4, side, side, generator=generator)
+    missing = max(0, (-(-side // stride) - 1) * stride + kernel - side)
+    around = (missing // 2, missing - missing // 2)
+    with torch.no_grad():
+        plain = functional.relu6(layer.norm(layer.conv(functional.pad(grid, (*around, *around)))))
+        torch.testing.assert_close(layer(grid), plain)
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_a_saved_system_and_a_saved_matcher_give_the_same_again(side, tmp_path):
     model = built(side)

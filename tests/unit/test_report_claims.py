@@ -187,7 +187,7 @@ def test_the_document_has_claims_and_what_is_not_shown(recipe, gathered):
     assert "| Pre-training helps | the whole paper | supported | +" in text
     assert "\n- Pre-training helps: supported. " in text
     assert "What is not shown:" in text
-    assert "- Not measured, because the variants in brackets were not run: One [MASK] vector" in text
+    assert "- The variants were not run that these claims are about: One [MASK] vector" in text
     assert "(`separate-masks`)" in text
     assert RESULTS_FILE.endswith(".json")
 
