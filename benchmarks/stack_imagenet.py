@@ -6,7 +6,7 @@ A network that reads features of ImageNet is compared with simple systems that d
 attributes read, beside the measures of a picture, the means over the grids of strides 16 and 32 of the same frozen
 network. `WORK` is a work folder after `mlim finetune` of the main variant. Parts are fitted on the training pairs and
 combined on the validation pairs; scores of validation pairs are cross-fitted over families, and intervals are those of
-`mlim evaluate`.
+`mlim evaluate`, over the pairs and the seeds of the matcher.
 """
 
 import argparse
@@ -70,25 +70,29 @@ class ImageNetWork(Work):
 
 
 def scorers(folder: Path) -> tuple[Work, dict[str, np.ndarray]]:
-    """The work folder, and the scores of all its pairs by the matcher and by each stack."""
+    """The work folder, and the scores (seeds, pairs) of all its pairs by the matcher and by each stack."""
     simple = Work(folder)
+    matchers = matcher_scores(simple)
     found = {}
     for work, name in ((simple, ""), (ImageNetWork(folder), ", features of ImageNet for its classifiers")):
         scores = work.parts.scores(work.items, work.catalog.first, work.catalog.second)
-        scores[MATCHER] = matcher_scores(work)
         trees = COLUMNS if COLUMNS in scores else TREES
         rest = [trees, WORDS, *(column for column in scores if column.startswith(AGREE))]
-        found[f"stack without the matcher{name}"] = work.combined(scores, rest)
-        found[f"stack{name}"] = work.combined(scores, [MATCHER, *rest])
-        found["matcher"] = scores[MATCHER].to_numpy()
+        without = work.combined(scores, rest)
+        found[f"stack without the matcher{name}"] = np.broadcast_to(without, matchers.shape)
+        stacks = [work.combined(scores.assign(**{MATCHER: matcher}), [MATCHER, *rest]) for matcher in matchers]
+        found[f"stack{name}"] = np.stack(stacks)
+        found["matcher"] = matchers
     return simple, found
 
 
 def matcher_scores(work: Work) -> np.ndarray:
-    """Those of the main variant's first seed; 0.5 for training pairs, on which nothing is combined or judged."""
-    scores = read_scores(work.workspace.finetuned(work.recipe.main, work.recipe.seeds[0]), "mlim finetune")
-    found = np.full(len(work.catalog.pairs), 0.5)
-    found[~work.catalog.of("train")] = scores_of(part(scores, modality=work.recipe.main_variant.modality))
+    """Those of the main variant (seeds, pairs); 0.5 for training pairs, on which nothing is combined or judged."""
+    recipe = work.recipe
+    found = np.full((len(recipe.seeds), len(work.catalog.pairs)), 0.5)
+    for matcher, seed in zip(found, recipe.seeds, strict=True):
+        scores = read_scores(work.workspace.finetuned(recipe.main, seed), "mlim finetune")
+        matcher[~work.catalog.of("train")] = scores_of(part(scores, modality=recipe.main_variant.modality))
     return found
 
 

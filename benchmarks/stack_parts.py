@@ -190,10 +190,10 @@ def compared_vectors(work: Work, folder: Path) -> np.ndarray:
 
 
 def rows(work: Work, scored: Mapping[str, np.ndarray], split: str) -> Iterator[list[str]]:
-    """PR-AUC of each scorer, and its differences to the first and the second, paired over families."""
+    """PR-AUC of each scorer (scores of (pairs,) or (seeds, pairs)), and its differences to the first and second."""
     judged, settings = work.judged(split), work.recipe.evaluate
-    systems = {name: values[work.catalog.of(split)][None] for name, values in scored.items()}
-    how = settings.bootstrap_samples, settings.confidence, work.recipe.seed
+    systems = {name: np.atleast_2d(values)[:, work.catalog.of(split)] for name, values in scored.items()}
+    how = settings.bootstrap_samples, settings.confidence, work.recipe.seed, ()  # each difference has its own spread
     first, second = (
         compare_all(judged, {name: systems[name] for name in dict.fromkeys((reference, *systems))}, *how)
         for reference in list(systems)[:2]
