@@ -24,6 +24,7 @@ PREVALENCE = 0.669
 HALF_INTERVAL = 0.018
 MAIN_SCORE = 0.822
 STACK_SCORE = 0.91
+WITHOUT_MATCHER_SCORE = 0.81
 VARIANT_SCORES = {"no-mdo": 0.829, "no-pretraining": 0.779, "text-only": 0.701, "image-only": 0.804}
 BASELINE_SCORES = {"boosted-trees": 0.851, "image-hash": 0.731, "tfidf-cosine": 0.688}
 MODES = ("heavy_image", "heavy_text", "light")
@@ -183,6 +184,10 @@ def _evaluation(workspace: Workspace, recipe: Recipe) -> None:
             "stack": {
                 **interval(STACK_SCORE),
                 "difference_to_main": {**interval(STACK_SCORE - MAIN_SCORE), "p_value": 0.002},
+            },
+            "stack without matcher": {
+                **interval(WITHOUT_MATCHER_SCORE),
+                "difference_to_main": {**interval(WITHOUT_MATCHER_SCORE - MAIN_SCORE), "p_value": 0.002},
             },
         },
         "run_id": "run-evaluate",

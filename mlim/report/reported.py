@@ -1,6 +1,6 @@
 """What pages, cards and documents say of the recipe: the parts that they name, and no others."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mlim.recipe.data import ImageConfig, LoaderConfig, TextConfig
@@ -13,9 +13,10 @@ from mlim.recipe.tracking import TrackingConfig
 
 @dataclass(frozen=True)
 class ReportedRecipe:
-    """A recipe, as far as it is reported on; `as_yaml` is all of it, `pretraining_pair` as in the recipe.
+    """A recipe, as far as it is reported on; `as_yaml` is all of it.
 
-    `variants` are those that match pairs, `other_variants` those that are fine-tuned to another task.
+    `variants` are those that match pairs, `other_variants` those that are fine-tuned to another task;
+    `pretraining_pair` and `also_saw` are those of `Recipe`.
     """
 
     name: str
@@ -24,6 +25,7 @@ class ReportedRecipe:
     main: str
     main_variant: Variant
     pretraining_pair: tuple[str, str] | None
+    also_saw: Callable[[Variant], tuple[str, ...]]
     variants: Mapping[str, Variant]
     other_variants: Mapping[str, Variant]
     pretrainings: Mapping[str, Pretraining]

@@ -32,7 +32,7 @@ from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import baseline_scores, scorer_scores, variant_scores
 from mlim.report.task_claims import task_papers
 from mlim.report.tasks import task_lines
-from mlim.stacking.scorers import STACK
+from mlim.stacking.scorers import STACK, WITHOUT_MATCHER
 from mlim.versions import UNKNOWN
 
 RESULTS_FILE: Final = "results.json"
@@ -89,6 +89,7 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
     rows = [
         {
             **_plain(score),
+            "also_saw": recipe.also_saw(recipe.variants[name]),
             "table1": gathered.reference.figure("table1", name),
             "table2": gathered.reference.figure("table2", name),
             "seconds": _seconds_per_seed(recipe, gathered, name),
@@ -96,7 +97,11 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         for name, score in variant_scores(recipe, gathered).items()
     ]
     # of the scorers the combinations: the matcher is a row already, the other parts are no results
-    combined = [score for score in scorer_scores(gathered.metrics).values() if score.label.startswith(STACK)]
+    combined = [
+        {**_plain(score), "also_saw": () if name == WITHOUT_MATCHER else recipe.also_saw(recipe.main_variant)}
+        for name, score in scorer_scores(gathered.metrics).items()
+        if name.startswith(STACK)
+    ]
     return {
         "recipe": recipe.name,
         "catalog": ingest.get("catalog", UNKNOWN),
@@ -116,7 +121,7 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
         "rows": rows,
         "baselines": [_plain(score) for score in baseline_scores(gathered.metrics).values()],
         "registered": (metrics.get("registered") or {}).get("scorer"),
-        "scorers": [_plain(score) for score in combined],
+        "scorers": combined,
         "claims": [_plain(claim) for claim in describe_claims(recipe, gathered)],
         PROMISES: metrics.get("kept_promises", []),
         TASKS: [{"task": task, **table} for task, table in gathered.task_tables.items() if table is not None],
@@ -357,14 +362,16 @@ def _facts(results: Mapping[str, Any]) -> list[str]:
 
 def _markdown_table(results: Mapping[str, Any]) -> list[str]:
     header = [name if name != "interval" else f"{100 * results['confidence']:g} % interval" for name in HEADER]
-    rows = [_cells(score) for score in (*results["rows"], *results.get("scorers", ()), *results["baselines"])]
-    return table(header, rows)
+    scores = [*results["rows"], *results.get("scorers", ()), *results["baselines"]]
+    more = any(score.get("also_saw") for score in scores)
+    return table([header[0], *(["also saw"] if more else []), *header[1:]], [_cells(score, more) for score in scores])
 
 
-def _cells(score: Mapping[str, Any]) -> list[str]:
+def _cells(score: Mapping[str, Any], more: bool) -> list[str]:
     ends, apart = score["pr_auc"], score["difference"] or {"value": None, "low": None, "high": None}
     return [
         score["label"],
+        *([formats.listed(score.get("also_saw", ()))] if more else []),
         formats.score(ends["value"]),
         formats.ends(ends["low"], ends["high"]),
         formats.spread(score.get("spread"), score.get("seeds", 1)),

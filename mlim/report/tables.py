@@ -53,6 +53,7 @@ def paper_table(recipe: ReportedRecipe, gathered: Gathered, table: PaperTable) -
         (*_score_header(recipe), "paper"),
         rows,
         note=OTHER_DATA,
+        text_columns=1 + some_saw_more(recipe),
         strong=names.index(recipe.main) if recipe.main in names else None,
     )
 
@@ -62,7 +63,13 @@ def further_variants_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
     scores = variant_scores(recipe, gathered)
     names = [name for name in recipe.variants if not gathered.reference.reports(name)]
     rows = tuple(_score_cells(recipe, name, scores) for name in names)
-    return Table("Variants that the paper does not report", _score_header(recipe), rows)
+    title = "Variants that the paper does not report"
+    return Table(title, _score_header(recipe), rows, text_columns=1 + some_saw_more(recipe))
+
+
+def some_saw_more(recipe: ReportedRecipe) -> bool:
+    """Whether some variant has seen more than the catalog's texts and pictures, which its tables then say."""
+    return any(recipe.also_saw(variant) for variant in recipe.variants.values())
 
 
 def baselines_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
@@ -258,6 +265,7 @@ def _short_row(score: Score) -> tuple[str, ...]:
 def _score_header(recipe: ReportedRecipe) -> tuple[str, ...]:
     return (
         "model",
+        *(["also saw"] if some_saw_more(recipe) else []),
         f"PR-AUC {_confidence(recipe)}",
         "spread (seeds)",
         "text only",
@@ -267,13 +275,14 @@ def _score_header(recipe: ReportedRecipe) -> tuple[str, ...]:
 
 
 def _score_cells(recipe: ReportedRecipe, name: str, scores: Mapping[str, Score]) -> tuple[str, ...]:
-    score = scores.get(name)
+    variant, score = recipe.variants[name], scores.get(name)
+    saw = [formats.listed(recipe.also_saw(variant))] if some_saw_more(recipe) else []
     if score is None:
-        return (recipe.variants[name].label, NOT_RUN, *[formats.MISSING] * 4)
+        return (variant.label, *saw, NOT_RUN, *[formats.MISSING] * 4)
     difference = formats.MISSING if name == recipe.main else _difference(score.difference)
     spread = formats.spread(score.spread, score.seeds)
     alone = (formats.score(score.text), formats.score(score.image))
-    return (score.label, _interval(score.pr_auc), spread, *alone, difference)
+    return (score.label, *saw, _interval(score.pr_auc), spread, *alone, difference)
 
 
 def _pair_counts(split: str, counts: Mapping[str, int]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def _cells(row: Mapping[str, Any], found: Sequence[Mapping[str, Any]], more: boo
     minus = formats.MISSING if apart is None else formats.signed_interval(apart["value"], apart["low"], apart["high"])
     label = f"{row['label']} (without fine-tuning)" if row["zero_shot"] else row["label"]
     values = (formats.interval(one["value"], one["low"], one["high"]) for one in found)
-    saw = [", ".join(row.get("also_saw", ())) or formats.MISSING] if more else []
+    saw = [formats.listed(row.get("also_saw", ()))] if more else []
     return (label, *saw, formats.count(row["seeds"]), *values, minus)
 
 

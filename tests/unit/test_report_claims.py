@@ -203,6 +203,22 @@ def test_variants_show_what_their_seeds_differ_by(recipe, gathered):
     assert f"| RECON + MLM + MAM | 0.822 | 0.804 to 0.840 | {shown} |" in page
 
 
+def test_tables_say_what_a_model_has_seen_beside_the_catalog(recipe, gathered):
+    tables = gathered.reference.tables
+    assert "also saw" not in paper_table(recipe, gathered, tables[0]).header
+    assert "also saw" not in _part(collect(recipe, gathered, LINEAGE))
+    embedder = recipe.model.embedder.model_copy(update={"features": "lite0"})
+    more = recipe.model_copy(update={"model": recipe.model.model_copy(update={"embedder": embedder})})
+    shown = paper_table(more, gathered, tables[0])
+    assert shown.header[:2] == ("model", "also saw")
+    assert {row[1] for row in shown.rows} == {"ImageNet"}
+    assert {len(row) for row in shown.rows} == {len(shown.header)}
+    lines = _part(json.loads(json.dumps(collect(more, gathered, LINEAGE)))).splitlines()
+    cells = {found[1]: found[2] for line in lines if len(found := [cell.strip() for cell in line.split("|")]) > 2}
+    assert cells["RECON + MLM + MAM"] == cells["stack"] == "ImageNet"
+    assert cells["stack without matcher"] == cells["Gradient-boosted trees"] == formats.MISSING
+
+
 def test_the_effects_of_several_data_sets_stand_side_by_side(recipe, gathered, tmp_path):
     results = json.loads(json.dumps(collect(recipe, gathered, LINEAGE)))
     other = {**results, "catalog": "catalogs/hm_fashion.yaml", "claims": results["claims"][:1]}

@@ -1,7 +1,7 @@
 """How numbers become text: the one place that decides decimals, signs and what a missing value looks like."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 MISSING: Final = "\u2013"  # en dash
@@ -62,6 +62,11 @@ def p_value(value: Number) -> str:
 def count(value: Number) -> str:
     """A whole number with thousands separators."""
     return MISSING if value is None or math.isnan(value) else f"{int(value):,}"
+
+
+def listed(names: Collection[str]) -> str:
+    """Names in one cell; a dash where there are none."""
+    return ", ".join(names) or MISSING
 
 
 def percent(share: Number) -> str:
