@@ -89,5 +89,5 @@ def read_karpathy_splits(path: Path) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _karpathy_names(entry: Entry) -> tuple[str, ...]:
-    number = entry.word("cocoid") if "cocoid" in entry.value else ""
+    number = entry.word("cocoid") if entry.has("cocoid") else ""
     return names_of(entry.get("filename", str), number)

@@ -10,7 +10,10 @@ import numpy as np
 from PIL import Image
 
 from mlim.annotations.records import Annotation, Caption, Place, Question, Region, kind_of
-from mlim.catalog.annotation_rules import AnnotationRules, ColumnQuestion, ColumnRegions, caption_columns
+from mlim.catalog.annotation_rules import AnnotationRules, ColumnQuestion, ColumnRegions, caption_parts
+from mlim.catalog.description import CatalogDescription
+from mlim.catalog.texts import clean_text
+from mlim.catalog.values import Spellings
 
 WHERE = "catalog.yaml"
 BORDER_SPREAD = 24  # of 255: a border whose colours differ more is no plain backdrop
@@ -28,10 +31,35 @@ class ItemValues(NamedTuple):
     picture: bytes | None = None
 
 
-def item_values(row: int, item: Mapping[str, Any], picture: bytes | None = None) -> ItemValues:
-    """The values of an item of index.parquet: what the model reads, and what rules read."""
-    values = {**json.loads(item["attributes"]), **json.loads(item["facts"])}
-    return ItemValues(row, item["id"], {name: str(value) for name, value in values.items() if value}, picture)
+class ValueReader:
+    """Reads the values of items of index.parquet as annotations tell them: as words, and one spelling for each value.
+
+    Markup is taken out as from the texts that the model reads. What means "no value" (`values` in catalog.yaml) is
+    none. Columns that are asked about or name boxes have few values, each in the spelling of its first item; others
+    are told as written.
+    """
+
+    def __init__(self, rules: AnnotationRules, description: CatalogDescription) -> None:
+        self._values = description.values
+        self._first = {column: Spellings(description.values.of(column)) for column in rules.compared}
+        self._kept = {text.column for text in description.columns.text if not text.clean}
+
+    def read(self, row: int, item: Mapping[str, Any], picture: bytes | None = None) -> ItemValues:
+        """The values of one item, the number `row` of the index."""
+        told = {name: self._told(name, cell) for name, cell in stored_values(item).items()}
+        return ItemValues(row, item["id"], {name: value for name, value in told.items() if value}, picture)
+
+    def _told(self, column: str, cell: str) -> str | None:
+        words = cell if column in self._kept else clean_text(cell)
+        if column in self._first:
+            return self._first[column].of(words)
+        return None if self._values.of(column).comparable(words) is None else words
+
+
+def stored_values(item: Mapping[str, Any]) -> dict[str, str]:
+    """The cells of an item of index.parquet by column: those that the model reads, and those that rules read."""
+    cells = {**json.loads(item["attributes"]), **json.loads(item["facts"])}
+    return {name: str(cell or "") for name, cell in cells.items()}
 
 
 def annotate_columns(
@@ -62,7 +90,7 @@ def _questions(number: int, rule: ColumnQuestion, items: Sequence[ItemValues], s
             true = bool(generator.integers(2))
             others = [other for other in known if other != value]
             shown = value if true else others[int(generator.integers(len(others)))]
-            text, answer = rule.verify.format(value=shown), "yes" if true else "no"
+            text, answer = rule.verify.replace("{value}", shown), "yes" if true else "no"
             yield _question(item, f"{item.id}-{number}v", text, answer, f"{rule.column}-is")
 
 
@@ -73,9 +101,9 @@ def _question(item: ItemValues, name: str, text: str, answer: str, template: str
 
 def _captions(captions: Sequence[str], item: ItemValues) -> Iterator[Caption]:
     for number, caption in enumerate(captions):
-        columns = caption_columns(caption)
-        if all(column in item.values for column in columns):
-            text = caption.format_map(item.values) if "{" in caption else item.values[caption]
+        parts = caption_parts(caption)
+        if all(column in item.values for _, column in parts if column):
+            text = "".join(literal + (item.values[column] if column else "") for literal, column in parts)
             yield Caption(Place(WHERE, item.row), (item.id,), f"{item.id}-{number}", text)
 
 

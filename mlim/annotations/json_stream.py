@@ -31,11 +31,15 @@ class Entry(NamedTuple):
         inside = f"`{self.key}`[{self.number}]" if self.key is not None else f"entry {self.number}"
         return InputError(f"{self.place.file}: line {self.place.row}, {inside}: {problem}")
 
-    def get(self, name: str, kind: type[T], default: T | None = None) -> T:
-        """The member `name`, which must be of a kind (`float` takes whole numbers too)."""
+    def has(self, name: str) -> bool:
+        """Whether the object has a member `name`."""
         if not isinstance(self.value, dict):
             raise self.refuse(f"must be an object, it is {_shown(self.value)}")
-        if name not in self.value:
+        return name in self.value
+
+    def get(self, name: str, kind: type[T], default: T | None = None) -> T:
+        """The member `name`, which must be of a kind (`float` takes whole numbers too)."""
+        if not self.has(name):
             if default is not None:
                 return default
             raise self.refuse(f"has no `{name}`")

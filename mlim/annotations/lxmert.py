@@ -99,6 +99,8 @@ def read_names(path: Path) -> list[str]:
         return [line.split(",")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); correct `annotations.files`") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
 
 
 def name_of(names: Sequence[str] | None, number: int, place: Place) -> str:
@@ -160,9 +162,9 @@ def _refused(place: Place, problem: str) -> InputError:
 def read_texts(path: Path) -> Iterator[Annotation]:
     """LXMERT's JSON: texts of pre-training (`sentf`, `labelf`), of VQA and GQA (`sent`, `label`), of NLVR2 (`img0`)."""
     for entry in entries(path):
-        if "sentf" in entry.value:
+        if entry.has("sentf"):
             yield from _sentences(entry)
-        elif "img0" in entry.value:
+        elif entry.has("img0"):
             yield _statement(entry)
         else:
             label = entry.get("label", dict, {})
@@ -178,7 +180,7 @@ def _sentences(entry: Entry) -> Iterator[Annotation]:
             name = f"{entry.word('img_id')}-{source}-{number}"
             if answers is None:
                 yield Caption(entry.place, names_of(entry.word("img_id")), name, entry.check("sentf", text, str))
-            elif number >= len(answers):
+            elif number >= len(entry.check(f"labelf.{source}", answers, list)):
                 raise entry.refuse(f"`labelf.{source}` has {len(answers)} answers for {len(sentences)} sentences")
             else:
                 yield _question(entry, name, entry.check("sentf", text, str), answers[number])

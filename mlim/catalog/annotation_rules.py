@@ -5,7 +5,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mlim.config import Config
 
@@ -14,6 +14,28 @@ def _as_list(given: Any) -> Any:
     return [given] if isinstance(given, str | dict | Path) else given
 
 
+def _as_caption(given: str) -> str:
+    """`ValueError` for braces that do not hold the name of a column."""
+    try:
+        parts = list(Formatter().parse(given))
+    except ValueError as error:
+        raise ValueError(f"`{given}`: {error}; write {{{{ and }}}} for braces of the text itself") from None
+    if any(name is not None and (not name or form or conversion) for _, name, form, conversion in parts):
+        raise ValueError(f"`{given}`: between braces stands the name of a column and nothing else")
+    return given
+
+
+def _as_verification(given: str) -> str:
+    """`ValueError` without a value to ask about, or with braces around something else."""
+    if "{value}" not in given:
+        raise ValueError(f"`{given}` has no {{value}} to ask about")
+    if "{" in given.replace("{value}", ""):
+        raise ValueError(f"`{given}`: {{value}} is all that can stand between braces")
+    return given
+
+
+Caption = Annotated[str, AfterValidator(_as_caption)]
+Verification = Annotated[str, AfterValidator(_as_verification)]
 Files = Annotated[tuple[Path, ...], BeforeValidator(_as_list)]
 
 
@@ -64,7 +86,9 @@ class ColumnQuestion(Config):
 
     column: str
     ask: str = Field(description="for example: what colour is it?")
-    verify: str | None = Field(default=None, description="for example: is it {value}?; wrong values as often as right")
+    verify: Verification | None = Field(
+        default=None, description="for example: is it {value}?; wrong values as often as right"
+    )
 
 
 class ColumnRegions(Config):
@@ -88,7 +112,7 @@ class AnnotationRules(Config):
     """What is known beyond an item's text: from columns of the table, from files, or both."""
 
     questions: tuple[ColumnQuestion, ...] = ()
-    captions: tuple[str, ...] = Field(
+    captions: tuple[Caption, ...] = Field(
         default=(), description="columns, or texts with {columns}; the first is the target"
     )
     regions: ColumnRegions | None = None
@@ -101,25 +125,28 @@ class AnnotationRules(Config):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read, in order and once each."""
+        told = [column for caption in self.captions for _, column in caption_parts(caption) if column]
         asked = [question.column for question in self.questions]
-        told = [column for caption in self.captions for column in caption_columns(caption)]
+        return tuple(dict.fromkeys((*asked, *told, *self.compared)))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The columns of which the value matters, not how it is written: those asked about, and those of boxes."""
+        asked = [question.column for question in self.questions]
         boxed = [] if self.regions is None else [self.regions.label, *self.regions.attributes]
-        return tuple(dict.fromkeys((*asked, *told, *boxed)))
+        return tuple(dict.fromkeys((*asked, *boxed)))
 
     def problems(self, decided_by: Collection[str]) -> Iterator[str]:
-        """A sentence for each column that would teach the labels of the pairs, or a verification without a value."""
+        """A sentence for each column that would teach the labels of the pairs."""
         for column in self.columns:
             if column in decided_by and column not in self.may_tell:
                 yield (
                     f"`{column}` decides which pairs match (pairs.decided_by), and annotations would teach it: take it "
                     f"out of `annotations`, or say `annotations.may_tell: [{column}]`"
                 )
-        for question in self.questions:
-            if question.verify is not None and "{value}" not in question.verify:
-                yield f"annotations.questions: `verify: {question.verify}` has no {{value}} to ask about"
 
 
-def caption_columns(caption: str) -> list[str]:
-    """The columns that a caption is made of: those in braces, else the caption is one column's name."""
-    named = [name for _, name, _, _ in Formatter().parse(caption) if name]
-    return named or [caption]
+def caption_parts(caption: str) -> list[tuple[str, str | None]]:
+    """What a caption is made of, in order: words, and the column after them; without braces it is a column's name."""
+    parts = [(words, column) for words, column, _, _ in Formatter().parse(caption)]
+    return parts if any(column for _, column in parts) else [("", caption)]

@@ -121,6 +121,21 @@ class Comparison:
         return tidy(value) or None if self.comparable(value) is None else None
 
 
+class Spellings:
+    """The first spelling of each value of a column, so that later stages may compare what is written."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison, self._first = comparison, dict[str, str]()
+
+    def of(self, cell: str) -> str | None:
+        """The value of a cell as the first cell of that value spells it; None when it means "no value"."""
+        key = self._comparison.comparable(cell)
+        if key is None:
+            return None
+        first = self._first.get(key)
+        return self._first.setdefault(key, tidy(cell)) if first is None else first
+
+
 def _as_words(given: Any) -> Any:
     """YAML reads a bare `null` in a list as nothing; here it is the word."""
     return ["null" if word is None else word for word in given] if isinstance(given, list) else given

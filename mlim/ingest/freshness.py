@@ -27,7 +27,7 @@ def read_files(description: CatalogDescription, catalog: Path) -> dict[str, str]
     Pictures do not count: they may be elsewhere, and many.
     """
     found = {catalog.name: _described(description)}
-    found |= {path.name: _digest(path) for path in _row_files(description) if path.is_file()}
+    found |= {name: _digest(path) for name, path in _row_files(description) if path.is_file()}
     return found
 
 
@@ -61,13 +61,14 @@ def _described(description: CatalogDescription) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _row_files(description: CatalogDescription) -> Iterator[Path]:
+def _row_files(description: CatalogDescription) -> Iterator[tuple[str, Path]]:
+    """The files that hold rows, by names that tell them apart: two files of a pattern may have one name."""
     try:
         if description.source == "table" and description.table is not None:
             files = table_files(description.table, description.encoding, description.delimiter)
-            yield from (file.path for file in files)
+            yield from ((file.name, file.path) for file in files)
         elif description.source == "abo" and description.abo is not None:
-            yield from listing_files(description.abo.folder)
+            yield from ((path.name, path) for path in listing_files(description.abo.folder))
     except (InputError, OSError):  # who reads the rows says what is wrong
         return
 

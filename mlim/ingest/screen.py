@@ -9,7 +9,7 @@ from mlim.catalog.description import CatalogDescription, TextColumn
 from mlim.catalog.item import join_text
 from mlim.catalog.rejection import Rejection
 from mlim.catalog.texts import clean_text
-from mlim.catalog.values import Comparison, Values, WordCounts, tidy
+from mlim.catalog.values import Comparison, Spellings, WordCounts
 from mlim.ingest.inherit import inherit
 from mlim.pictures.listed import listed_pictures
 from mlim.sources.base import RawRow
@@ -60,7 +60,7 @@ def screen_rows(
     max_cell_characters: int,
     words: WordCounts | None = None,
 ) -> Iterator[SourceRow]:
-    """The rows in order, each with the rejection that its cells call for; of rows with one id the first is kept.
+    """The rows in order, each with the rejection that its cells call for; of others with one id the first is kept.
 
     Families and categories that are equal as `values` of catalog.yaml compares them get the spelling of the first row.
     Blank cells of `columns.inherit` have the value of their family's first row. What compared columns say in place of a
@@ -71,26 +71,10 @@ def screen_rows(
         row = screen.row(raw)
         digest = hashlib.blake2b(row.id.encode(), digest_size=DIGEST_BYTES).digest()
         repeated = digest in seen and row.rejection is None
-        seen.add(digest)
+        if row.rejection is None:  # a rejected row becomes no item, so its id is still free
+            seen.add(digest)
         detail = f"an earlier row already has the id {row.id}; give one of them another"
         yield replace(row, rejection=Rejection(DUPLICATE_ID, detail)) if repeated else row
-
-
-class _Spellings:
-    """The first spelling of each value of a column, so that later stages may compare what is written."""
-
-    def __init__(self, column: str | None, values: Values) -> None:
-        self._column, self._first = column, dict[str, str]()
-        self._comparison = values.of(column or "")
-
-    def of(self, cells: Mapping[str, str]) -> str | None:
-        """The value of a row; None where it is missing or the column is not named."""
-        cell = cells.get(self._column, "") if self._column is not None else ""
-        key = self._comparison.comparable(cell)
-        if key is None:
-            return None
-        first = self._first.get(key)
-        return self._first.setdefault(key, tidy(cell)) if first is None else first
 
 
 class _Screen:
@@ -103,8 +87,9 @@ class _Screen:
         values = description.values
         self._compared = {column: values.of(column) for column in description.compared_columns}
         self._must = {column: values.of(column) for column in (self._columns.id, self._columns.image.column)}
-        self._family = _Spellings(self._columns.family, values)
-        self._category = _Spellings(self._columns.category, values)
+        self._family, self._category = (
+            Spellings(values.of(column or "")) for column in (self._columns.family, self._columns.category)
+        )
         self._families_with_text = set[str]()
         self._texts_kept = dict[str, int]()  # family -> hash of the text of its first row that is not rejected
 
@@ -119,7 +104,7 @@ class _Screen:
         listed = list(dict.fromkeys(listed_pictures(cells.get(columns.image.column, ""), columns.image.separator)))
         image = next(iter(listed), "")
         self._count_words(cells)
-        family = self._family.of(cells)
+        family = self._family.of(_cell(cells, columns.family))
         if text and family:
             self._families_with_text.add(family)
         rejection = rejection or self._incomplete(cells, image, text, family)
@@ -130,7 +115,7 @@ class _Screen:
             row=raw.row,
             id=cells.get(columns.id, ""),
             family=family,
-            category=self._category.of(cells),
+            category=self._category.of(_cell(cells, columns.category)),
             image=image,
             text=text,
             attributes=_JSON.encode(attributes),
@@ -171,6 +156,11 @@ class _Screen:
             advice = f"an earlier row of the family {family} has text: name the columns in columns.inherit"
             return Rejection(NO_TEXT, f"every text column is empty or markup alone ({names}); {advice}")
         return Rejection(NO_TEXT, f"every text column is empty or markup alone ({names}); fill one in")
+
+
+def _cell(cells: Mapping[str, str], column: str | None) -> str:
+    """What stands in a column; nothing where none is named."""
+    return "" if column is None else cells.get(column, "")
 
 
 def _says(comparison: Comparison, cell: str) -> str:

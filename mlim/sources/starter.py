@@ -17,6 +17,7 @@ from mlim.catalog.rejection import Rejection
 from mlim.catalog.values import DEFAULT, WordCounts, comparable, count_words, tidy, warn_of_words
 from mlim.errors import InputError
 from mlim.pictures.folder import FolderPictures
+from mlim.pictures.listed import listed_pictures
 from mlim.pictures.router import is_address
 from mlim.sources.dialect import CANDIDATES
 from mlim.sources.lines import UTF8, WIDE_ENCODINGS, WIDE_MARKS
@@ -51,6 +52,7 @@ Words = Mapping[str, Mapping[str, int]]  # column -> word that means no value ->
 ABO_LISTINGS = "listings"  # the folder of their listings
 TABLE_NAME = re.compile(r"\.(csv|tsv|jsonl|ndjson|parquet)(\.gz)?$")
 MOST_TABLES = 5
+LIST = "["  # how a JSON list of pictures begins
 PLAIN_YAML = re.compile(r"[\w./-][\w ./-]*")
 
 
@@ -230,8 +232,9 @@ def look_at(name: str, values: pd.Series) -> ColumnLook:
     """The look of one column of texts."""
     compared = values.map(comparable)
     filled = values[compared.notna()]
-    addresses = filled.map(is_address).astype(bool)
-    lower = filled.str.lower().where(~addresses, filled.str.lower().str.replace(AFTER_PATH, "", regex=True))
+    names = filled.map(lambda cell: _first_picture(cell) if cell.startswith(LIST) else cell)
+    addresses = names.map(is_address).astype(bool)
+    lower = names.str.lower().where(~addresses, names.str.lower().str.replace(AFTER_PATH, "", regex=True))
 
     def share(found: pd.Series) -> float:
         return float(found.mean()) if len(found) else 0.0
@@ -282,8 +285,13 @@ def _guess_image(looks: Sequence[ColumnLook], sample: _Sample, near: Path) -> tu
     best = max(looks, key=lambda look: (look.images > MOST, look.named(IMAGE_NAMES), look.images, look.addresses))
     if best.addresses > MOST:
         return best.name, _Place("web", near / "images", 0, 0)
-    names = sample.frame[best.name].head(SAMPLE_IMAGES).tolist()
+    names = sample.frame[best.name].head(SAMPLE_IMAGES).map(_first_picture).tolist()
     return best.name, _guess_folder(names, near)
+
+
+def _first_picture(cell: str) -> str:
+    """The first of the pictures that a cell lists."""
+    return next(iter(listed_pictures(cell)), "")
 
 
 def _name_first(columns: Sequence[str]) -> str:
@@ -460,6 +468,6 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A YAML scalar that reads back as exactly this text."""
+    """A YAML scalar on one line that reads back as exactly this text."""
     plain = PLAIN_YAML.fullmatch(text) and text == text.strip() and yaml.safe_load(text) == text
-    return text if plain else json.dumps(text)
+    return text if plain else yaml.safe_dump(text, default_style='"', width=float("inf")).strip()

@@ -160,7 +160,8 @@ def _product_lines(look: PairsLook | None, scalar: Callable[[str], str]) -> Iter
     yield ""
     yield '  # "The same product?" Any two items of a family match; mismatches are look-alikes of other families.'
     if look and look.giveaways:
-        yield f"  # Comparing these answers it, so take them out of columns.text: {', '.join(look.giveaways)}"
+        named = ", ".join(map(scalar, look.giveaways))
+        yield f"  # Comparing these answers it, so take them out of columns.text: {named}"
     yield f"  # decided_by: [{scalar(look.family) if look else 'FAMILY'}]"
     yield "  # negatives: {family: 0, text: 0.5, image: 0.5}"
     yield from _differ_lines(look, scalar)

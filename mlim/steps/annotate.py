@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlim.annotations.columns import ItemValues, annotate_columns, item_values
+from mlim.annotations.columns import ItemValues, ValueReader, annotate_columns, stored_values
 from mlim.annotations.measures import Found, find_items, measure
 from mlim.annotations.pictures import Pictures
 from mlim.annotations.priors import Posed, measure_priors
@@ -139,15 +139,28 @@ def _all(
             )
         yield annotation
     if rules.questions or rules.captions or rules.regions is not None:
-        yield from annotate_columns(rules, list(_items(recipe, rules, workspace)), recipe.seed, unboxed)
+        items = list(_items(recipe, rules, description, workspace))
+        yield from annotate_columns(rules, items, recipe.seed, unboxed)
 
 
-def _items(recipe: Recipe, rules: AnnotationRules, workspace: Workspace) -> Iterator[ItemValues]:
-    """The accepted items, with their pictures where boxes are found in them."""
+def _items(
+    recipe: Recipe, rules: AnnotationRules, description: CatalogDescription, workspace: Workspace
+) -> Iterator[ItemValues]:
+    """The accepted items, with their pictures where boxes are found in them.
+
+    `InputError` when they were read before the catalog named a column that the annotations need.
+    """
     store = open_items(recipe.loader, workspace) if rules.regions is not None else None
-    index = pq.read_table(workspace.valid / "index.parquet", columns=["id", "attributes", "facts"])
-    for row, item in enumerate(index.to_pylist(), start=1):
-        yield item_values(row, item, None if store is None else store.jpeg(item["id"]))
+    index = pq.read_table(workspace.valid / "index.parquet", columns=["id", "attributes", "facts"]).to_pylist()
+    stored = stored_values(index[0]) if index else {}
+    if lacking := [column for column in rules.columns if index and column not in stored]:
+        raise InputError(
+            f"`annotations` of the catalog reads {', '.join(lacking)}, which the items in {workspace.root} were "
+            "ingested without; run `mlim ingest`, `mlim validate` and `mlim pairs` again, or choose another --work"
+        )
+    reader = ValueReader(rules, description)
+    for row, item in enumerate(index, start=1):
+        yield reader.read(row, item, None if store is None else store.jpeg(item["id"]))
 
 
 def _chunks(annotations: Iterable[Annotation]) -> Iterator[list[Annotation]]:

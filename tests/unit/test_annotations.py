@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from mlim.annotations import json_stream
 from mlim.annotations.coco import read_captions, read_instances, read_karpathy
-from mlim.annotations.columns import ItemValues, annotate_columns, find_foreground
+from mlim.annotations.columns import ItemValues, ValueReader, annotate_columns, find_foreground
 from mlim.annotations.genome import read_genome
 from mlim.annotations.json_stream import entries
 from mlim.annotations.lxmert import read_features, read_regions, read_texts
@@ -24,8 +26,10 @@ from mlim.annotations.records import Caption, Place, Question, Region, Statement
 from mlim.annotations.sources import read_pairs
 from mlim.annotations.statements import read_nlvr2
 from mlim.catalog.annotation_rules import AnnotationRules, GenomeFiles
+from mlim.catalog.description import CatalogDescription
 from mlim.errors import InputError
 from mlim.validation import Validation
+from tests.small_catalog import described
 
 IMAGES = [{"id": number, "file_name": f"{number:012d}.jpg", "width": 200, "height": 100} for number in (1, 2)]
 COCO = {
@@ -190,6 +194,9 @@ BROKEN = [
     (read_nlvr2, {**NLVR2, "left_url": ["a.png", "b.png"]}, "`left_url` must be a text"),
     (read_texts, [{**LXMERT_STATEMENT, "img2": "z"}], "a statement is about two pictures, img0 and img1"),
     (read_texts, [without(LXMERT_TEXT, "labelf", "vqa", change=[])], "has 0 answers for 1 sentences"),
+    (read_texts, [1], "entry 0: must be an object, it is 1"),
+    (read_texts, [without(LXMERT_TEXT, "labelf", "vqa", change=1)], "`labelf.vqa` must be a list, it is 1"),
+    (read_karpathy, {"images": [["x"]]}, "must be an object"),
     (read_pairs, [{"image": "x"}], "has no `caption`"),
     (read_pairs, ["x"], "must be an object"),
     (read_karpathy, {"images": [{"filename": "x", "sentences": [{"raw": "x"}]}]}, "has no `sentid`"),
@@ -324,6 +331,54 @@ def test_columns_ask_tell_and_verify_half_of_the_time_with_a_wrong_value():
     true = {item.id: item.values["colour"] for item in items}
     assert all((true[entry.picture[0]] in entry.question) == (entry.answers[0][0] == "yes") for entry in verified)
     assert [entry.caption for entry in found if isinstance(entry, Caption)][:2] == ["mug", "blue mug"]
+
+
+def stored(row, **cells):
+    """An item as index.parquet has it."""
+    return {"id": f"i{row}", "attributes": json.dumps({"title": cells.pop("title", "mug")}), "facts": json.dumps(cells)}
+
+
+def test_columns_are_told_as_the_catalog_compares_them():
+    """A value has one spelling, n/a is none, and markup is no word; else a question about `RED` is answered wrongly."""
+    rules = {
+        "questions": [{"column": "colour", "ask": "what colour?", "verify": "is it {value}?"}],
+        "captions": ["title", "{size.eu} of {colour}"],
+    }
+    description = CatalogDescription.model_validate(described(annotations=rules))
+    cells = [{"colour": ("Red", "red ", "RED", "blue", "n/a")[row % 5], "size.eu": "40"} for row in range(100)]
+    items = [stored(row, title="<b>mug</b> &amp; cup", **values) for row, values in enumerate(cells)]
+    reader = ValueReader(description.annotations, description)
+    found = list(
+        annotate_columns(
+            description.annotations, [reader.read(*numbered) for numbered in enumerate(items)], 0, Counter()
+        )
+    )
+    asked = [entry for entry in found if isinstance(entry, Question) and entry.kind != "binary"]
+    assert Counter(entry.answers[0][0] for entry in asked) == {"red": 60, "blue": 20}
+    for entry in found:
+        if isinstance(entry, Question) and entry.kind == "binary":
+            row = int(entry.picture[0].removeprefix("i"))
+            assert (entry.answers[0][0] == "yes") == ((cells[row]["colour"] == "blue") == ("blue" in entry.question))
+    captions = Counter(entry.caption for entry in found if isinstance(entry, Caption))
+    assert captions == {"mug & cup": 100, "40 of Red": 60, "40 of blue": 20}
+
+
+@pytest.mark.parametrize(
+    ("rules", "problem"),
+    [
+        ({"captions": ["{title"]}, "write {{ and }} for braces of the text itself"),
+        ({"captions": ["a {} mug"]}, "between braces stands the name of a column"),
+        ({"captions": ["{title:5d}"]}, "between braces stands the name of a column"),
+        ({"questions": [{"column": "colour", "ask": "?", "verify": "is it red?"}]}, "has no {value} to ask about"),
+        (
+            {"questions": [{"column": "colour", "ask": "?", "verify": "is it {value} ({unit})?"}]},
+            "{value} is all that can stand between braces",
+        ),
+    ],
+)
+def test_texts_with_other_braces_are_refused(rules, problem):
+    with pytest.raises(ValidationError, match=re.escape(problem)):
+        AnnotationRules.model_validate(rules)
 
 
 def test_columns_that_decide_pairs_are_refused_unless_they_may_be_told():

@@ -83,6 +83,11 @@ def test_the_first_of_equal_ids_is_kept():
     assert [row.rejection and row.rejection.reason for row in rows] == [None, "duplicate-id", "duplicate-id", None]
 
 
+def test_a_rejected_row_leaves_its_id_to_the_next():
+    rows = screened({**GOOD, "picture": ""}, GOOD, {**GOOD, "title": "other"})
+    assert [row.rejection and row.rejection.reason for row in rows] == ["no-image-name", None, "duplicate-id"]
+
+
 def test_a_row_that_could_not_be_read_keeps_its_reason_and_place():
     problem = Rejection("broken-line", "line 3 is not JSON")
     [row] = screened({}, problem=problem)

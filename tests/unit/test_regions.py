@@ -353,6 +353,13 @@ def test_captions_are_declared_and_a_catalog_may_have_none(recipe, own_workspace
     assert [*define_stages(needed, Workspace(Path("work")))["annotate"].arguments] == []
 
 
+def test_columns_that_the_items_were_ingested_without_are_named(recipe, own_workspace, tmp_path, quiet):
+    asked = {"questions": [{"column": "size", "ask": "how large is it?"}], "captions": ["title"]}
+    with pytest.raises(InputError, match=r"reads size, title, which the items in .* were ingested without; run"):
+        run_annotate(recipe, describe(tmp_path, annotations=asked), own_workspace, quiet)
+    assert not own_workspace.annotations.exists()
+
+
 def test_tables_say_what_variants_have_seen_that_others_may_not_have(recipe):
     saw = {
         name: recipe.also_saw(recipe.variants[name]) for name in ("annotated", "grid", "detected", "tsv", recipe.main)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mlim.catalog.description import load_description
 from mlim.files import write_json
-from mlim.ingest.freshness import READ_FILES, read_files
+from mlim.ingest.freshness import READ_FILES, changed_files, read_files
 from mlim.matching.prepared import by_length
 from mlim.recipe import load_recipe
 from mlim.steps.score import prepare_items
@@ -31,6 +31,20 @@ def test_a_catalog_that_changed_after_its_items_is_named(changed, tmp_path, quie
     said = capsys.readouterr().err
     assert ("older than the catalog" in said) is bool(changed)
     assert [name for name in ("catalog.yaml", "catalog.csv") if f"{name} changed" in said] == list(changed)
+
+
+@pytest.mark.parametrize("changed", ["a/catalog.csv", "b/catalog.csv"])
+def test_each_of_two_tables_of_one_name_is_noticed(changed, tmp_path):
+    shop = small_catalog(tmp_path, rows=2)
+    catalog = shop.write(table="*/catalog.csv")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "catalog.csv").write_text((tmp_path / "catalog.csv").read_text())
+    summary = {READ_FILES: read_files(load_description(catalog), catalog)}
+    assert changed_files(summary, load_description(catalog), catalog) == []
+    table = tmp_path / changed
+    table.write_text(table.read_text().replace("plain", "dots"))
+    assert changed_files(summary, load_description(catalog), catalog) == [changed]
 
 
 LENGTHS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)

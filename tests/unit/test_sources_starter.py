@@ -54,6 +54,28 @@ def test_names_that_yaml_would_misread_are_quoted(tmp_path):
     assert set(description.text_columns) == {"#c", "größe, cm"}
 
 
+def test_names_with_line_ends_and_emoji_stay_on_their_line(tmp_path):
+    words = ["n/a", "plain", "striped"] * 4
+    frame = pd.DataFrame({"no": range(12), "Product\nphoto": [f"{n}.jpg" for n in range(12)], "🎨 colour": words})
+    frame["Product\nline"] = [f"a lamp {word} {number}" for number, word in enumerate(words)]
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    description = load_description(written(tmp_path / "t.csv"))
+    assert description.columns.image.column == "Product\nphoto"
+    assert (description.text_columns, description.columns.family) == (("Product\nline",), "🎨 colour")
+
+
+@pytest.mark.parametrize("cell", ["{0}.jpg|{1}.jpg", '["{0}.jpg", "{1}.jpg"]'])
+def test_pictures_are_found_where_a_cell_lists_several(tmp_path, cell):
+    (tmp_path / "shots").mkdir()
+    for number in range(6):
+        (tmp_path / "shots" / f"{number}.jpg").touch()
+    gallery = [cell.format(number, number + 1) for number in range(5)]
+    frame = pd.DataFrame({"no": range(5), "gallery": gallery, "title": [f"a lamp {number}" for number in range(5)]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    description = load_description(written(tmp_path / "t.csv"))
+    assert (description.columns.image.column, description.images) == ("gallery", tmp_path / "shots")
+
+
 @pytest.mark.parametrize(
     "columns", [{"only": ["a", "b"], "o": ["", ""]}, {"a": ["", ""], "b": ["", ""]}, {"a": ["1"], "b": ["x.png"]}]
 )
