@@ -22,7 +22,7 @@ class LossTerm:
     @property
     def mean(self) -> Tensor:
         """The average per target; exactly 0, with a gradient of 0, when there is no target."""
-        return self.total / self.count.clamp(min=1)
+        return self.total / torch.where(self.count > 0, self.count, 1)  # targets may count in part
 
 
 def mlm_loss(logits: Tensor, targets: Tensor) -> LossTerm:

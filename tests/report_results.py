@@ -255,6 +255,7 @@ def _probe(workspace: Workspace, recipe: Recipe) -> None:
     points = [
         {
             "probability": at,
+            "own_below_random": True,
             "random_minus_own": {**interval(0.3), "p_value": 0.002},
             "empty_minus_own": {**interval(0.15), "p_value": 0.002},
             "random_minus_empty": {**interval(0.15), "p_value": 0.002},

@@ -68,10 +68,12 @@ def _find_batch_size(session: Session, name: str, seed: int) -> None:
 def _pretrain(session: Session, name: str, seed: int, resume: Resume) -> None:
     with session.loading():
         from mlim.steps.pretrain import pretrain as run_step
+        from mlim.steps.trained import named
         from mlim.training.launch import launch_if_wanted
 
     recipe = session.recipe
-    launch_if_wanted(recipe.compute, recipe.device, recipe.pretrain.batch_size, sys.argv[1:])
+    groups = recipe.pretrain.batch_size // recipe.together(named("pretrainings", recipe.pretrainings, name))
+    launch_if_wanted(recipe.compute, recipe.device, groups, sys.argv[1:])
     summary = run_step(session.recipe, session.workspace, session.terminal, name, seed, resume)
     if summary:  # else another process of the same training shows it
         losses = ", ".join(f"{loss} {value:.4f}" for loss, value in summary["final"].items() if value is not None)
@@ -109,8 +111,9 @@ def finetune(
 
         chosen = session.recipe
         variant = variant or chosen.main
-        config = chosen.tuning_of(named("variants", chosen.variants, variant))
-        launch_if_wanted(chosen.compute, chosen.device, config.batch_size, sys.argv[1:])
+        row = named("variants", chosen.variants, variant)
+        groups = chosen.tuning_of(row).batch_size // chosen.together(row)
+        launch_if_wanted(chosen.compute, chosen.device, groups, sys.argv[1:])
         summary = run_step(
             session.recipe, session.workspace, session.terminal, variant, session.seed(seed), resume, again
         )

@@ -51,6 +51,10 @@ class RetrievalConfig(OtherTuningConfig):
             return ""
         return f"needs {' or '.join(NEEDS.values()) if self.by is None else NEEDS[self.by]}"
 
+    def needs_learned(self, offers: Collection[Reading]) -> str | None:
+        """The task of pre-training that compares as the system is compared here."""
+        return self.way(offers)
+
     def way(self, offers: Collection[Reading]) -> By | None:
         """What a system is compared by that `offers` these readings; None where it offers nothing that fits."""
         ways: tuple[By, ...] = ("itc", "itm") if self.by is None else (self.by,)

@@ -25,6 +25,7 @@ from mlim.recipe.match import MatchConfig
 from mlim.recipe.model import ModelConfig
 from mlim.recipe.pretrain import PretrainConfig, Pretraining
 from mlim.recipe.record import RecipeRecord, record_of
+from mlim.recipe.retrieval import RetrievalConfig
 from mlim.recipe.systems import MLIM, NetworkSections, SystemConfig, region_side
 from mlim.recipe.tasks import FinetuneTask, OtherTask, TasksConfig
 from mlim.recipe.tracking import TrackingConfig
@@ -181,6 +182,11 @@ class Recipe(Config):
                     f"pretrainings.{name}: task {task.task} looks at a whole batch, so that pretrain.accumulate "
                     f"{self.pretrain.accumulate} would change its loss; set pretrain.accumulate to 1"
                 )
+        if self.pretrain.batch_size % self.together(pretraining):
+            problems.append(
+                f"pretrainings.{name}: two neighbours of a batch exchange their pictures, so that pretrain.batch_size "
+                f"{self.pretrain.batch_size} must be even"
+            )
         return [*problems, *self._attribute_problems(name, pretraining)]
 
     def _attribute_problems(self, name: str, pretraining: Pretraining) -> list[str]:
@@ -249,6 +255,14 @@ class Recipe(Config):
         weights = self._weights_saw(system)
         return tuple(dict.fromkeys([*saw, *([] if weights is None else [weights])]))
 
+    def together(self, entry: Pretraining | Variant) -> int:
+        """How many examples of a batch a device has to hold together, because a loss looks at all of them."""
+        if isinstance(entry, Pretraining):
+            return 2 if any(task.exchanges for task in entry.all_tasks) else 1
+        section = self.tuning_of(entry)
+        whole = isinstance(section, RetrievalConfig) and section.way(self.system_of(entry).offers) == "itm"
+        return section.batch_size if whole else 1
+
     def _pretraining_of(self, entry: Pretraining | Variant) -> Pretraining | None:
         if isinstance(entry, Pretraining):
             return entry
@@ -291,7 +305,7 @@ class Recipe(Config):
             others = [".text_of: pairs have the items' own texts; leave it out"] if variant.text_of == "other" else []
             others += [f".by: {NOT_WRITTEN}"] if variant.by == "text" else []
             return [*others, *([f".zero_shot: {HEAD_IS_LEARNED}"] if variant.zero_shot else [])]
-        task, section = variant.task, self.tasks.section(variant.task)
+        task, section, system = variant.task, self.tasks.section(variant.task), self.system_of(variant)
         if section is None:
             return [f".task: {task} needs its section; add `tasks: {{{task}: {{}}}}` with what differs in it"]
         problems = [*self._reading_problems(variant, section)]
@@ -299,8 +313,8 @@ class Recipe(Config):
             problems.append(f".read_out: is about pairs, and {task} has none; leave it out")
         if variant.zero_shot and not section.can_be_zero_shot:
             problems.append(f".zero_shot: {HEAD_IS_LEARNED}")
-        elif variant.zero_shot and not self._has_learned(variant, section.head_is_of):
-            problems.append(f".zero_shot: needs a pre-training with task {section.head_is_of}; choose one")
+        elif variant.zero_shot and not self._has_learned(variant, needs := section.needs_learned(system.offers)):
+            problems.append(f".zero_shot: needs a pre-training with task {needs}; choose one")
         return [*problems, *self._reader_problems(variant, section)]
 
     def _reader_problems(self, variant: Variant, section: OtherTuningConfig) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What every fine-tuning task has in a recipe: its budget, its optimiser, and when it is validated and saved."""
 
+from collections.abc import Collection
 from typing import ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -7,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from mlim.config import Config
 from mlim.recipe.base import AnnotationTable, Modality, Probability, share
 from mlim.recipe.system import SystemBase
+from mlim.recipe.task import Reading
 from mlim.recipe.training import CheckpointConfig, OptimConfig
 
 
@@ -39,6 +41,10 @@ class OtherTuningConfig(TuningConfig):
     texts_can_be_others: ClassVar[bool] = False  # variants may read another item's text
     can_be_written: ClassVar[bool] = False  # variants may write what others choose
     table: ClassVar[AnnotationTable | None] = None  # of the annotations, that it reads; captions where there are any
+
+    def needs_learned(self, offers: Collection[Reading]) -> str | None:
+        """The pre-training task that a system which `offers` these readings needs without fine-tuning; None: none."""
+        return self.head_is_of
 
     def problem(self, system: SystemBase) -> str:
         """Why a system cannot be fine-tuned to it, a clause without its subject; empty where it can."""

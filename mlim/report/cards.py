@@ -13,7 +13,7 @@ from mlim.references import load_reference
 from mlim.report.kit import formats
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import BASELINE_LABELS
-from mlim.report.usable import answer, next_steps, reached, tests
+from mlim.report.usable import answer, chosen_on, next_steps, reached, tests
 from mlim.versions import UNKNOWN
 
 LIBRARY: Final = "mlim"
@@ -124,7 +124,7 @@ def _intended_use(recipe: ReportedRecipe, metrics: Summary) -> list[str]:
         "For: pairs of items of catalogs like the one it was trained on, given as "
         f"{needs[recipe.main_variant.modality]}.",
         f"A score of {formats.score(metrics['threshold'])} or more means a match; the threshold was chosen on "
-        f"validation pairs ({metrics.get('threshold_rule', 'rule unknown')}).",
+        f"{chosen_on(metrics)} ({metrics.get('threshold_rule', 'rule unknown')}).",
         "Not for: decisions about people, and catalogs of another kind without a new evaluation on pairs of theirs.",
     ]
 

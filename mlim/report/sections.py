@@ -20,6 +20,7 @@ from mlim.report.kit.words import plain
 from mlim.report.labels import LABELS_AXIS, LABELS_HEADER, LABELS_NOTE, LABELS_TITLE, label_cells
 from mlim.report.reported import ReportedRecipe
 from mlim.report.scores import BASELINE_LABELS, Estimate, baseline_scores, judged_score, scorer_scores, variant_scores
+from mlim.report.usable import chosen_on
 from mlim.shards.items import ItemStore, open_items
 from mlim.stacking.scorers import STACK, WITHOUT_MATCHER
 from mlim.workspace import Workspace
@@ -136,7 +137,7 @@ def _references(recipe: ReportedRecipe, gathered: Gathered) -> list[Table]:
 
 def _not_beaten(gathered: Gathered) -> str:
     """Which pre-trainings restore what is hidden no better than a simple baseline; one not compared says nothing."""
-    compared = [each for each in gathered.pretrainings if "not_beaten" in each.summary]
+    compared = [each for each in gathered.pretrainings if each.summary.get("references")]
     problems = [
         f"{each.name}, seed {each.seed}: {'; '.join(each.summary['not_beaten'])}."
         for each in compared
@@ -144,6 +145,8 @@ def _not_beaten(gathered: Gathered) -> str:
     ]
     if problems:
         return f"Not every pre-training beats the simple baselines. {' '.join(problems)}"
+    if len(compared) < len(gathered.pretrainings):
+        return "Every pre-training that was compared has lower losses than all simple baselines." if compared else ""
     return "Every pre-training has lower losses than all of the simple baselines." if compared else ""
 
 
@@ -211,8 +214,8 @@ def _curves(recipe: ReportedRecipe, gathered: Gathered) -> list[Block]:
     curves = {labels.get(str(name), str(name)): curve for name, curve in gathered.curves.groupby("name", sort=False)}
     note = (
         f"{formats.count(metrics['pairs'])} test pairs, {formats.percent(metrics['prevalence'])} of them matches. "
-        f"At the threshold {formats.score(metrics['threshold'])}, chosen on validation pairs, what is registered has "
-        f"precision {formats.score(metrics['precision_at_threshold'])} and recall "
+        f"At the threshold {formats.score(metrics['threshold'])}, chosen on {chosen_on(metrics)}, what is "
+        f"registered has precision {formats.score(metrics['precision_at_threshold'])} and recall "
         f"{formats.score(metrics['recall_at_threshold'])} on the test pairs."
     )
     draw = partial(figures.draw_pr_curves, curves, metrics["prevalence"])
@@ -294,9 +297,9 @@ def _figure2(gathered: Gathered, name: str) -> Block | None:
         return None
     title, y_label, partner = FIGURES[name]
     about = _about(gathered, name)
-    lowest = about.get("own_below_random_everywhere")
-    where = "at every masking probability" if lowest else "at some masking probabilities only"
-    note = "" if lowest is None else f"The item's own {partner} gives a lower loss than a random one {where}."
+    lower = [point["own_below_random"] for point in about.get("points", ())]
+    where = "at every masking probability" if all(lower) else f"at {sum(lower) or 'none'} of {len(lower)} probabilities"
+    note = f"The item's own {partner} gives a lower loss than a random one {where}." if lower else ""
     return plot(name, title, partial(figures.draw_figure2, table, title="", y_label=y_label), note)
 
 

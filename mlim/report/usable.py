@@ -14,6 +14,7 @@ Summary = Mapping[str, Any]
 
 QUESTION: Final = "Can you use this?"
 BEST_F1: Final = "best-f1"  # mlim.evaluation.threshold: no threshold reaches evaluate.target_precision
+PROMISED: Final = "promised"  # how a rule begins that keeps evaluate.promise
 SHOWN_CHANGE: Final = 0.0001  # of a probability; smaller ones are rounding
 WORDS: Final = {"image": "picture", "text": "text"}
 KIND_NOTE: Final = (
@@ -43,6 +44,12 @@ def answer(metrics: Summary, against: Sequence[str]) -> str:
 def _misses_target(metrics: Summary) -> bool:
     """Whether no threshold reaches the precision that the recipe asks for."""
     return bool(metrics.get("threshold_rule") == BEST_F1)
+
+
+def chosen_on(metrics: Summary) -> str:
+    """The pairs that the threshold was chosen on: one that keeps a promise is chosen on the pairs that also judge."""
+    promised = str(metrics.get("threshold_rule", "")).startswith(PROMISED)
+    return "the test pairs" if promised else "validation pairs"
 
 
 def reached(metrics: Summary) -> str:

@@ -15,7 +15,7 @@ from mlim.data.seeds import seed_of
 from mlim.data.tokenize import TextTokenizer
 from mlim.errors import InputError
 from mlim.evaluation.scores import SCORES_FILE
-from mlim.files import sha256_of
+from mlim.files import read_json, sha256_of
 from mlim.models.config import TEXT_SPECIALS
 from mlim.models.storage import WEIGHTS_FILE
 from mlim.models.system import System
@@ -36,6 +36,7 @@ from mlim.steps.tags import tag_training
 from mlim.steps.trained import (
     HISTORY_FILE,
     MODEL_FOLDER,
+    SUMMARY_FILE,
     TRACE_FILE,
     Resume,
     TrainingData,
@@ -145,6 +146,7 @@ class FinetuneJob:
         self._samples = workspace.samples(STAGE, name, *which)
         self._variant: Variant = named("variants", recipe.variants, name)
         self._settings = recipe.training_key(STAGE, name)
+        context.ranks.per_rank(recipe.tuning_of(self._variant).batch_size, recipe.together(self._variant))
         self._start = _start_folder(recipe, workspace, self._variant, which[0])
         data = _open_data(recipe, workspace, self._variant)
         regions = regions_for(recipe, self._variant, workspace, data)
@@ -309,6 +311,12 @@ def _start_folder(recipe: Recipe, workspace: Workspace, variant: Variant, seed: 
     folder = workspace.pretrained(variant.pretraining, seed) / MODEL_FOLDER
     if not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} is missing; run `mlim pretrain {variant.pretraining} --seed {seed}` first")
+    made = read_json(folder.with_name(SUMMARY_FILE)).get("settings")
+    if made != recipe.training_key("pretrain", variant.pretraining):
+        raise InputError(
+            f"{folder} was pre-trained with other settings than those of recipe {recipe.name}; run `mlim pretrain "
+            f"{variant.pretraining} --seed {seed}` with this recipe, or choose another --work"
+        )
     return folder
 
 

@@ -156,6 +156,7 @@ class PretrainJob:
         if not self._data.items.get(VALIDATION):
             raise InputError(f"{workspace.pairs}: the validation split is empty; run `mlim pairs` with more items")
         self.tokenizer = make_tokenizer(recipe, self._data, workspace)
+        context.ranks.per_rank(recipe.pretrain.batch_size, recipe.together(pretraining))
         self._recipe = recipe = with_limit(recipe, self._data, self.tokenizer, workspace)
         regions = regions_for(recipe, pretraining, workspace, self._data)
         self._beside = annotations_for(pretraining, workspace, regions)

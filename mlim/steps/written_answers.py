@@ -82,7 +82,7 @@ class WrittenAnswerTuning:
             prepared = objective.prepare(batch, step)
             meter.add(objective.losses(to_device(prepared, self._device)), prepared.counts)
         given = self._write(asked, beam=1, length_penalty=0.0)
-        scores = [row.answers.get(answer, 0.0) for row, answer in zip(rows, given, strict=True)]
+        scores = [self._answers.score(answer, row.answers) for row, answer in zip(rows, given, strict=True)]
         return Validation(meter.by_mode(), meter.overall(), sum(scores) / len(scores), METRIC)
 
     @property
@@ -112,7 +112,7 @@ class WrittenAnswerTuning:
             for split in (VALIDATION, TEST):
                 rows = self._rows[split]
                 given = self._write(self._asked[split], *search)
-                score = [row.answers.get(answer, 0.0) for row, answer in zip(rows, given, strict=True)]
+                score = [self._answers.score(answer, row.answers) for row, answer in zip(rows, given, strict=True)]
                 found = columns_of(rows).assign(split=split, given=given, score=score)
                 if split == TEST and self._modality == "both" and self._given.regions is None:
                     found["depends"] = self._dependence(given, score)
@@ -167,6 +167,12 @@ class SpelledAnswers:
     def spell(self, answer: str) -> Sequence[int]:
         """The tokens of an answer, of one that `read` made of words, too."""
         return self.tokens.get(answer) or self._tokenizer.encode(answer, MOST)
+
+    def score(self, given: str, answers: Mapping[str, float]) -> float:
+        """What people gave to an answer, or to another one of the same tokens: `2` is written as `two`."""
+        tokens = self.tokens.get(given)
+        alike = (score for one, score in answers.items() if tokens is not None and self.tokens.get(one) == tokens)
+        return max(alike, default=answers.get(given, 0.0))
 
     def read(self, tokens: Sequence[int]) -> str:
         """The answer that these tokens are; their words where they are none."""

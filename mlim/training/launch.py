@@ -12,24 +12,24 @@ from mlim.training.device import DeviceName, choose_device
 from mlim.training.ranks import LAUNCHED
 
 
-def wanted_processes(compute: ComputeConfig, device: DeviceName, batch_size: int) -> int:
-    """How many processes train together on this machine on batches of `batch_size`."""
+def wanted_processes(compute: ComputeConfig, device: DeviceName, groups: int) -> int:
+    """How many processes train together on this machine on batches of `groups` examples, or groups of examples."""
     if compute.processes != "auto":
         return compute.processes
-    return largest_even(batch_size, torch.cuda.device_count()) if choose_device(device).type == "cuda" else 1
+    return largest_even(groups, torch.cuda.device_count()) if choose_device(device).type == "cuda" else 1
 
 
-def largest_even(batch_size: int, devices: int) -> int:
-    """The most processes, one for each device at most, among which a batch can be divided evenly."""
-    return max((count for count in range(1, devices + 1) if batch_size % count == 0), default=1)
+def largest_even(groups: int, devices: int) -> int:
+    """The most processes, one for each device at most, among which a batch of `groups` can be divided evenly."""
+    return max((count for count in range(1, devices + 1) if groups % count == 0), default=1)
 
 
-def launch_if_wanted(compute: ComputeConfig, device: DeviceName, batch_size: int, arguments: Sequence[str]) -> None:
+def launch_if_wanted(compute: ComputeConfig, device: DeviceName, groups: int, arguments: Sequence[str]) -> None:
     """Become torchrun over `mlim ARGUMENTS` when several processes are wanted and no launcher has started this one.
 
     Signals sent to this process then reach torchrun, which passes them on.
     """
-    count = wanted_processes(compute, device, batch_size)
+    count = wanted_processes(compute, device, groups)
     if count == 1 or all(name in os.environ for name in LAUNCHED):
         return
     # torchrun would give each process one thread, and say so

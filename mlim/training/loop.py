@@ -369,5 +369,5 @@ def _weighted_mean(output: ObjectiveOutput, counts: Mapping[str, float], factors
 
     A loss that `factors` does not name has the factor 1; with 0 it still reaches its parameters, which DDP waits for.
     """
-    parts = [factors.get(name, 1.0) * weight * term.total / max(counts[name], 1) for name, term, weight in output.terms]
+    parts = [factors.get(name, 1.0) * weight * term.total / (counts[name] or 1) for name, term, weight in output.terms]
     return torch.stack(parts).sum()

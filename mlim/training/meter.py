@@ -51,11 +51,11 @@ class LossMeter:
 
     def _means(self, chosen: Any) -> Averages:
         sums: defaultdict[str, float] = defaultdict(float)
-        counts: defaultdict[str, int] = defaultdict(int)
+        counts: defaultdict[str, float] = defaultdict(float)
         for key, value in self._sums.items():
             if chosen(key):
                 sums[key[1]] += float(value)
-                counts[key[1]] += int(self._counts[key])
+                counts[key[1]] += self._counts[key].item()
         means = {name: sums[name] / counts[name] for name in sums if counts[name]}
         return {**means, "total": math.fsum(self._weights[name] * mean for name, mean in means.items())}
 
@@ -72,7 +72,7 @@ class LossMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """What has been added since the last reset, JSON-able."""
-        rows = [[*key, self._sums[key].item(), int(self._counts[key])] for key in self._sums]
+        rows = [[*key, self._sums[key].item(), self._counts[key].item()] for key in self._sums]
         return {"sums": rows, "weights": self._weights}
 
     def load_state_dict(self, state: Mapping[str, Any], ranks: Ranks) -> None:
@@ -88,8 +88,13 @@ class LossMeter:
         other = LossMeter()
         other._weights = self._weights
         other._sums = {key: torch.tensor(total) for key, total in zip(keys, sums, strict=True)}
-        other._counts = {key: torch.tensor(int(count)) for key, count in zip(keys, counts, strict=True)}
+        other._counts = {key: torch.tensor(_exact(count)) for key, count in zip(keys, counts, strict=True)}
         return other
+
+
+def _exact(count: float) -> float:
+    """A whole number as one, which no sum rounds: pixels are many. Others are of targets that count in part."""
+    return int(count) if float(count).is_integer() else count
 
 
 class BadStep(NamedTuple):

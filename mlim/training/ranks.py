@@ -37,11 +37,16 @@ class Ranks:
         """Whether this is rank 0, which saves, logs and prints."""
         return self.rank == 0
 
-    def per_rank(self, batch_size: int) -> int:
-        """How many examples of a batch are this rank's; `InputError` when they cannot be divided evenly."""
+    def per_rank(self, batch_size: int, together: int = 1) -> int:
+        """How many examples of a batch are this rank's, groups of `together` whole; `InputError` where that fails."""
         if batch_size % self.size:
             raise InputError(
                 f"batch_size {batch_size} cannot be divided evenly among {self.size} processes; change either"
+            )
+        if (batch_size // self.size) % together:
+            raise InputError(
+                f"batch_size {batch_size} among {self.size} processes parts {together} examples that a loss looks at "
+                "together; change compute.processes or batch_size"
             )
         return batch_size // self.size
 

@@ -263,6 +263,20 @@ def test_the_short_table_lists_what_is_registered_then_variants_then_baselines(f
     assert {len(row) for row in rows} == {len(header)}
 
 
+def test_what_was_not_compared_beats_nothing_and_what_is_nowhere_lower_is_said_so(filled, tiny_recipe):
+    for training in filled.root.glob("pretrain/*/summary.json"):
+        write_json(training, {**read_json(training), "references": {}, "not_beaten": []})
+    summary = filled.probe / "summary.json"
+    figures = read_json(summary)
+    for point in figures["figure2b"]["points"]:
+        point["own_below_random"] = False
+    write_json(summary, figures)
+    words = Outline(page_of(tiny_recipe, filled)).words
+    assert "lower losses than" not in words
+    number = len(figures["figure2b"]["points"])
+    assert f"The item's own text gives a lower loss than a random one at none of {number} probabilities." in words
+
+
 def test_a_pre_training_stands_beside_simple_ways(filled, tiny_recipe):
     table = references_table(gather(tiny_recipe, filled).pretrainings[0])
     assert [row[:3] for row in table.rows if row[1] != "the model"] == [

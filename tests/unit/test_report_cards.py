@@ -140,6 +140,16 @@ def test_the_model_card_is_what_hugging_face_reads(tiny_recipe, described):
         assert words in text
 
 
+def test_a_threshold_that_keeps_a_promise_was_chosen_on_the_test_pairs(tiny_recipe, described):
+    groups = group_figures(described, "kind", 0.5)
+    cards = [
+        model_card(tiny_recipe, {**METRICS, "threshold_rule": rule}, LINEAGE, "x.yaml", JUDGED, groups, groups)
+        for rule in ("target-precision", "promised-recall")
+    ]
+    assert "was chosen on validation pairs (target-precision)" in cards[0]
+    assert "was chosen on the test pairs (promised-recall)" in cards[1]
+
+
 def test_small_groups_and_a_model_that_wins_are_reported_so(tiny_recipe, described):
     few = group_figures(described.head(19), "category", 0.5)
     text = model_card(tiny_recipe, {**METRICS, "boosted_trees_win": False}, LINEAGE, "x", REFUSED, few, few)

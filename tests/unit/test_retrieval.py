@@ -96,6 +96,14 @@ class TestByAgreement:
         ([TASK, VARIANT, "variants.find.modality=text"], "retrieval needs both, not text alone"),
         ([TASK, VARIANT, "variants.find.read_out=separate"], "variants.find.read_out: is about pairs"),
         (["variants.dual.zero_shot=true"], "variants.dual.zero_shot: this task's head has to be learned"),
+        (
+            [TASK, "variants.find={label: x, pretraining: recon-mlm-mam, task: retrieval, zero_shot: true}"],
+            "variants.find.zero_shot: needs a pre-training with task itm",
+        ),
+        (
+            [TASK, "variants.find={label: x, pretraining: null, task: retrieval, zero_shot: true}"],
+            "variants.find.zero_shot: needs a pre-training with task itm",
+        ),
         (["tasks={retrieval: {accumulate: 2}}"], "looks at a whole batch"),
         (["tasks={retrieval: {negatives: 16}}"], "negatives 16 must be fewer than the items of a batch, 16"),
     ],

@@ -15,6 +15,14 @@ def test_a_batch_is_dealt_evenly_to_as_many_devices_as_possible(batch_size, devi
     assert largest_even(batch_size, devices) == processes
 
 
+def test_examples_that_a_loss_looks_at_together_stay_on_one_device():
+    assert Ranks(1, 2).per_rank(8, together=2) == 4
+    with pytest.raises(
+        InputError, match="batch_size 8 among 8 processes parts 2 examples that a loss looks at together"
+    ):
+        Ranks(1, 8).per_rank(8, together=2)
+
+
 def test_the_recipe_has_the_last_word(tiny_recipe):
     assert wanted_processes(tiny_recipe.compute, "cpu", 8) == 1
     three = tiny_recipe.compute.model_copy(update={"processes": 3})

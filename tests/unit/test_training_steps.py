@@ -6,8 +6,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from mlim.config import override, parse
 from mlim.errors import InputError, MlimError
-from mlim.files import mark
+from mlim.files import mark, write_json
+from mlim.recipe import Recipe
 from mlim.steps.finetune import finetune
 from mlim.steps.pretrain import pretrain
 from mlim.steps.trained import result_folder
@@ -30,6 +32,23 @@ def test_a_missing_step_is_named(tiny_recipe, own_workspace, quiet, folder, comm
 def test_a_row_needs_its_pre_training(tiny_recipe, tiny_workspace, quiet):
     with pytest.raises(InputError, match="run `mlim pretrain recon-mlm-mam --seed 3` first"):
         finetune(tiny_recipe, tiny_workspace, quiet, tiny_recipe.main, 3)
+
+
+def test_a_pre_training_of_other_settings_is_no_start(tiny_recipe, own_workspace, quiet):
+    folder = own_workspace.pretrained("recon-mlm-mam", 0)
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "model.safetensors").touch()
+    write_json(folder / "summary.json", {"settings": "of another recipe"})
+    with pytest.raises(
+        InputError, match="was pre-trained with other settings than those of recipe tiny; run `mlim pre"
+    ):
+        finetune(tiny_recipe, own_workspace, quiet, tiny_recipe.main, 0)
+
+
+def test_a_batch_in_which_pictures_are_exchanged_is_even(tiny_recipe):
+    values = override(tiny_recipe.model_dump(mode="json"), ["pretrain.batch_size=7"])
+    with pytest.raises(InputError, match=r"recon-itm-mlm-mam: two neighbours .* pretrain.batch_size 7 must be even"):
+        parse(Recipe, values, "recipe tiny")
 
 
 def test_pictures_of_another_size_are_refused(tiny_recipe, tiny_workspace, quiet):

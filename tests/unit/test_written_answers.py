@@ -105,6 +105,8 @@ def test_an_answer_is_right_when_its_words_are(tokenizer):
     assert spelled.read(write("blue bag", 9)) == "Blue bag"
     assert spelled.read(write("bags", 9)) == "bags"
     assert spelled.read(write("red red", 9)) == "red red"
+    assert (spelled.score("2", {"two": 0.6, "red": 0.3}), spelled.score("2", {"2": 1.0})) == (0.6, 1.0)
+    assert (spelled.score("red red", {"red": 0.3}), spelled.score("red red", {"red red": 0.3})) == (0.0, 0.3)
     assert [spelled.spell(each) for each in ("2", "red red")] == [write("two", 9), write("red red", 9)]
 
 

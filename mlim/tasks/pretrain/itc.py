@@ -58,8 +58,9 @@ def itc_loss(vectors: Vectors, rows: Tensor) -> LossTerm:
     own, texts = gathered(vectors.text)
     _, images = gathered(vectors.image)
     rows = rows + own
-    by_image = vectors.image.float() @ texts.float().T / vectors.temperature
-    by_text = vectors.text.float() @ images.float().T / vectors.temperature
+    with torch.autocast(vectors.text.device.type, enabled=False):  # a low temperature magnifies what bf16 rounds
+        by_image = vectors.image.float() @ texts.float().T / vectors.temperature.float()
+        by_text = vectors.text.float() @ images.float().T / vectors.temperature.float()
     total = sum(functional.cross_entropy(logits, rows, reduction="sum") for logits in (by_image, by_text))
     return LossTerm(cast(Tensor, total), torch.full((), float(len(rows)), device=rows.device))
 
