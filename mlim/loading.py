@@ -57,6 +57,9 @@ class CatalogModel(MatchingModel):
     ) -> dict[str, Any]:
         """Find the matches of the catalog that a catalog.yaml describes, as `mlim match` does; returns its summary.
 
+        Processes that decode images and score pairs import the script that calls: let it do so under
+        `if __name__ == "__main__":`.
+
         Args:
             catalog: the catalog.yaml.
             out: the folder to be written, a new one or one of an earlier run.

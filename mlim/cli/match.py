@@ -47,7 +47,7 @@ def group(
     catalog: CatalogOption = DEFAULT_CATALOG,
     scores: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Pairs with scores, .parquet or .csv. Default: those of `mlim score`."),
+        typer.Option(metavar="FILE", help="Pairs with scores, .parquet or .csv. Default: those of `mlim match`."),
     ] = None,
     threshold: Annotated[
         float | None,

@@ -62,11 +62,12 @@ def score(
     A run that was stopped goes on where it was when the same command is run again.
     """
     loaded = open_model(model, recipe, set_, Terminal(quiet))
-    from mlim.steps.score import prepare_items, prepared_for, score_pairs
+    from mlim.steps.score import check_request, prepare_items, prepared_for, score_pairs
 
     session = Session(recipe, set_, work, quiet, as_json)
-    prepared = prepared_for(session.recipe, loaded.settings)
+    prepared, shown = prepared_for(session.recipe, loaded.settings), cast("Modality | None", modality)
     with session.step("score", tracked=False, recorded=False):
+        check_request(loaded, pairs, out, shown, force=force)
         if catalog is not None:
             prepare_items(prepared, catalog, session.workspace, session.terminal)
         summary = score_pairs(
@@ -76,7 +77,7 @@ def score(
             prepared,
             session.workspace,
             session.terminal,
-            modality=cast("Modality | None", modality),
+            modality=shown,
             workers=workers,
             force=force,
         )

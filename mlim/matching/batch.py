@@ -486,7 +486,8 @@ def _in_order(
     except BrokenProcessPool:
         raise MlimError(
             "a process that scores pairs died, most likely for want of memory; set --workers lower and run the same "
-            "command again: what is finished is kept"
+            "command again: what is finished is kept. A Python script has to call mlim under "
+            '`if __name__ == "__main__":`, because these processes import it'
         ) from None
     finally:
         for future in flying:

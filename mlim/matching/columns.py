@@ -19,13 +19,15 @@ from mlim.pairs.variation import EMPTY, Numbers, row_numbers, value_numbers
 class Block:
     """One blocking rule: items of equal `key` (n,) are candidates; -1: the item has no value, it is in no block.
 
-    With `level` (n,) they must also lie within `width` of each other there: the logarithms of a banded column.
+    With `level` (n,) they must also lie within `width` of each other there: the logarithms of a banded column. `unread`
+    items have a value there that is no positive number, so that they are in no block.
     """
 
     name: str
     key: Numbers
     level: NDArray[np.float64] | None = None
     width: float = 0.0
+    unread: int = 0
 
 
 def read_rules(items: pd.DataFrame, rules: MatchRules, values: Values) -> tuple[list[Block], HardRules]:
@@ -63,7 +65,9 @@ def _block(block: Sequence[BlockColumn], numbers: Mapping[str, Numbers], cells: 
         return Block(name, np.where(complete, keys, -1))
     written = (json.loads(text).get(banded.column) for text in cells[banded.column])
     level = np.fromiter(map(_logarithm, written), dtype=np.float64, count=len(keys))
-    return Block(name, np.where(complete & np.isfinite(level), keys, -1), level, float(np.log1p(banded.band)))
+    known, told = np.isfinite(level), numbers[banded.column] != EMPTY
+    width, unread = float(np.log1p(banded.band)), int((complete & told & ~known).sum())
+    return Block(name, np.where(complete & known, keys, -1), level, width, unread)
 
 
 def _logarithm(cell: str | None) -> float:

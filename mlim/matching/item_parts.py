@@ -12,7 +12,7 @@ from mlim.matching.settings import ServingSettings
 from mlim.recipe.base import Modality
 from mlim.stacking.items import Columns
 
-_LABEL: Final = rf"(?:.*?{LABEL_SEPARATOR})?"
+_LABEL: Final = rf"(?:.*?{LABEL_SEPARATOR})??"  # the value alone first: what follows may repeat it with a label
 _END: Final = rf"(?={ATTRIBUTE_SEPARATOR}|$)"
 
 

@@ -111,7 +111,9 @@ class Sandbox:
             lost = Rejection(DECODE_TIMEOUT, f"takes more than ingest.decode_seconds {self.limits.seconds:g} to decode")
         except BrokenProcessPool as broken:
             raise MlimError(
-                f"the decoding processes end as they start ({broken}); out of memory? Try --set ingest.workers=1"
+                f"the decoding processes end as they start ({broken}). A Python script has to call mlim under "
+                '`if __name__ == "__main__":`, because these processes import it; or memory ran out: try '
+                "--set ingest.workers=1"
             ) from None
         except ProcessExpired as expired:
             lost = Rejection(DECODER_DIED, f"ends the process that decodes it (exit code {expired.exitcode})")

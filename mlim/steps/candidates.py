@@ -90,6 +90,7 @@ def find_candidates(
             **shares(counts["candidates"], len(inputs.items)),
             "ways": found.counts(),
             "items_in_large_blocks": found.left_out,
+            "items_without_number": {block.name: block.unread for block in blocks if block.unread},
             **_known_kept(inputs, found),
         }
         write_json(folder / SUMMARY_FILE, summary)
@@ -244,3 +245,8 @@ def _report(summary: Mapping[str, Any], terminal: Terminal) -> None:
     for way, left in summary["items_in_large_blocks"].items():
         if left:
             terminal.warn(f"{way}: {left:,} items are in blocks larger than match.candidates.max_block and left out")
+    for rule, unread in summary["items_without_number"].items():
+        terminal.warn(
+            f"matching.blocks: {rule}: {unread:,} items have a value that is no positive number with a decimal point "
+            "(12.50), so that this rule leaves them out"
+        )

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlim.catalog.description import load_description
+from mlim.catalog.values import tidy
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.evaluation.evidence import families_of
 from mlim.evaluation.resampling import JudgedPairs
 from mlim.evaluation.scores import labels_of, part
-from mlim.files import atomic_folder, read_json, write_csv, write_json
+from mlim.files import atomic_folder, plain_cell, read_json, write_csv, write_json
+from mlim.matching.candidates import Places
 from mlim.matching.columns import read_rules
 from mlim.matching.earlier import GONE, Comparison, EarlierMatch, PairNumbers, compare_pairs
 from mlim.matching.group_events import (
@@ -118,10 +120,14 @@ def _read_items(workspace: Workspace) -> pd.DataFrame:
 
 def _read_scores(path: Path, ids: list[str]) -> _Scored:
     if not path.is_file():
-        raise InputError(f"{path}: no such table of scored pairs; run `mlim score`, or name one with --scores")
-    table = _pairs_table(path)
+        raise InputError(
+            f"{path}: no such table of scored pairs; run `mlim match`, or name the table that `mlim score` wrote with "
+            "--scores"
+        )
+    read = _pairs_table(path)
+    table = read[read["score"].notna()]  # a pair that could not be scored may be of no item at all
     numbering = PairNumbers(ids)
-    sides = [numbering.places(table[side]) for side in PAIR_COLUMNS[:2]]
+    sides = [_places_of(numbering, table[side]) for side in PAIR_COLUMNS[:2]]
     unknown = sorted(
         {str(item) for side, found in zip(PAIR_COLUMNS, sides, strict=False) for item in table[side][found == GONE]}
     )
@@ -134,22 +140,32 @@ def _read_scores(path: Path, ids: list[str]) -> _Scored:
     one, other = sides
     if (one == other).any():
         raise InputError(f"{path}: pairs `{ids[int(one[one == other][0])]}` with itself; leave such pairs out")
-    frame = pd.DataFrame({"first": np.minimum(one, other), "second": np.maximum(one, other), "score": table["score"]})
-    known = frame[frame["score"].notna()]
+    known = pd.DataFrame({"first": np.minimum(one, other), "second": np.maximum(one, other), "score": table["score"]})
     if not known["score"].between(0, 1).all():
         raise InputError(f"{path}: holds scores outside of 0 to 1; write probabilities or the scores of `mlim score`")
     mean = known.groupby(["first", "second"], as_index=False)["score"].mean()
     pairs = ScoredPairs(*(mean[name].to_numpy() for name in ("first", "second", "score")))
-    return _Scored(pairs, len(frame) - len(known), len(known) - len(mean))
+    return _Scored(pairs, len(read) - len(known), len(known) - len(mean))
+
+
+def _places_of(numbering: PairNumbers, ids: pd.Series) -> Places:
+    """The places of items; an unknown id is looked for without blanks and as CSV was given it, as in scoring."""
+    found = np.array(numbering.places(ids))
+    unknown = np.flatnonzero(found == GONE)
+    if len(unknown):
+        found[unknown] = numbering.places([plain_cell(tidy(str(ids.iloc[place]))) for place in unknown.tolist()])
+    return found
 
 
 def _pairs_table(path: Path) -> pd.DataFrame:
     """item_a and item_b as texts and score as a number, missing where a cell is empty."""
     try:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             table = pd.read_csv(path, dtype=dict.fromkeys(PAIR_COLUMNS[:2], "str"), keep_default_na=False)
         else:
-            table = pq.read_table(path, columns=PAIR_COLUMNS).to_pandas()
+            read = pq.read_table(path, columns=PAIR_COLUMNS)
+            ids = (read[side].cast(pa.string()) for side in PAIR_COLUMNS[:2])  # numbers are ids, too
+            table = pa.table([*ids, read["score"]], PAIR_COLUMNS).to_pandas()
         table = table[PAIR_COLUMNS]
         return table.assign(score=pd.to_numeric(table["score"].replace("", None)).astype(np.float64))
     except (OSError, KeyError, ValueError, pa.ArrowException, pd.errors.ParserError) as error:

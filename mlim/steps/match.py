@@ -108,6 +108,7 @@ def match(
         SETTINGS: settings,
         "catalog": str(catalog),
         "model": name,
+        "work": str(workspace.root),
         "model_sha256": model.sha256,
         "data_version": read_json(workspace.valid / SUMMARY_FILE)["data_version"],
         "recipe": recipe.name,
@@ -186,13 +187,13 @@ def _threshold(
     option = f"--{promise.figure} {promise.target:g}"
     if not (workspace.evaluation / SUMMARY_FILE).is_file():
         raise InputError(
-            f"{option}: {workspace.root} has no test pairs of this model; name the work folder in "
-            "which it was evaluated with --work"
+            f"{option}: {workspace.root} has no test pairs of this model; match the catalog that it was evaluated on, "
+            "with that --work, or set `evaluate.promise` before `mlim evaluate`, so that its own threshold keeps it"
         )
     if read_json(workspace.evaluation / SUMMARY_FILE)["threshold"] != model.threshold:
         raise InputError(
-            f"{option}: the test pairs in {workspace.root} were scored by another model; name the "
-            "work folder in which this one was evaluated with --work"
+            f"{option}: the test pairs in {workspace.root} were scored by another model; match the catalog that this "
+            "one was evaluated on, with that --work"
         )
     test = part(read_scored(recipe, workspace).of_registered, split=TEST)
     pairs = JudgedPairs(labels_of(test), families_of(test, workspace))

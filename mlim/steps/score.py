@@ -1,6 +1,6 @@
 """`mlim score`: a table of pairs of a catalog's items with the scores of a model, and the items as it reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +11,8 @@ from mlim.catalog.quarantine import QUARANTINE_FILE
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.files import read_json
-from mlim.ingest.freshness import changed_files, stale_sentence
-from mlim.matching.batch import ScoringRun, score_table
+from mlim.ingest.freshness import READ_FILES, changed_files, stale_sentence
+from mlim.matching.batch import ADDED, ScoringRun, score_table
 from mlim.matching.model import MatchingModel
 from mlim.matching.pairs_table import PairsTable, check_out
 from mlim.matching.settings import ServingSettings
@@ -46,7 +46,7 @@ def score_pairs(
     is on a GPU. `InputError` before any
     work when table, target or items are wrong.
     """
-    check_out(out, force)
+    check_request(model, pairs, out, modality, force=force)
     run = scoring_run(model, recipe, workspace, modality, threshold)
     wanted = 1 if workers is None and model.device.type != "cpu" else workers
     processes = None if wanted is None else processes_for(wanted, WORKERS)
@@ -57,6 +57,15 @@ def score_pairs(
         + "".join(f"; {count:,} {reason}" for reason, count in counts["not_scored"].items())
     )
     return summary
+
+
+def check_request(
+    model: MatchingModel, pairs: Path, out: Path, modality: Modality | None, *, force: bool = False
+) -> None:
+    """`InputError` when the table, the target or the modality is wrong; nothing is read of the items."""
+    check_out(out, force)
+    PairsTable(pairs).check(ADDED.names)
+    model.check_modality(modality)
 
 
 def scoring_run(
@@ -85,10 +94,11 @@ def prepare_items(
     shards that lie elsewhere (`loader.items`).
     """
     if (workspace.valid / INDEX_FILE).is_file():
-        there = read_json(workspace.items / SUMMARY_FILE)["catalog"]
-        if Path(there).resolve() != catalog.resolve():
+        ingested = read_json(workspace.items / SUMMARY_FILE)
+        if not _are_of(ingested, catalog):
             raise InputError(
-                f"--work {workspace.root}: holds the items of {there}, not of {catalog}; choose another folder"
+                f"--work {workspace.root}: holds the items of {ingested['catalog']}, not of {catalog}; choose another "
+                "folder"
             )
         if not again or recipe.loader.items or (workspace.pairs / "pairs.parquet").is_file():
             _warn_of_changes(catalog, workspace, terminal)
@@ -99,12 +109,27 @@ def prepare_items(
     validate(recipe, catalog, workspace, terminal)
 
 
+def _are_of(ingested: Mapping[str, Any], catalog: Path) -> bool:
+    """Whether items were read from this catalog: from the same path, or, said from another folder, the same files."""
+    if Path(ingested["catalog"]).resolve() == catalog.resolve():
+        return True
+    known = catalog.name in ingested.get(READ_FILES, {})
+    return known and not changed_files(ingested, load_description(catalog), catalog)
+
+
 def _warn_of_changes(catalog: Path, workspace: Workspace, terminal: Terminal) -> None:
     """Say which files of the catalog changed since its items were made; images are not looked at."""
     ingested = read_json(workspace.items / SUMMARY_FILE)
     changed = changed_files(ingested, load_description(catalog), catalog)
-    if changed:
+    if not changed:
+        return
+    if (workspace.pairs / "pairs.parquet").is_file():
         terminal.warn(stale_sentence(changed, catalog, workspace.root))
+        return
+    terminal.warn(  # `mlim ingest` would prepare them for training, not for this model
+        f"the items in {workspace.root} are older than the catalog: {', '.join(changed)} changed; `mlim match` with "
+        "--since and the folder of the last match reads it again, or choose another --work"
+    )
 
 
 def prepared_for(recipe: Recipe, settings: ServingSettings) -> Recipe:

@@ -63,7 +63,7 @@ def test_a_catalog_becomes_pairs_groups_rejected_rows_and_a_page(model, tmp_path
     assert "<script>alert(1)" not in page
     assert page.count("<script>") == 1
     assert page.count("<summary>Why</summary>") == min(20, summary["scored"])
-    assert "mlim explain 00" in page
+    assert f"mlim explain --model model --work {tmp_path / 'work'} -- 00" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     again = run(model, shop, tmp_path, quiet, write=False)
     assert again["groups"] == summary["groups"]

@@ -280,6 +280,7 @@ def test_items_keep_the_order_of_their_own_columns():
     [
         ("shirt; colour: red", {"title": "shirt", "colour": "red"}, {"title": "shirt", "colour": "colour: red"}),
         ("Size: S; wool", {"size": "S", "cloth": "wool"}, {"size": "Size: S", "cloth": "wool"}),
+        ("Red; colour: Red", {"title": "Red", "colour": "Red"}, {"title": "Red", "colour": "colour: Red"}),
         ("a; b; c", {"title": "a; b", "x": "", "y": "c"}, {"title": "a; b", "x": "", "y": "c"}),
         ("bold words", {"title": "<b>bold</b> words"}, {"title": "bold words"}),
         ("something else", {"title": "shirt"}, {"text": "something else"}),

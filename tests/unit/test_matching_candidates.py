@@ -115,6 +115,14 @@ def test_large_blocks_are_left_out_and_counted() -> None:
         assert found.ranks_of(np.array([5, 1]), np.array([6, 0]))["block:brand"][1] == -1
 
 
+def test_prices_that_are_no_plain_numbers_are_counted() -> None:
+    prices = ["10.00", "10.50", "10,00", "1,299.00", "10 \N{EURO SIGN}", "", "n/a"]
+    rules = MatchRules.model_validate({"blocks": [["kind", {"column": "price", "band": 0.1}]]})
+    (block,), _ = read_rules(table([{"kind": "k", "price": price} for price in prices]), rules, Values())
+    assert block.unread == 3
+    assert [number >= 0 for number in block.key] == [True, True, False, False, False, False, False]
+
+
 def test_pairs_that_never_match_are_no_candidates(tmp_path: Path) -> None:
     rows = [
         {"kind": "k", "brand": "x"},

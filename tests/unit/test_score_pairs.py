@@ -13,6 +13,7 @@ from mlim.matching.batch import ScoringRun, score_table
 from mlim.matching.pairs_table import PairsTable
 from mlim.shards.items import ItemStore
 from mlim.stacking.stack import Stack
+from mlim.steps.score import check_request
 from tests.unit.test_loading import build
 
 
@@ -192,6 +193,20 @@ def test_a_table_of_other_columns_is_refused(separate, store, tmp_path, quiet, c
         score_table(run_of(separate, store, tmp_path), table, tmp_path / "out.csv", 1, quiet)
     with pytest.raises(InputError, match=r"gone\.csv: no such file"):
         score_table(run_of(separate, store, tmp_path), PairsTable(tmp_path / "gone.csv"), tmp_path / "o.csv", 1, quiet)
+
+
+def test_a_request_is_checked_before_any_item_is_read(separate, tmp_path):
+    pairs, there = tmp_path / "p.csv", tmp_path / "there.csv"
+    pairs.write_text("item_a,item_b\nx,y\n")
+    there.touch()
+    check_request(separate, pairs, tmp_path / "out.csv", None)
+    for table, out, modality, message in (
+        (tmp_path / "gone.csv", tmp_path / "out.csv", None, "no such file"),
+        (pairs, there, None, "--force"),
+        (pairs, tmp_path / "out.csv", "sound", "sound"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_request(separate, table, out, modality)
 
 
 class ByMeasures:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlim.catalog.description import load_description
+from mlim.errors import InputError
 from mlim.files import write_json
 from mlim.ingest.freshness import READ_FILES, changed_files, read_files
 from mlim.matching.prepared import by_length
@@ -31,6 +32,28 @@ def test_a_catalog_that_changed_after_its_items_is_named(changed, tmp_path, quie
     said = capsys.readouterr().err
     assert ("older than the catalog" in said) is bool(changed)
     assert [name for name in ("catalog.yaml", "catalog.csv") if f"{name} changed" in said] == list(changed)
+    assert ("`mlim match` with --since" in said) is bool(changed)  # `mlim ingest` prepares items for training
+    make_pairs_of(workspace)
+    prepare_items(load_recipe("demo"), catalog, workspace, quiet)
+    assert ("run `mlim ingest " in capsys.readouterr().err) is bool(changed)
+
+
+def make_pairs_of(workspace: Workspace) -> None:
+    workspace.pairs.mkdir()
+    (workspace.pairs / "pairs.parquet").touch()
+
+
+def test_a_catalog_is_known_from_another_folder_and_no_other_is_taken_for_it(tmp_path, quiet, monkeypatch):
+    catalog, workspace = small_catalog(tmp_path / "shop", rows=2).write(), Workspace(tmp_path / "work")
+    other = small_catalog(tmp_path / "other", rows=3).write()
+    read = read_files(load_description(catalog), catalog)
+    write_json(workspace.items / "summary.json", {"catalog": "shop/catalog.yaml", READ_FILES: read})
+    workspace.valid.mkdir()
+    (workspace.valid / "index.parquet").touch()
+    monkeypatch.chdir(tmp_path / "other")  # where `shop/catalog.yaml` is nothing
+    prepare_items(load_recipe("demo"), catalog, workspace, quiet)
+    with pytest.raises(InputError, match=r"holds the items of shop/catalog\.yaml, not of"):
+        prepare_items(load_recipe("demo"), other, workspace, quiet)
 
 
 @pytest.mark.parametrize("changed", ["a/catalog.csv", "b/catalog.csv"])

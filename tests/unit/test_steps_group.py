@@ -74,6 +74,24 @@ def test_pairs_in_both_orders_count_once_and_empty_scores_are_no_evidence(
     assert (summary["pairs"], summary["repeated_pairs"], summary["pairs_without_score"]) == (1, 1, 1)
 
 
+def test_what_scoring_writes_can_be_grouped(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path, tmp_path: Path
+) -> None:
+    """Rows that could not be scored have any id; CSV writes ids that look like formulas with an apostrophe."""
+    index = own_workspace.valid / "index.parquet"
+    items = pd.read_parquet(index)
+    items["id"] = items["id"].replace({"item-000": "-5", "item-004": "12"})
+    items.to_parquet(index)
+    path = tmp_path / "scores.CSV"
+    rows = ["'-5,12,0.9", " item-001 ,item-005,0.8", "nothere,-5,", "-5,-5,", ",-5,"]
+    path.write_text("\n".join(["item_a,item_b,score", *rows]))
+    summary = run(tiny_recipe, described, own_workspace, path)
+    assert (summary["pairs"], summary["pairs_without_score"], summary["groups"]) == (2, 3, 2)
+    numbers = tmp_path / "numbers.parquet"
+    pd.DataFrame({"item_a": [-5], "item_b": [12], "score": [0.9]}).to_parquet(numbers)
+    assert run(tiny_recipe, described, own_workspace, numbers)["groups"] == 1
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [

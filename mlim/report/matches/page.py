@@ -6,7 +6,7 @@ Its one script filters what is shown by id; the page is whole without it, and it
 import base64
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -93,7 +93,8 @@ def render(matches: Matches, reasons: Reasons, thumbnails: Thumbnails, settings:
     """The page; equal matches give equal text."""
     script = (resources.files(PACKAGE) / SCRIPT).read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    cards = _Cards(thumbnails, settings)
+    where = ("--model", matches.summary["model"], "--work", matches.summary["work"])
+    cards = _Cards(thumbnails, settings, where)
     groups = tuple(map(cards.group, matches.groups))
     pairs = tuple(cards.pair(pair, reasons.get((pair.first.id, pair.second.id))) for pair in matches.pairs)
     values = {
@@ -136,17 +137,17 @@ def tiles(summary: dict[str, Any]) -> tuple[Tile, ...]:
     )
 
 
-def why(pair: ShownPair, found: Explanation) -> Why:
-    """Why a pair has its score, as the page tells it."""
+def why(pair: ShownPair, found: Explanation, where: Sequence[str]) -> Why:
+    """Why a pair has its score, as the page tells it, and the command for more; `where`: its options."""
     parts = [("baseline", formats.score(found.baseline))]
     parts += [(one.name, formats.signed(one.value)) for one in sentences.in_order(found)]
-    command = shlex.join(["mlim", "explain", pair.first.id, pair.second.id])
+    command = shlex.join(["mlim", "explain", *where, "--", pair.first.id, pair.second.id])
     return Why((*parts, ("score", formats.score(found.score))), sentences.change(found), command)
 
 
 class _Cards:
-    def __init__(self, thumbnails: Thumbnails, settings: MatchesSettings) -> None:
-        self._thumbnails, self._characters = thumbnails, settings.characters
+    def __init__(self, thumbnails: Thumbnails, settings: MatchesSettings, where: Sequence[str]) -> None:
+        self._thumbnails, self._characters, self._where = thumbnails, settings.characters, where
 
     def group(self, group: ShownGroup) -> GroupCards:
         """A group; what differs from its representative is marked."""
@@ -166,9 +167,8 @@ class _Cards:
         by = f"found by {', '.join(pair.found_by)}"
         first, second = self._card(pair.first, left), self._card(pair.second, right)
         ids = f"{pair.first.id} {pair.second.id}"
-        return PairCards(
-            first, second, truth, label, f"{head} · {by}", ids, None if found is None else why(pair, found)
-        )
+        told = None if found is None else why(pair, found, self._where)
+        return PairCards(first, second, truth, label, f"{head} · {by}", ids, told)
 
     def _compared(self, first: ShownItem, second: ShownItem) -> tuple[tuple[Words, ...], tuple[Words, ...]]:
         left, right = compare(first.text, second.text)
