@@ -225,8 +225,10 @@ def _dvc() -> Finding:
         return Finding("DVC workspace", True, "none here: `mlim run` runs its stages directly")
     missing = [name for name in ("params.yaml", ".dvc", "data") if not Path(name).exists()]
     if missing:
-        made = "mlim catalog synthesize" if "data" in missing else "git checkout -- ."
-        return Finding("DVC workspace", False, f"{', '.join(missing)} missing", made)
+        lost = [name for name in missing if name != "data"]
+        mending = [shlex.join(["git", "checkout", "--", *lost])] if lost else []
+        mending += ["mlim catalog synthesize"] if "data" in missing else []
+        return Finding("DVC workspace", False, f"{', '.join(missing)} missing", " && ".join(mending))
     return Finding("DVC workspace", True, str(Path.cwd()))
 
 

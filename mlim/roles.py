@@ -178,7 +178,8 @@ def standing(events: Sequence[Event]) -> list[str]:
     stack: list[str] = []
     for event in events:
         if event.kind == "rolled back" and event.version in stack:
-            del stack[stack.index(event.version) + 1 :]
+            back = len(stack) - stack[::-1].index(event.version)  # to the last time that it was the champion
+            del stack[back:]
         elif event.version is not None:
             stack.append(event.version)
     return stack

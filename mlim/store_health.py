@@ -15,7 +15,6 @@ from mlim.tracking import TAG, URI_VARIABLE, silence, tracking_uri, without_pass
 
 MLFLOW, PLACE, ROLES, FILES = "MLflow", "tracking place", "registry", "model files"
 DVC_COPIES: Final = (".dvc", "tmp")  # `dvc exp run --temp` works in copies there
-FIX: Final = "mlim doctor --fix"
 
 Models = Sequence[tuple[Registry, Sequence[str]]]
 
@@ -30,7 +29,18 @@ def examine_store(tracking: TrackingConfig) -> list[Finding]:
         detail = f"the tables of {database(uri)} are of another version of MLflow; make a copy, then upgrade them"
         return [Finding(MLFLOW, False, detail, shlex.join(["mlflow", "db", "upgrade", uri]))]
     models = _models(tracking)
-    return [Finding(MLFLOW, True, without_password(uri)), *_place(uri), *_roles(models), *_files(models)]
+    where = Finding(MLFLOW, True, without_password(uri))
+    return [where, *_place(uri), *_roles(models, tracking), *_files(models, tracking)]
+
+
+def _fix(tracking: TrackingConfig) -> str:
+    """The command that repairs this store."""
+    return shlex.join(["mlim", "doctor", "--fix", *_settings(tracking)])
+
+
+def _settings(tracking: TrackingConfig) -> list[str]:
+    """The options with which another command opens the same store."""
+    return [] if tracking.uri is None else ["--set", f"tracking.uri={without_password(tracking.uri)}"]
 
 
 def reconcile_roles(tracking: TrackingConfig) -> list[str]:
@@ -71,14 +81,7 @@ def _place(uri: str) -> Iterator[Finding]:
     if is_temporary(Path.cwd()) or not (is_temporary(store) or temporary):
         yield Finding(PLACE, True, str(store.parent))
     elif is_temporary(store):
-        moved = shlex.join(["mv", *(str(path) for path in (store, store.parent / ARTIFACTS) if path.exists()), "."])
-        there = shlex.quote(f"{SQLITE}{store.name}")
-        yield Finding(
-            PLACE,
-            False,
-            f"{store} is in a temporary folder, which the system or DVC empties",
-            f"{moved} && export {URI_VARIABLE}={there} && {FIX}",
-        )
+        yield _moved(store)
     else:
         yield Finding(
             PLACE,
@@ -90,6 +93,17 @@ def _place(uri: str) -> Iterator[Finding]:
         )
 
 
+def _moved(store: Path) -> Finding:
+    """How a database and its artifacts come into this folder; no command where it would replace others."""
+    detail = f"{store} is in a temporary folder, which the system or DVC empties"
+    parts = [path for path in (store, store.parent / ARTIFACTS) if path.exists()]
+    if taken := [path.name for path in parts if Path(path.name).exists()]:
+        return Finding(PLACE, False, f"{detail}; {' and '.join(taken)} are here already: move it to another folder")
+    moved = shlex.join(["mv", *map(str, parts), "."])
+    there = shlex.quote(f"{SQLITE}{store.name}")
+    return Finding(PLACE, False, detail, f"{moved} && export {URI_VARIABLE}={there} && mlim doctor --fix")
+
+
 def is_temporary(path: Path) -> bool:
     """Whether a path lies in the system's folder of temporary files, or in one of DVC's."""
     absolute = path.absolute()
@@ -97,22 +111,22 @@ def is_temporary(path: Path) -> bool:
     return copied or absolute.is_relative_to(Path(tempfile.gettempdir()).absolute())
 
 
-def _roles(models: Models) -> Iterator[Finding]:
+def _roles(models: Models, tracking: TrackingConfig) -> Iterator[Finding]:
     """One finding for each stage, tag or record that disagrees with an alias, or one that none does."""
     found = [sentence for registry, _ in models for sentence in registry.roles.disagreements()]
-    yield from (Finding(ROLES, False, sentence, FIX) for sentence in found)
+    yield from (Finding(ROLES, False, sentence, _fix(tracking)) for sentence in found)
     if not found:
         yield Finding(ROLES, True, f"{len(models)} registered models, whose stages follow their aliases")
 
 
-def _files(models: Models) -> Iterator[Finding]:
+def _files(models: Models, tracking: TrackingConfig) -> Iterator[Finding]:
     """One finding for each version that has lost files, or one that none has."""
     versions = [(registry, version) for registry, found in models for version in found]
-    lost = [finding for registry, version in versions for finding in _lost(registry, version)]
+    lost = [finding for registry, version in versions for finding in _lost(registry, version, tracking)]
     yield from lost or [Finding(FILES, True, f"{len(versions)} registered versions have theirs")]
 
 
-def _lost(registry: Registry, version: str) -> Iterator[Finding]:
+def _lost(registry: Registry, version: str, tracking: TrackingConfig) -> Iterator[Finding]:
     try:
         gone = registry.missing(version)
     except ChangedFilesError:
@@ -120,10 +134,12 @@ def _lost(registry: Registry, version: str) -> Iterator[Finding]:
     if gone:
         aliases = "".join(f", {alias}" for alias in registry.roles.of(version))
         recipe = registry.tags(version).get(f"{TAG}recipe", "NAME")
+        usual = registry.name == TrackingConfig().model_name
+        model = [] if usual else ["--set", f"tracking.model_name={registry.name}"]
         yield Finding(
             FILES,
             False,
             f"{registry.name} version {version}{aliases}: files are gone ({gone[0]}{', ...' * (len(gone) > 1)}); put "
             f"{ARTIFACTS} back from a backup, or register the model again",
-            shlex.join(["mlim", "register", "--recipe", recipe]),
+            shlex.join(["mlim", "register", "--recipe", recipe, *_settings(tracking), *model]),
         )

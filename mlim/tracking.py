@@ -4,6 +4,7 @@ Figures are collected in memory and sent by a thread of their own, many at a tim
 a training step of a small model, so it never happens inside one.
 """
 
+import base64
 import hashlib
 import http.client
 import json
@@ -52,6 +53,8 @@ RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: no id of a run at all
 NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED")  # a store that refuses says why
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
+USER_VARIABLE, PASSWORD_VARIABLE = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+TOKEN_VARIABLE = "MLFLOW_TRACKING_TOKEN"  # noqa: S105 (the name of a variable)
 TAG = "mlim."
 CATALOG_TAG = f"{TAG}catalog"  # by these documents find what they show
 ATTRIBUTE_TAG = f"{TAG}attribute"
@@ -150,10 +153,18 @@ def without_password(uri: str) -> str:
 
 
 def _check_address(uri: str, timeout: float) -> None:
+    request = urllib.request.Request(f"{without_password(uri)}/health")  # noqa: S310 (http only)
+    for name, value in _login(uri).items():
+        request.add_unredirected_header(name, value)  # a login is for this host alone
     try:
-        with urllib.request.urlopen(f"{without_password(uri)}/health", timeout=timeout) as answer:  # noqa: S310 (http only)
+        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 (http only)
             healthy = answer.status == HTTPStatus.OK and answer.read(len(HEALTHY) + 1).strip() == HEALTHY
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as error:
+        if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise InputError(
+                f"{without_password(uri)} asks for a login and takes none that was given; set {USER_VARIABLE} and "
+                f"{PASSWORD_VARIABLE}"
+            ) from None
         healthy = False
     except (OSError, ValueError, http.client.HTTPException) as error:  # no answer, a port that is no number
         reason = getattr(error, "reason", error)
@@ -166,6 +177,17 @@ def _check_address(uri: str, timeout: float) -> None:
         raise InputError(
             f"{without_password(uri)} answers, but not as an MLflow server; check tracking.uri or {URI_VARIABLE}"
         )
+
+
+def _login(uri: str) -> dict[str, str]:
+    """The header with which MLflow's client logs in: with what the address holds, else with MLflow's variables."""
+    parts, given = urllib.parse.urlsplit(uri), os.environ
+    user = urllib.parse.unquote(parts.username or "") or given.get(USER_VARIABLE, "")
+    password = urllib.parse.unquote(parts.password or "") or given.get(PASSWORD_VARIABLE, "")
+    if user:
+        return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode('ascii')}"}
+    token = given.get(TOKEN_VARIABLE)
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _check_database(path: Path) -> None:

@@ -15,6 +15,7 @@ from mlim.errors import InputError
 from mlim.http_api.options import ApiOptions
 from mlim.http_api.schema import (
     MESSAGE_CHARACTERS,
+    MOST_EXPLAINED,
     EncodeAnswer,
     EncodeRequest,
     ExplainAnswer,
@@ -92,8 +93,10 @@ async def _malformed(request: Request, error: Exception) -> JSONResponse:
         return _answer(HTTPStatus.BAD_REQUEST, f"the request is not JSON: {found[0]['ctx']['error']}")
     if any(details["loc"] == ("body",) for details in found):
         return _answer(HTTPStatus.BAD_REQUEST, "the request is no JSON object; see /openapi.json")
+    if long := [details for details in found if details["type"] == "too_long"]:
+        return _answer(HTTPStatus.BAD_REQUEST, f"`{long[0]['loc'][-1]}`: {long[0]['msg'].lower()}")
     model = REQUESTS[request.url.path]
-    problems = problems_of(model, [{**details, "loc": details["loc"][1:]} for details in found])
+    problems = problems_of(model, [{**details, "loc": details["loc"][1:]} for details in found[:MOST_EXPLAINED]])
     return _answer(HTTPStatus.BAD_REQUEST, "; ".join(problems)[:MESSAGE_CHARACTERS])
 
 

@@ -99,7 +99,8 @@ class PictureSources:
 
     def __init__(self, options: ApiOptions) -> None:
         self._max_bytes = int(options.picture_mb * BYTES_PER_MB)
-        self._folder = None if options.images is None else FolderPictures(options.images, self._max_bytes)
+        images = options.images
+        self._folder = None if images is None else FolderPictures(images, self._max_bytes, remember=False)
         self._network = AllowedHosts(hosts=frozenset(options.url_hosts), private=options.private_urls)
         self._settings = Download(timeout_seconds=min(MOST_SECONDS, options.seconds / 3), retries=0)
 

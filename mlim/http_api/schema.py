@@ -21,6 +21,8 @@ from mlim.matching.items import IMAGE, INVALID_ITEM, TEXT
 from mlim.recipe.base import Modality
 
 MOST_REFERENCES: Final = 32
+MOST_LISTED: Final = 1 << 16  # rows that are looked at at all; how many a model takes is asked afterwards
+MOST_EXPLAINED: Final = 5  # problems of one row, of which a message holds few
 MESSAGE_CHARACTERS: Final = 400
 ID_CHARACTERS: Final = 200
 
@@ -76,7 +78,7 @@ def _or_error(model: type[Config]) -> WrapValidator:
         try:
             return handler(value)
         except ValidationError as error:
-            problems = problems_of(model, error.errors(include_url=False))
+            problems = problems_of(model, error.errors(include_url=False)[:MOST_EXPLAINED])
             return RowError(INVALID_ITEM, "; ".join(problems)[:MESSAGE_CHARACTERS])
 
     return WrapValidator(check)
@@ -85,7 +87,7 @@ def _or_error(model: type[Config]) -> WrapValidator:
 class ScoreRequest(Config):
     """Pairs to be scored."""
 
-    pairs: list[Annotated[PairIn, _or_error(PairIn)]]
+    pairs: Annotated[list[Annotated[PairIn, _or_error(PairIn)]], Field(max_length=MOST_LISTED)]
     modality: Modality | None = Field(default=None, description="what is read; null: what the model was evaluated on")
 
     @property
@@ -97,7 +99,7 @@ class ScoreRequest(Config):
 class EncodeRequest(Config):
     """Items to be encoded."""
 
-    items: list[Annotated[ItemIn, _or_error(ItemIn)]]
+    items: Annotated[list[Annotated[ItemIn, _or_error(ItemIn)]], Field(max_length=MOST_LISTED)]
     modality: Modality | None = Field(default=None, description="what is read; null: what the model was evaluated on")
 
     @property

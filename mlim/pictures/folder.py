@@ -22,11 +22,13 @@ LISTINGS_REMEMBERED = 16  # folders whose names are in memory: only where a file
 class FolderPictures:
     """Files below `folder`, named by their path inside it; larger ones than `max_bytes` are not read.
 
-    A file is found by its name as it is written, else by one that is the same (mlim.pictures.spelling).
+    A file is found by its name as it is written, else by one that is the same (mlim.pictures.spelling). Where folders
+    lead to is looked up once; without `remember` each time, in a process that lives while they change.
     """
 
     folder: Path
     max_bytes: int
+    remember: bool = True
 
     def read(self, reference: str) -> bytes:
         """The bytes of a file; links are followed first, so none of them leads out of the folder."""
@@ -101,9 +103,13 @@ class FolderPictures:
 
     def _follow(self, path: Path) -> tuple[Path, bool]:
         """The path behind all links, and whether it lies in the folder."""
-        parent = _real_folder(path.parent)
+        parent = self._real(path.parent)
         real = (parent / path.name).resolve() if path.is_symlink() or path.name == ".." else parent / path.name
-        return real, real.is_relative_to(_real_folder(self.folder))
+        return real, real.is_relative_to(self._real(self.folder))
+
+    def _real(self, folder: Path) -> Path:
+        """A folder behind all links."""
+        return _real_folder(folder) if self.remember else folder.resolve()
 
     def _same(self, reference: str) -> Path | None:
         """The file whose name differs from the reference only in what never tells two pictures apart."""
@@ -133,10 +139,9 @@ class FolderPictures:
     def _names(self, path: Path) -> Names:
         """What lies in a folder below this one; nothing where it is none, or a link leads out."""
         try:
-            real = _real_folder(path)
-            return (
-                _names_in(real, real.stat().st_mtime_ns) if real.is_relative_to(_real_folder(self.folder)) else Names()
-            )
+            real = self._real(path)
+            inside = real.is_relative_to(self._real(self.folder))
+            return _names_in(real, real.stat().st_mtime_ns) if inside else Names()
         except (OSError, RuntimeError):  # a loop of links
             return Names()
 

@@ -28,6 +28,7 @@ from mlim.steps.annotated import known_from
 from mlim.steps.answering import answer_data, answer_tuning
 from mlim.steps.captioning import CaptionTuning, caption_data
 from mlim.steps.detecting import DetectTuning, detect_data
+from mlim.steps.labelled import keep_labels
 from mlim.steps.matching import MatchTuning, check_pairs
 from mlim.steps.public_forms import write_public_forms
 from mlim.steps.retrieval import RetrievalTuning, check_items
@@ -121,6 +122,8 @@ def finetune(
                 job.model.save_pretrained(made / MODEL_FOLDER)
                 scores.to_parquet(made / SCORES_FILE, index=False)
                 write_public_forms(made, job.task, scores)
+                if job.task == "match":
+                    keep_labels(workspace, made)
                 write_training(made, job.tokenizer, result, summary)
             run.artifact(out / HISTORY_FILE)
             keep_samples(run, samples)

@@ -2,6 +2,7 @@
 
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -9,12 +10,13 @@ import pyarrow.parquet as pq
 from mlim.catalog.description import load_description
 from mlim.catalog.quarantine import QUARANTINE_FILE, read_quarantine
 from mlim.errors import InputError
-from mlim.files import read_json
+from mlim.files import read_json, write_json
 from mlim.pairs.user_pairs import LABELLED_KINDS, read_user_pairs, user_pairs
 from mlim.recipe import Recipe
 from mlim.workspace import Workspace
 
 LABELLED = ["item_a", "item_b", "label"]
+LABELS_FILE: Final = "labels.json"
 
 Labelled = tuple[str, str, int]
 
@@ -44,14 +46,40 @@ def count_new_labels(recipe: Recipe, catalog: Path, workspace: Workspace) -> int
     return max(0, len(_labels(pairs) - used) - left_out)
 
 
+def keep_labels(workspace: Workspace, folder: Path) -> None:
+    """Write into the folder of a fine-tuning on which labelled pairs it was; nothing where there are none."""
+    used = _used(workspace)
+    if used:
+        left_out = _candidates(workspace) - len(used)
+        write_json(folder / LABELS_FILE, {"pairs": sorted(used), "left_out": left_out})
+
+
 def _trained(recipe: Recipe, workspace: Workspace) -> tuple[set[Labelled], int]:
-    """The labelled pairs that the main model was trained with, and how many more `mlim pairs` had read by then."""
+    """The labelled pairs that the main model was trained with, and how many more `mlim pairs` had read by then.
+
+    Fine-tunings of earlier versions did not keep them: those of `mlim pairs` count, if they are older.
+    """
+    kept = workspace.finetuned(recipe.main, recipe.seeds[0]) / LABELS_FILE
+    if kept.is_file():
+        found = read_json(kept)
+        return {(one, other, label) for one, other, label in found["pairs"]}, found["left_out"]
     made = workspace.pairs / "pairs.parquet"
     trained = workspace.finetuned(recipe.main, recipe.seeds[0]) / "summary.json"
     if not (made.is_file() and trained.is_file() and made.stat().st_mtime <= trained.stat().st_mtime):
         return set(), 0
-    used = _labels(pq.read_table(made, filters=[("kind", "in", LABELLED_KINDS)], columns=LABELLED).to_pandas())
-    return used, read_json(workspace.pairs / "summary.json")["candidates"] - len(used) if used else 0
+    used = _used(workspace)
+    return used, _candidates(workspace) - len(used) if used else 0
+
+
+def _used(workspace: Workspace) -> set[Labelled]:
+    """The labelled pairs among those of `mlim pairs`."""
+    filters = [("kind", "in", LABELLED_KINDS)]
+    return _labels(pq.read_table(workspace.pairs / "pairs.parquet", filters=filters, columns=LABELLED).to_pandas())
+
+
+def _candidates(workspace: Workspace) -> int:
+    """How many labels `mlim pairs` read."""
+    return int(read_json(workspace.pairs / "summary.json")["candidates"])
 
 
 def _labels(pairs: pd.DataFrame) -> set[Labelled]:

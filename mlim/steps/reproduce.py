@@ -1,13 +1,13 @@
 """`mlim reproduce MODEL`: a registered version's training again, from its recipe and its data, and what differs."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from mlim.console import Terminal
-from mlim.errors import InputError, MlimError
+from mlim.errors import InputError
 from mlim.files import read_json, sha256_of
 from mlim.recipe import Recipe, TrackingConfig, stored_recipe
 from mlim.registry import RUN_OF_REGISTRATION, RUN_PREFIX, Registry
@@ -52,6 +52,13 @@ def reproduce(
     with TemporaryDirectory() as temporary:
         before = _Before(tracking, tags, Path(temporary))
         recipe = before.recipe(f"{registry.name} version {version}")
+        trainings = _trainings(recipe, workspace)
+        before.fetch(trainings)
+        if workspace.pipeline.exists():  # a reproduction tracks nothing, also one that is continued
+            raise InputError(
+                f"--work {workspace.root}: holds the results of a tracked pipeline, which would be replaced; name "
+                "another folder"
+            )
         problems = list(_other_code(tags))
         if problems and not anyway:
             raise InputError(
@@ -62,7 +69,7 @@ def reproduce(
         with only_writer(workspace, recipe.record, "mlim reproduce"), recording(workspace, recipe.record):
             _prepare(recipe, catalog, workspace, terminal, tags.get("mlim.items_sha256", UNKNOWN), anyway)
             _train(recipe, workspace, terminal)
-        compared = {name: before.compared(name, folder) for name, folder in _trainings(recipe, workspace).items()}
+        compared = {stage: before.compared(stage, folder) for stage, folder in trainings.items()}
         figures = before.figures(workspace.evaluation / FIGURES)
     differences = [*(each["largest"] for each in compared.values()), *(each["difference"] for each in figures.values())]
     return {
@@ -81,6 +88,7 @@ class _Before:
 
     def __init__(self, tracking: TrackingConfig, tags: Mapping[str, str], folder: Path) -> None:
         self._tracking, self._tags, self._folder = tracking, tags, folder
+        self._kept = dict[str, Path]()
 
     def recipe(self, model: str) -> Recipe:
         """The recipe as it was registered, tracking nothing; `InputError` where the run is gone."""
@@ -90,21 +98,29 @@ class _Before:
         found = stored_recipe(path)
         return found.model_copy(update={"tracking": found.tracking.model_copy(update={"uri": UNTRACKED})})
 
+    def fetch(self, stages: Iterable[str]) -> None:
+        """Get all that is compared; `InputError` where it is gone, before anything is trained for hours."""
+        for stage in stages:
+            history = self._artifact(f"{RUN_PREFIX}{stage}", HISTORY_FILE)
+            if history is None:
+                raise InputError(
+                    f"the history of the {stage} run is gone from the store: its losses cannot be compared"
+                )
+            self._kept[stage] = history
+        run = f"{RUN_PREFIX}evaluate"
+        figures = self._artifact(run, FIGURES) or self._artifact(run, EARLIER_FIGURES)
+        if figures is None:
+            raise InputError("the figures of the evaluation are gone from the store: they cannot be compared")
+        self._kept[FIGURES] = figures
+
     def compared(self, stage: str, folder: Path) -> dict[str, Any]:
         """Rows and largest difference between the history that a run kept and the one in `folder`."""
-        path = self._artifact(f"{RUN_PREFIX}{stage}", HISTORY_FILE)
-        if path is None:
-            raise MlimError(f"the history of the {stage} run is gone from the store: its losses cannot be compared")
-        old, new = (read_history(each.read_bytes()) for each in (path, folder / HISTORY_FILE))
+        old, new = (read_history(each.read_bytes()) for each in (self._kept[stage], folder / HISTORY_FILE))
         return {"rows": len(new), "largest": largest_difference(old, new)}
 
     def figures(self, path: Path) -> dict[str, dict[str, float]]:
         """The figures of the evaluation, before and now."""
-        run = f"{RUN_PREFIX}evaluate"
-        kept = self._artifact(run, FIGURES) or self._artifact(run, EARLIER_FIGURES)
-        if kept is None:
-            raise MlimError("the figures of the evaluation are gone from the store: they cannot be compared")
-        old, new = dict(_figures(read_json(kept))), dict(_figures(read_json(path)))
+        old, new = dict(_figures(read_json(self._kept[FIGURES]))), dict(_figures(read_json(path)))
         return {name: {"before": old[name], "now": new[name], "difference": abs(new[name] - old[name])} for name in old}
 
     def _artifact(self, tag: str, name: str) -> Path | None:

@@ -3,7 +3,7 @@
 import getpass
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -138,13 +138,23 @@ def review_queue(request: ReviewRequest, workspace: Workspace, table: AnswerTabl
     scores = request.scores or workspace.scores / SCORES_FILE
     model = _model_of(scores)
     if request.contradictions:
-        return contradicting_queue(settle(answers).contradictions), model
+        return _contradicting(answers, workspace, request.queue.pairs), model
     if not scores.is_file():
         raise InputError(f"{scores}: no such table of scored pairs; run `mlim match`, or name one with --scores")
     disputed = _disputes(scores, request.compare, workspace)
     listed = shortlist(_batches(scores), {one.pair for one in answers}, disputed.keys(), request.queue)
     families = _families(workspace, {*listed["item_a"], *listed["item_b"]})
     return choose_queue(listed, families, disputed, request.queue), model
+
+
+def _contradicting(answers: Sequence[Answer], workspace: Workspace, most: int) -> list[QueuedPair]:
+    """At most so many pairs with contradicting answers; not those of items that have left the catalog."""
+    asked = contradicting_queue(settle(answers).contradictions)
+    there = find_items(workspace, {item for one in asked for item in one.pair})
+    known = [one for one in asked if there.keys() >= {*one.pair}]
+    if asked and not known:
+        raise InputError(f"no pair with contradicting answers is of accepted items in {workspace.root}")
+    return known[:most]
 
 
 def report_contradictions(summary: dict[str, Any], terminal: Terminal) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlim import doctor
+from mlim.doctor import _dvc
 from mlim.findings import Finding
 from mlim.local_store import address
 from mlim.recipe import load_recipe
@@ -43,6 +44,24 @@ def test_a_database_in_a_temporary_folder_is_moved_by_the_command_that_is_shown(
     found = place_of(temporary / "my runs.db")
     assert not found.fine
     assert found.command.endswith("export MLFLOW_TRACKING_URI='sqlite:///my runs.db' && mlim doctor --fix")
+
+
+def test_no_command_is_shown_that_would_replace_another_database(places):
+    project, temporary = places
+    for folder in (project, temporary):
+        (folder / "mlflow.db").touch()
+    found = place_of(temporary / "mlflow.db")
+    assert (found.fine, found.command) == (False, "")
+    assert "mlflow.db are here already: move it to another folder" in found.detail
+
+
+def test_what_dvc_lacks_is_brought_back_alone(places):
+    project, _ = places
+    (project / "dvc.yaml").touch()
+    (project / "data").mkdir()
+    assert _dvc().command == "git checkout -- params.yaml .dvc"
+    (project / "data").rmdir()
+    assert _dvc().command == "git checkout -- params.yaml .dvc && mlim catalog synthesize"
 
 
 def test_artifacts_in_a_temporary_folder_are_found_whatever_the_database_is(places, new_store):

@@ -1,6 +1,9 @@
 """A registered version trained again: the same losses and figures to the last bit, and what is refused."""
 
 import math
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -17,6 +20,7 @@ from mlim.steps.register import register
 from mlim.steps.reproduce import largest_difference, reproduce
 from mlim.steps.stack import stack
 from mlim.steps.validate import validate
+from mlim.tracking import client
 from mlim.workspace import Workspace
 from mlim.writer import claim_work
 from tests.conftest import TINY_SETTINGS
@@ -38,6 +42,8 @@ def test_a_version_trained_again_is_the_same_to_the_last_bit(tmp_path, new_store
     for step in (stack, evaluate, register):
         step(recipe, workspace, quiet)
     registry, again = Registry(recipe.tracking), Workspace(tmp_path / "again")
+    with pytest.raises(InputError, match="holds the results of a tracked pipeline, which would be replaced"):
+        reproduce(recipe.tracking, registry, "1", catalog, workspace, quiet, anyway=True)
     with pytest.raises(InputError, match="does not say which commit trained it"):  # there is no repository here
         reproduce(recipe.tracking, registry, "1", catalog, again, quiet)
     found = reproduce(recipe.tracking, registry, "1", catalog, again, quiet, anyway=True)
@@ -45,6 +51,11 @@ def test_a_version_trained_again_is_the_same_to_the_last_bit(tmp_path, new_store
     assert found["trainings"].keys() == {"pretrain", "finetune"}
     assert all(each["rows"] > 0 for each in found["trainings"].values())
     assert found["figures"]["test/pr_auc"]["now"] > 0
+    run = client(recipe.tracking).get_run(registry.tags("1")["mlim.run.finetune"])
+    (Path(url2pathname(urlsplit(run.info.artifact_uri).path)) / "history.csv").unlink()
+    with pytest.raises(InputError, match="the history of the finetune run is gone"):
+        reproduce(recipe.tracking, registry, "1", catalog, Workspace(tmp_path / "third"), quiet, anyway=True)
+    assert not (tmp_path / "third").exists()
 
 
 def row(step, loss, kind="train"):

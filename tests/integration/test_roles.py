@@ -98,6 +98,15 @@ def test_a_roll_back_goes_to_the_champion_before_and_never_to_one_that_was_taken
     assert_nothing_disagrees(tracking)
 
 
+def test_a_version_that_was_champion_twice_leads_back_to_the_one_before(tracking):
+    roles = roles_of(tracking)
+    for version in ("1", "2", "1", "3"):
+        roles.promote(version, "better")
+    roles.roll_back("1", "blue shirts")
+    assert standing(roles.champions()) == ["1", "2", "1"]
+    assert roles.predecessor() == "2"
+
+
 def test_an_alias_that_a_person_moved_is_followed_and_recorded(tracking):
     roles = roles_of(tracking)
     roles.promote("1", "first")

@@ -1,9 +1,12 @@
 """Runs in a real tracking server on this machine, and in processes that are stopped or start together."""
 
+import base64
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,39 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """A server that tests leave running."""
     with MlflowServer(tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture
+def guarded() -> Iterator[str]:
+    """The address of what stands before a server and asks for a login, as a proxy does."""
+
+    class Guard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = f"Basic {base64.b64encode(b'anna:pass word').decode()}"
+            self.send_response(200 if self.headers.get("Authorization") == wanted else 401)
+            self.end_headers()
+            self.wfile.write(b"OK")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guard) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{found.server_port}"
+        found.shutdown()
+
+
+def test_a_server_behind_a_login_is_asked_with_it(guarded, monkeypatch):
+    with pytest.raises(
+        InputError, match="asks for a login and takes none that was given; set MLFLOW_TRACKING_USERNAME"
+    ):
+        check_server(tracked_at(f"http://{guarded}").tracking)
+    with pytest.raises(InputError, match="asks for a login"):
+        check_server(tracked_at(f"http://anna:wrong@{guarded}").tracking)
+    check_server(tracked_at(f"http://anna:pass%20word@{guarded}").tracking)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "pass word")
+    check_server(tracked_at(f"http://{guarded}").tracking)
 
 
 def test_a_server_keeps_runs_files_and_what_came_while_it_was_away(server, workspace, tmp_path):

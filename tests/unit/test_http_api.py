@@ -122,6 +122,7 @@ def test_a_wrong_row_is_refused_and_its_neighbours_are_scored(client, model, row
         (b'{"pairs": 5}', "`pairs`: input should be a valid list"),
         (b'{"pairs": []}', "the request holds 0 rows; send at least one and at most 5"),
         (b'{"pairs": [1, 2, 3, 4, 5, 6]}', "the request holds 6 rows"),
+        (b'{"pairs": [' + b"0," * 65_536 + b"0]}", "`pairs`: list should have at most 65536 items"),
         (b'{"pairs": [{}], "modality": "sound"}', "`modality`: input should be 'both', 'text' or 'image'"),
         (b'{"pears": [{}]}', "unknown key `pears` (did you mean `pairs`?)"),
     ],

@@ -12,7 +12,7 @@ from flows.events import LABELS, LABELS_SAVED
 from mlim.errors import InputError
 from mlim.files import write_json
 from mlim.pairs.answers import Answer, AnswerTable
-from mlim.steps.labelled import count_new_labels
+from mlim.steps.labelled import count_new_labels, keep_labels
 
 CATALOG = """
 table: none.csv
@@ -60,8 +60,13 @@ def test_labels_that_the_last_training_did_not_have_are_counted(tiny_recipe, own
     assert count() == 1
     table.add(answers(["0"], at="2026-11-30T11:00:00.000+00:00"))  # the first pair differs after all
     assert count() == 2
-    os.utime(own_workspace.pairs / "pairs.parquet", (2**32, 2**32))  # newer than the training: it had none of them
-    assert count() == 4
+    kept = own_workspace.finetuned(tiny_recipe.main, tiny_recipe.seeds[0])
+    os.utime(own_workspace.pairs / "pairs.parquet", (2**32, 2**32))
+    assert count() == 4  # newer than the training of an earlier version, which kept none: it had none of them
+    keep_labels(own_workspace, kept)
+    assert count() == 2
+    train(own_workspace, tiny_recipe, first[:3], candidates=9)  # made again, as every night
+    assert count() == 2
 
 
 def test_what_cannot_be_counted_is_one_sentence(tiny_recipe, own_workspace, catalog):

@@ -41,6 +41,23 @@ def test_files_are_read_by_their_path_in_the_folder(folder, store):
     assert store.read(str(folder / "a.jpg")) == b"one"  # an absolute path inside the folder leads nowhere else
 
 
+def test_a_store_that_remembers_nothing_follows_links_as_they_are_now(folder):
+    """A server lives while folders are replaced: by links out of the folder, or to the pictures of the next day."""
+    store = FolderPictures(folder, LIMIT, remember=False)
+    assert store.read("inner/b.jpg") == b"two"
+    (folder.parent / "outside").mkdir()
+    (folder.parent / "outside" / "b.jpg").write_bytes(SECRET)
+    (folder / "inner").rename(folder / "monday")
+    (folder / "inner").symlink_to(folder.parent / "outside")
+    assert reason(store, "inner/b.jpg") == "outside-folder"
+    (folder / "tuesday").mkdir()
+    (folder / "tuesday" / "b.jpg").write_bytes(b"new")
+    for day, found in (("monday", b"two"), ("tuesday", b"new")):
+        (folder / "inner").unlink()
+        (folder / "inner").symlink_to(folder / day)
+        assert store.read("inner/b.jpg") == found
+
+
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 SPELLINGS = ["{}/{}.jpg", "/{}/{}.jpg", "//{}/{}.jpg", "{}\\{}.jpg", "\\{}\\{}.jpg", "./{}//{}.jpg"]
 

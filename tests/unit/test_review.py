@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -27,7 +28,7 @@ from mlim.pairs.answers import Answer, AnswerTable, pair_of, settle
 from mlim.pairs.user_pairs import read_user_pairs, user_pairs
 from mlim.report.contact.items import ShownItem
 from mlim.report.review.page import SIGN, ReviewPageSettings, render
-from mlim.steps.review import import_answers, summary_of
+from mlim.steps.review import ReviewRequest, import_answers, review_queue, summary_of
 from mlim.steps.review_server import build_app
 
 HOSTILE = '<script src="http://evil.example/a.js"></script>'
@@ -268,3 +269,17 @@ def test_another_file_is_refused_in_a_sentence(tmp_path, text):
     with pytest.raises(InputError, match=r"--import .*answers\.json: "):
         import_answers(tmp_path / "answers.json", AnswerTable(tmp_path / "labels.csv"), Terminal(quiet=True))
     assert not (tmp_path / "labels.csv").exists()
+
+
+def test_contradictions_of_items_that_have_gone_are_left_out(own_workspace, tmp_path):
+    table = AnswerTable(tmp_path / "labels.csv")
+    pairs = [("item-000", "item-001"), ("item-002", "gone"), ("item-003", "item-004")]
+    table.add([Answer(*pair, label, by, "2026-01-01") for pair in pairs for label, by in (("1", "anna"), ("0", "bob"))])
+    request = ReviewRequest(contradictions=True)
+    asked, _ = review_queue(request, own_workspace, table)
+    assert {one.pair for one in asked} == {pairs[0], pairs[2]}
+    few = request.model_copy(update={"queue": request.queue.model_copy(update={"pairs": 1})})
+    assert len(review_queue(few, own_workspace, table)[0]) == 1
+    shutil.rmtree(own_workspace.valid)
+    with pytest.raises(InputError, match="no pair with contradicting answers is of accepted items"):
+        review_queue(request, own_workspace, table)
