@@ -112,7 +112,7 @@ def test_a_process_that_is_killed_restarts_the_training_where_it_was(work):
 
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_dealt_is_refused(work):
-    workspace = work("odd", batch_size=5)
-    code, said = finish(start(workspace, "pretrain", NAME, processes=2))
+    workspace = work("odd", batch_size=4)
+    code, said = finish(start(workspace, "pretrain", NAME, processes=3))
     assert code != 0
-    assert "batch_size 5 cannot be divided evenly among 2 processes" in said
+    assert "batch_size 4 cannot be divided evenly among 3 processes" in said
