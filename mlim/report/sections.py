@@ -145,9 +145,10 @@ def _not_beaten(gathered: Gathered) -> str:
     ]
     if problems:
         return f"Not every pre-training beats the simple baselines. {' '.join(problems)}"
-    if len(compared) < len(gathered.pretrainings):
-        return "Every pre-training that was compared has lower losses than all simple baselines." if compared else ""
-    return "Every pre-training has lower losses than all of the simple baselines." if compared else ""
+    if not compared:
+        return ""
+    which = "" if len(compared) == len(gathered.pretrainings) else " that was compared"
+    return f"Every pre-training{which} has lower losses than all of the simple baselines."
 
 
 def _comparison(name: str, title: str, trainings: tuple[Training, ...]) -> Block | None:
