@@ -17,7 +17,14 @@ pytestmark = pytest.mark.integration
 GROUPS, MEMBERS, SCREENS = OPEN_GROUPS + 15, 6, 15
 WIDTH, HEIGHT = 390, 800
 SUMMARY = {
-    **{"catalog": "shop", "model": "model", "model_sha256": "0" * 64, "data_version": "1" * 64, "threshold": 0.5},
+    **{
+        "catalog": "shop",
+        "model": "model",
+        "work": "work",
+        "model_sha256": "0" * 64,
+        "data_version": "1" * 64,
+        "threshold": 0.5,
+    },
     **{"items": 300, "groups": GROUPS, "grouped_items": GROUPS * MEMBERS, "largest_group": MEMBERS, "matches": 100},
     **{"candidates": 200, "share_of_all_pairs": 0.01, "scored": 200, "rejected": {"no-text": 2}, "conflicts": {}},
     **{"warnings": ["a-word-without-any-blank" * 20], "promise": "", "completeness": "", "since": None},
