@@ -314,8 +314,8 @@ def _start_folder(recipe: Recipe, workspace: Workspace, variant: Variant, seed: 
     folder = workspace.pretrained(variant.pretraining, seed) / MODEL_FOLDER
     if not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder} is missing; run `mlim pretrain {variant.pretraining} --seed {seed}` first")
-    made = read_json(folder.with_name(SUMMARY_FILE)).get("settings")
-    if made != recipe.training_key("pretrain", variant.pretraining):
+    summary = folder.with_name(SUMMARY_FILE)  # a stage of DVC, which knows what is stale, reads the model alone
+    if summary.is_file() and read_json(summary).get("settings") != recipe.training_key("pretrain", variant.pretraining):
         raise InputError(
             f"{folder} was pre-trained with other settings than those of recipe {recipe.name}; run `mlim pretrain "
             f"{variant.pretraining} --seed {seed}` with this recipe, or choose another --work"
