@@ -106,12 +106,7 @@ def match(
     summary = {
         "format": FORMAT,
         SETTINGS: settings,
-        "catalog": str(catalog),
-        "model": name,
-        "work": str(workspace.root),
-        "model_sha256": model.sha256,
-        "data_version": read_json(workspace.valid / SUMMARY_FILE)["data_version"],
-        "recipe": recipe.name,
+        **_origin(model, name, catalog, recipe, workspace),
         "threshold": threshold,
         "promise": promised,
         "warnings": _warnings(model, gate or _evaluated(model, workspace), recipe, catalog, workspace, terminal),
@@ -125,6 +120,18 @@ def match(
         left_out = _write_page(folder, model, recipe, workspace, summary, _explained(last, earlier), terminal)
         write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
     return summary
+
+
+def _origin(model: MatchingModel, name: str, catalog: Path, recipe: Recipe, workspace: Workspace) -> dict[str, str]:
+    """What was matched, and with what."""
+    return {
+        "catalog": str(catalog),
+        "model": name,
+        "work": str(workspace.root),
+        "model_sha256": model.sha256,
+        "data_version": read_json(workspace.valid / SUMMARY_FILE)["data_version"],
+        "recipe": recipe.name,
+    }
 
 
 def _score(

@@ -115,9 +115,10 @@ def test_doctor_finds_lost_files_and_roles_that_disagree_and_mends_roles(
     client(recipe.tracking).set_model_version_tag(recipe.tracking.model_name, "1", "stage", "Staging")
     roles, files = bad()
     assert "version 1: stage Production follows the alias" in roles["detail"]
-    assert roles["command"].startswith("mlim doctor --fix --set tracking.uri=")
+    store = f"--set tracking.uri={recipe.tracking.uri}"
+    assert roles["command"] == f"mlim doctor --fix {store}"
     assert "version 1, challenger, champion: files are gone (artifacts/matcher/model.safetensors)" in files["detail"]
-    assert files["command"].startswith(f"mlim register --recipe {recipe.name} --set tracking.uri=")
+    assert files["command"] == f"mlim register --recipe {recipe.name} {store}"
     [left] = bad("--fix")
     assert left == files
     again = register(recipe, workspace, quiet)

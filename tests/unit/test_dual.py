@@ -47,10 +47,12 @@ def shown(seed: int = 0) -> Shown:
     return Shown(ids, torch.ones_like(ids, dtype=torch.bool), torch.rand(4, 3, 8, 8, generator=generator))
 
 
-def test_the_contrast_is_a_plain_sum_over_both_directions():
+@pytest.mark.parametrize("half", [False, True])
+def test_the_contrast_is_a_plain_sum_over_both_directions_in_full_precision(half):
     generator = torch.Generator().manual_seed(3)
     text, image = (torch.nn.functional.normalize(torch.randn(5, 8, generator=generator), dim=1) for _ in range(2))
-    term = itc_loss(Vectors(text, image, torch.tensor([0.07])), torch.arange(5))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        term = itc_loss(Vectors(text, image, torch.tensor([0.07])), torch.arange(5))
     expected = 0.0
     for i in range(5):
         to_texts = [math.exp(float(image[i] @ text[j]) / 0.07) for j in range(5)]

@@ -113,6 +113,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(tiny_recipe, se
         changed(tiny_recipe, *SETTINGS, *settings)
 
 
+def test_what_has_to_be_on_one_device(tiny_recipe):
+    """Vectors are gathered over devices; a text's other pictures, and neighbours that exchange theirs, are not."""
+    by_itm = "variants.agrees={label: x, pretraining: recon-itm-mlm-mam, task: retrieval}"
+    recipe = changed(tiny_recipe, *SETTINGS, TASK, VARIANT, by_itm)
+    assert [recipe.together(recipe.variants[name]) for name in ("find", "agrees", recipe.main)] == [1, 16, 1]
+    assert [recipe.together(recipe.pretrainings[name]) for name in ("recon-itm-mlm-mam", "recon-mlm-mam")] == [2, 1]
+
+
 def test_other_variants_keep_their_keys_and_a_task_has_its_own(tiny_recipe, tmp_path):
     recipe = changed(
         tiny_recipe,
