@@ -2,48 +2,31 @@
 
     python benchmarks/stack_imagenet.py --work build/photos [--splits validation,test]
 
-A network that reads features of ImageNet is compared with simple systems that do not. Here they do: the classifiers of
-attributes read, beside the measures of a picture, the means over the grids of strides 16 and 32 of the same frozen
-network. `WORK` is a work folder after `mlim finetune` of the main variant. Parts are fitted on the training pairs and
-combined on the validation pairs; scores of validation pairs are cross-fitted over families, and intervals are those of
-`mlim evaluate`, over the pairs and the seeds of the matcher.
+The network of recipe `photos` reads features of ImageNet. Here stacks whose classifiers of attributes do not read them
+are compared with stacks whose classifiers do (`stack.features: lite0`), with the network and without it. `WORK` is a
+work folder after `mlim finetune` of the main variant. Parts are fitted on the training pairs and combined on the
+validation pairs; scores of validation pairs are cross-fitted over families, and intervals are those of `mlim evaluate`,
+over the pairs and the seeds of the matcher.
 """
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-import torch
 from measure import heading, table
 from stack_parts import Work, rows
 
-from mlim.data.images import as_floats, to_pixels
-from mlim.data.loader import chunks
+from mlim.console import SilentBar
 from mlim.evaluation.scores import part, read_scores, scores_of
-from mlim.models.images.lite import LiteReader
-from mlim.pairs.similarities import Vector
-from mlim.recipe.image_sides import LiteSide
-from mlim.stacking.items import Items
+from mlim.stacking.features import LiteFeatures
+from mlim.stacking.items import Items, describe
 from mlim.stacking.parts import AGREE, COLUMNS, TREES, WORDS
 from mlim.stacking.scorers import MATCHER
 
 PACKAGES = ("mlim", "scikit-learn", "torch")
-STRIDES = (16, 32)
-BATCH = 64
-
-
-class WithFeatures(Items):
-    """Items whose pictures have measures of a frozen network, too."""
-
-    features: Vector
-
-    @property
-    def measures(self) -> Vector:
-        return np.hstack([super().measures, self.features])
 
 
 @dataclass(frozen=True)
@@ -52,21 +35,7 @@ class ImageNetWork(Work):
 
     @cached_property
     def items(self) -> Items:
-        found = WithFeatures(*super().items)
-        found.features = np.hstack([self._features(stride) for stride in STRIDES])
-        return found
-
-    def _features(self, stride: int) -> Vector:
-        """The mean cell of every item's picture, (n, channels)."""
-        reader = LiteReader(LiteSide(kind="lite", stride=stride), 1)
-        reader.load_state_dict(dict(reader.start()), strict=False)  # the projection stays random and is not read
-        reader.eval()
-        return np.concatenate([self._means(reader, ids) for ids in chunks(self.catalog.ids, BATCH)])
-
-    def _means(self, reader: LiteReader, ids: Sequence[str]) -> Vector:
-        pixels = to_pixels(map(self.store.image, ids), len(ids))
-        with torch.inference_mode():
-            return reader.grid(as_floats(pixels)).mean(dim=(2, 3)).numpy()
+        return describe(self.store, self.catalog.ids, SilentBar(), LiteFeatures.from_package().measure)
 
 
 def scorers(folder: Path) -> tuple[Work, dict[str, np.ndarray]]:

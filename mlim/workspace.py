@@ -135,7 +135,7 @@ class Workspace:
 
     @property
     def stack(self) -> Path:
-        """`stack`: baselines.parquet, scores.parquet of every scorer, stack.skops of the registered one."""
+        """`stack`: baselines.parquet, scores.parquet of every scorer, the registered one's files."""
         return self.root / "stack"
 
     @property

@@ -32,11 +32,12 @@ from mlim.models.systems import load_matcher
 from mlim.onnx.matcher import KIND as ONNX
 from mlim.onnx.matcher import OnnxMatcher
 from mlim.recipe.base import Modality
-from mlim.stacking.items import ColumnSource, Items, Measure, describe
-from mlim.stacking.pictures import picture_of
+from mlim.stacking.features import LITE0
+from mlim.stacking.items import ColumnSource, Items, describe
+from mlim.stacking.pictures import Measure, picture_of
 from mlim.stacking.scorers import MATCHER
 from mlim.stacking.stack import Stack
-from mlim.stacking.storage import STACK_FILE, load_stack, save_stack
+from mlim.stacking.storage import load_stack, save_stack
 
 SEPARATE: Final = "separate"
 Scores = NDArray[np.float64]
@@ -78,7 +79,7 @@ class MatchingModel:
         """Read a saved model; `MlimError` when its files are not those of its manifest."""
         check_manifest(folder, f"the model in {folder}")
         settings = parse(ServingSettings, read_json(folder / SETTINGS), SETTINGS)
-        stack = None if settings.scorer == MATCHER else load_stack(folder / STACK_FILE)
+        stack = None if settings.scorer == MATCHER else load_stack(folder)
         tokenizer = TextTokenizer.from_folder(folder)
         model = cls(_load_network(folder), tokenizer, settings, stack, device)
         model._sha256 = sha256_of(folder / MANIFEST)
@@ -92,7 +93,7 @@ class MatchingModel:
         self._matcher.save_pretrained(folder)
         self.tokenizer.save(folder)
         if self._stack is not None:
-            save_stack(folder / STACK_FILE, self._stack)
+            save_stack(folder, self._stack)
         write_json(folder / SETTINGS, self.settings.model_dump(mode="json"))
         write_manifest(folder)
 
@@ -241,15 +242,25 @@ class MatchingModel:
         return float(settings.matcher_threshold if alone else settings.threshold)  # type: ignore[arg-type]
 
     def score_source(
-        self, source: ColumnSource, pairs: Sequence[Pair], modality: Modality, measure: Measure = picture_of
+        self, source: ColumnSource, pairs: Sequence[Pair], modality: Modality, measure: Measure | None = None
     ) -> Scores:
-        """The score (n,) of one batch of pairs of the items in `source`; `measure` is for a stack's pictures."""
+        """The score (n,) of one batch of pairs of the items in `source`; `measure` may remember what was measured."""
         first = np.arange(len(pairs))
         items = None
         if self.uses_stack(modality):
             ids = [*(pair.item_a for pair in pairs), *(pair.item_b for pair in pairs)]
-            items = describe(source, ids, SilentBar(), measure)
+            items = describe(source, ids, SilentBar(), measure or self.measure)
         return self.stacked(items, first, first + len(pairs), lambda: self._matcher_scores(source, pairs, modality))
+
+    @property
+    def measure(self) -> Measure:
+        """What measures a picture as the stack reads it."""
+        return picture_of if self._stack is None else self._stack.measure
+
+    @property
+    def picture_features(self) -> str | None:
+        """The network whose features of pictures the stack reads, by its name in the recipe; None: none."""
+        return None if self._stack is None or self._stack.features is None else LITE0
 
     def uses_stack(self, modality: Modality) -> bool:
         """The stack reads what the model was evaluated on; pairs that are read otherwise are the matcher's alone."""

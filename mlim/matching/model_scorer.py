@@ -11,14 +11,18 @@ from mlim.matching.explain import Floats, Shown
 from mlim.matching.items import ItemsInMemory, Pixels
 from mlim.matching.settings import ServingSettings
 from mlim.recipe.base import Modality
-from mlim.stacking.items import ColumnSource, Measure
-from mlim.stacking.pictures import Picture, picture_of
+from mlim.stacking.items import ColumnSource
+from mlim.stacking.pictures import Measure, Picture
 
 
 class ScoresItems(Protocol):
     """A matching model."""
 
     settings: ServingSettings
+
+    @property
+    def measure(self) -> Measure:
+        """What measures a picture as a stack reads it."""
 
     def score_source(self, source: ColumnSource, pairs: Sequence[Pair], modality: Modality, measure: Measure) -> Floats:
         """The score (n,) of one batch of pairs of the items in `source`; `measure` is for a stack's pictures."""
@@ -52,5 +56,5 @@ class ModelScorer:
     def _measure(self, picture: Pixels) -> Picture:
         key = hashlib.sha256(picture.tobytes()).digest()
         if key not in self._measured:
-            self._measured[key] = picture_of(picture)
+            self._measured[key] = self._model.measure(picture)
         return self._measured[key]

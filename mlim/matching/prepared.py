@@ -25,7 +25,7 @@ from mlim.matching.settings import ServingSettings
 from mlim.recipe.base import Modality
 from mlim.shards.items import ItemStore
 from mlim.stacking.items import Items
-from mlim.stacking.pictures import from_row, picture_of, to_row
+from mlim.stacking.pictures import from_row, to_row
 
 Lengths = NDArray[np.int64]
 
@@ -53,12 +53,13 @@ class Caches:
 def caches_for(model: MatchingModel, modality: Modality, kept: Path, passing: Path) -> Caches:
     """What `model` needs of items read as `modality`: in the folder `kept`, what is large in `passing`."""
     network, alone = model.uses_network(modality), model.reads_items_alone
-    name = f"{VECTORS}-{model.sha256[:16]}-{modality}-{FORMAT}"
+    vectors = f"{VECTORS}-{model.sha256[:16]}-{modality}-{FORMAT}"
+    measures = "-".join(filter(None, (MEASURES, model.picture_features, str(FORMAT))))
     return Caches(
         passing,
-        vectors=ItemCache(kept / name) if network and alone else None,
+        vectors=ItemCache(kept / vectors) if network and alone else None,
         states=ItemCache(passing / STATES) if network and not alone else None,
-        measures=ItemCache(kept / f"{MEASURES}-{FORMAT}") if model.uses_stack(modality) else None,
+        measures=ItemCache(kept / measures) if model.uses_stack(modality) else None,
     )
 
 
@@ -110,7 +111,7 @@ class ItemReader:
 
     def _values(self, name: str, rows: Rows, pictures: NDArray[np.uint8]) -> NDArray[Any]:
         if name == MEASURES:
-            return np.stack([to_row(picture_of(picture)) for picture in pictures])
+            return np.stack([to_row(self.model.measure(picture)) for picture in pictures])
         compute = self.model.item_states if name == STATES else self.model.item_vectors
         parts = by_length(self.settings.batch_size, self.lengths(rows))
         computed = [compute(self.side(rows[part], as_pixels(pictures[part])), self.modality) for part in parts]

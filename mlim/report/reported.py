@@ -16,7 +16,7 @@ class ReportedRecipe:
     """A recipe, as far as it is reported on; `as_yaml` is all of it.
 
     `variants` are those that match pairs, `other_variants` those that are fine-tuned to another task;
-    `pretraining_pair` and `also_saw` are those of `Recipe`.
+    `pretraining_pair`, `also_saw` and `stack_saw` are those of `Recipe`.
     """
 
     name: str
@@ -26,6 +26,7 @@ class ReportedRecipe:
     main_variant: Variant
     pretraining_pair: tuple[str, str] | None
     also_saw: Callable[[Variant], tuple[str, ...]]
+    stack_saw: Callable[..., tuple[str, ...]]
     variants: Mapping[str, Variant]
     other_variants: Mapping[str, Variant]
     pretrainings: Mapping[str, Pretraining]

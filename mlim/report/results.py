@@ -98,7 +98,7 @@ def collect(recipe: ReportedRecipe, gathered: Gathered, lineage: Mapping[str, An
     ]
     # of the scorers the combinations: the matcher is a row already, the other parts are no results
     combined = [
-        {**_plain(score), "also_saw": () if name == WITHOUT_MATCHER else recipe.also_saw(recipe.main_variant)}
+        {**_plain(score), "also_saw": recipe.stack_saw(matcher=name != WITHOUT_MATCHER)}
         for name, score in scorer_scores(gathered.metrics).items()
         if name.startswith(STACK)
     ]

@@ -100,7 +100,9 @@ def scorers_table(recipe: ReportedRecipe, gathered: Gathered) -> Table:
         for name, score in scores.items()
     )
     strong = list(scores).index(registered) if registered in scores else None
-    return Table("The matcher stacked with simple systems", header, rows, note=STACK_NOTE, strong=strong)
+    saw = recipe.stack_saw(matcher=False)
+    note = STACK_NOTE + (f" The classifiers have also seen {formats.listed(saw)}." if saw else "")
+    return Table("The matcher stacked with simple systems", header, rows, note=note, strong=strong)
 
 
 def reasons_table(gathered: Gathered) -> Table:

@@ -1,6 +1,6 @@
 """Items as everything but the matcher reads them: texts, what is measured on pictures, and columns."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from mlim.console import ProgressBar
 from mlim.data.collate import ItemSource
 from mlim.pairs.similarities import Vector
-from mlim.stacking.pictures import Picture, picture_of
-
-Measure = Callable[[NDArray[np.uint8]], Picture]
-
+from mlim.stacking.pictures import Measure, Picture, picture_of
 
 Columns = Mapping[str, str]
 UNKNOWN: Final[Columns] = MappingProxyType({})  # of an item that came as one text

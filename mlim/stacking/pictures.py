@@ -1,10 +1,10 @@
-"""What can be measured on a picture without learning: hashes, colours, edges, where in it they lie, and its texture.
+"""What is measured on a picture: hashes, colours, edges, where in it they lie, its texture, and features of a network.
 
 Hashes, colours and edges are compared between the two items of a pair, textures too by the stack; all but the hashes
-are what the classifiers of attributes read.
+are what the classifiers of attributes read. Only features are learned, from other pictures (`stacking/features.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -39,15 +39,20 @@ class Picture(NamedTuple):
     edges: Vector
     layout: Vector
     texture: Vector
+    features: Vector  # of a frozen network; empty where none is read
 
     @property
     def measures(self) -> Vector:
         """Everything that is no hash, in one vector."""
-        return np.concatenate([self.colours, self.edges, self.layout, self.texture])
+        return np.concatenate([self.colours, self.edges, self.layout, self.texture, self.features])
 
 
-def picture_of(pixels: NDArray[np.uint8]) -> Picture:
-    """Hashes, colour histogram, edge statistics, layout and texture of a (S, S, 3) picture."""
+Measure = Callable[[NDArray[np.uint8]], Picture]
+NO_FEATURES: Final = np.empty(0, dtype=np.float32)
+
+
+def picture_of(pixels: NDArray[np.uint8], features: Vector = NO_FEATURES) -> Picture:
+    """Hashes, colour histogram, edge statistics, layout and texture of a (S, S, 3) picture, and its `features`."""
     image = Image.fromarray(pixels)
     small = np.asarray(image.resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BILINEAR))
     return Picture(
@@ -58,6 +63,7 @@ def picture_of(pixels: NDArray[np.uint8]) -> Picture:
         edges=_edges(small),
         layout=_layout(small),
         texture=_texture(small),
+        features=features,
     )
 
 
@@ -68,16 +74,16 @@ def to_row(picture: Picture) -> NDArray[np.float32]:
 
 def from_row(row: NDArray[np.float32]) -> Picture:
     """The picture's measures back from the numbers that `to_row` gave."""
-    parts = np.split(row, np.cumsum(_lengths())[:-1])
-    kinds = (np.bool_, np.bool_, np.bool_, np.float32, np.float32, np.float32, np.float32)
+    parts = np.split(row, np.cumsum(_lengths()))  # the features are what is left
+    kinds = (np.bool_, np.bool_, np.bool_, *[np.float32] * 5)
     return Picture(*(part.astype(kind) for part, kind in zip(parts, kinds, strict=True)))
 
 
 @cache
 def _lengths() -> tuple[int, ...]:
-    """How many numbers each measure has."""
+    """How many numbers each measure has, but for the features."""
     black = np.zeros((PICTURE_SIDE, PICTURE_SIDE, 3), dtype=np.uint8)
-    return tuple(len(part) for part in picture_of(black))
+    return tuple(len(part) for part in picture_of(black)[:-1])
 
 
 def _colours(pixels: NDArray[np.uint8]) -> Vector:

@@ -12,8 +12,10 @@ from mlim.pairs.learned import Labels, Places, Scores
 from mlim.recipe.base import Scorer
 from mlim.recipe.evaluate import StackConfig
 from mlim.stacking.combine import Combination, Families, combine, cross_fitted
+from mlim.stacking.features import LiteFeatures
 from mlim.stacking.items import Items
 from mlim.stacking.parts import AGREE, COLUMNS, TREES, Parts
+from mlim.stacking.pictures import Measure, picture_of
 from mlim.stacking.scorers import CANDIDATES, MATCHER, STACK
 
 ATTRIBUTES: Final = "attributes"
@@ -23,12 +25,18 @@ class Stack(NamedTuple):
     """What scores pairs: parts and their combination.
 
     `without_columns` has `trees` in place of `columns`, for pairs of which an item's columns are not known; None where
-    no part reads columns.
+    no part reads columns. `features` are read of pictures, where the parts were fitted with them.
     """
 
     parts: Parts
     combination: Combination
     without_columns: Combination | None = None
+    features: LiteFeatures | None = None
+
+    @property
+    def measure(self) -> Measure:
+        """What measures a picture as the parts read it."""
+        return picture_of if self.features is None else self.features.measure
 
     @property
     def reads_matcher(self) -> bool:
@@ -66,9 +74,9 @@ class Stacked(NamedTuple):
     chosen: Scorer
     without_columns: Combination | None = None
 
-    def stack(self, parts: Parts) -> Stack:
+    def stack(self, parts: Parts, features: LiteFeatures | None = None) -> Stack:
         """What scores as the chosen combination does, where that is not the matcher alone."""
-        return Stack(parts, self.combinations[self.chosen], self.without_columns)
+        return Stack(parts, self.combinations[self.chosen], self.without_columns, features)
 
 
 def stack_parts(

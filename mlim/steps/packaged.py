@@ -16,7 +16,7 @@ from mlim.matching.settings import MOST_CHARACTERS, MOST_ROWS, SETTINGS, SHARD_F
 from mlim.pairs.labels import TRAIN
 from mlim.recipe import Recipe
 from mlim.stacking.scorers import MATCHER
-from mlim.stacking.storage import STACK_FILE
+from mlim.stacking.storage import copy_stack
 from mlim.steps.as_trained import as_trained
 from mlim.workspace import Workspace
 
@@ -53,7 +53,7 @@ def package_model(recipe: Recipe, workspace: Workspace, metrics: Mapping[str, An
     """Write the main model into the new `folder`; the SHA-256 of its manifest."""
     shutil.copytree(trained_folder(recipe, workspace) / "model", folder)
     if metrics["registered"]["scorer"] != MATCHER:
-        shutil.copy(workspace.stack / STACK_FILE, folder / STACK_FILE)
+        copy_stack(workspace.stack, folder)
     write_json(folder / SETTINGS, serving_settings(recipe, workspace, metrics).model_dump(mode="json"))
     return write_manifest(folder)
 

