@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from logging import ERROR
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +44,7 @@ UNDER_WAY = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 UNFINISHED = [StateType.RUNNING, StateType.PENDING]
 MOST_RUNS = 200  # of one answer of the server
 SAME_START = timedelta(seconds=1)  # between two readings of when a process began
+BEGAN = 19  # the start among what follows the name in /proc/PID/stat
 LATELY = timedelta(seconds=60)
 CLAIM = timedelta(seconds=60)  # a worker claims a run and then starts its process
 OF_A_WORKER = "PREFECT__FLOW_RUN_ID"  # in the environment of a run that a worker started
@@ -54,7 +56,20 @@ def remember_process(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any])
     """Write on a run which process it is (a hook of Prefect, `on_running`); a worker's run ends with its worker."""
     if OF_A_WORKER in os.environ:
         die_with_parent()
-    label(flow_run.id, {PROCESS: os.getpid(), STARTED: psutil.Process().create_time(), MACHINE: socket.gethostname()})
+    label(flow_run.id, {PROCESS: os.getpid(), STARTED: birth(os.getpid()), MACHINE: socket.gethostname()})
+
+
+def birth(process: int) -> str | float:
+    """What tells the process of this number from earlier and later ones; `psutil.NoSuchProcess` when it is gone.
+
+    On Linux that is the boot and the tick at which it began, which no step of the clock changes; else the time.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        ticks = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[BEGAN].decode()
+    except OSError:
+        return float(psutil.Process(process).create_time())
+    return f"{boot}:{ticks}"
 
 
 def label(run_id: UUID | str, labels: dict[str, Any]) -> None:
@@ -155,7 +170,7 @@ def live_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
 
 def holders(client: SyncPrefectClient, limit: str) -> list[FlowRun]:
     """The runs under way that say that they have a slot of a limit."""
-    return [run for run in _runs(client, [StateType.RUNNING]) if run.labels.get(HOLDS) == limit]
+    return [run for run in _runs(client, UNDER_WAY) if run.labels.get(HOLDS) == limit]
 
 
 def _runs(client: SyncPrefectClient, states: Sequence[StateType]) -> list[FlowRun]:
@@ -189,8 +204,11 @@ def is_dead(run: FlowRun, here: bool) -> bool:
 def _lives(labels: dict[str, Any]) -> bool:
     """Whether the process that a run names is there, and not another one with its number."""
     try:
-        process = psutil.Process(int(labels[PROCESS]))
-        same = abs(process.create_time() - float(labels[STARTED])) < SAME_START.total_seconds()
+        process, known = psutil.Process(int(labels[PROCESS])), labels[STARTED]
+        if isinstance(known, str):
+            same = birth(process.pid) == known
+        else:  # by the clock, as earlier versions and other systems note it
+            same = abs(process.create_time() - float(known)) < SAME_START.total_seconds()
         return same and bool(process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return False

@@ -7,13 +7,14 @@ it.
 import json
 import shlex
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from flows.dead_runs import clear, dead_runs, free_slots
+from flows.dead_runs import clear, dead_runs, free_slots, holders
 from flows.engine import engine
 from flows.login import login_file
 from flows.server import ANSWER_SECONDS, GPU_LIMIT, ONE_AT_A_TIME, POOL, PORT
@@ -27,6 +28,7 @@ SERVER, LIMIT, RUNS, WORKER, DEPLOYMENTS = "Prefect", "GPU limit", "flow runs", 
 FIX: Final = "mlim doctor --fix"
 DIRECTORY: Final = "prefect.deployments.steps.set_working_directory"
 PROJECT, PIPELINE = "prefect.yaml", "pipeline/local"
+SETTLE_SECONDS: Final = 3.0  # between taking a slot and saying so
 
 
 def main() -> int:
@@ -112,7 +114,7 @@ def runs(client: "SyncPrefectClient") -> Iterator[Finding]:
 
 def _limit(client: "SyncPrefectClient") -> Iterator[Finding]:
     """The limit of one training at a time on the accelerator: whether it is there, and who has its slots."""
-    slots = _slots(client)
+    slots, holding = _taken(client)
     if slots is None:
         yield Finding(
             LIMIT,
@@ -120,15 +122,15 @@ def _limit(client: "SyncPrefectClient") -> Iterator[Finding]:
             f"`{GPU_LIMIT}` is missing: trainings do not wait for each other",
             f"prefect gcl create {GPU_LIMIT} --limit {ONE_AT_A_TIME}",
         )
-    elif slots > (alive := _alive(client)):
+    elif slots > holding:
         yield Finding(
             LIMIT,
             False,
-            f"{slots} slots of `{GPU_LIMIT}` are taken and {alive} runs are alive: the next training waits for ever",
-            f"prefect gcl update {GPU_LIMIT} --active-slots {alive}",
+            f"{slots} slots of `{GPU_LIMIT}` are taken and {holding} runs hold one: the next training waits for ever",
+            f"prefect gcl update {GPU_LIMIT} --active-slots {holding}",
         )
     else:
-        yield Finding(LIMIT, True, f"`{GPU_LIMIT}`: {slots} slots taken by {alive} runs")
+        yield Finding(LIMIT, True, f"`{GPU_LIMIT}`: {slots} slots taken by {holding} runs")
 
 
 def mend_limit(client: "SyncPrefectClient") -> list[str]:
@@ -140,16 +142,30 @@ def mend_limit(client: "SyncPrefectClient") -> list[str]:
 
     from flows.set_up import make_limit
 
-    slots = _slots(client)
-    if slots is None:
+    if _slots(client) is None:
         make_limit(client)
         return [f"the limit `{GPU_LIMIT}` was missing and is there: {ONE_AT_A_TIME} training at a time"]
     said = free_slots(client, GPU_LIMIT)
-    left, alive = slots - len(said), _alive(client)
-    if left > alive:  # taken without a lease, or its lease is lost
-        client.update_global_concurrency_limit(GPU_LIMIT, GlobalConcurrencyLimitUpdate(active_slots=alive))
-        said.append(f"{left - alive} slots of the limit `{GPU_LIMIT}` were held by nobody and are free")
+    slots, holding = _taken(client)
+    if slots is not None and slots > holding:  # taken without a lease, or its lease is lost
+        client.update_global_concurrency_limit(GPU_LIMIT, GlobalConcurrencyLimitUpdate(active_slots=holding))
+        said.append(f"{slots - holding} slots of the limit `{GPU_LIMIT}` were held by nobody and are free")
     return said
+
+
+def _taken(client: "SyncPrefectClient") -> tuple[int | None, int]:
+    """How many slots of the limit are taken, and how many living runs say that they hold one.
+
+    A run says so just after it got its slot, and stops saying so just before it gives it back: what does not fit is
+    looked at again.
+    """
+    for wait in (SETTLE_SECONDS, 0):
+        dead = {run.id for run in dead_runs(client)}
+        slots, holding = _slots(client), sum(run.id not in dead for run in holders(client, GPU_LIMIT))
+        if slots is None or slots <= holding:
+            break
+        time.sleep(wait)
+    return slots, holding
 
 
 def _slots(client: "SyncPrefectClient") -> int | None:

@@ -3,11 +3,12 @@
 What a stage prints is in the log of its run while it works. One that finds a server or the network away is tried again.
 """
 
+import fcntl
 import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -111,20 +112,33 @@ def run_command(
     `UnavailableError` or `MlimError` that says what the command said when it fails.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{target}.log"
     tell = _teller(quiet)
     if not quiet:
         print(f"[{target}]", file=sys.stderr, flush=True)
     interactive = alone and not quiet and sys.stderr.isatty()
     share = {} if at_once == 1 else threads_of_each(at_once)
     said = Said()
-    with log.open("wb") as file, children.start(command, share, interactive) as child:
+    with _log_file(logs, target) as file, children.start(command, share, interactive) as child:
         for line in _copy_output(child, file):
             said.hear(line)
             tell(line)
         code = child.wait()
     if code != 0:
-        raise said.failure(target, code, log)
+        raise said.failure(target, code, Path(file.name))
+
+
+@contextmanager
+def _log_file(logs: Path, target: str) -> Iterator[IO[bytes]]:
+    """TARGET.log, emptied; a file of this process alone where another one is writing that, whose lines stay."""
+    with (logs / f"{target}.log").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with (logs / f"{target}.{os.getpid()}.log").open("wb") as own:
+                yield own
+            return
+        file.truncate(0)
+        yield file
 
 
 def _has_server() -> bool:

@@ -227,7 +227,8 @@ def _dvc() -> Finding:
     if missing:
         lost = [name for name in missing if name != "data"]
         mending = [shlex.join(["git", "checkout", "--", *lost])] if lost else []
-        mending += ["mlim catalog synthesize"] if "data" in missing else []
+        known = Path("data.dvc").is_file()  # what it records is the shop's: nothing else may take its name
+        mending += ["dvc pull data.dvc" if known else "mlim catalog synthesize"] if "data" in missing else []
         return Finding("DVC workspace", False, f"{', '.join(missing)} missing", " && ".join(mending))
     return Finding("DVC workspace", True, str(Path.cwd()))
 

@@ -168,12 +168,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         with _named_when_full(path):
             yield temporary
-        if path.is_symlink() or path.exists():
-            path.replace(retired)
-        temporary.replace(path)
+        try:
+            if path.is_symlink() or path.exists():
+                path.replace(retired)
+            temporary.replace(path)
+        except BaseException:
+            _bring_back(retired, path)
+            raise
         _discard(retired)
     finally:
         _discard(temporary)
+
+
+def _bring_back(retired: Path, path: Path) -> None:
+    """Give an earlier result its name back, where no later one has it."""
+    if os.path.lexists(retired) and not os.path.lexists(path):
+        retired.replace(path)
 
 
 def _is_empty(folder: Path) -> bool:
@@ -189,6 +199,8 @@ def _remove_leftovers(path: Path) -> None:
         owner = left.name.removeprefix(start).partition(".")[0]
         ended = left.suffix in (".tmp", ".old") and owner.isdecimal() and not _is_anothers(int(owner))
         if ended and is_ours(left):
+            if left.suffix == ".old":  # its process was stopped between two renames
+                _bring_back(left, path)
             _discard(left)
 
 
@@ -240,9 +252,27 @@ def _cell(value: Any) -> Any:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a file that `write_csv` wrote, every cell as a text."""
-    with path.open(encoding="utf-8", newline="") as source:
-        return [{name: plain_cell(cell) for name, cell in row.items()} for row in csv.DictReader(source)]
+    """The rows of a file that `write_csv` wrote, every cell as a text.
+
+    `InputError` where something else has written it since: it is no UTF-8 text, or a row is shorter or longer than the
+    header.
+    """
+    rows = list[dict[str, str]]()
+    with path.open(encoding="utf-8-sig", newline="") as source:  # spreadsheets write a mark
+        reader = csv.DictReader(source)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InputError(
+                        f"{path}: the row that ends in line {reader.line_num} has not as many cells as the header; "
+                        "write the file again with the command that made it"
+                    )
+                rows.append({name: plain_cell(cell) for name, cell in row.items()})
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(
+                f"{path}: cannot be read as UTF-8 CSV ({error}); write it again with the command that made it"
+            ) from None
+    return rows
 
 
 def plain_cell(cell: str) -> str:

@@ -7,6 +7,7 @@ finds a folder without a holder may deliver what lies in it.
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from filelock import FileLock, Timeout
 from mlim.files import atomic_folder, read_json, write_json
 
 OPERATION, FILES = "operation.json", "files"
+REFUSED = "refused"  # the folder beside outboxes of what a store does not take
 LOCK = "lock"
 DIGITS = 8
 
@@ -67,6 +69,15 @@ class Outbox:
             send(read_json(place / OPERATION), next(files.iterdir()) if files.is_dir() else None)
             (place / OPERATION).unlink()  # first: without it the rest means nothing
             shutil.rmtree(place)
+
+    def set_aside(self) -> Path:
+        """Move what waits where nothing delivers it any more; gives the place."""
+        refused = self._folder.parent / REFUSED
+        refused.mkdir(exist_ok=True)
+        places = (refused / f"{self._folder.name}{end}" for end in chain([""], map("-{}".format, count(2))))
+        place = next(place for place in places if not place.exists())
+        self._folder.rename(place)
+        return place
 
     def close(self) -> None:
         """Let others deliver what waits; without anything the folder is removed."""

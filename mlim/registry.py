@@ -31,7 +31,7 @@ from mlim.manifest import ARTIFACT, MANIFEST, ChangedFilesError, check_manifest,
 from mlim.recipe.tracking import TrackingConfig
 from mlim.roles import CHALLENGER, CHAMPION, Roles
 from mlim.signatures import SIGNATURE, check_signature, sign, signing_key
-from mlim.tracking import URI_VARIABLE, as_mlim_error, client, tracking_uri
+from mlim.tracking import RUNNING, URI_VARIABLE, as_mlim_error, client, tracking_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +100,8 @@ class Registry:
             all_tags = {**tags, VERSION_SHA256: self._seal(logged.model_id)}
             with redirect_stderr(io.StringIO()):  # it tells the terminal, whatever the level of its loggers
                 version = mlflow.register_model(logged.model_uri, self.name, tags=all_tags).version
+        with as_mlim_error(self.uri):
+            self._client.update_run(run_id, status=RUNNING)  # leaving MLflow's block ended it; its stage is at work
         return str(version)
 
     def _seal(self, model_id: str) -> str:
@@ -202,7 +204,8 @@ class Registry:
                 f"`mlim register` says what stands against the newest one, which is models:/{self.name}@{CHALLENGER}"
             )
         if version is None or version not in known:
-            raise InputError(f"{self.name} has no version `{choice}` in {self.uri}; `mlim register` makes one")
+            advice = _no_model(self.name) or "`mlim register` makes one"
+            raise InputError(f"{self.name} has no version `{choice}` in {self.uri}; {advice}")
         return version
 
     def tags(self, version: str) -> dict[str, str]:
@@ -276,6 +279,12 @@ def registered(tracking: TrackingConfig) -> dict[str, dict[str, dict[str, str]]]
     for each in sorted(versions, key=lambda one: (one.name, int(one.version))):
         found.setdefault(each.name, {})[str(each.version)] = dict(each.tags)
     return found
+
+
+def _no_model(name: str) -> str:
+    """What a name is instead of a registered model's, and how one is written; "" where it may be one."""
+    kind = "number" if name.isdecimal() else "folder" if Path(name).is_dir() else ""
+    return kind and f"`{name}` is a {kind}: name a registered version, models:/NAME@ALIAS or models:/NAME/VERSION"
 
 
 def _download(uri: str, folder: str) -> Path:

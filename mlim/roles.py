@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from pydantic import ValidationError
 
 from mlim.config import Config
+from mlim.errors import MlimError
 from mlim.tracking import TAG, as_mlim_error
 from mlim.versions import person
 
@@ -68,6 +69,15 @@ class Roles:
         """Make a version the champion; the one before it stays in the archive."""
         self.reconcile()  # records who was champion until now
         self._set_champion(version, "promoted", why)
+
+    def check_champion(self, judged_against: str | None) -> None:
+        """`MlimError` when the champion is not the one that a version was compared with, which took minutes."""
+        present = self.holder(CHAMPION)
+        if present != judged_against:
+            raise MlimError(
+                f"{self._name}: the champion changed meanwhile, from version {judged_against or 'none'} to "
+                f"{present or 'none'}; run the command again to be compared with it"
+            )
 
     def roll_back(self, version: str, why: str) -> None:
         """Make an earlier champion the champion again; the present one says why it is not any more."""

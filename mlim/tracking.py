@@ -276,24 +276,34 @@ def serve_pages(tracking: TrackingConfig, port: int) -> NoReturn:
 
 def is_recorded(tracking: TrackingConfig, run_id: str) -> bool:
     """Whether this store holds the run; one that was deleted does not count. `MlimError` when it gives no answer."""
+    return _status(tracking, run_id) is not None
+
+
+def _status(tracking: TrackingConfig, run_id: str) -> str | None:
+    """The status of a run that this store holds."""
     from mlflow.exceptions import MlflowException
 
     with as_mlim_error(tracking_uri(tracking)):
         try:
-            return bool(client(tracking).get_run(run_id).info.lifecycle_stage == "active")
+            found = client(tracking).get_run(run_id).info
         except MlflowException as error:
             if error.error_code not in NO_SUCH_RUN:
                 raise
-            return False
+            return None
+    return str(found.status) if found.lifecycle_stage == "active" else None
 
 
-def is_kept(recipe: RecipeRecord, run_id: str | None) -> bool:
-    """Whether a result with this run needs no other: its store holds it, or nothing is tracked, as when it was made."""
+def is_kept(recipe: RecipeRecord, workspace: Workspace, run_id: str | None) -> bool:
+    """Whether a result with this run needs no other.
+
+    Its store holds it, complete with what waited in the work folder, or nothing is tracked, as when it was made.
+    """
     tracking = recipe.tracking
     if tracking.offline or run_id is None:
         return tracking.offline and run_id is None
     initialise(tracking)  # a new store has no tables
-    return is_recorded(tracking, run_id)
+    deliver_left(tracking, workspace)
+    return _status(tracking, run_id) == FINISHED
 
 
 def add_figures(tracking: TrackingConfig, run_id: str, figures: Mapping[str, float]) -> None:
@@ -568,7 +578,7 @@ def _left(uri: str, outbox: Outbox) -> str:
 def deliver_left(tracking: TrackingConfig, workspace: Workspace) -> list[str]:
     """Send what runs of a work folder left when their store was away; gives the ids of the runs that are complete now.
 
-    Runs of other stores, and those whose process lives, are left. `MlimError` when the store refuses.
+    Runs of other stores, and those whose process lives, are left. `MlimError` when the store gives no answer.
     """
     if tracking.offline or not workspace.outboxes.is_dir():
         return []
@@ -577,10 +587,25 @@ def deliver_left(tracking: TrackingConfig, workspace: Workspace) -> list[str]:
     delivered: list[str] = []
     for outbox in left_behind(workspace.outboxes):
         with as_mlim_error(book.uri):
-            if is_recorded(tracking, outbox.run_id):
-                outbox.deliver(book.do)
+            if is_recorded(tracking, outbox.run_id) and _delivered(book, outbox):
                 delivered.append(outbox.run_id)
     return delivered
+
+
+def _delivered(book: "_Book", outbox: Outbox) -> bool:
+    """Send what waits for a run; what its store refuses for good is set aside, so that it holds up no later run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        outbox.deliver(book.do)
+    except MlflowException as error:
+        if _is_away(error):
+            raise
+        place = outbox.set_aside()
+        reason = str(error).splitlines()[0]
+        Terminal().warn(f"tracking: run {outbox.run_id} stays incomplete: {reason}; what it refused is kept in {place}")
+        return False
+    return True
 
 
 @contextmanager
@@ -669,8 +694,9 @@ class _Book:
                 send(run_id, str(files), operation["folder"] or None)
             case "end":
                 self.store.set_terminated(run_id, operation["status"], operation["time"])
-                if not self.running(operation["parent"]):
-                    self.store.set_terminated(operation["parent"], operation["status"])
+                parent = self.store.get_run(operation["parent"]).info
+                if parent.lifecycle_stage == "active" and not self.running(parent.run_id):
+                    self.store.set_terminated(parent.run_id, operation["status"])
 
 
 def _close(run: MlflowRun, status: str) -> None:

@@ -138,9 +138,9 @@ def doctor(
 ) -> None:
     """Check the installation: packages, devices, servers, registry, disks, and whether all that a run starts works.
 
-    Every problem comes with the command that mends it. --fix runs what loses nothing: it rewrites the addresses of a
-    tracking database that was moved, lets stages follow their aliases, and on a Prefect server ends runs whose
-    processes are gone, makes a missing GPU limit and frees slots that nobody holds.
+    A problem comes with the command that mends it, where one does. --fix runs what loses nothing: it rewrites the
+    addresses of a tracking database that was moved, lets stages follow their aliases, and on a Prefect server ends runs
+    whose processes are gone, makes a missing GPU limit and frees slots that nobody holds.
     """
     from mlim.doctor import examine, mend
 

@@ -132,7 +132,6 @@ def match(
     promise = asked_promise(precision, recall)
     loaded = open_model(model, recipe, set_, Terminal(quiet))
     from mlim.steps.match import match as run_step
-    from mlim.steps.match import track_match
     from mlim.steps.score import prepared_for
 
     session = Session(recipe, set_, work, quiet, as_json)
@@ -151,8 +150,8 @@ def match(
             full_if_changed=full_if_changed,
             workers=workers,
             gate=loaded.gate,
+            tracked=True,
         )
-        track_match(session.recipe, session.workspace, summary, out)
         session.show(summary, f"wrote {out}: open {out / 'matches.html'}")
 
 

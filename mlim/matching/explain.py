@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mlim.catalog.item import join_text
 from mlim.data.seeds import numpy_generator
+from mlim.errors import InputError
 from mlim.matching.item_parts import ItemParts
 from mlim.matching.items import TEXT, Pixels
 from mlim.recipe.base import Modality
@@ -28,6 +29,8 @@ from mlim.stacking.items import UNKNOWN, Columns
 MOST_EXACT: Final = 6  # columns whose every order is looked at
 SAMPLED_ORDERS: Final = 16  # of more columns, at least, and as many reversed
 MOST_CHANGED: Final = 3  # parts that are changed together in search of another decision
+MOST_COMBINED: Final = 20  # parts among which those that are changed together are searched
+MOST_COLUMNS: Final = 100  # that are explained: work and memory grow with their square
 TOP_SHARE: Final = 0.1  # of the regions: those that are outlined, and that the deletion test hides
 CANDIDATES: Final = 32  # regions that are tried together with others, those that matter most by themselves
 
@@ -157,11 +160,13 @@ class Question:
     def about(cls, first: ItemParts, second: ItemParts, modality: Modality, grid: int) -> "Question":
         """The question why these two items have their score; a column that neither has is no part.
 
-        Where the text of one item is known as a whole only, the text is one part.
+        Where the text of one item is known as a whole only, the text is one part. `InputError` for too many columns.
         """
         one, other = sorted((first, second), key=_sortable)
         named = [*one.stretches, *other.stretches] if one.is_whole == other.is_whole else [TEXT]
         columns = [name for name in dict.fromkeys(named) if first.stretch(name) or second.stretch(name)]
+        if len(columns) > MOST_COLUMNS:
+            raise InputError(f"the two items have {len(columns)} fields; at most {MOST_COLUMNS} can be explained")
         return cls(first, second, () if modality == "image" else tuple(columns), modality != "text", grid)
 
     @property
@@ -232,7 +237,7 @@ def explain(
         contributions=tuple(_contribution(question, part, value) for part, value in enumerate(values)),
         effects=effects,
         regions=tuple(strongest),
-        change=_change(game, question, score >= threshold, threshold),
+        change=_change(game, question, values, score >= threshold, threshold),
         exact=exact,
         references=len(references),
     )
@@ -350,10 +355,13 @@ def _contribution(question: Question, part: int, value: float) -> Contribution:
     return Contribution(name, "picture", "", "", float(value))
 
 
-def _change(game: _Game, question: Question, match: bool, threshold: float) -> Change | None:
-    """The smallest set of parts that changes the decision; of several, the one that changes the score most."""
+def _change(game: _Game, question: Question, values: Floats, match: bool, threshold: float) -> Change | None:
+    """The smallest set of parts that changes the decision; of several, the one that changes the score most.
+
+    `values` (n,) are the contributions of the parts: of many parts the largest ones alone are combined.
+    """
     how: How = "other" if match else "same"
-    for sets in _by_size(question):
+    for sets in _by_size(values):
         scores = _with_others(game, question, sets) if match else _with_same(game, question, sets)
         best = int(np.argmin(scores) if match else np.argmax(scores))
         if (scores[best] >= threshold) != match:
@@ -361,9 +369,10 @@ def _change(game: _Game, question: Question, match: bool, threshold: float) -> C
     return None
 
 
-def _by_size(question: Question) -> Iterator[list[Coalition]]:
-    for size in range(1, min(MOST_CHANGED, question.parts) + 1):
-        yield [frozenset(chosen) for chosen in combinations(range(question.parts), size)]
+def _by_size(values: Floats) -> Iterator[list[Coalition]]:
+    for size in range(1, min(MOST_CHANGED, len(values)) + 1):
+        largest = np.argsort(-np.abs(values), kind="stable")[: MOST_COMBINED if size > 1 else len(values)]
+        yield [frozenset(chosen) for chosen in combinations(sorted(map(int, largest)), size)]
 
 
 def _with_others(game: _Game, question: Question, sets: Sequence[Coalition]) -> Floats:

@@ -18,6 +18,7 @@ from mlim.catalog.item import ITEM_SCHEMA, QUARANTINE_SCHEMA
 from mlim.pictures.decoding import encode_thumbnail
 from mlim.quality.chunks import METADATA, Chunk, shard_places
 from mlim.quality.measures import Measures
+from mlim.shards.belonging import schema_for
 
 STAGE = "validate"
 ACCEPTED = 0
@@ -111,9 +112,10 @@ def split_chunk(table: Any, chunk: Chunk, measures: Measures, numbers: NDArray[n
 class OutcomeWriter:
     """Writes the index of accepted items and the quarantine, chunk after chunk; rows keep the order of the items."""
 
-    def __init__(self, index: Path, quarantine: Path, rules: Sequence[Rule], thumbnails: int) -> None:
-        """`thumbnails` bounds the small pictures in the quarantine."""
-        self._index, self._quarantine = _writer(index, INDEX_SCHEMA), _writer(quarantine, QUARANTINE_SCHEMA)
+    def __init__(self, index: Path, quarantine: Path, rules: Sequence[Rule], thumbnails: int, version: str) -> None:
+        """`thumbnails` bounds the small pictures in the quarantine; `version` is the data version."""
+        self._index = _writer(index, schema_for(INDEX_SCHEMA, version))
+        self._quarantine = _writer(quarantine, QUARANTINE_SCHEMA)
         self._rules, self._left = rules, thumbnails
 
     def __enter__(self) -> Self:

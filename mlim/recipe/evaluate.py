@@ -65,7 +65,10 @@ class StackConfig(Config):
 
 
 class GateConfig(Config):
-    """What a model must reach before it may become champion (`mlim.evaluation.gate`); a share of 0 asks nothing."""
+    """What a model must reach before it may become champion (`mlim.evaluation.gate`).
+
+    Smallest shares of 0 and largest ones of 1 ask nothing.
+    """
 
     above_chance: bool = Field(default=True, description="the interval of its PR-AUC is above chance")
     above_baselines: bool = Field(default=True, description="no baseline's PR-AUC is significantly higher")

@@ -44,8 +44,8 @@ class FinetuneConfig(TuningConfig):
         "the fewer among the more; null: all",
     )
     head_dropout: Probability = share(0.1, "dropout in the matching head")
-    mdo_text_only: Probability = share(0.15, "probability that MDO drops the pictures of a micro-batch")
-    mdo_image_only: Probability = share(0.15, "probability that MDO drops the texts of a micro-batch")
+    mdo_text_only: Probability = share(0.15, "probability that MDO drops the pictures of an optimiser step")
+    mdo_image_only: Probability = share(0.15, "probability that MDO drops the texts of an optimiser step")
     swap_items: bool = Field(default=True, description="show each training pair in a random order of its two items")
 
     @model_validator(mode="after")

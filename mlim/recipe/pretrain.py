@@ -25,7 +25,7 @@ class MamMode(Config):
 
 
 class MamConfig(Config):
-    """Modality-aware masking (paper section 3.1); one mode is drawn uniformly per micro-batch."""
+    """Modality-aware masking (paper section 3.1); one mode is drawn uniformly per optimiser step."""
 
     heavy_image: MamMode = MamMode(text=0.0, image=0.8)
     heavy_text: MamMode = MamMode(text=0.8, image=0.0)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mlim.errors import InputError, MlimError
 from mlim.files import atomic_file, sha256_of, sha256_of_bytes
+from mlim.shards.belonging import check_version
 from mlim.shards.shard import FURTHER_PICTURE, ShardEntry, Shards, further_pictures, picture_ranges
 
 FORMAT = 2  # of the file; another one makes every file again
@@ -60,6 +61,7 @@ def _write(path: Path, index: Path, shards: Shards) -> None:
     table = pq.read_table(index, columns=["id", "shard", "position"])
     files, positions = _shard_numbers(index, table, shards.entries), table["position"].to_numpy()
     _check_positions(index, table, files, positions, shards.entries)
+    check_version(index, shards.version)
     firsts = np.cumsum([0, *(entry.items for entry in shards.entries)])
     rows_of_shards = np.asarray(firsts[files] + positions)  # places among the items of all shards (rows,)
     offsets, lengths = _ranges(shards, rows_of_shards)

@@ -28,6 +28,7 @@ from mlim.matching.vectors import Vectors, open_vectors
 from mlim.pairs.labels import MATCH, TRAIN
 from mlim.recipe import Recipe
 from mlim.recipe.match import CandidatesConfig
+from mlim.shards.belonging import check_index
 from mlim.workspace import Workspace
 
 CANDIDATES_FILE, SUMMARY_FILE = "candidates.parquet", "summary.json"
@@ -102,6 +103,8 @@ def _read(recipe: Recipe, catalog: Path, workspace: Workspace) -> _Inputs:
     index = workspace.valid / "index.parquet"
     if not index.is_file():
         raise InputError(f"{index} is missing; run `mlim validate` first")
+    if not recipe.loader.items:
+        check_index(index, workspace.items)
     description = load_description(catalog)
     items = pq.read_table(index, columns=COLUMNS).to_pandas().sort_values("id", ignore_index=True)
     known = _known_matches(workspace, items, description.pairs.max_family_size)

@@ -32,7 +32,7 @@ from mlim.recipe import Recipe
 from mlim.shards.items import open_items
 from mlim.steps.as_trained import as_trained
 from mlim.steps.trained import named
-from mlim.tracking import ATTRIBUTE_TAG, CATALOG_TAG, COMPLETE_STAGE, stage_run
+from mlim.tracking import ATTRIBUTE_TAG, CATALOG_TAG, COMPLETE_STAGE, StageRun, stage_run
 from mlim.training.device import choose_device
 from mlim.versions import lineage
 from mlim.workspace import INDEX_FILE, Workspace
@@ -75,41 +75,41 @@ def complete(
     tokenizer = TextTokenizer.from_folder(folder / "model")
     job = _Job(items, tokenizer, recipe.seed)
     job.check(attribute)
-    model = load_system(folder / "model").build().to(choose_device(recipe.device))
-    limit, batch = as_trained(recipe, folder).text.limit, recipe.evaluate.batch_size
-    source = open_items(recipe.loader, workspace)
-    filler = CellFiller(model, tokenizer, source, job.candidates, limit, batch)
-    completer, rule, measured = _judge(recipe, job, filler, top, sigmas, below)
-    table = _complete_all(items, job, filler, completer, rule, top, terminal)
-    summary = {
-        "attribute": attribute,
-        **name,
-        **job.counts,
-        "classifier": {"strength": completer.strength, "temperature": completer.calibration.temperature},
-        "test": measured,
-        "contradictions": {
-            **contradictions(table),
-            **{"sigmas": sigmas, "below": below, **rule.usual._asdict()},
-        },
-    }
-    with atomic_folder(workspace.completions / folder_name(attribute)) as made:
-        _write(table, made)
-        write_json(made / SUMMARY_FILE, summary)
-        _track(recipe, workspace, summary, made)
+    origin, out = lineage(workspace), workspace.completions / folder_name(attribute)
+    with stage_run(recipe.record, workspace, COMPLETE_STAGE, attribute, origin) as run:
+        run.tag(CATALOG_TAG, origin.catalog)
+        model = load_system(folder / "model").build().to(choose_device(recipe.device))
+        limit, batch = as_trained(recipe, folder).text.limit, recipe.evaluate.batch_size
+        source = open_items(recipe.loader, workspace)
+        filler = CellFiller(model, tokenizer, source, job.candidates, limit, batch)
+        completer, rule, measured = _judge(recipe, job, filler, top, sigmas, below)
+        table = _complete_all(items, job, filler, completer, rule, top, terminal)
+        summary = {
+            "attribute": attribute,
+            **name,
+            **job.counts,
+            "classifier": {"strength": completer.strength, "temperature": completer.calibration.temperature},
+            "test": measured,
+            "contradictions": {
+                **contradictions(table),
+                **{"sigmas": sigmas, "below": below, **rule.usual._asdict()},
+            },
+        }
+        with atomic_folder(out) as made:
+            _write(table, made)
+            write_json(made / SUMMARY_FILE, summary)
+        _record(run, summary, out)
     _say(summary, terminal)
     return summary
 
 
-def _track(recipe: Recipe, workspace: Workspace, summary: Mapping[str, Any], folder: Path) -> None:
-    """A run of its own, by which `mlim results` finds the figures."""
-    origin, attribute = lineage(workspace), summary["attribute"]
-    with stage_run(recipe.record, workspace, COMPLETE_STAGE, attribute, origin) as run:
-        run.tag(CATALOG_TAG, origin.catalog)
-        run.tag(ATTRIBUTE_TAG, attribute)
-        for name, figure in summary["test"]["exact_match"].items():
-            run.metric(f"exact_match.{name}", figure["value"])
-        for name in (SUMMARY_FILE, "contradictions.csv"):
-            run.artifact(folder / name)
+def _record(run: StageRun, summary: Mapping[str, Any], folder: Path) -> None:
+    """Keep with a run by what `mlim results` finds the figures."""
+    run.tag(ATTRIBUTE_TAG, summary["attribute"])
+    for name, figure in summary["test"]["exact_match"].items():
+        run.metric(f"exact_match.{name}", figure["value"])
+    for name in (SUMMARY_FILE, "contradictions.csv"):
+        run.artifact(folder / name)
 
 
 def folder_name(attribute: str) -> str:

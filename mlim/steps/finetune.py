@@ -102,7 +102,7 @@ def finetune(
             job = FinetuneJob(recipe, workspace, variant, (seed, again), context)
             checkpoints = job.open_checkpoints(folder, resume, terminal)
         maker = made_by(checkpoints, resume)
-        if kept := finished(out, maker, recipe.record, context):
+        if kept := finished(out, maker, recipe.record, workspace, context):
             terminal.say(f"{title}: finished already with these settings, data and code; it stays as it is")
             return kept if context.ranks.is_main else {}
         if not context.ranks.is_main:

@@ -59,6 +59,8 @@ def import_run(folder: Path, tracking: TrackingConfig, terminal: Terminal) -> di
     ones that cannot are named and left.
     """
     found, left = find_trainings(folder, tracking)
+    if not found and (completed := deliver_left(tracking, Workspace(folder))):  # of stages that train nothing
+        return _summary(tracking, {}, [], completed, left, terminal)
     if not found:
         raise InputError(*(left or [f"{folder}: holds no trainings; give a work folder (with pretrain/ or finetune/)"]))
     for problem in left:
@@ -67,9 +69,21 @@ def import_run(folder: Path, tracking: TrackingConfig, terminal: Terminal) -> di
     with locked(workspace, found[0].recipe.record, "mlim import-run"):
         completed = deliver_left(found[0].recipe.tracking, workspace)
         imported, known = _record_missing(found, terminal)
+    return _summary(found[0].recipe.tracking, imported, known, completed, left, terminal)
+
+
+def _summary(
+    tracking: TrackingConfig,
+    imported: Mapping[str, str],
+    known: Sequence[str],
+    completed: Sequence[str],
+    left: Sequence[str],
+    terminal: Terminal,
+) -> dict[str, Any]:
+    """What was done, JSON-able; completed runs are said."""
     for run_id in completed:
         terminal.say(f"run {run_id} has everything that waited for its store")
-    store = without_password(tracking_uri(found[0].recipe.tracking))
+    store = without_password(tracking_uri(tracking))
     return {"store": store, "imported": imported, "known": known, "completed": completed, "left": left}
 
 

@@ -1,7 +1,8 @@
 """`mlim match`: from a catalog to groups of matching items: candidates, scores, groups, files and a page."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from mlim.matching.earlier import EarlierMatch
 from mlim.matching.explain import Explanation
 from mlim.matching.model import MatchingModel
 from mlim.matching.pairs_table import write_table
+from mlim.offline import NullRun
 from mlim.pairs.labels import TEST
 from mlim.recipe import Recipe
 from mlim.report.matches.gather import MatchesSettings, gather
@@ -45,7 +47,7 @@ from mlim.steps.since import (
     score_what_differs,
     since_summary,
 )
-from mlim.tracking import CATALOG_TAG, MATCH_STAGE, stage_run
+from mlim.tracking import CATALOG_TAG, MATCH_STAGE, StageRun, stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
 
@@ -78,6 +80,7 @@ def match(
     full_if_changed: bool = False,
     workers: int | None = None,
     gate: GateDecision | None = None,
+    tracked: bool = False,
 ) -> dict[str, Any]:
     """Write pairs, groups and rejected rows (Parquet and CSV), matches.html and summary.json into the folder `out`.
 
@@ -86,7 +89,8 @@ def match(
     `since` is an earlier match of this catalog, perhaps `out` itself: the catalog is ingested again, what did not
     change keeps scores and groups, and events.csv says what became of the groups. `full_if_changed`: match everything
     where that match is missing or was made with another model or settings. `gate` is what the quality gate found when
-    the model was registered; where it is not known, the evaluation in `workspace` says what it found.
+    the model was registered; where it is not known, the evaluation in `workspace` says what it found. A match that is
+    `tracked` is a run in MLflow, opened before the work: a server that goes away later costs nothing.
 
     `InputError` when catalog, model or target are wrong, labels too few for the promise, or `since` cannot be followed.
     """
@@ -98,27 +102,29 @@ def match(
     digests = digests_of_items(recipe, workspace)
     earlier = None if last is None else compare_with(last, digests)
     across = model.settings.trained_across_families
-    candidates = find_candidates(recipe, catalog, workspace, terminal, trained_across_families=across)
-    scores, scored = _score(model, earlier, recipe, workspace, terminal, threshold, workers)
-    groups = group_items(
-        recipe, catalog, workspace, terminal, scores, threshold, trained_across_families=across, earlier=earlier
-    )
-    summary = {
-        "format": FORMAT,
-        SETTINGS: settings,
-        **_origin(model, name, catalog, recipe, workspace),
-        "threshold": threshold,
-        "promise": promised,
-        "warnings": _warnings(model, gate or _evaluated(model, workspace), recipe, catalog, workspace, terminal),
-        "since": None if last is None or earlier is None else since_summary(last, earlier, scored, groups),
-        **_figures(candidates, scored, groups),
-    }
-    with atomic_folder(out) as folder:
-        mark(folder)
-        pq.write_table(digests, folder / ITEMS_FILE)
-        _write_tables(folder, workspace, scores, summary)
-        left_out = _write_page(folder, model, recipe, workspace, summary, _explained(last, earlier), terminal)
-        write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
+    with _run_of_match(recipe, workspace, tracked) as run:
+        candidates = find_candidates(recipe, catalog, workspace, terminal, trained_across_families=across)
+        scores, scored = _score(model, earlier, recipe, workspace, terminal, threshold, workers)
+        groups = group_items(
+            recipe, catalog, workspace, terminal, scores, threshold, trained_across_families=across, earlier=earlier
+        )
+        summary = {
+            "format": FORMAT,
+            SETTINGS: settings,
+            **_origin(model, name, catalog, recipe, workspace),
+            "threshold": threshold,
+            "promise": promised,
+            "warnings": _warnings(model, gate or _evaluated(model, workspace), recipe, catalog, workspace, terminal),
+            "since": None if last is None or earlier is None else since_summary(last, earlier, scored, groups),
+            **_figures(candidates, scored, groups),
+        }
+        with atomic_folder(out) as folder:
+            mark(folder)
+            pq.write_table(digests, folder / ITEMS_FILE)
+            _write_tables(folder, workspace, scores, summary)
+            left_out = _write_page(folder, model, recipe, workspace, summary, _explained(last, earlier), terminal)
+            write_json(folder / SUMMARY_FILE, {**summary, "images_left_out": left_out})
+        _record(run, summary, out)
     return summary
 
 
@@ -168,18 +174,27 @@ def _figures(candidates: Mapping[str, Any], scored: Mapping[str, Any], groups: M
     }
 
 
-def track_match(recipe: Recipe, workspace: Workspace, summary: Mapping[str, Any], out: Path) -> None:
-    """Record a finished match in MLflow: its figures, its page, and the groups for a spreadsheet."""
+@contextmanager
+def _run_of_match(recipe: Recipe, workspace: Workspace, tracked: bool) -> Iterator[StageRun]:
+    """A run in MLflow; nothing where the match is not tracked."""
+    if not tracked:
+        yield NullRun()
+        return
     origin = lineage(workspace)
     with stage_run(recipe.record, workspace, MATCH_STAGE, MATCH_STAGE, origin) as run:
         run.tag(CATALOG_TAG, origin.catalog)
-        run.tag("mlim.model_sha256", summary["model_sha256"])
-        for name in TRACKED:
-            run.metric(name, summary[name])
-        for kind, figures in summary["groups_on_test_pairs"].items():
-            run.metric(f"{kind}.f1", figures["f1"]["value"])
-        for name in (SUMMARY_FILE, PAGE_FILE, f"{GROUPS_FILE}.csv"):
-            run.artifact(out / name)
+        yield run
+
+
+def _record(run: StageRun, summary: Mapping[str, Any], out: Path) -> None:
+    """Keep figures, page, and the groups for a spreadsheet with the run."""
+    run.tag("mlim.model_sha256", summary["model_sha256"])
+    for name in TRACKED:
+        run.metric(name, summary[name])
+    for kind, figures in summary["groups_on_test_pairs"].items():
+        run.metric(f"{kind}.f1", figures["f1"]["value"])
+    for name in (SUMMARY_FILE, PAGE_FILE, f"{GROUPS_FILE}.csv"):
+        run.artifact(out / name)
 
 
 def _threshold(

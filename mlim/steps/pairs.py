@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from mlim.annotations.coco import read_karpathy_splits
 from mlim.annotations.pictures import Pictures
 from mlim.catalog.description import CatalogDescription, check_pair_rules, load_description
-from mlim.catalog.pair_rules import FAMILY
+from mlim.catalog.pair_rules import FAMILY, PairRules
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError
 from mlim.files import atomic_folder, read_json, remove_folder, write_json
@@ -29,6 +29,7 @@ from mlim.pairs.ties import Given, Tie, explain_ties
 from mlim.pairs.variation import rule_of, value_numbers, variation_pairs
 from mlim.quality.near_duplicates import near_duplicate_links
 from mlim.recipe import Recipe
+from mlim.shards.belonging import check_index
 from mlim.shards.items import open_items
 from mlim.steps.labelled import labelled_pairs
 from mlim.steps.pair_checks import check_pairs, check_splits
@@ -87,8 +88,9 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
         return _make_splits(inputs, items, terminal)
     candidates, skipped = _candidates(inputs, items)
     if candidates.empty:
+        why = _why_none(inputs, items)
         raise DataError(
-            f"no pairs can be made (items or pairs left out: {_counted(skipped)}); see `pairs` in {catalog}"
+            f"no pairs can be made (items or pairs left out: {_counted(skipped)}){why}; see `pairs` in {catalog}"
         )
     rules, values = inputs.description.pairs, inputs.description.values
     near_links = _near_links(recipe, items)
@@ -113,7 +115,7 @@ def make_pairs(recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Te
         _write(_with_deciding(made.items, items, inputs.description), ITEMS_SCHEMA, folder / "items.parquet")
         _write(written, PAIRS_SCHEMA, folder / "pairs.parquet")
         write_json(folder / "summary.json", summary)
-    _report(summary, findings, terminal)
+    _report(summary, findings, inputs.description, terminal)
     total, largest = sum(summary["items"].values()), summary["largest_component"]
     for warning in _giant(total, largest, ties, workspace.pairs / TYING_PICTURE):
         terminal.warn(warning)
@@ -183,6 +185,7 @@ def _accepted_items(inputs: _Inputs) -> pd.DataFrame:
     index = inputs.workspace.valid / "index.parquet"
     if not index.is_file():
         raise InputError(f"{index} is missing; run `mlim validate` first")
+    check_index(index, inputs.workspace.items)
     rules = inputs.description.pairs
     needed = [*item_columns(rules), "facts"]
     needed += ["attributes"] if rules.must_agree(inputs.description.text_columns) else []
@@ -204,6 +207,19 @@ def _candidates(inputs: _Inputs, items: pd.DataFrame) -> tuple[pd.DataFrame, dic
         return labelled_pairs(rules.labelled, set(items["id"]), inputs.workspace)
     rule = rule_of(rules, inputs.description.text_columns, inputs.description.values)
     return variation_pairs(items, rule, inputs.recipe.seed)
+
+
+def _why_none(inputs: _Inputs, items: pd.DataFrame) -> str:
+    """What the counts of left out items do not say: the table has no pairs, or no family has two items."""
+    rules, family = inputs.description.pairs, items["family"].dropna()
+    if rules.labelled is not None:
+        return f": {rules.labelled} has no other pair"
+    if family.empty or family.duplicated().any():
+        return ""
+    return (
+        f": each of the {len(family)} families (`{inputs.description.columns.family}`) has one item, but pairs are "
+        "made of two items of one family; name another column in columns.family, or pairs of your own in pairs.labelled"
+    )
 
 
 def _near_links(recipe: Recipe, items: pd.DataFrame) -> Any:
@@ -278,7 +294,9 @@ def _write(frame: pd.DataFrame, schema: Any, path: Path) -> None:
     pq.write_table(table.replace_schema_metadata(None), path)
 
 
-def _report(summary: Mapping[str, Any], findings: Sequence[Finding], terminal: Terminal) -> None:
+def _report(
+    summary: Mapping[str, Any], findings: Sequence[Finding], description: CatalogDescription, terminal: Terminal
+) -> None:
     counts = "; ".join(f"{split} {n['1']} match, {n['0']} mismatch" for split, n in summary["counts"].items())
     terminal.say(f"{summary['pairs']} pairs: {counts} (left out: {_counted(summary['skipped'])})")
     best = max(summary["leak_audit"], key=lambda entry: float(entry["pr_auc"]))
@@ -287,8 +305,25 @@ def _report(summary: Mapping[str, Any], findings: Sequence[Finding], terminal: T
         f"{best['prevalence']:.3f}"
     )
     complaints = [finding.complaint() for finding in findings if not finding.success]
-    for warning in (*complaints, *_learned_leaks(summary), *_missing_mismatches(summary)):
+    drawn = drawn_apart(complaints, description.pairs, description.text_columns)
+    for warning in (*complaints, *drawn, *_learned_leaks(summary), *_missing_mismatches(summary)):
         terminal.warn(warning)
+
+
+def drawn_apart(complaints: Sequence[str], rules: PairRules, text_columns: Sequence[str]) -> list[str]:
+    """What helps where a column leaks because mismatches are drawn from other families, whose value differs.
+
+    Taking it out of columns.text hides the word, but the pictures still show the difference.
+    """
+    leaking = [name for name in text_columns if any(f'"`{name}` is equal"' in complaint for complaint in complaints)]
+    if not rules.negatives.cross_families:
+        return []
+    return [
+        f"mismatches are drawn from other families, where `{name}` differs, and pictures may show that too; write "
+        f"`negatives.same: [{', '.join((*rules.negatives.same, name))}]` under `pairs`, and they agree in it"
+        for name in leaking
+        if name not in rules.negatives.same
+    ]
 
 
 def _learned_leaks(summary: Mapping[str, Any]) -> list[str]:

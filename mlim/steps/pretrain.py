@@ -86,7 +86,7 @@ def pretrain(
             job = PretrainJob(recipe, workspace, name, seed, pretraining, context)
             checkpoints = open_checkpoints(folder, recipe.pretrain, job.decisive, resume, terminal)
         maker = made_by(checkpoints, resume)
-        if kept := finished(out, maker, recipe.record, context):
+        if kept := finished(out, maker, recipe.record, workspace, context):
             terminal.say(f"{name}, seed {seed}: finished already with these settings, data and code; it stays as it is")
             return kept if context.ranks.is_main else {}
         if not context.ranks.is_main:

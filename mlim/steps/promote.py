@@ -53,6 +53,8 @@ def promote(
         terminal.say(f"{registry.name} version {version}: comparing with the champion, version {champion or 'none'}")
         verdict = against_champion(recipe, workspace, registry, version, champion)
     decision = decision_of(recipe, workspace, registry, version, found, verdict)
+    if verdict.promoted:
+        registry.roles.check_champion(champion)
     _record(recipe, registry, decision)
     if not verdict.promoted:
         raise RefusedError(_refusal(decision))

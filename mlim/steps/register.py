@@ -16,7 +16,7 @@ from mlim.offline import check_recorded
 from mlim.recipe import Recipe
 from mlim.registry import FORCED, GATE_DECISION, MODEL_SHA256, PROMOTION, RUN_OF_REGISTRATION, Registry
 from mlim.report.model_page import version_page
-from mlim.roles import ROLLED_BACK
+from mlim.roles import CHAMPION, ROLLED_BACK
 from mlim.steps.as_trained import as_trained
 from mlim.steps.behaviour import measure_behaviour
 from mlim.steps.cards import CARD_FILE, write_cards
@@ -103,7 +103,10 @@ def _judge(
         *behaviour_objections(behaviour, recipe.gate),
         *standing_objections(tags["mlim.validation"], error, tags.get(ROLLED_BACK), recipe.promotion),
     ]
+    champion = registry.roles.holder(CHAMPION)
     verdict = decide(recipe, workspace, registry, version, found, force)
+    if verdict.promoted:
+        registry.roles.check_champion(champion)
     write_decision_pages(decision_of(recipe, workspace, registry, version, found, verdict), folder)
     registry.add_tags(version, {**_judgement_tags(found, behaviour, verdict), CALIBRATION_ERROR: f"{error:.6f}"})
     registry.roles.set_challenger(version)

@@ -19,6 +19,7 @@ from mlim.matching.settings import ServingSettings
 from mlim.processes import processes_for
 from mlim.recipe import Recipe
 from mlim.recipe.base import Modality
+from mlim.shards.belonging import check_index
 from mlim.shards.items import ItemStore, open_items
 from mlim.steps.ingest import SUMMARY_FILE, ingest
 from mlim.workspace import INDEX_FILE, Workspace
@@ -101,6 +102,8 @@ def prepare_items(
                 "folder"
             )
         if not again or recipe.loader.items or (workspace.pairs / "pairs.parquet").is_file():
+            if not recipe.loader.items:
+                check_index(workspace.valid / INDEX_FILE, workspace.items)
             _warn_of_changes(catalog, workspace, terminal)
             return
     from mlim.steps.validate import validate  # Great Expectations takes seconds to load; most runs have their items

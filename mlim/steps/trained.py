@@ -271,13 +271,15 @@ def made_by(checkpoints: Checkpoints, resume: Resume) -> dict[str, str]:
     return {MADE_BY: fingerprint_of({"training": checkpoints.fingerprint, "code": code})}
 
 
-def finished(out: Path, wanted: Mapping[str, str], recipe: RecipeRecord, context: DeviceContext) -> dict[str, Any]:
+def finished(
+    out: Path, wanted: Mapping[str, str], recipe: RecipeRecord, workspace: Workspace, context: DeviceContext
+) -> dict[str, Any]:
     """The summary of a finished training in `out` that is `wanted` and recorded, for every rank; empty without one."""
     path = out / SUMMARY_FILE
     kept = False
     if context.ranks.is_main and wanted and path.is_file():
         summary = read_json(path)
-        kept = summary.get(MADE_BY) == wanted[MADE_BY] and is_kept(recipe, summary["run_id"])
+        kept = summary.get(MADE_BY) == wanted[MADE_BY] and is_kept(recipe, workspace, summary["run_id"])
     return dict(read_json(path)) if context.ranks.broadcast(int(kept)) else {}
 
 

@@ -304,7 +304,9 @@ def _judge_rows(checks: Collection[SuiteCheck], delivery: _Delivery, folder: Pat
     with (
         ThreadPoolExecutor(threads) as pool,
         ThreadPoolExecutor(1) as reader,
-        OutcomeWriter(folder / INDEX_FILE, folder / QUARANTINE_FILE, rules, delivery.limits.max_thumbnails) as writer,
+        OutcomeWriter(
+            folder / INDEX_FILE, folder / QUARANTINE_FILE, rules, delivery.limits.max_thumbnails, delivery.version
+        ) as writer,
     ):
         lines = in_order(reader, lambda chunk: log.take(chunk.stop - chunk.start), chunks, threads)
         for judged in in_order(pool, judge, zip(chunks, lines, strict=True), threads):
@@ -398,13 +400,21 @@ def _complaints(delivery: _Delivery, findings: Sequence[Finding], verdict: Verdi
         if rejected < checked or not finding.acceptable
     ]
     if checked and (rejected > limit * checked or rejected == checked):
-        sentence = (
-            f"{rejected} of {checked} items were rejected ({describe_reasons(counts)}), more than "
-            f"validation.{TOO_MANY_REJECTED} {limit:g} allows; correct the catalog, or leave these items out with "
-            f"--set validation.{TOO_MANY_REJECTED}={math.ceil(100 * rejected / checked) / 100:g}"
-        )
+        sentence = _too_many_rejected(checked, counts, limit)
         complaints.append(Complaint(TOO_MANY_REJECTED, sentence, acceptable=rejected < checked))
     return complaints
+
+
+def _too_many_rejected(checked: int, counts: Mapping[str, int], limit: float) -> str:
+    """A higher limit is no advice where no item is left: none lets that through."""
+    rejected, setting = sum(counts.values()), f"validation.{TOO_MANY_REJECTED}"
+    found = f"{rejected} of {checked} items were rejected ({describe_reasons(counts)})"
+    if rejected == checked:
+        return f"{found}: no item is left, whatever {setting} allows; correct the catalog"
+    return (
+        f"{found}, more than {setting} {limit:g} allows; correct the catalog, or leave these items out with "
+        f"--set {setting}={math.ceil(100 * rejected / checked) / 100:g}"
+    )
 
 
 def _overruled(

@@ -166,8 +166,12 @@ class Checkpoints:
                 if _description(path / name) != description:
                     raise Damaged(f"{name} is not what was written")
             return Saved(path, read_json(path / STATE))
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(str(error)) from error
+        except OSError as error:
+            raise MlimError(
+                f"checkpoint {path} cannot be read now ({error.strerror}); it stays: run the same command again"
+            ) from error
 
     def _write_problem(self, path: Path, error: Exception) -> str:
         earlier = self._paths()

@@ -109,3 +109,14 @@ def test_another_program_on_the_port_is_mentioned_and_no_answer_comes_with_a_com
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
     [found] = doctor._prefect()
     assert (found.fine, found.command) == (False, "make serve-prefect")
+
+
+def test_data_that_are_recorded_come_back_and_are_not_replaced_by_the_demo(places):
+    """On a fresh clone `data` is missing until somebody pulls it; its DVC file names a shop's data."""
+    project, _ = places
+    for name in ("dvc.yaml", "params.yaml"):
+        (project / name).touch()
+    (project / ".dvc").mkdir()
+    assert _dvc().command == "mlim catalog synthesize"
+    (project / "data.dvc").write_text("outs: [{md5: 1234.dir, path: data}]")
+    assert _dvc().command == "dvc pull data.dvc"

@@ -13,10 +13,12 @@ from mlim.console import Terminal
 from mlim.doctor import TRAINING
 from mlim.errors import InputError
 from mlim.files import read_json, write_json
+from mlim.outbox import Outbox
 from mlim.recipe import load_recipe
 from mlim.steps.import_run import chosen_tracking, import_run, logged
 from mlim.steps.pretrain import pretrain
-from mlim.tracking import client
+from mlim.tracking import client, stage_run
+from mlim.versions import lineage
 from mlim.workspace import Workspace, run_name
 from tests.commands import ENVIRONMENT
 from tests.integration.test_bare_training import closure, run
@@ -286,6 +288,21 @@ def test_what_cannot_be_imported_is_one_sentence(carried, tiny_recipe, quiet, sp
 def test_a_folder_without_trainings_is_refused(tmp_path, quiet):
     with pytest.raises(InputError, match="holds no trainings"):
         import_run(tmp_path, HERE, quiet)
+
+
+def test_what_stages_without_trainings_left_is_completed(tmp_path, tiny_recipe, quiet, new_store):
+    tracking = tiny_recipe.tracking.model_copy(update={"uri": new_store(tmp_path / "own.db")})
+    recipe, workspace = tiny_recipe.model_copy(update={"tracking": tracking}), Workspace(tmp_path / "work")
+    with stage_run(recipe.record, workspace, "match", "match", lineage(workspace)) as run:
+        pass
+    outbox = Outbox(workspace.outboxes / run.id)
+    outbox.add({"run": run.id, "do": "tag", "key": "late", "value": "yes"}, None)
+    outbox.close()
+    summary = import_run(workspace.root, tracking, quiet)
+    assert (summary["completed"], summary["imported"]) == ([run.id], {})
+    assert client(tracking).get_run(run.id).data.tags["late"] == "yes"
+    with pytest.raises(InputError, match="holds no trainings"):
+        import_run(workspace.root, tracking, quiet)
 
 
 def test_figures_that_the_history_does_not_hold_are_not_made_up():

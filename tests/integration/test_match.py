@@ -15,6 +15,7 @@ from mlim.files import read_csv, read_json, write_json
 from mlim.matching.catalog_drift import CatalogProfile, read_profile
 from mlim.recipe import load_recipe
 from mlim.steps import match as step
+from mlim.steps.ingest import ingest
 from mlim.steps.match import match
 from mlim.steps.score import prepared_for
 from mlim.tracking import client
@@ -35,11 +36,17 @@ def model(tiny_recipe):
     return build(tiny_recipe, "separate")
 
 
-def run(model, shop, tmp_path, quiet, **changes):
+def recipe_of(model):
     given = load_recipe(
         "demo", ["ingest.workers=1", "validation.max_quarantined_share=0.9", "validation.min_contrast=0"]
     )
-    recipe = prepared_for(given, model.settings)
+    return prepared_for(given, model.settings)
+
+
+def run(model, shop, tmp_path, quiet, **changes):
+    recipe = recipe_of(model)
+    if "tracking" in changes:
+        recipe = recipe.model_copy(update={"tracking": changes.pop("tracking")})
     catalog = shop.write() if changes.pop("write", True) else shop.description
     work, out = Workspace(tmp_path / "work"), tmp_path / changes.pop("out", "out")
     return match(model, "model", catalog, out, recipe, work, quiet, workers=1, **changes)
@@ -169,9 +176,8 @@ def test_a_catalog_of_another_kind_and_the_objections_of_the_gate_are_warnings(t
 
 def test_a_finished_match_is_a_tracked_run(model, tiny_recipe, tmp_path, quiet, new_store):
     tracking = tiny_recipe.tracking.model_copy(update={"uri": new_store(tmp_path / "mlflow.db")})
-    summary = run(model, small_catalog(tmp_path / "shop", rows=6), tmp_path, quiet)
-    work = Workspace(tmp_path / "work")
-    step.track_match(tiny_recipe.model_copy(update={"tracking": tracking}), work, summary, tmp_path / "out")
+    shop = small_catalog(tmp_path / "shop", rows=6)
+    summary = run(model, shop, tmp_path, quiet, tracking=tracking, tracked=True)
     store = client(tracking)
     experiment = store.get_experiment_by_name(tracking.experiment).experiment_id
     [found] = store.search_runs([experiment], "tags.`mlim.stage` = 'match' and attributes.status = 'FINISHED'")
@@ -179,6 +185,33 @@ def test_a_finished_match_is_a_tracked_run(model, tiny_recipe, tmp_path, quiet, 
     assert found.data.tags["mlim.catalog"].endswith("catalog.yaml")
     names = {entry.path for entry in store.list_artifacts(found.info.run_id)}
     assert {"matches.html", "groups.csv", "summary.json"} <= names
+
+
+def test_the_run_of_a_match_is_open_before_the_work(model, tiny_recipe, tmp_path, quiet, new_store, monkeypatch):
+    """A server that goes away meanwhile must not cost the work, nor the events of a night."""
+    tracking = tiny_recipe.tracking.model_copy(update={"uri": new_store(tmp_path / "mlflow.db")})
+    statuses = []
+
+    def seen(*_, **__):
+        store = client(tracking)
+        experiment = store.get_experiment_by_name(tracking.experiment).experiment_id
+        statuses.extend(run.info.status for run in store.search_runs([experiment], "tags.`mlim.stage` = 'match'"))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(step, "score_pairs", seen)
+    with pytest.raises(ZeroDivisionError):
+        run(model, small_catalog(tmp_path / "shop", rows=6), tmp_path, quiet, tracking=tracking, tracked=True)
+    assert statuses == ["RUNNING"]
+
+
+def test_items_of_another_ingest_are_not_matched(model, tmp_path, quiet):
+    """After a second `mlim ingest` the index of before names other items by the same places."""
+    shop = small_catalog(tmp_path / "shop", rows=6)
+    run(model, shop, tmp_path, quiet)
+    del shop.rows[0]
+    ingest(recipe_of(model), shop.write(), Workspace(tmp_path / "work"), quiet, for_pairs=False)
+    with pytest.raises(InputError, match="run `mlim validate` again"):
+        run(model, shop, tmp_path, quiet, write=False)
 
 
 def partition(out):

@@ -10,7 +10,9 @@ from mlim.files import read_json
 from mlim.manifest import remove_derived, write_manifest
 from mlim.recipe import PromotionConfig
 from mlim.registry import RUN_OF_REGISTRATION, VERSION_SHA256, Registry
+from mlim.roles import Roles
 from mlim.steps import own_process
+from mlim.steps import register as step
 from mlim.steps.compare import read_test_pairs, requests
 from mlim.steps.own_process import answer_alone
 from mlim.steps.register import register
@@ -20,6 +22,8 @@ from tests.registry_room import artifacts_of, put_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("warm_versions")]
 
+check_champion = Roles.check_champion
+
 
 def test_a_person_promotes_rolls_back_and_a_nightly_run_leaves_it_so(promoted, quiet, monkeypatch, capsys, tmp_path):
     recipe, workspace = promoted
@@ -28,9 +32,11 @@ def test_a_person_promotes_rolls_back_and_a_nightly_run_leaves_it_so(promoted, q
     file.write_text(recipe.to_yaml(), encoding="utf-8")
     options = ("--recipe", str(file), "--work", str(workspace.root))
     put_model(recipe, workspace, seed=0, head_scale=-1.0)
+    statuses = statuses_at_work(monkeypatch, recipe)
     strict = recipe.model_copy(update={"promotion": PromotionConfig(max_calibration_error=0)})
     summary = register(strict, workspace, quiet)
     assert (summary["version"], summary["promoted"]) == ("2", False)
+    assert statuses == ["RUNNING"]
     assert [found["code"] for found in summary["objections"]] == ["calibration"]
     page = (workspace.registration / "decision.md").read_text()
     assert page.startswith("# mlim-matcher version 2 is not promoted")
@@ -43,6 +49,13 @@ def test_a_person_promotes_rolls_back_and_a_nightly_run_leaves_it_so(promoted, q
     assert mlim(monkeypatch, "promote", "1", *options) == 0
     assert "is the champion already" in capsys.readouterr().err
     assert mlim(monkeypatch, "promote", "9", *options) == 2
+
+    with monkeypatch.context() as patch:  # somebody promotes or rolls back while two versions are compared
+        patch.setattr(Roles, "check_champion", lambda roles, _: check_champion(roles, "7"))
+        assert mlim(patch, "promote", "2", "--force", "a talk", *options) == 1
+    assert "the champion changed meanwhile, from version 7 to 1" in capsys.readouterr().err
+    assert registry.roles.holder("champion") == "1"
+    assert "mlim.forced" not in registry.tags("2")
 
     assert mlim(monkeypatch, "promote", "2", "--force", "a talk", *options, "--json") == 0
     assert json.loads(capsys.readouterr().out)["forced"] == "a talk"
@@ -60,6 +73,19 @@ def test_a_person_promotes_rolls_back_and_a_nightly_run_leaves_it_so(promoted, q
     assert "rolled-back" in {found["code"] for found in again["objections"]}
     assert mlim(monkeypatch, "rollback", "--recipe", str(file)) == 2
     assert "no champion before version 1" in capsys.readouterr().err
+
+
+def statuses_at_work(monkeypatch, recipe):
+    """The status of a registration's run while its version is tested, filled as it happens."""
+    statuses, measure = [], step.measure_behaviour
+
+    def seen(recipe, workspace, registry, version, pairs):
+        run_id = registry.tags(version)[RUN_OF_REGISTRATION]
+        statuses.append(client(recipe.tracking).get_run(run_id).info.status)
+        return measure(recipe, workspace, registry, version, pairs)
+
+    monkeypatch.setattr(step, "measure_behaviour", seen)
+    return statuses
 
 
 def test_a_version_whose_files_were_changed_is_never_promoted(promoted, monkeypatch, capsys, tmp_path):

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from mlim.errors import MlimError
 from mlim.recipe.tracking import TrackingConfig
 from mlim.registry import Registry
 from mlim.roles import EVENT, ROLLED_BACK, STAGE_TAG, standing
@@ -170,3 +171,13 @@ def killed_after(calls, tracking, change):
     if not os.WIFSIGNALED(status):
         assert status == 0
     return os.WIFSIGNALED(status)
+
+
+def test_a_champion_that_changed_during_the_comparison_is_noticed(tracking):
+    """A roll-back while a version is compared with the champion of before must not be undone."""
+    roles = roles_of(tracking)
+    roles.check_champion(None)
+    roles.promote("1", "first")
+    roles.check_champion("1")
+    with pytest.raises(MlimError, match="the champion changed meanwhile, from version none to 1"):
+        roles.check_champion(None)

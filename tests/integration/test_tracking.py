@@ -17,13 +17,16 @@ from mlflow.entities import Run
 
 from mlim.errors import InputError, MlimError
 from mlim.files import read_json
+from mlim.outbox import Outbox
 from mlim.recipe import Recipe, load_recipe
 from mlim.tracking import (
     METRICS_PER_CALL,
     PARAMETER_CHARACTERS,
     check_server,
     client,
+    deliver_left,
     flatten,
+    is_kept,
     stage_parameters,
     stage_run,
     tracking_uri,
@@ -223,6 +226,49 @@ def test_the_parent_runs_while_a_child_does(recipe, workspace):
             pass
         assert run_of(recipe, parent_of(workspace)).info.status == "RUNNING"
     assert run_of(recipe, parent_of(workspace)).info.status == "FINISHED"
+
+
+def waiting(recipe: Recipe, workspace: Workspace, **operation: object) -> str:
+    """A run that is open in the store, with an operation that waits for it; gives its id."""
+    with pytest.raises(KeyboardInterrupt), stage_run(recipe.record, workspace, "probe", "probe", LINEAGE) as run:
+        raise KeyboardInterrupt
+    outbox = Outbox(workspace.outboxes / run.id)
+    outbox.add({"run": run.id, "parent": parent_of(workspace), **operation}, None)
+    outbox.close()
+    return str(run.id)
+
+
+def test_the_end_of_a_run_whose_parent_a_person_deleted_is_delivered(recipe, workspace):
+    run_id = waiting(recipe, workspace, do="end", status="FINISHED", time=None)
+    client(recipe.tracking).delete_run(parent_of(workspace))
+    with stage_run(recipe.record, workspace, "probe", "probe", LINEAGE):
+        pass
+    assert run_of(recipe, run_id).info.status == "FINISHED"
+    assert not list(workspace.outboxes.iterdir())
+
+
+def test_what_a_store_refuses_for_good_holds_up_no_later_run(recipe, workspace, capfd):
+    run_id = waiting(recipe, workspace, do="tag", key="", value="without a name")
+    with stage_run(recipe.record, workspace, "probe", "probe", LINEAGE) as run:
+        pass
+    assert run_of(recipe, run.id).info.status == "FINISHED"
+    said = capfd.readouterr().err
+    assert said.count(f"run {run_id} stays incomplete") == 1
+    (kept,) = (workspace.outboxes / "refused" / run_id).glob("*/operation.json")
+    assert read_json(kept)["value"] == "without a name"
+    assert deliver_left(recipe.tracking, workspace) == []
+
+
+def test_a_result_is_kept_where_its_run_is_complete(recipe, workspace):
+    """A training that was killed while its run got the last files is done again, from its last checkpoint."""
+    run_id = waiting(recipe, workspace, do="tag", key="late", value="yes")
+    assert run_of(recipe, run_id).info.status == "KILLED"
+    assert not is_kept(recipe.record, workspace, run_id)
+    assert run_of(recipe, run_id).data.tags["late"] == "yes"
+    with stage_run(recipe.record, workspace, "probe", "probe", LINEAGE) as run:
+        pass
+    assert is_kept(recipe.record, workspace, run.id)
+    assert not is_kept(recipe.record, workspace, None)
 
 
 def free_port() -> int:

@@ -1,5 +1,7 @@
 """Checkpoints: what is written comes back, what is damaged is not used, what cannot be written harms nothing."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from mlim.console import Terminal
 from mlim.errors import InputError, MlimError
 from mlim.files import MARKER, claim
 from mlim.models.weights import named_tensors
+from mlim.training import checkpoint
 from mlim.training.checkpoint import (
     Checkpoints,
     Saved,
@@ -186,3 +189,22 @@ def test_a_checkpoint_of_an_earlier_version_is_read_by_the_present_names(tmp_pat
     read = {"backbone.encoder.blocks.0.attention_output.bias": torch.zeros(3)}
     saved.read({"model": read})
     assert torch.equal(*read.values(), weights)
+
+
+def test_what_cannot_be_read_now_is_kept(tmp_path, monkeypatch):
+    """A network share that fails for a moment says nothing about the files on it."""
+    saved = checkpoints(tmp_path)
+    for step in (5, 10):
+        saved.save(snapshot(step))
+
+    def fails(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sha256_of", fails)
+        with pytest.raises(MlimError, match=r"step-00000010 cannot be read now \(Input/output error\); it stays"):
+            checkpoints(tmp_path).newest()
+    assert names(tmp_path) == ["step-00000005", "step-00000010"]
+    found = checkpoints(tmp_path).newest()
+    assert found is not None
+    assert found.step == 10

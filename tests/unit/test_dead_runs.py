@@ -9,10 +9,10 @@ import psutil
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
-from flows.dead_runs import CLAIM, MACHINE, PROCESS, STARTED, is_dead
+from flows.dead_runs import CLAIM, MACHINE, PROCESS, STARTED, birth, is_dead
 
 STATE = State(type=StateType.RUNNING)
-OURS = {PROCESS: os.getpid(), STARTED: psutil.Process().create_time(), MACHINE: socket.gethostname()}
+OURS = {PROCESS: os.getpid(), STARTED: birth(os.getpid()), MACHINE: socket.gethostname()}
 LONG = 2000 * CLAIM
 
 
@@ -20,7 +20,9 @@ LONG = 2000 * CLAIM
     ("labels", "here", "dead"),
     [
         (OURS, True, False),
-        ({**OURS, STARTED: 1.0}, False, True),  # another process has its number now
+        ({**OURS, STARTED: f"{birth(os.getpid())}0"}, False, True),  # another process has its number now
+        ({**OURS, STARTED: psutil.Process().create_time()}, True, False),  # of an earlier version
+        ({**OURS, STARTED: 1.0}, False, True),
         ({**OURS, PROCESS: 1 << 22}, False, True),  # above the largest number there is
         ({**OURS, MACHINE: "elsewhere"}, False, False),  # nobody here can see it
         ({**OURS, MACHINE: "elsewhere"}, True, True),
@@ -44,3 +46,11 @@ def test_a_process_that_began_long_after_its_run_is_another_one(age: timedelta, 
     run = FlowRun(flow_id=uuid4(), work_pool_name="mlim", infrastructure_pid=str(os.getpid()), state=state)
     assert is_dead(run, here=True) is dead
     assert not is_dead(run, here=False)
+
+
+@pytest.mark.skipif(isinstance(birth(os.getpid()), float), reason="no /proc: processes are told apart by the clock")
+def test_a_step_of_the_clock_makes_no_run_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Linux the time at which a process began is counted from the boot, whose time moves with the clock."""
+    began = psutil.Process().create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: began + 3600)
+    assert not is_dead(FlowRun(flow_id=uuid4(), labels=OURS, state=STATE), here=True)

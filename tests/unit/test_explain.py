@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlim.errors import InputError
 from mlim.matching import explain as explain_module
 from mlim.matching.explain import Question, Shown, explain, hide, strongest_regions
 from mlim.matching.item_parts import ItemParts, parts_of, split_text
@@ -291,3 +292,19 @@ def test_items_keep_the_order_of_their_own_columns():
 )
 def test_a_text_is_split_into_the_columns_that_it_was_joined_from(text, attributes, expected):
     assert split_text(text, attributes) == expected
+
+
+def test_many_columns_cost_little_and_too_many_are_refused():
+    """A request of a few kilobytes must not take gigabytes: of many parts only the largest ones are combined."""
+    asked_for = []
+
+    def counting(pairs):
+        asked_for.append(len(pairs))
+        return np.zeros(len(pairs))
+
+    columns = {f"f{number}": "x" for number in range(100)}
+    found = asked(item(**columns), item(**columns), score=counting, regions=False)
+    assert (found.change, len(found.contributions)) == (None, 101)
+    assert sum(asked_for) < 20_000
+    with pytest.raises(InputError, match="have 101 fields; at most 100 can be explained"):
+        asked(item(**columns, other="x"), item(**columns))

@@ -130,6 +130,25 @@ def test_any_text_comes_back_from_a_table(text: str) -> None:
         assert read_csv(Path(folder) / "t.csv") == [{"id": text, "other": "x"}]
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"a,b\n1,2\n3\n", "the row that ends in line 3 has not as many cells as the header"),
+        (b"a,b\n1,2,3\n", "the row that ends in line 2 has not as many cells as the header"),
+        ("a,b\n1,2\n".encode("utf-16"), "cannot be read as UTF-8 CSV"),
+    ],
+)
+def test_a_table_that_something_else_has_written_is_named(data: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(data)
+    with pytest.raises(InputError, match=rf"t\.csv: {said}"):
+        read_csv(tmp_path / "t.csv")
+
+
+def test_the_mark_that_a_spreadsheet_writes_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n", encoding="utf-8-sig")
+    assert read_csv(tmp_path / "t.csv") == [{"a": "1", "b": "2"}]
+
+
 def test_numbers_stay_numbers_and_what_is_missing_empty(tmp_path: Path) -> None:
     """Point 24: a negative figure is no formula."""
     write_csv(tmp_path / "t.csv", [{"a": -0.12, "b": -3, "c": None}, {"a": float("nan"), "b": True}], ["a", "b", "c"])
@@ -149,3 +168,32 @@ def test_a_full_disk_is_reported_with_the_result_that_it_did_not_take(tmp_path: 
         full(tmp_path / "pairs.parquet")
     assert caught.value.errno == errno.ENOSPC
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"pairs.parquet": "before"}
+
+
+def test_stopped_between_two_renames_the_earlier_result_stays(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = own / "results"
+    replace(results)
+    before = sorted(path.name for path in results.iterdir())
+    rename = Path.replace
+
+    def stopped(path: Path, target: Path) -> Path:
+        if path.suffix == ".tmp":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt), atomic_folder(results) as made:
+            (made / "new").touch()
+    assert sorted(path.name for path in results.iterdir()) == before
+    assert {path.name for path in own.iterdir()} == {MARKER, "results"}
+
+
+def test_killed_between_two_renames_the_next_command_brings_the_earlier_result_back(own: Path) -> None:
+    """Even one that makes nothing itself."""
+    replace(own / "results")
+    (own / "results").rename(own / f".results.{DEAD}.old")
+    with pytest.raises(ZeroDivisionError), atomic_folder(own / "results"):
+        raise ZeroDivisionError
+    assert {path.name for path in own.iterdir()} == {MARKER, "results"}
+    assert any((own / "results").iterdir())
