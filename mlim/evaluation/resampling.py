@@ -101,17 +101,25 @@ class JudgedExamples(NamedTuple):
 class Resampled:
     """A figure of one model for each of its seeds (k,), and on each resample of the examples (k, samples).
 
-    `why` says why there are no resamples; empty where there are.
+    `why` says why there are no resamples; empty where there are. `units` is how many independent units hold an example
+    of what the figure is about, where these are not all.
     """
 
     by_seed: Scores
     replicates: NDArray[np.float64]
     why: str = ""
+    units: int | None = None
 
     def minus(self, other: "Resampled") -> "Resampled":
         """The differences to a model judged on the same pairs and resamples, seed by seed."""
         why = self.why or other.why
-        return Resampled(self.by_seed - other.by_seed, self.replicates - other.replicates, why)
+        units = fewest(self.units, other.units)
+        return Resampled(self.by_seed - other.by_seed, self.replicates - other.replicates, why, units)
+
+
+def fewest(*units: int | None) -> int | None:
+    """The smallest number of units; None where all of them are all units."""
+    return min((one for one in units if one is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -229,8 +237,21 @@ def resample_measures(
             drawn[name].append(_seed_means(found, weights))
     nothing = {name: np.empty((*found.shape, 0)) for name, found in plain.items()}
     replicates = {name: np.concatenate([nothing[name], *parts], axis=2) for name, parts in drawn.items()}
-    figures = range(next(iter(plain.values())).shape[1])
-    return [_of_figure(figure, plain, replicates, examples.no_interval) for figure in figures]
+    held = _units_held(examples, measures)
+    return [
+        _of_figure(figure, plain, replicates, examples.no_interval, int(held[figure])) for figure in range(len(held))
+    ]
+
+
+def _units_held(examples: JudgedExamples, measures: Mapping[Name, Sequence[Sequence[Measure]]]) -> NDArray[np.int64]:
+    """How many units hold an example of what each figure (figures,) is about, whatever the model."""
+    known, numbered = np.unique(examples.units, return_inverse=True)
+    held = []
+    for found in measures.values():
+        firsts = range(0, known.size, CHUNK)
+        alone = (numbered[:, None] == np.arange(first, min(first + CHUNK, known.size)) for first in firsts)
+        held.append(sum(np.isfinite(found[0][0].figures(one.astype(np.float64))).sum(axis=1) for one in alone))
+    return np.asarray(np.min(held, axis=0), dtype=np.int64)
 
 
 def _seed_means(measures: Sequence[Sequence[Measure]], weights: Weights) -> NDArray[np.float64]:
@@ -243,13 +264,17 @@ def _of_figure(
     plain: Mapping[Name, NDArray[np.float64]],
     replicates: Mapping[Name, NDArray[np.float64]],
     why: str,
+    units: int,
 ) -> dict[Name, Resampled]:
-    """One figure of every model, on the resamples in which all models have it."""
+    """One figure of every model, on the resamples in which all models have it; `units` hold an example of it."""
     known = np.all([np.isfinite(found[:, figure]).all(axis=0) for found in replicates.values()], axis=0)
     if not why and known.sum() < FEWEST:
         why = "hardly a resample holds an example of this kind: no interval and no verdict"
+    if not why and units < FEWEST_UNITS:
+        why = _no_interval(f"{units} independent units hold an example of this kind")
     return {
-        name: Resampled(plain[name][:, figure], found[:, figure][:, known], why) for name, found in replicates.items()
+        name: Resampled(plain[name][:, figure], found[:, figure][:, known], why, units)
+        for name, found in replicates.items()
     }
 
 
@@ -306,7 +331,7 @@ def effect_of(resampled: Resampled, clusters: int, confidence: float, pooled: Sp
     of variants that are alike in it (None: there are none), or the difference's own where that is larger: of few seeds
     no test can be sure. With fewer than FEWEST_UNITS `clusters`, or without resamples, there is no interval.
     """
-    of_seeds = resampled.by_seed
+    of_seeds, clusters = resampled.by_seed, min(clusters, clusters if resampled.units is None else resampled.units)
     spread = _spread(of_seeds, pooled)
     why = resampled.why or (
         _no_interval(f"only {clusters} families or items are independent") if clusters < FEWEST_UNITS else ""

@@ -94,8 +94,12 @@ def _parted(figures: Table, variants: list[int]) -> list[list[int]]:
 
 
 def _variances(figures: Table) -> Table:
-    """Variances (..., variants) between seeds of figures (..., variants, k), less the median variant of each seed."""
-    left = figures - np.median(figures, axis=-2, keepdims=True)
+    """Variances (..., variants) between seeds of figures (..., variants, k), less what a seed does to all variants.
+
+    That is the median over the variants of how far each lies from its own mean: how good they are plays no part.
+    """
+    own = figures - figures.mean(axis=-1, keepdims=True)
+    left = own - np.median(own, axis=-2, keepdims=True)
     return np.asarray(np.maximum(left.var(axis=-1, ddof=1), SMALLEST))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlim.evaluation.metrics.measure import Figure
 from mlim.evaluation.multiple import holm
-from mlim.evaluation.resampling import Effect, Resampled, effect_of
+from mlim.evaluation.resampling import Effect, Resampled, effect_of, fewest
 from mlim.evaluation.scores import SCORES_FILE
 from mlim.evaluation.spreads import Pools
 from mlim.files import read_json
@@ -119,4 +119,5 @@ class TaskEvidence:
 def _stacked(found: Sequence[Resampled]) -> Resampled:
     why = next((one.why for one in found if one.why), "")
     replicates = np.concatenate([one.replicates for one in found])
-    return Resampled(np.concatenate([one.by_seed for one in found]), replicates, why)
+    units = fewest(*(one.units for one in found))
+    return Resampled(np.concatenate([one.by_seed for one in found]), replicates, why, units)

@@ -47,7 +47,9 @@ def task_table(
     measures |= {one.label: [[judge.measure(one.scores)]] * seeds for one in simple}
     figures = judge.figures(first)
     drawn = resample_measures(examples, measures, resampling.samples, resampling.seed)
-    compared = [compare_drawn(each, examples.clusters, resampling.confidence) for each in drawn]
+    compared = [  # baselines have no seeds, which would count as seeds without any spread
+        compare_drawn(each, examples.clusters, resampling.confidence, alike=[*scores]) for each in drawn
+    ]
     return {
         "title": judge.title,
         "examples": len(first),

@@ -7,15 +7,19 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from mlim.evaluation.curves import mean_pr_curve
+from mlim.evaluation.metrics.accuracy import by_kind
 from mlim.evaluation.pr_auc import Ranking, average_precision
 from mlim.evaluation.resampling import (
     FEWEST_UNITS,
+    JudgedExamples,
     JudgedPairs,
     Resampled,
     compare,
+    compare_drawn,
     draw_weights,
     effect_of,
     resample,
+    resample_measures,
     satterthwaite,
 )
 from mlim.evaluation.spreads import LEVEL, Pools, pooled_spread, spread_parts
@@ -236,10 +240,19 @@ def test_variants_are_pooled_with_those_of_like_spread():
     assert Pools({variant: figure[:1] for variant, figure in figures.items()}).between("a", "b") is None
 
 
-def test_equal_variants_are_parted_as_seldom_as_the_level_says():
+@pytest.mark.parametrize("variants", [5, 6])
+def test_equal_variants_are_parted_as_seldom_as_the_level_says(variants):
+    """However good each of them is."""
     generator = np.random.default_rng(2)
-    worlds = [Pools(dict(enumerate(generator.normal(size=(6, 3))))) for _ in range(500)]
+    levels = 10 * np.arange(variants)[:, None]
+    worlds = [Pools(dict(enumerate(levels + generator.normal(size=(variants, 3))))) for _ in range(500)]
     assert np.mean([len(pools.groups) > 1 for pools in worlds]) == pytest.approx(LEVEL, abs=0.05)
+
+
+@pytest.mark.parametrize("levels", [np.arange(7.0), np.array([3, 0, 1, 2, 4, 5, 6.0])])
+def test_how_good_variants_are_does_not_decide_who_shares_a_spread(levels):
+    noise = np.random.default_rng(5).normal(size=(7, 3)) * np.array([6, 1, 1, 1, 1, 1, 1])[:, None]
+    assert Pools(dict(enumerate(noise + 100 * levels[:, None]))).groups == Pools(dict(enumerate(noise))).groups
 
 
 def test_variants_without_any_spread_are_alike():
@@ -335,3 +348,20 @@ def test_the_luck_of_pre_training_and_of_fine_tuning_are_told_apart():
     assert spread_parts(figures) == pytest.approx({"pretrainings": 0.03, "finetunings": 0.01}, rel=0.1)
     assert spread_parts([figures[0][:, :1]]) == {"pretrainings": None, "finetunings": None}
     assert spread_parts([figures[0][:1]])["pretrainings"] is None
+
+
+def test_a_kind_that_few_units_have_gets_no_interval():
+    """Two pictures with a question about numbers say nothing of such questions, however many have others."""
+    kinds, rest = ["number"] * 2 + ["binary"] * 198, np.arange(198) % 3 > 0
+    measures = {
+        "a": [[by_kind(np.concatenate([[0.0, 0.0], rest]), kinds)]],
+        "b": [[by_kind(np.concatenate([[1.0, 1.0], ~rest]), kinds)]],
+    }
+    every, of_kind = (
+        compare_drawn(drawn, 200, 0.95)["b"].minus_first
+        for drawn in resample_measures(JudgedExamples(np.arange(200)), measures, 200, 0)[::2]
+    )
+    assert (every.why, every.clusters) == ("", 200)
+    assert "2 independent units hold an example of this kind" in of_kind.why
+    assert np.isnan([of_kind.low, of_kind.high, of_kind.p_value]).all()
+    assert of_kind.value == 1
