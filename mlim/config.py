@@ -131,11 +131,21 @@ def _explain(model: type[BaseModel], details: Any) -> str:
         return f"unknown key `{path}`{nearest(location[-1], _known_keys(model, location[:-1]))}"
     if details["type"] == "missing":
         return f"missing key `{path}`"
+    if details["type"] == "tuple_type" and location:
+        return f"`{path}`: must be a list{_as_list(location[-1], details['input'])}"
     message: str = details["msg"].removeprefix("Value error, ")
     if details["type"] == "value_error" and not path:
         return message
     given = "" if details["type"] == "value_error" else f", got {details['input']!r}"
     return f"`{path}`: {message[:1].lower() + message[1:]}{given}"
+
+
+def _as_list(key: str, given: Any) -> str:
+    """How to write a single value as a list; what is no single value is shown as it is."""
+    if not isinstance(given, str | int | float):
+        return f", got {given!r}"
+    written = yaml.safe_dump([given], default_flow_style=True, allow_unicode=True, width=float("inf")).strip()
+    return f"; write `{written}`" if key.isdecimal() else f"; write `{key}: {written}`"
 
 
 def _location(details: Any) -> tuple[str, ...]:

@@ -184,7 +184,10 @@ def _recorded_at(uri: str | None) -> TrackingConfig:
     tracking = TrackingConfig(uri=uri)
     found = tracking_uri(tracking)
     if found.startswith(SQLITE) and not database(found).is_file():
-        raise InputError(f"{without_password(found)} does not exist; go to the project's folder or give tracking_uri")
+        raise InputError(
+            f"{without_password(found)} does not exist; go to the project's folder, or name its registry: "
+            f"tracking_uri=... of mlim.load, `--set tracking.uri={SQLITE}/PATH/mlflow.db` of a command"
+        )
     return tracking
 
 

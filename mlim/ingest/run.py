@@ -257,9 +257,12 @@ def check_share(counts: Mapping[str, Any], limit: float, folder: Path, kept: Pat
     bad, total = sum(counts["quarantined"].values()), counts["rows_in"]
     if not too_many(bad, total, limit):
         return
+    setting = "ingest.max_quarantined_share"
+    none_left = bad == total  # which no limit lets through
+    allowed = f"no row is left, whatever {setting} allows" if none_left else f"more than {setting} ({limit:.1%})"
     problem = (
-        f"{bad} of {total} rows ({bad / max(total, 1):.1%}) were quarantined, more than ingest.max_quarantined_share "
-        f"({limit:.1%}): {describe_reasons(counts['quarantined'])}; every row and its reason is in {kept}. "
-        "Mend the source, or raise the limit with --set ingest.max_quarantined_share=SHARE"
+        f"{bad} of {total} rows ({bad / max(total, 1):.1%}) were quarantined, {allowed}: "
+        f"{describe_reasons(counts['quarantined'])}; every row and its reason is in {kept}. "
+        f"Mend the source{'' if none_left else f', or raise the limit with --set {setting}=SHARE'}"
     )
     raise DataError("\n".join((problem, *first_rejected(folder / QUARANTINE_FILE))))

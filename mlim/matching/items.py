@@ -1,25 +1,30 @@
 """Items of the caller as the model reads them: a text and a square picture, prepared as `mlim ingest` prepares them."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Number
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from mlim.catalog.item import join_text
 from mlim.catalog.rejection import Rejection
 from mlim.catalog.texts import clean_text
+from mlim.catalog.values import tidy
 from mlim.errors import InputError
 from mlim.matching.settings import SHARD_FORMAT, ServingSettings
 from mlim.pictures.base import EMPTY_IMAGE, MISSING_IMAGE
 from mlim.pictures.decoding import ImageRules, prepare_picture, to_rgb, turned_upright
 from mlim.received import UnreadableError, check_text
 from mlim.recipe.base import Modality
+from mlim.sources.text import as_text
 from mlim.stacking.items import UNKNOWN, Columns
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -34,6 +39,9 @@ modality does not read may be missing.
 IMAGE: Final = "image"
 TEXT: Final = "text"
 PNG: Final = "PNG"
+ADDRESS: Final = re.compile(r"(https?|ftp|s3|gs):/", re.IGNORECASE)  # a path makes one slash of two
+
+ITEM_FORM: Final = 'a mapping such as {"text": "Red shirt", "image": "a.jpg"}'
 
 # Codes of what is wrong with an item, beside those of rejected pictures (mlim.pictures)
 INVALID_ITEM: Final = "invalid-item"
@@ -81,7 +89,8 @@ def read_items(
     """The items under the names in `where`, which messages use too; `ItemError` for the first that cannot be read."""
     found = ItemsInMemory()
     for item, name in zip(items, where, strict=True):
-        text = "" if modality == "image" else read_text(_text_of(item, name, settings), f"{name}: the text", settings)
+        _check_item(item, name)
+        text = "" if modality == "image" else _words_of(item, name, settings)
         picture = blank(settings) if modality == "text" else _picture_of(item, name, settings.image_rules)
         found.add(name, text, picture, {} if TEXT in item else fields_of(item, name))
     return found
@@ -123,6 +132,21 @@ def fields_of(item: Item, where: str) -> dict[str, str]:
     return {name: _field(value, f"{where}: the field `{name}`") for name, value in named.items()}
 
 
+def _check_item(item: Any, where: str) -> None:
+    """`ItemError` unless it is a mapping."""
+    if not isinstance(item, Mapping):
+        raise ItemError(f"{where} is no item but {type(item).__name__}; give {ITEM_FORM}")
+
+
+def _words_of(item: Item, where: str, settings: ServingSettings) -> str:
+    """The text of an item as training read it; `ItemError` where it says nothing: two such texts would be equal."""
+    text = read_text(_text_of(item, where, settings), f"{where}: the text", settings)
+    if not tidy(text):
+        given = "`text`" if TEXT in item else "every field"
+        raise ItemError(f'{where} has no text: {given} is empty; give words, or choose modality="image"', MISSING_TEXT)
+    return text
+
+
 def _text_of(item: Item, where: str, settings: ServingSettings) -> str:
     names = [name for name in item if name not in (TEXT, IMAGE)]
     if TEXT not in item:
@@ -137,12 +161,15 @@ def _text_of(item: Item, where: str, settings: ServingSettings) -> str:
 
 
 def _field(value: Any, where: str) -> str:
-    """A field on one line, as ingest reads a cell; nothing where a table has no value."""
-    if value is None or (isinstance(value, float) and value != value):
+    """A field on one line, spelled as ingest spells a cell; nothing where a table has no value."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value is pd.NA or value is pd.NaT:
         return ""
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | Number):
         raise ItemError(f"{where} is neither a string nor a number but {type(value).__name__}", INVALID_FIELD)
-    return " ".join(str(value).split())
+    # a string stays as it is: what UTF-8 cannot hold is refused later, where ingest would replace it
+    return " ".join((value if isinstance(value, str) else as_text(value)).split())
 
 
 def _picture_of(item: Item, where: str, rules: ImageRules) -> Pixels:
@@ -150,6 +177,8 @@ def _picture_of(item: Item, where: str, rules: ImageRules) -> Pixels:
     match image:
         case bytes():
             return read_picture(image, where, rules)
+        case str() | PathLike() if ADDRESS.match(str(image)):
+            raise ItemError(f"{where} {image} is an address, which is not fetched; give the path or bytes of a file")
         case str() | PathLike():
             return read_picture(_read(Path(image), where), where, rules)
         case Image.Image():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from mlim.files import read_json, sha256_of, write_json
 from mlim.manifest import MANIFEST, check_manifest, write_manifest
 from mlim.matching.explain import Explanation, Question, explain
 from mlim.matching.item_parts import ItemParts, read_parts
-from mlim.matching.items import Item, read_items
+from mlim.matching.items import ITEM_FORM, Item, read_items
 from mlim.matching.model_scorer import ModelScorer
 from mlim.matching.settings import MODALITIES, SETTINGS, ServingSettings
 from mlim.models.pair_network import ItemStates, ScoresPairs
@@ -40,6 +40,9 @@ from mlim.stacking.stack import Stack
 from mlim.stacking.storage import load_stack, save_stack
 
 SEPARATE: Final = "separate"
+PAIR_FORM: Final = f"(item, item), and as each item {ITEM_FORM}"
+PAIRS_FORM: Final = f"[(item, item), ...], and as each item {ITEM_FORM}"
+ITEMS_FORM: Final = f"[item, ...], and as each item {ITEM_FORM}"
 Scores = NDArray[np.float64]
 Places = NDArray[np.int64]
 T = TypeVar("T")
@@ -105,6 +108,7 @@ class MatchingModel:
         that cannot be read.
         """
         shown = self.check_modality(modality)
+        _check_pairs(pairs)
         parts = [self._score_items(batch, first, shown) for first, batch in self._batches(pairs)]
         return np.concatenate(parts) if parts else np.empty(0)
 
@@ -120,6 +124,7 @@ class MatchingModel:
         """
         self.check_reads_alone()
         shown = self.check_modality(modality)
+        _check_list(items, "items", ITEMS_FORM)
         parts = []
         for first, batch in self._batches(items):
             names = [f"item {number}" for number in range(first, first + len(batch))]
@@ -143,6 +148,10 @@ class MatchingModel:
         read.
         """
         shown = self.check_modality(modality)
+        _check_pair(pair, "the pair")
+        _check_list(references, "references", PAIRS_FORM)
+        for number, reference in enumerate(references, start=1):
+            _check_pair(reference, f"reference {number}")
         names = ["item 1", "item 2", *(f"reference {n + 1}, item {i}" for n in range(len(references)) for i in (1, 2))]
         given = [item for each in (pair, *references) for item in each]
         first, second, *others = read_parts(given, names, shown, self.settings)
@@ -363,3 +372,23 @@ def _load_network(folder: Path) -> ScoresPairs:
 
 def _as_scores(logits: torch.Tensor) -> Scores:
     return np.asarray(torch.sigmoid(logits.float()).double().cpu())
+
+
+def _check_pairs(pairs: Any) -> None:
+    """`InputError` unless these are pairs of items in a list."""
+    _check_list(pairs, "pairs", PAIRS_FORM)
+    for number, pair in enumerate(pairs, start=1):
+        _check_pair(pair, f"pair {number}", PAIRS_FORM)
+
+
+def _check_pair(pair: Any, where: str, form: str = PAIR_FORM) -> None:
+    """`InputError` unless these are two items; what they are is checked where they are read."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        found = f"{len(pair)} of them" if isinstance(pair, tuple | list) else type(pair).__name__
+        raise InputError(f"{where} is not two items but {found}; give {form}")
+
+
+def _check_list(given: Any, what: str, form: str) -> None:
+    """`InputError` unless it can be cut into batches: a generator, a data frame and one item alone cannot."""
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        raise InputError(f"the {what} are no list but {type(given).__name__}; give {form}")

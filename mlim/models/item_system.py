@@ -161,6 +161,11 @@ class OneEncoderSystem(FusingSystem):
         """What its image side makes of pictures: (B, C, H)."""
         return cast(Tensor, self.image(pixels))
 
+    @property
+    def seeing_operations(self) -> float:
+        """Operations of that for one picture."""
+        return picture_operations(self.config.shape.image, self.config.shape.width, self.config.image_size)
+
     def seen(self, shown: Shown) -> Tensor | None:
         """The same of what is shown, where it was not made yet; None without pictures."""
         if shown.pixels is None:
@@ -174,7 +179,5 @@ class OneEncoderSystem(FusingSystem):
 
     def encoding_operations(self, text: float, cells: int) -> float:
         """Operations for one item with so many tokens and so many vectors of its picture; 0: without the picture."""
-        config, shape = self.config, self.config.shape
-        layers = transformer_layers(config.blocks(self.depth), text + cells)
-        side = picture_operations(shape.image, shape.width, config.image_size) if cells else 0.0
-        return operations_of(layers) + side
+        layers = transformer_layers(self.config.blocks(self.depth), text + cells)
+        return operations_of(layers) + (self.seeing_operations if cells else 0.0)

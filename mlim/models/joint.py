@@ -132,9 +132,9 @@ class Joint(WritesByMasks, OneEncoderSystem):
         """The id of [MASK]."""
         return self.config.special.mask
 
-    def enter_pictures(self, pixels: Tensor) -> Tensor:
-        """What the first block reads of pictures (B, C, H), of which all vectors are read."""
-        return self._enter(self._placed(self.see(pixels)) + self.modalities.weight[1])
+    def enter_pictures(self, shown: Shown) -> Tensor:
+        """What the first block reads of the pictures that are shown (B, C, H), of which all vectors are read."""
+        return self._enter(self._placed(cast(Tensor, self.seen(shown))) + self.modalities.weight[1])
 
     def enter_words(self, ids: Tensor, positions: Tensor) -> Tensor:
         """What the first block reads of tokens `ids` (B, T) at `positions` (T,) of a text."""

@@ -38,8 +38,8 @@ class WritesByMasks(ABC):
         """The id of [MASK]."""
 
     @abstractmethod
-    def enter_pictures(self, pixels: Tensor) -> Tensor:
-        """What the first block reads of pictures (B, C, H)."""
+    def enter_pictures(self, shown: Shown) -> Tensor:
+        """What the first block reads of the pictures that are shown (B, C, H)."""
 
     @abstractmethod
     def enter_words(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class WritesByMasks(ABC):
         if shown.pixels is None:
             weight = encoder.levels()[0].fc1.weight
             return weight.new_zeros(len(shown.input_ids), len(encoder.blocks), 0, weight.shape[1])
-        vectors = self.enter_pictures(shown.pixels)
+        vectors = self.enter_pictures(shown)
         return encoder.inputs(vectors, without_padding(*vectors.shape[:2]))
 
     def write(self, seen: Tensor, ids: Tensor) -> Tensor:

@@ -188,9 +188,9 @@ class Mlim(WritesByMasks, System):
         """The id of [MASK]."""
         return self.config.special.mask
 
-    def enter_pictures(self, pixels: Tensor) -> Tensor:
-        """What the first block reads of pictures (B, C, H)."""
-        return self.backbone.enter(self.backbone.embed_image(pixels))
+    def enter_pictures(self, shown: Shown) -> Tensor:
+        """What the first block reads of the pictures that are shown (B, C, H)."""
+        return self.backbone.enter(self.backbone.embed_image(cast(Tensor, shown.pixels)))
 
     def enter_words(self, ids: Tensor, positions: Tensor) -> Tensor:
         """What the first block reads of tokens `ids` (B, T) at `positions` (T,) of a text."""

@@ -139,6 +139,10 @@ class SeesOnce(Protocol):
     def see(self, pixels: Tensor) -> Tensor:
         """What its image side makes of pictures: (B, C, H), for `Shown.vectors`."""
 
+    @property
+    def seeing_operations(self) -> float:
+        """Operations of that for one picture."""
+
 
 def seen_once(system: System, shown: Shown) -> Shown:
     """What is shown, with what the system's image side makes of it where several readings can share that."""

@@ -7,6 +7,7 @@ Only then are pairs chosen, inside each split: no pair ever crosses from one spl
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from mlim.pairs.labels import (
     LABEL_NAMES,
     LABELLED_COLUMNS,
     LABELS,
+    MATCH,
     MISMATCH,
     PAIR_COLUMNS,
     SPLITS,
@@ -34,6 +36,8 @@ from mlim.pairs.labels import (
 from mlim.pairs.split_assignment import assign_splits
 from mlim.recipe.data import PairsConfig
 
+DRAWN = "negatives: {family: 0, text: 0.5, image: 0.5}"  # as `mlim init` proposes it
+GIVE_MORE = "give more families whose items vary in both ways"
 BEYOND_RATIO, BEYOND_CAP = "pair beyond mismatches_per_match", "pair beyond the size of its split"
 
 
@@ -87,7 +91,7 @@ def split_pairs(
         across = cross_family_pairs(ordered, kept, chosen.quotas, rules, values or Values(), seed)
         kept = pd.concat([kept, across], ignore_index=True).sort_values(["item_a", "item_b"], ignore_index=True)
     if not rules.none:
-        _require_both_labels(kept)
+        _require_both_labels(kept, pairs["label"], rules)
     skipped = {BEYOND_RATIO: chosen.beyond_ratio, BEYOND_CAP: chosen.beyond_cap}
     return SplitPairs(ordered[["id", "component", "split"]], kept, skipped, _made(chosen.quotas, kept))
 
@@ -143,15 +147,35 @@ def _made(quotas: Mapping[str, Quota], pairs: pd.DataFrame) -> dict[str, dict[st
     }
 
 
-def _require_both_labels(pairs: pd.DataFrame) -> None:
+def _require_both_labels(pairs: pd.DataFrame, candidates: pd.Series, rules: PairRules) -> None:
+    """`DataError` when a split lacks a label; `candidates` are the labels of all pairs that could be chosen."""
     counts = Counter(zip(pairs["split"], pairs["label"], strict=True))
     lacking = [(split, LABEL_NAMES[label]) for split in SPLITS for label in LABEL_NAMES if not counts[split, label]]
     if lacking:
         named = "; ".join(f"the {split} split has no {name} pairs" for split, name in lacking)
-        raise DataError(
-            f"{named} ({len(pairs)} pairs in all): the task needs both labels in every split; give more families whose "
-            "items vary in both ways, or other pairs.validation_share and pairs.test_share"
-        )
+        advice = _advice(set(candidates.tolist()), rules)
+        raise DataError(f"{named} ({len(pairs)} pairs in all): the task needs both labels in every split; {advice}")
+
+
+def _advice(labels: AbstractSet[int], rules: PairRules) -> str:
+    """What gives every split both labels, where the candidates have these."""
+    if len(labels) != 1 or not (rules.decided_by or rules.labelled):
+        return f"{_more(rules)}, or other pairs.validation_share and pairs.test_share"
+    (only,) = labels
+    drawn = f", or draw mismatches of other families with `{DRAWN}`" if only == MATCH else ""
+    if rules.labelled:
+        return f"all pairs of {rules.labelled} have the label {only}: add pairs with the label {1 - only}{drawn}"
+    columns, several = " and ".join(f"`{column}`" for column in rules.decided_by), len(rules.decided_by) > 1
+    found = "never differ" if only == MATCH else "are never all equal"
+    if not several:
+        found = "never differs" if only == MATCH else "is never equal"
+    return (
+        f"{columns} {found} between compared items of one family: let another column decide (pairs.decided_by){drawn}"
+    )
+
+
+def _more(rules: PairRules) -> str:
+    return f"label more pairs in {rules.labelled}" if rules.labelled else GIVE_MORE
 
 
 def directed(pairs: pd.DataFrame, directions: str) -> pd.DataFrame:

@@ -99,7 +99,24 @@ class FolderPictures:
                 return real, real.stat()
         except (OSError, RuntimeError, ValueError):  # not there, a loop of links, a NUL byte, a name too long
             return None
-        raise RejectedError(OUTSIDE_FOLDER, f"{shown} leads out of the images folder")
+        raise RejectedError(OUTSIDE_FOLDER, f"{shown} leads out of the images folder{self._link_out(path)}")
+
+    def _link_out(self, path: Path) -> str:
+        """Which link to a folder leads out, and what to write instead; "" where none does.
+
+        Nor in a server, which does not `remember`: its callers need not know where links lead.
+        """
+        if not self.remember or not path.is_relative_to(self.folder) or ".." in path.parts:
+            return ""
+        inner, inside = path.relative_to(self.folder).parts, self._real(self.folder)
+        for depth in range(1, len(inner)):
+            link, target = Path(*inner[:depth]), self.folder.joinpath(*inner[:depth]).resolve()
+            if target.is_relative_to(inside):
+                continue
+            if target.parts[-depth:] == link.parts:
+                return f"; `{link}` is a link to {target}; write `images: {target.parents[depth - 1]}`"
+            return f"; `{link}` is a link to {target}; write `images: {target}`, and leave `{link}/` out of the names"
+        return ""
 
     def _follow(self, path: Path) -> tuple[Path, bool]:
         """The path behind all links, and whether it lies in the folder."""

@@ -1,13 +1,17 @@
 """Pictures of a table whose image column may hold addresses and paths side by side."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlim.catalog.rejection import RejectedError
 from mlim.pictures.base import MISSING_IMAGE, PictureStore
+from mlim.pictures.web_reasons import UNSUPPORTED_ADDRESS
 
 SHOWN_CHARACTERS = 200
 ADDRESSES = ("http://", "https://")
+OTHER_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # a drive has one letter
+NO_SCHEME = "//"
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,16 @@ class PictureRouter:
 
     def read(self, reference: str) -> bytes:
         """The bytes, from wherever the reference leads."""
-        return self._store(reference).read(reference)
+        try:
+            return self._store(reference).read(reference)
+        except RejectedError as rejected:
+            if rejected.rejection.reason == MISSING_IMAGE and self._is_unsupported(reference):
+                shown = repr(reference[:SHOWN_CHARACTERS])
+                advice = "fetch the pictures into a folder and name it in `images`"
+                if reference.startswith(NO_SCHEME):
+                    advice = "write `https:` in front of it"
+                raise RejectedError(UNSUPPORTED_ADDRESS, f"{shown} is not an http or https address; {advice}") from None
+            raise
 
     def fingerprint(self, reference: str) -> str:
         """The fingerprint of the store that the reference leads to."""
@@ -31,6 +44,10 @@ class PictureRouter:
         self.web.prefetch([reference for reference in references if is_address(reference)])
         if self.local is not None:
             self.local.prefetch([reference for reference in references if not is_address(reference)])
+
+    def _is_unsupported(self, reference: str) -> bool:
+        """Whether it is an address of another kind; `//` may also begin a path where there is a folder or archive."""
+        return bool(OTHER_ADDRESS.match(reference)) or (self.local is None and reference.startswith(NO_SCHEME))
 
     def _store(self, reference: str) -> PictureStore:
         if is_address(reference):

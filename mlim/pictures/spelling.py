@@ -8,13 +8,14 @@ another picture could be meant, so the message names the one that is there.
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import quote, unquote, unquote_plus
 
 DRIVE_LETTER = re.compile(r"^[A-Za-z]:")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+MOST_FOLDERS = 3  # in front of a name, which may be left out
 MOST_NAMES = 100_000  # of one place that are looked through for one that is alike: each takes memory
 
 
@@ -43,7 +44,7 @@ class Names:
     """The names of one place, by their folded spelling; None stands for several with the same one."""
 
     folded: Mapping[str, str | None] = field(default_factory=dict)
-    ends: Mapping[str, str | None] = field(default_factory=dict)  # by the last part alone
+    ends: Mapping[str, str | None] = field(default_factory=dict)  # by the last part, or without the first folders
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Self:
@@ -51,7 +52,7 @@ class Names:
         kept = list(names)
         if len(kept) > MOST_NAMES:
             return cls()
-        return cls(_by(kept, _fold), _by(kept, lambda name: _fold(name.rpartition("/")[2])))
+        return cls(_by((_fold(name), name) for name in kept), _by((end, name) for name in kept for end in _ends(name)))
 
     def same(self, name: str) -> str | None:
         """The name that differs in Unicode's form at most."""
@@ -65,12 +66,17 @@ class Names:
         return found or self.ends.get(_fold(name))
 
 
-def _by(names: Iterable[str], key: Callable[[str], str]) -> dict[str, str | None]:
+def _by(named: Iterable[tuple[str, str]]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
-    for name in names:
-        folded = key(name)
+    for folded, name in named:
         found[folded] = None if folded in found else name
     return found
+
+
+def _ends(name: str) -> set[str]:
+    """The name without its first folders, and its last part, folded."""
+    parts = _fold(name).split("/", MOST_FOLDERS)
+    return {parts[-1].rpartition("/")[2], *("/".join(parts[first:]) for first in range(1, len(parts)))}
 
 
 def _composed(name: str) -> str:

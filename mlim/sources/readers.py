@@ -60,7 +60,11 @@ class TableFile:
 
     def repeated_columns(self) -> list[str]:
         """The names that stand more than once in the header, so that they are ambiguous."""
-        return [name for name, count in Counter(self._header).items() if count > 1]
+        return [name for name, count in Counter(self._header).items() if count > 1 and name.strip()]
+
+    def unnamed_columns(self) -> list[int]:
+        """The places in the header, from 1, that have no name; they are not read."""
+        return [place for place, name in enumerate(self._header, start=1) if not name.strip()]
 
     def column_problems(self, columns: Sequence[str]) -> list[str]:
         """A sentence for each of `columns` that cannot be read; objects of JSON lines may leave keys out."""

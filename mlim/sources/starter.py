@@ -3,11 +3,13 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
@@ -19,7 +21,7 @@ from mlim.errors import InputError
 from mlim.pictures.folder import FolderPictures
 from mlim.pictures.listed import listed_pictures
 from mlim.pictures.router import is_address
-from mlim.sources.dialect import CANDIDATES
+from mlim.sources.dialect import CANDIDATES, LINES_COMPARED, Dialect
 from mlim.sources.lines import UTF8, WIDE_ENCODINGS, WIDE_MARKS
 from mlim.sources.readers import DELIMITERS, PARQUET, TableFile
 from mlim.sources.records import USUAL_OTHER_ENCODING
@@ -52,6 +54,9 @@ Words = Mapping[str, Mapping[str, int]]  # column -> word that means no value ->
 ABO_LISTINGS = "listings"  # the folder of their listings
 TABLE_NAME = re.compile(r"\.(csv|tsv|jsonl|ndjson|parquet)(\.gz)?$")
 MOST_TABLES = 5
+MOST_SHOWN = 5  # names of columns in one sentence
+NUMBER_OR_PRICE = re.compile(r"(?:[A-Z]{3}|[$€£¥₹])?\s?[+-]?\d[\d.,'\s]*(?:[A-Z]{3}|[$€£¥₹])?")
+FEW_NULS = 0.05  # of the bytes that are half a character of UTF-16, and of a plain one not the half that is NUL
 LIST = "["  # how a JSON list of pictures begins
 PLAIN_YAML = re.compile(r"[\w./-][\w ./-]*")
 
@@ -104,6 +109,7 @@ class _Sample:
     delimiter: str | None  # where the table's name does not say it
     bytes_columns: list[str]  # those of a Parquet file that hold pictures, it seems
     rejected: int
+    notes: list[str]  # what is odd about the header
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ class _Place:
     tried: int
     missing: str = ""  # the first that was not found, as the table writes it,
     other_spelling: str = ""  # and as the folder does
+    link: str = ""  # beside the table, which leads into the folder
 
 
 @dataclass(frozen=True)
@@ -144,8 +151,8 @@ def starter_yaml(
     """A commented catalog.yaml for `table`, a file or a pattern, to be written into `folder` (default: beside it).
 
     `InputError` when the table cannot be read, or has one column only. Only the first rows are looked at; `warn` is
-    given a sentence for each column that was chosen and says in words that it has no value. `delimiter`: as in
-    catalog.yaml, where the first lines do not tell.
+    given a sentence for each column that was chosen and says in words that it has no value, and for what is odd about
+    the header. `delimiter`: as in catalog.yaml, where the first lines do not tell.
     """
     _refuse_folder(table)
     near = fixed_parent(table)
@@ -153,7 +160,7 @@ def starter_yaml(
     guess = _guess(sample, near)
     words = count_words(_missing_words(sample.frame[guess.compared]))
     if warn is not None:
-        for sentence in warn_of_words(words):
+        for sentence in (*sample.notes, *warn_of_words(words)):
             warn(sentence)
     return "\n".join(_render(guess, sample, words, table, folder or near)) + "\n"
 
@@ -192,8 +199,41 @@ def _read_sample(table: Path, delimiter: str | None) -> _Sample:
         details = [record.detail for record in records if isinstance(record, Rejection)]
         raise InputError(f"{table}: {details[0] if details else 'has a header but no rows; it needs at least one'}")
     frame = pd.DataFrame(rows, columns=columns, dtype="str")
-    unusual = {file.unusual_delimiter() for file in files}
-    return _Sample(frame, encoding, unusual.pop() if len(unusual) == 1 else None, pictures, len(records) - len(rows))
+    unusual, notes, rejected = {file.unusual_delimiter() for file in files}, _notes(files[0]), len(records) - len(rows)
+    return _Sample(frame, encoding, unusual.pop() if len(unusual) == 1 else None, pictures, rejected, notes)
+
+
+def _notes(file: TableFile) -> list[str]:
+    """A sentence for the columns that the header leaves unread, and for what looks like a row in place of a header."""
+    notes, places = list[str](), file.unnamed_columns()
+    if repeated := file.repeated_columns():
+        notes.append(
+            f"the header names {_named(repeated)} more than once, so it is not read; rename all but one of them"
+        )
+    if places:
+        named = f"{'columns' if len(places) > 1 else 'column'} {', '.join(map(str, places[:MOST_SHOWN]))}"
+        notes.append(f"the header has no name for {_more(named, places)}, so that is not read; name what you need")
+    values = [name for name in file.columns() if _looks_like_value(name)] if file.kind in DELIMITERS else []
+    if values:
+        notes.append(
+            f"the header says {_named(values)}, which looks like a value; if the table has no header, its first row is "
+            "taken for one and lost: put a line of column names above it"
+        )
+    return notes
+
+
+def _named(names: Sequence[str]) -> str:
+    """Names on one line, the first of them where there are many."""
+    return _more(", ".join(f"`{repr(name)[1:-1][:SHOWN_CHARACTERS]}`" for name in names[:MOST_SHOWN]), names)
+
+
+def _more(shown: str, every: Sequence[Any]) -> str:
+    return f"{shown} and {len(every) - MOST_SHOWN} more" if len(every) > MOST_SHOWN else shown
+
+
+def _looks_like_value(name: str) -> bool:
+    """Whether a name in a header is a picture's, a number or a price."""
+    return name.lower().endswith(IMAGE_SUFFIXES) or is_address(name) or bool(NUMBER_OR_PRICE.fullmatch(name.strip()))
 
 
 def _refuse_one_column(file: TableFile, columns: Sequence[str]) -> None:
@@ -201,11 +241,32 @@ def _refuse_one_column(file: TableFile, columns: Sequence[str]) -> None:
     if len(columns) > 1:
         return
     found = f"`{columns[0][:SHOWN_CHARACTERS]}`" if columns else "none that has a name of its own"
+    if wider := _wider_line(file):
+        line, cells = wider
+        raise InputError(
+            f"{file.path}: has one column ({found}), but line {line} and most lines below it have {cells} cells; "
+            "remove the lines above the header"
+        )
     advice = f"; name its delimiter with --delimiter (looked for: {', '.join(map(repr, CANDIDATES))})"
     raise InputError(
         f"{file.path}: has one column ({found}), but a catalog needs a picture and a text at least"
         f"{advice if file.kind in DELIMITERS else ''}"
     )
+
+
+def _wider_line(file: TableFile) -> tuple[int, int] | None:
+    """The first line that has as many cells as most lines below the first, if that is more than one; and how many."""
+    if file.kind not in DELIMITERS:
+        return None
+    text = file.start(SAMPLE_BYTES).decode(file.encoding, errors="replace")
+    numbered = enumerate(re.split(r"\r\n|\r|\n", text)[:LINES_COMPARED], start=1)
+    below = [(number, line) for number, line in numbered if line.strip()][1:]
+    for dialect in map(Dialect, [file.delimiter] if file.delimiter else CANDIDATES):
+        widths = {number: len(dialect.cut(line)) for number, line in below}
+        usual, lines = max(Counter(widths.values()).items(), key=itemgetter(1), default=(0, 0))
+        if usual > 1 and lines > MOST * len(below):
+            return next(number for number, width in widths.items() if width == usual), usual
+    return None
 
 
 def _guess_encoding(file: TableFile) -> str:
@@ -215,9 +276,19 @@ def _guess_encoding(file: TableFile) -> str:
     start = file.start(SAMPLE_BYTES)
     if start.startswith(WIDE_MARKS):
         return WIDE_ENCODINGS[0]
+    if wide := _unmarked_wide(start):
+        return wide
     telling = [line for line in start.splitlines() if not line.isascii()]
     readable = sum(map(_is_utf8, telling))
     return UTF8 if readable >= MOST * len(telling) else USUAL_OTHER_ENCODING
+
+
+def _unmarked_wide(start: bytes) -> str | None:
+    """UTF-16 without a mark at its start: every other byte of most of its characters is NUL."""
+    halves = {"utf-16-be": start[::2], "utf-16-le": start[1::2]}
+    nuls = {encoding: half.count(0) / max(len(half), 1) for encoding, half in halves.items()}
+    likely, other = sorted(nuls, key=nuls.__getitem__, reverse=True)
+    return likely if nuls[likely] > MOST and nuls[other] < FEW_NULS else None
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -364,16 +435,24 @@ def _is_title(look: ColumnLook) -> bool:
 
 def _guess_folder(names: Sequence[str], near: Path) -> _Place:
     """The folder beside the table under which most of the first pictures lie, else one that spells them otherwise."""
-    folders = [near, *sorted(entry for entry in near.iterdir() if entry.is_dir())]
+    inner = sorted(entry for entry in near.iterdir() if entry.is_dir())
+    links = {entry.resolve().parent: entry.name for entry in inner if _leads_out(entry)}
+    folders = [near, *inner, *links]
     stores = [FolderPictures(folder.absolute(), 0) for folder in folders]
     counts = [sum(map(store.has, names)) for store in stores]
     best = counts.index(max(counts))
     missing = next((name for name in names if not stores[best].has(name)), "")
     if counts[best]:
-        return _Place("folder", folders[best], counts[best], len(names), missing, stores[best].other_spelling(missing))
+        other, link = stores[best].other_spelling(missing), links.get(folders[best], "")
+        return _Place("folder", folders[best], counts[best], len(names), missing, other, link)
     others = [store.other_spelling(missing) for store in stores]
     alike = next((place for place in zip(folders, others, strict=True) if place[1]), (near / "images", ""))
     return _Place("folder", alike[0], 0, len(names), missing, alike[1])
+
+
+def _leads_out(entry: Path) -> bool:
+    """Whether it is a link to a folder of the same name elsewhere, whose parent then stands for that of the link."""
+    return entry.is_symlink() and entry.resolve().name == entry.name
 
 
 def _few_values(looks: Sequence[ColumnLook]) -> list[str]:
@@ -386,6 +465,7 @@ def _render(guess: _Guess, sample: _Sample, words: Words, table: Path, folder: P
     yield f"# What is what in {table.name}. Guessed from its first {rows} rows: read every line, then `mlim ingest`."
     if sample.rejected:
         yield f"# {sample.rejected} more rows could not be read; `mlim ingest` quarantines such rows and says why."
+    yield from (f"# NOTE: {note}." for note in sample.notes)
     yield "# Paths are relative to this file; ${NAME} stands for an environment variable."
     yield "source: table"
     yield f"table: {_scalar(_relative(table, folder))}"
@@ -422,7 +502,8 @@ def _id_note(idless: int, rows: int) -> str:
 
 def _render_place(place: _Place, folder: Path) -> Iterator[str]:
     if place.kind == "folder":
-        yield f"images: {_scalar(_relative(place.folder, folder))}  # {_folder_note(place)}"
+        written = str(place.folder) if place.link else _relative(place.folder, folder)
+        yield f"images: {_scalar(written)}  # {_folder_note(place)}"
     elif place.kind == "cells":
         yield "# images: FOLDER  # only where a cell holds the path of a picture instead of its bytes"
     else:
@@ -439,7 +520,8 @@ def _folder_note(place: _Place) -> str:
             f"but the folder {place.other_spelling!r}; change one of them"
         )
     if place.found:
-        return f"{place.found} of the first {place.tried} pictures were found here"
+        link = f": `{place.link}` beside the table is a link to a folder in it" if place.link else ""
+        return f"{place.found} of the first {place.tried} pictures were found here{link}"
     return "NOT FOUND beside the table: write the folder, or the .tar or .zip archives, that hold the pictures"
 
 

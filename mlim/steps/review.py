@@ -3,7 +3,7 @@
 import getpass
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,8 +15,8 @@ from pydantic import AwareDatetime, Field
 from mlim.config import Config, parse
 from mlim.console import Terminal
 from mlim.errors import InputError
-from mlim.files import atomic_file, check_replaceable, read_csv, read_json
-from mlim.matching.pairs_table import CSV
+from mlim.files import atomic_file, check_replaceable, plain_cell, read_csv, read_json
+from mlim.matching.pairs_table import SIDES
 from mlim.matching.review import (
     SCORED_COLUMNS,
     QueuedPair,
@@ -30,12 +30,11 @@ from mlim.matching.review import (
 from mlim.pairs.answers import Answer, AnswerTable, Pair, pair_of, settle
 from mlim.report.contact.items import find_items
 from mlim.report.review.page import DOWNLOAD_VERSION, SIGN, ReviewPageSettings, render
-from mlim.steps.group import CONFLICTS_FILE
+from mlim.steps.group import CONFLICT_COLUMNS, CONFLICTS_FILE, is_text_table, scored_rows
 from mlim.steps.review_server import HOST, build_app, listen, serve
 from mlim.workspace import Workspace
 
 SCORES_FILE, SUMMARY_FILE, INDEX_FILE = "scores.parquet", "summary.json", "index.parquet"
-ROWS_AT_ONCE: Final = 1 << 16
 TOKEN_BYTES: Final = 24
 
 
@@ -112,7 +111,7 @@ def write_review(
 def import_answers(path: Path, table: AnswerTable, terminal: Terminal) -> dict[str, Any]:
     """Add the answers of a downloaded file to the table, those that it lacks; returns counts.
 
-    `InputError` when it is no such file.
+    `InputError` when it is no such file, or pairs an item with itself, which later steps refuse.
     """
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
@@ -127,6 +126,11 @@ def import_answers(path: Path, table: AnswerTable, terminal: Terminal) -> dict[s
         Answer(*pair_of(one.item_a, one.item_b), one.label, given.by, in_utc(one.at), given.model, one.score)
         for one in given.answers
     ]
+    alone = [number for number, one in enumerate(answers, start=1) if one.item_a == one.item_b]
+    if alone:
+        raise InputError(
+            f"--import {path}: answer {alone[0]} pairs `{answers[alone[0] - 1].item_a}` with itself; remove it"
+        )
     added = table.add(answers)
     terminal.say(f"{added:,} of {len(answers):,} answers by {given.by} added to {table.path}")
     return {"added": added, "there_already": len(answers) - added, **summary_of(table)}
@@ -185,26 +189,17 @@ def _page(queue: list[QueuedPair], workspace: Workspace, by: str, model: str, *,
 
 
 def _batches(path: Path) -> Iterator[pd.DataFrame]:
-    """A table of scored pairs, a part at a time; `InputError` when it lacks a column."""
-    if path.suffix.lower() == CSV:
-        frame = pd.DataFrame(read_csv(path))
-        _check_columns(path, frame.columns)
-        numbers = {name: pd.to_numeric(frame[name], errors="coerce") for name in ("score", "probability")}
-        yield frame[list(SCORED_COLUMNS)].assign(**numbers)
-        return
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is no table of scored pairs, .parquet or .csv ({error})") from None
-    _check_columns(path, file.schema_arrow.names)
-    for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(SCORED_COLUMNS)):
-        yield batch.to_pandas()
+    """A table of scored pairs, a part at a time; `InputError` when it lacks a column or a number cannot be read."""
+    for frame in scored_rows(path, SCORED_COLUMNS):
+        yield frame.assign(**{side: frame[side].map(plain_cell) for side in SIDES}) if is_text_table(path) else frame
 
 
-def _check_columns(path: Path, columns: Iterable[str]) -> None:
-    missing = [name for name in SCORED_COLUMNS if name not in set(columns)]
-    if missing:
-        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; name a table that `mlim score` wrote")
+def _conflicts(path: Path) -> dict[Pair, str]:
+    """Why pairs that match lie in two groups; `InputError` where the table is not as `mlim group` writes it."""
+    rows = read_csv(path)
+    if rows and not rows[0].keys() >= {*CONFLICT_COLUMNS}:
+        raise InputError(f"{path}: lacks one of the columns {', '.join(CONFLICT_COLUMNS)}; run `mlim group` again")
+    return {pair_of(row["item_a"], row["item_b"]): row["reason"] for row in rows}
 
 
 def _disputes(scores: Path, compare: Path | None, workspace: Workspace) -> dict[Pair, str]:
@@ -212,7 +207,7 @@ def _disputes(scores: Path, compare: Path | None, workspace: Workspace) -> dict[
     found = dict[Pair, str]()
     conflicts = workspace.groups / CONFLICTS_FILE
     if conflicts.is_file():
-        found |= {pair_of(row["item_a"], row["item_b"]): row["reason"] for row in read_csv(conflicts)}
+        found |= _conflicts(conflicts)
     if compare is not None:
         if not compare.is_file():
             raise InputError(f"--compare {compare}: no such table of scored pairs; `mlim score` writes one")

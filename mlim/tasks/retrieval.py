@@ -14,7 +14,7 @@ from torch.nn import functional
 from mlim.data.batches import ItemBatch
 from mlim.losses import LossTerm
 from mlim.models.costs import TRAINING
-from mlim.models.system import JudgesAgreement, Shown, System, seen_once
+from mlim.models.system import JudgesAgreement, SeesOnce, Shown, System, seen_once
 from mlim.models.transformer import Packing
 from mlim.models.vectors import Compares
 from mlim.recipe.retrieval import By
@@ -151,4 +151,6 @@ class RetrievalObjective:
 
     def operations(self, prepared: PreparedItems) -> float:
         """What a prepared batch costs at least, forward and backward (mlim/models/costs.py)."""
-        return TRAINING * self.model.operations(prepared.packing)
+        again = (self._way.copies - 1) * len(prepared.ids)  # pictures that are counted and seen once (`seen_once`)
+        shared = again * self.model.seeing_operations if isinstance(self.model, SeesOnce) else 0.0
+        return TRAINING * (self.model.operations(prepared.packing) - shared)

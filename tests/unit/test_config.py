@@ -16,6 +16,8 @@ class Lamp(Config):
 class Room(Config):
     lamp: Lamp
     lamps: dict[str, Lamp] | None = None
+    walls: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
 
 
 def problems_of(values):
@@ -46,6 +48,25 @@ def test_all_problems_are_reported_at_once_each_with_its_file():
 def test_the_nearest_name_is_found_inside_mappings():
     [problem] = problems_of({"lamp": {"watts": 1}, "lamps": {"desk": {"watts": 1, "color": "red"}}})
     assert problem == "room.yaml: unknown key `lamps.desk.color` (did you mean `colour`?)"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("red", "must be a list; write `walls: [red]`"),
+        ("a: b", "must be a list; write `walls: ['a: b']`"),
+        ({"red": 1}, "must be a list, got {'red': 1}"),
+        (None, "must be a list, got None"),
+    ],
+)
+def test_a_single_value_in_place_of_a_list_is_shown_as_one(given, message):
+    [problem] = problems_of({"lamp": {"watts": 1}, "walls": given})
+    assert problem == f"room.yaml: `walls`: {message}"
+
+
+def test_a_single_value_in_a_list_of_lists_is_shown_as_a_list():
+    [problem] = problems_of({"lamp": {"watts": 1}, "rows": ["red"]})
+    assert problem == "room.yaml: `rows.0`: must be a list; write `[red]`"
 
 
 def test_nearest_lists_all_names_when_none_is_near():

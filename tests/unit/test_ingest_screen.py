@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from mlim.catalog.description import CatalogDescription
 from mlim.catalog.rejection import Rejection
+from mlim.errors import DataError
+from mlim.ingest.run import check_share
 from mlim.ingest.screen import screen_rows
 from mlim.sources.base import RawRow
 from tests.small_catalog import described
@@ -125,3 +127,25 @@ def test_a_row_that_brings_a_further_picture_only_is_reported_as_such():
         ("empty-id", message),
     ]
     assert stranger.rejection == Rejection("empty-id", message)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said", "advice"),
+    [
+        (
+            3,
+            "more than ingest.max_quarantined_share (20.0%)",
+            "or raise the limit with --set ingest.max_quarantined_share",
+        ),
+        (6, "no row is left, whatever ingest.max_quarantined_share allows", "Mend the source"),
+    ],
+)
+def test_a_higher_limit_is_offered_only_where_it_lets_rows_through(bad, said, advice, tmp_path, monkeypatch):
+    monkeypatch.setattr("mlim.ingest.run.first_rejected", lambda path: [])
+    counts = {"rows_in": 6, "quarantined": {"missing-image": bad}}
+    with pytest.raises(DataError) as caught:
+        check_share(counts, 0.2, tmp_path, tmp_path / "kept")
+    message = str(caught.value)
+    assert f"rows ({bad / 6:.1%}) were quarantined, {said}: missing-image {bad};" in message
+    assert advice in message
+    assert ("--set" in message) is (bad < 6)

@@ -1,20 +1,25 @@
 """`import mlim`: what is light, what is loaded from a folder, and how items of a shop are read."""
 
 import io
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 import mlim
 from mlim.data.tokenize import TextTokenizer
-from mlim.matching.items import read_items
+from mlim.matching.items import MISSING_TEXT, ItemError, fields_of, read_items
 from mlim.matching.settings import ServingSettings
 from mlim.models.config import MlimConfig
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
+from mlim.sources.parquet import parquet_records
 
 SIDE = 16
 TEXTS = ("red shirt; cotton", "red shirt; striped", "blue bag; leather")
@@ -109,6 +114,56 @@ def test_fields_are_joined_as_ingest_joins_columns(model):
     assert read_items([fields], ["a"], "both", labelled).text("a") == "red shirt; Cloth: cotton"
 
 
+def test_fields_are_spelled_as_ingest_spells_cells(tmp_path):
+    cells = {"stock": [1], "price": [16.0], "ok": [True], "size": [0.1], "cost": [Decimal("16.50")]}
+    pq.write_table(pa.table(cells), tmp_path / "a.parquet")
+    [ingested] = parquet_records(tmp_path / "a.parquet", "a.parquet", [*cells], None)
+    assert ingested == ["1", "16", "true", "0.1", "16.50"]
+    [row] = pd.read_parquet(tmp_path / "a.parquet").to_dict("records")
+    numpy = {**row, "stock": np.int64(1), "price": np.float32(16), "ok": np.bool_(True), "size": np.float64(0.1)}
+    for given in (row, numpy):
+        assert [*fields_of(given, "a").values()] == ingested
+    nothing = {"a": pd.NA, "b": pd.NaT, "c": np.float32("nan"), "d": float("nan"), "e": None}
+    assert {*fields_of(nothing, "a").values()} == {""}
+
+
+@pytest.mark.parametrize("modality", ["text", "both"])
+@pytest.mark.parametrize(
+    "words", [{"text": ""}, {"text": " \u200b "}, {"text": "<br>&nbsp;"}, {"title": None, "size": " "}]
+)
+def test_an_item_without_words_has_no_text(model, words, modality):
+    item, cleaning = {**words, "image": jpeg(image(1))}, model.settings.model_copy(update={"clean_texts": True})
+    with pytest.raises(ItemError, match=r"a has no text: .* empty; give words, or choose modality=") as caught:
+        read_items([item], ["a"], modality, cleaning)
+    assert caught.value.code == MISSING_TEXT
+    assert read_items([item], ["a"], "image", cleaning).text("a") == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (({"text": "a"}, {"text": "b"}), r"pair 1 is not two items but dict; give \[\(item, item\), \.\.\.\]"),
+        (({"text": "a"} for _ in range(2)), "the pairs are no list but generator; give"),
+        (pd.DataFrame({"a": [1]}), "the pairs are no list but DataFrame; give"),
+        ([({"text": "a"},)], "pair 1 is not two items but 1 of them"),
+        ([("ab", {"text": "a"})], "pair 1, item 1 is no item but str; give a mapping such as"),
+    ],
+)
+def test_what_is_no_list_of_pairs_is_answered_with_the_form(model, given, message):
+    with pytest.raises(mlim.InputError, match=message):
+        model.predict(given, modality="text")
+
+
+def test_what_is_no_pair_and_no_list_of_items_is_answered_with_the_form(tiny_recipe, model):
+    pair = ({"text": "a"}, {"text": "b"})
+    with pytest.raises(mlim.InputError, match="the pair is not two items but 1 of them"):
+        model.explain([pair], modality="text")
+    with pytest.raises(mlim.InputError, match="reference 1 is not two items but dict"):
+        model.explain(pair, pair, modality="text")
+    with pytest.raises(mlim.InputError, match=r"the items are no list but dict; give \[item, \.\.\.\]"):
+        build(tiny_recipe, "separate").encode(pair[0], modality="text")
+
+
 def test_one_modality_needs_one_part_of_an_item(model):
     texts = [({"text": TEXTS[0]}, {"text": TEXTS[1]})]
     assert model.score(texts, modality="text").shape == (1,)
@@ -127,6 +182,8 @@ def test_one_modality_needs_one_part_of_an_item(model):
         ({"text": "a", "image": b""}, r"pair 3, item 2: the image holds 0 bytes \(empty-image\)"),
         ({"text": "a", "image": b"no"}, r"\(not-an-image\)"),
         ({"text": "a", "image": "gone.jpg"}, r"the image gone\.jpg cannot be read"),
+        ({"text": "a", "image": "https://x.y/a.jpg"}, r"the image https://x\.y/a\.jpg is an address, which is not"),
+        ({"text": "a", "image": Path("s3://x/a.jpg")}, "is an address, which is not fetched; give the path or bytes"),
         ({"text": "a", "image": 3}, "neither a path, the bytes of a file nor a PIL image but int"),
         ({"text": "a" * 30_000, "image": b""}, "pair 3, item 2: the text has 30,000 characters"),
     ],
@@ -156,7 +213,11 @@ def test_no_pairs_have_no_scores(model):
     [
         ("gone", "gone does not exist; give a folder, or a registered version"),
         (".", r"is neither a work folder \(recipe.yaml\) nor a saved model"),
-        ("champion", r"mlflow\.db does not exist; go to the project's folder or give tracking_uri"),
+        (
+            "champion",
+            r"mlflow\.db does not exist; go to the project's folder, or name its registry: tracking_uri=\.\.\.",
+        ),
+        ("challenger", r"`--set tracking\.uri=sqlite:////PATH/mlflow\.db` of a command"),
         ("models:/mlim-matcher@champion", r"mlflow\.db does not exist"),
     ],
 )

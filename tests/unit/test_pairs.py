@@ -340,6 +340,27 @@ def test_all_problems_of_labelled_pairs_are_reported_at_once():
     ]
 
 
+def test_ids_that_lost_their_zeros_are_named_with_those_of_the_catalog():
+    table = labelled(("0", "7", "1"), ("0042", "x", "0"))
+    with pytest.raises(InputError) as caught:
+        user_pairs(table, "mine.csv", {"000000", "007", "0007", "00042", "x"}, set())
+    assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
+        "row 1: item_a `0` is no item of the catalog, but `000000` is; a spreadsheet removes leading zeros: read the "
+        "column as text there",
+        "row 1: item_b `7` is no item of the catalog",  # two items may be meant
+        "row 2: item_a `0042` is no item of the catalog, but `00042` is; a spreadsheet removes leading zeros: read the "
+        "column as text there",
+    ]
+
+
+def test_labels_that_pandas_made_decimals_are_read():
+    table = labelled(("a", "b", "1.0"), ("a", "c", "0.0"), ("c", "a", "0"))
+    pairs, _ = user_pairs(table, "mine.csv", {"a", "b", "c"}, set())
+    assert pairs["label"].tolist() == [1, 0]
+    with pytest.raises(InputError, match=r"label `1\.5` is neither"):
+        user_pairs(labelled(("a", "b", "1.5")), "mine.csv", {"a", "b"}, set())
+
+
 def test_a_long_list_of_problems_is_cut():
     table = labelled(*[("a", f"unknown{number}", "1") for number in range(100)])
     with pytest.raises(InputError) as caught:
@@ -363,3 +384,43 @@ def test_the_fingerprint_depends_on_test_pairs_and_labels_only():
     train = made["split"] == "train"
     assert pairs_sha256(made[~train]) == pairs_sha256(made.sample(frac=1, random_state=0))
     assert pairs_sha256(made.assign(label=1 - made["label"])) != pairs_sha256(made)
+
+
+DRAWN = ", or draw mismatches of other families with `negatives: {family: 0, text: 0.5, image: 0.5}`"
+MORE = ", or other pairs.validation_share and pairs.test_share"
+
+
+@pytest.mark.parametrize(
+    ("rules", "labels", "advice"),
+    [
+        (
+            {"decided_by": ["size"]},
+            {1},
+            "`size` never differs between compared items of one family: let another column decide",
+        ),
+        ({"decided_by": ["size"]}, {1}, f"(pairs.decided_by){DRAWN}"),
+        ({"decided_by": ["size"]}, {0}, "`size` is never equal between compared items of one family"),
+        (
+            {"decided_by": ["size", "cut"]},
+            {0},
+            "`size` and `cut` are never all equal between compared items of one family",
+        ),
+        ({"labelled": "p.csv"}, {1}, f"all pairs of p.csv have the label 1: add pairs with the label 0{DRAWN}"),
+        ({"labelled": "p.csv"}, {0}, "all pairs of p.csv have the label 0: add pairs with the label 1"),
+        ({"labelled": "p.csv"}, {0, 1}, f"label more pairs in p.csv{MORE}"),
+        ({"decided_by": ["size"]}, {0, 1}, f"give more families whose items vary in both ways{MORE}"),
+    ],
+)
+def test_a_split_without_a_label_is_answered_with_what_gives_it(rules, labels, advice):
+    """The sentence names the column or the table, and mismatches of other families where matches alone are there."""
+    items = make_items([(f"i{number:02}", None, facts("a"), str(number)) for number in range(8)])
+    ids = items["id"].tolist()
+    given = [labels] if len(labels) == 1 else [{0}, {1}]
+    candidates = pd.DataFrame(
+        [(ids[2 * n], ids[2 * n + 1], *given[n % len(given)], "given") for n in range(2)],
+        columns=["item_a", "item_b", "label", "kind"],
+    )
+    with pytest.raises(DataError) as caught:
+        split_pairs(items, candidates, CONFIG, 0, PairRules.model_validate(rules))
+    assert advice in str(caught.value)
+    assert (DRAWN in str(caught.value)) is (labels == {1})

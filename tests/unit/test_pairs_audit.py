@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_items import embedded
 
+from mlim.catalog.pair_rules import PairRules
+from mlim.cli.prepare import _audit
 from mlim.errors import DataError
 from mlim.pairs.audit import BAG_OF_WORDS, BOOSTED_TREES, BestRule, audit_leaks, best_cut, best_rules, solved_share
+from mlim.pairs.labels import SPLITS
 from mlim.pairs.learned import fit_trees, fit_words
 from mlim.pairs.splits import split_pairs
 from mlim.pairs.variation import rule_of, variation_pairs
 from mlim.recipe import PairsConfig
+from mlim.steps.pairs import drawn_apart
 
 CONFIG = PairsConfig(
     validation_share=0.2,
@@ -153,3 +157,29 @@ def test_thirty_thousand_pairs_can_be_audited():
     made = split_pairs(items, pairs, config, 0).pairs
     assert pd.Series(made["split"]).value_counts()["train"] == 30_000
     assert audit_leaks(made, items, config, 0)
+
+
+def test_the_last_word_on_leaks_counts_the_splits_that_warnings_name():
+    """A rule that leaks in one split alone is no leak of all pairs, and "none" after a warning contradicts it."""
+    counts = {split: {"0": 1, "1": 1} for split in SPLITS}
+    passed, failed = ({"suite": "pairs", "success": success} for success in (True, False))
+    summary = {"counts": counts, "leak_audit": [{"rule": "`kind` is equal", "leaks": False}]}
+    assert _audit({**summary, "expectations": [passed]}) == "no simple rule gives it away"
+    assert _audit({**summary, "expectations": [passed, failed]}) == (
+        "a simple rule gives it away in 1 of 3 splits: see the warnings"
+    )
+
+
+@pytest.mark.parametrize(
+    ("negatives", "written"),
+    [
+        ({}, ""),
+        ({"random": 1}, "kind"),
+        ({"random": 1, "same": ["sex"]}, "sex, kind"),
+        ({"text": 1, "same": ["kind"]}, ""),
+    ],
+)
+def test_a_column_that_leaks_across_families_is_named_with_what_makes_it_agree(negatives, written):
+    leak = 'the pairs leak: the rule "`kind` is equal" alone solves more of the validation pairs than it may'
+    found = drawn_apart([leak, leak], PairRules(negatives=negatives), ("title", "kind"))
+    assert [f"`negatives.same: [{written}]`" in sentence for sentence in found] == ([True] if written else [])

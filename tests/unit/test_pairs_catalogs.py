@@ -17,6 +17,7 @@ from mlim.catalog.defaults import describe_abo
 from mlim.catalog.description import load_description
 from mlim.catalog.values import DEFAULT
 from mlim.console import Terminal
+from mlim.errors import DataError
 from mlim.files import read_json
 from mlim.pairs.audit import audit_leaks
 from mlim.pairs.labels import MATCH, SPLITS
@@ -224,6 +225,19 @@ def test_the_step_writes_both_directions_the_audit_and_what_was_left_out(tiny_re
     message = capfd.readouterr().err
     assert "the bar to beat on the test pairs: PR-AUC" in message
     assert {entry["rule"] for entry in summary["leak_audit"]} >= {"bag of words", "boosted trees"}
+
+
+def test_families_of_one_item_are_named_where_no_pairs_can_be_made(tiny_recipe, own_workspace, tmp_path):
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(CATALOG, encoding="utf-8")
+    index = own_workspace.valid / "index.parquet"
+    items = pq.read_table(index).to_pandas()
+    pq.write_table(pa.Table.from_pandas(items.assign(family=items["id"]), preserve_index=False), index)
+    message = (
+        r"each of the 40 families \(`family`\) has one item, .* columns\.family, or .*pairs\.labelled; see `pairs` in"
+    )
+    with pytest.raises(DataError, match=message):
+        make_pairs(tiny_recipe, catalog, own_workspace, Terminal(quiet=True))
 
 
 def test_the_step_ties_near_copies_and_warns_of_a_giant_component(tiny_recipe, own_workspace, tmp_path, capfd):

@@ -133,6 +133,16 @@ def test_of_several_names_that_are_alike_none_is_reported(kind, tmp_path):
     assert "but" not in refusal(store(path), "a.Jpg").detail
 
 
+def test_folders_in_front_of_a_name_are_found_in_the_archive_too(kind, tmp_path):
+    """A folder was packed whole: each member has its name in front. Where two end alike, none is offered."""
+    names = ["export/img/0.jpg", "a/b/c/img/1.jpg", "one/img/2.jpg", "two/img/2.jpg", "img/0.jpg.bak"]
+    pictures = store(write(kind, tmp_path, [(name, b"one") for name in names]))
+    for name, other in (("img/0.jpg", names[0]), ("IMG/1.jpg", names[1])):
+        assert refusal(pictures, name).detail.endswith(f"but {other!r} is in photos.{kind}")
+    assert "but" not in refusal(pictures, "img/2.jpg").detail
+    assert "but" not in refusal(pictures, "g/0.jpg").detail
+
+
 def zip_in_code_page(path, page, names):
     """A zip as systems before Unicode wrote it: names in a code page, and no flag that tells."""
     with zipfile.ZipFile(path, "w") as archive:

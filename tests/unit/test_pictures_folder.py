@@ -204,3 +204,26 @@ def test_any_text_gives_a_file_of_the_folder_or_a_refusal(folder, store, text):
     assert data in (b"one", b"two")
     below = text.removeprefix(f"{folder}/").lstrip("/").replace("\\", "/")
     assert Path(os.path.realpath(folder / below)).is_relative_to(folder)
+
+
+@pytest.mark.parametrize(
+    ("link", "advice"),
+    [
+        ("shots", "write `images: {disk}`"),
+        ("img", "write `images: {disk}/shots`, and leave `img/` out of the names"),
+    ],
+)
+def test_a_link_out_of_the_folder_is_named_with_what_to_write(folder, link, advice):
+    """Pictures on another disk are linked beside the table; a server tells nobody where its links lead."""
+    disk = folder.parent / "disk"
+    (disk / "shots").mkdir(parents=True)
+    (folder / link).symlink_to(disk / "shots")
+    said = [FolderPictures(folder, LIMIT, remember) for remember in (True, False)]
+    with pytest.raises(RejectedError) as told:
+        said[0].read(f"{link}/a.jpg")
+    with pytest.raises(RejectedError) as untold:
+        said[1].read(f"{link}/a.jpg")
+    reason = f"{link}/a.jpg leads out of the images folder"
+    named = f"; `{link}` is a link to {disk}/shots; {advice.format(disk=disk)}"
+    assert told.value.rejection == Rejection("outside-folder", f"{reason}{named}")
+    assert untold.value.rejection == Rejection("outside-folder", reason)

@@ -149,10 +149,23 @@ def test_answers_are_labels_for_pairs_without_those_that_are_unclear(tmp_path):
     table.add([answer("c", "=d", "0", "bob"), answer("bad", "a", "1")])
     pairs, skipped = user_pairs(read_user_pairs(table.path), "labels.csv", {"a", "b", "c", "=d"}, {"bad"})
     assert pairs[["item_a", "item_b", "label"]].to_numpy().tolist() == [["=d", "b", 0], ["a", "b", 1]]
-    assert skipped == {"repeated pair": 0, "quarantined item": 1, "unsure answer": 1, "contradicting answers": 1}
-    table.add([answer("a", "unknown", "1")])
-    with pytest.raises(InputError, match="`unknown` is no item of the catalog"):
-        user_pairs(read_user_pairs(table.path), "labels.csv", {"a", "b", "c", "=d"}, {"bad"})
+    left_out = {"repeated pair": 0, "quarantined item": 1, "unsure answer": 1, "contradicting answers": 1}
+    assert skipped == {**left_out, "item has left the catalog": 0}
+    table.add([answer("a", "gone", "1"), answer("gone", "lost", "0"), answer("bad", "gone", "1")])
+    still, skipped = user_pairs(read_user_pairs(table.path), "labels.csv", {"a", "b", "c", "=d"}, {"bad"})
+    pd.testing.assert_frame_equal(still, pairs)
+    assert skipped == {**left_out, "item has left the catalog": 3}
+
+
+def test_answers_about_another_catalog_and_ids_without_their_zeros_are_refused(tmp_path):
+    table = AnswerTable(tmp_path / "labels.csv")
+    table.add([answer("a", "b", "1"), answer("0", "12", "1")])
+    with pytest.raises(InputError, match="item_a `a` is no item of the catalog"):
+        user_pairs(read_user_pairs(table.path), "labels.csv", {"x", "y"}, set())
+    with pytest.raises(InputError, match="row 2: item_a `0` is no item of the catalog, but `000000` is; a spreadsheet"):
+        user_pairs(read_user_pairs(table.path), "labels.csv", {"a", "b", "000000", "12"}, set())
+    _, skipped = user_pairs(read_user_pairs(table.path), "labels.csv", {"a", "b", "000", "00", "12"}, set())
+    assert skipped["item has left the catalog"] == 1  # which of the two it was is not known
 
 
 def shown(name: str, text: str) -> ShownItem:
@@ -269,6 +282,81 @@ def test_another_file_is_refused_in_a_sentence(tmp_path, text):
     with pytest.raises(InputError, match=r"--import .*answers\.json: "):
         import_answers(tmp_path / "answers.json", AnswerTable(tmp_path / "labels.csv"), Terminal(quiet=True))
     assert not (tmp_path / "labels.csv").exists()
+
+
+def test_an_answer_to_a_pair_of_one_item_is_not_imported(tmp_path):
+    path, table = tmp_path / "answers.json", AnswerTable(tmp_path / "labels.csv")
+    one = {"item_a": "b", "item_b": "b", "label": "1", "at": "2026-01-01T00:00:00.000+01:00", "score": "0.5"}
+    path.write_text(downloaded(answers=[{**one, "item_a": "a"}, one]))
+    with pytest.raises(InputError, match=r"--import .*answers\.json: answer 2 pairs `b` with itself; remove it"):
+        import_answers(path, table, Terminal(quiet=True))
+    assert not table.path.exists()
+
+
+COLUMNS = "item_a,item_b,score,probability"
+ROW = "item-000,item-001,0.9,0.93"
+
+
+def asked_of(path, workspace, compare=None):
+    request = ReviewRequest(scores=path, compare=compare)
+    return review_queue(request, workspace, AnswerTable(path.with_name("labels.csv")))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        (f"{COLUMNS}\n{ROW}\n", "utf-8-sig"),
+        (f"{COLUMNS}\n{ROW}\n", "utf-16"),
+        (f"{COLUMNS}\n{ROW}\n".replace(",", ";"), "utf-8"),
+        (f"{COLUMNS}\n{ROW}\n".replace(",", "\t"), "utf-16"),
+        (f"{COLUMNS}\nitem-002,item-003\n{ROW}\nitem-004,item-005,nan,NaN\n", "utf-8"),
+    ],
+)
+def test_scores_that_a_spreadsheet_saved_are_reviewed(own_workspace, tmp_path, text, encoding):
+    path = tmp_path / "scores.csv"
+    path.write_text(text, encoding=encoding)
+    (asked,) = asked_of(path, own_workspace, path)
+    assert (asked.pair, asked.score) == (("item-000", "item-001"), "0.900000")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f'{COLUMNS}\n{ROW}\na,b,"0,9","0,93"\n', "row 2: the score `0,9` is no number; write it with a point"),
+        (f"{COLUMNS}\na,b,0.9,high\n", "row 1: the probability `high` is no number"),
+        (f"{COLUMNS}\n{ROW},more\n", "row 1: line 2: 5 cells, but the header has 4"),
+        ("item_a,item_b,score\na,b,1\n", "lacks the columns probability"),
+        ("item_a,item_a,item_b,score,probability\na,a,b,1,1\n", "names `item_a` more than once"),
+    ],
+)
+def test_scores_that_cannot_be_reviewed_are_named_by_row_and_value(own_workspace, tmp_path, text, said):
+    path = tmp_path / "scores.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        asked_of(path, own_workspace)
+    good = tmp_path / "good.csv"
+    good.write_text(f"{COLUMNS}\n{ROW}\n")
+    with pytest.raises(InputError, match=said):
+        asked_of(good, own_workspace, path)
+
+
+def test_scores_in_parquet_may_have_numbers_as_ids_and_texts_as_scores(own_workspace, tmp_path):
+    path = tmp_path / "scores.parquet"
+    cells = {"item_a": [2, None], "item_b": [10, 3], "score": ["0.9", ""], "probability": ["0.9", None]}
+    pd.DataFrame(cells).astype({"item_a": "Int64"}).to_parquet(path)
+    assert [asked.pair for asked in asked_of(path, own_workspace)] == [("10", "2")]
+    path.write_text("no parquet")
+    with pytest.raises(InputError, match=r"scores\.parquet: cannot be read as a table of scored pairs"):
+        asked_of(path, own_workspace)
+
+
+def test_conflicts_that_a_spreadsheet_saved_are_named(own_workspace, tmp_path):
+    path, conflicts = tmp_path / "scores.csv", own_workspace.groups / "conflicts.csv"
+    path.write_text(f"{COLUMNS}\n{ROW}\n")
+    conflicts.parent.mkdir(parents=True, exist_ok=True)
+    conflicts.write_text("item_a;item_b;score;reason\na;b;1;why\n")
+    with pytest.raises(InputError, match=r"conflicts\.csv: lacks one of the columns .*run `mlim group` again"):
+        asked_of(path, own_workspace)
 
 
 def test_contradictions_of_items_that_have_gone_are_left_out(own_workspace, tmp_path):

@@ -139,6 +139,23 @@ def test_local_pictures_get_ready_before_they_are_read(tmp_path):
     assert asked == [[], [], ["http://example.org/a.jpg"], ["a.jpg"]]
 
 
+@pytest.mark.parametrize("address", ["s3://b/x.jpg", "FTP://x/a.jpg", "//cdn.example/x.jpg"])
+def test_addresses_that_are_not_http_are_unsupported_and_not_missing(tmp_path, address):
+    """Where there is a folder, `//` may begin a path in it."""
+    web = FolderPictures(tmp_path, 9)
+    for local in (None, web):
+        with pytest.raises(RejectedError) as caught:
+            PictureRouter(web, local).read(address)
+        if local is None or "://" in address:
+            assert caught.value.rejection.reason == "unsupported-address"
+            assert caught.value.rejection.detail.startswith(f"{address!r} is not an http or https address; ")
+    with pytest.raises(RejectedError, match=r"C:/x\.jpg is no address"):
+        PictureRouter(web, None).read("C:/x.jpg")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "x.jpg").write_bytes(b"one")
+    assert PictureRouter(web, web).read("//inner/x.jpg") == b"one"
+
+
 def test_amazon_berkeley_objects_and_hugging_face_are_opened_by_their_own_modules(opened, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         list(opened(source="abo", table=None, images=None, columns=None, abo={"folder": "nowhere"}).columns())

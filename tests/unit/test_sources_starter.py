@@ -110,6 +110,19 @@ def test_a_folder_that_spells_its_pictures_otherwise_is_proposed_with_both_spell
     assert yaml.safe_load(text)["images"] == "photos"
 
 
+def test_pictures_behind_a_link_are_found_in_the_folder_that_it_leads_to(tmp_path):
+    """No picture may lie outside `images`, so the folder on the other disk is proposed, not one that refuses all."""
+    disk, shop = tmp_path / "disk", tmp_path / "shop"
+    (disk / "img").mkdir(parents=True)
+    (disk / "img" / "0.jpg").write_bytes(b"one")
+    shop.mkdir()
+    (shop / "img").symlink_to(disk / "img")
+    pd.DataFrame({"id": ["1"], "image": ["img/0.jpg"]}).to_csv(shop / "t.csv", index=False)
+    text = starter_yaml(shop / "t.csv")
+    assert yaml.safe_load(text)["images"] == str(disk)
+    assert "1 of the first 1 pictures were found here: `img` beside the table is a link to a folder in it" in text
+
+
 def test_an_unreadable_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such table"):
         starter_yaml(tmp_path / "none.csv")
@@ -282,3 +295,46 @@ def test_a_folder_is_answered_with_what_to_name(lamps_in_sizes):
     (lamps_in_sizes.parent / "listings").mkdir()
     with pytest.raises(InputError, match="source: abo"):
         starter_yaml(lamps_in_sizes.parent)
+
+
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        ("sku,title,title,price", "names `title` more than once, so it is not read"),
+        ("sku,title,,price", "has no name for column 3, so that is not read"),
+        ("sku,,,price", "has no name for columns 2, 3, so that is not read"),
+        ("000000,a lamp,x,000_0.jpg", "says `000000`, `000_0.jpg`, which looks like a value; if the table has no"),
+        ("sku,a lamp,x,12.90 EUR", "says `12.90 EUR`, which looks like a value"),
+        ("sku,a lamp,x,price", ""),
+    ],
+)
+def test_what_a_header_leaves_out_or_hides_is_said(tmp_path, header, sentence):
+    """Both in the proposal and on the terminal: a column that is not there would not be missed."""
+    rows = "".join(f"{n},lamp no {n},in {['red', 'blue'][n % 2]},{n}.jpg\n" for n in range(1, 9))
+    (tmp_path / "t.csv").write_text(f"{header}\n{rows}")
+    warned = []
+    text = starter_yaml(tmp_path / "t.csv", warn=warned.append)
+    assert [sentence in one for one in warned] == ([True] if sentence else [])
+    assert [f"# NOTE: {one}." in text for one in warned] == [True] * len(warned)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_is_found_by_its_nuls(table, encoding):
+    table.write_bytes(table.read_text().replace("colour", "café").encode(encoding))
+    description = load_description(written(table))
+    assert description.encoding == encoding
+    assert "café" in description.text_columns
+
+
+@pytest.mark.parametrize("delimiter", [None, ";"])
+@pytest.mark.parametrize("title", ["Export of 2024-01-01", "Export of 2024-01-01;;;", "Export of 2024-01-01\n"])
+def test_lines_above_the_header_are_named(tmp_path, delimiter, title):
+    """Naming the delimiter does not help there, so that is not the advice."""
+    rows = "".join(f"{n};lamp no {n};red;{n}.jpg\n" for n in range(8))
+    (tmp_path / "t.csv").write_text(f"{title}\nsku;title;colour;photo\n{rows}")
+    line = 2 + title.count("\n")
+    message = (
+        rf"Export of 2024-01-01.*line {line} and most lines below it have 4 cells; remove the lines above the header"
+    )
+    with pytest.raises(InputError, match=message):
+        starter_yaml(tmp_path / "t.csv", delimiter=delimiter)

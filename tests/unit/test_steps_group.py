@@ -99,7 +99,10 @@ def test_what_scoring_writes_can_be_grouped(
         ("item_a,item_b,score\nitem-000,other,1\n", "1 ids are no items of the catalog \\(other\\)"),
         ("item_a,item_b,score\nitem-000,item-000,1\n", "with itself"),
         ("item_a,item_b,score\nitem-000,item-001,3\n", "outside of 0 to 1"),
-        ("item_a,item_b,score\nitem-000,item-001,high\n", "cannot be read"),
+        ("item_a,item_b,score\nitem-000,item-001,high\n", "row 1: the score `high` is no number"),
+        ('item_a,item_b,score\nitem-000,item-001,1\na,b,"0,9"\n', "row 2: the score `0,9` is no number"),
+        ("item_a,item_b,score\nitem-000,item-001,inf\n", "row 1: the score `inf` is no number"),
+        ("item_a,item_b,score\nitem-000,item-001,1,2\n", "row 1: line 2: 4 cells, but the header has 3"),
     ],
 )
 def test_tables_that_cannot_be_used(
@@ -109,6 +112,18 @@ def test_tables_that_cannot_be_used(
     path.write_text(lines)
     with pytest.raises(InputError, match=said):
         run(tiny_recipe, described, own_workspace, path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tables_that_a_spreadsheet_saved_are_grouped(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path, tmp_path: Path, delimiter: str, encoding: str
+) -> None:
+    path = tmp_path / "saved.csv"
+    rows = ["item_a,item_b,score", "item-000,item-004,0.9", "item-001,item-005,nan", "item-002,item-006"]
+    path.write_text("\n".join(rows).replace(",", delimiter), encoding=encoding)
+    summary = run(tiny_recipe, described, own_workspace, path)
+    assert (summary["pairs"], summary["pairs_without_score"], summary["groups"]) == (1, 2, 1)
 
 
 def test_no_scores_at_all_leave_everyone_alone(

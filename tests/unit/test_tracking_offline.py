@@ -10,7 +10,7 @@ from mlim.errors import InputError
 from mlim.files import read_json, write_json
 from mlim.offline import check_recorded
 from mlim.recipe import Recipe, load_recipe
-from mlim.registry import Registry
+from mlim.registry import Registry, referred
 from mlim.tracking import check_server, stage_run, tracking_uri
 from mlim.versions import UNKNOWN, Lineage
 from mlim.workspace import Workspace, run_name
@@ -108,3 +108,30 @@ def test_the_help_says_how(command, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert "tracking.uri=none" in capsys.readouterr().out
+
+
+class _EmptyStore:
+    """A registry in which nothing is registered."""
+
+    def search_model_versions(self, query: str) -> list:
+        return []
+
+    search_registered_models = search_model_versions
+
+
+@pytest.mark.parametrize(
+    ("reference", "advice"),
+    [
+        ("w0", "`w0` is a folder: name a registered version, models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("1", "`1` is a number: name a registered version, models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("mlim-matcher", "`mlim register` makes one"),
+    ],
+)
+def test_a_folder_or_a_number_is_no_registered_model(reference, advice, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlim.registry.client", lambda tracking: _EmptyStore())
+    (tmp_path / "w0").mkdir()
+    registry, choice = referred(load_recipe("demo").tracking, reference, "--model")
+    with pytest.raises(InputError) as caught:
+        registry.version_of(choice)
+    assert str(caught.value) == f"{reference} has no version `champion` in {registry.uri}; {advice}"

@@ -23,6 +23,7 @@ from mlim.quality.languages import check_languages, guess_languages
 from mlim.quality.measures import RowLog, measure
 from mlim.quality.uses import count_uses
 from mlim.shards.shard import ShardEntry, read_manifest, read_shard, shard_name, write_manifest, write_shard
+from mlim.steps.validate import _too_many_rejected
 
 
 @dataclass(frozen=True)
@@ -209,3 +210,12 @@ def test_languages_of_longer_texts_are_told_apart():
     check_languages(["en", "es"])
     with pytest.raises(InputError, match="unknown english"):
         check_languages(["english"])
+
+
+def test_a_higher_limit_is_offered_only_where_it_lets_items_through():
+    some, every = (_too_many_rejected(96, {"small-image": rejected}, 0.2) for rejected in (48, 96))
+    assert some.endswith("or leave these items out with --set validation.max_quarantined_share=0.5")
+    assert every == (
+        "96 of 96 items were rejected (small-image 96): no item is left, whatever validation.max_quarantined_share "
+        "allows; correct the catalog"
+    )

@@ -12,7 +12,7 @@ from mlim.models.system import Shown, System
 from mlim.models.writing import Writes
 from mlim.recipe.caption import CaptionTask
 from mlim.tasks.pretrain.passes import Caption, PassPlan
-from mlim.tasks.pretrain.task import Targets, Task, not_offered
+from mlim.tasks.pretrain.task import PICTURE, Targets, Task, not_offered
 
 
 class Written(NamedTuple):
@@ -28,7 +28,7 @@ class Written(NamedTuple):
 class Captioning(Task[Tensor]):
     """Targets are a caption of each picture; where no captions are known the item's text, if it has its own picture."""
 
-    name, reads = "caption", "picture"
+    name, reads = "caption", PICTURE
 
     def __init__(self, system: System, config: CaptionTask) -> None:
         if not isinstance(system, Writes):

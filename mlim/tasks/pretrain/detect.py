@@ -12,7 +12,7 @@ from mlim.models.system import Fused, Shown, System
 from mlim.recipe.detect import DetectTask
 from mlim.tasks.pretrain.passes import PassPlan
 from mlim.tasks.pretrain.set_loss import largest, object_counts, set_loss
-from mlim.tasks.pretrain.task import Targets, Task, not_offered
+from mlim.tasks.pretrain.task import PICTURE, Targets, Task, not_offered
 
 Reading = Fused | Tensor
 
@@ -30,7 +30,7 @@ class Detect(Task[Reading]):
             raise not_offered(self.name, system)
         self._system: Detects = system
         self._config = config
-        self.reads = "fused" if config.text else "picture"
+        self.reads = "fused" if config.text else PICTURE
         self.uses_everything = config.text and config.attributes  # else words, or heads of attributes, do not learn
 
     @property

@@ -8,10 +8,10 @@ import torch
 from mlim.data.batches import ItemBatch
 from mlim.masking import MaskMode, MaskPlan
 from mlim.models.costs import TRAINING
-from mlim.models.system import Shown, System, seen_once
+from mlim.models.system import SeesOnce, Shown, System, seen_once
 from mlim.models.transformer import Packing
 from mlim.tasks.pretrain.passes import Passes, PassPlan
-from mlim.tasks.pretrain.task import Targets, Task
+from mlim.tasks.pretrain.task import PICTURE, Targets, Task
 from mlim.tasks.protocols import ObjectiveOutput, Weighted
 
 
@@ -107,4 +107,9 @@ class PretrainObjective:
         """What a prepared batch costs at least, forward and backward (mlim/models/costs.py)."""
         items = len(prepared.ids)
         heads = sum(task.operations(prepared.targets[task.name], items) for task in self.tasks)
-        return TRAINING * (self.model.operations(prepared.packing) + heads)
+        alone = [task for task in self.tasks if task.reads == PICTURE]  # they count their own pass over the picture
+        fused = len(alone) < len(self.tasks)
+        common = self.model.operations(prepared.packing) if fused else 0.0
+        again = max(0, fused + len(alone) - 1)  # the image side runs once (`seen_once`), however often it is counted
+        shared = again * items * self.model.seeing_operations if isinstance(self.model, SeesOnce) else 0.0
+        return TRAINING * (common + heads - shared)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -31,6 +31,9 @@ class Targets(NamedTuple):
     def counts(self, task: str) -> Mapping[str, float]:
         """Targets by loss; the only loss of a task has the task's name."""
         return {task: self.number} if self.by_loss is None else self.by_loss
+
+
+PICTURE: Final = "picture"  # the reading of tasks that read pictures alone
 
 
 class Task(ABC, Generic[R]):
