@@ -102,9 +102,7 @@ def test_pre_training_says_what_torch_counts(name, tasks):
     masking = "text" if "mlm" in tasks else None
     passes = Passes(MaskingConfig(), masking, 0.0, TOKENS + 2, system.patches, 0)
     objective = PretrainObjective(system, [TASKS[task](system) for task in tasks], dict.fromkeys(LOSSES, 1.0), passes)
-    assert (
-        0.85 < share_of_counted(objective) < 1.05
-    )  # norms and masked places count as nothing
+    assert 0.85 < share_of_counted(objective) < 1.05  # norms and masked places count as nothing
 
 
 @pytest.mark.parametrize("name", ["patches", "cells", "e2e-vlp"])
