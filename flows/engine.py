@@ -6,6 +6,7 @@ among them, so it has a login too: a secret that this process and its children a
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -62,7 +63,24 @@ def _prepare() -> str | None:
         os.environ.clear()
         os.environ.update(hidden)
     refresh_global_settings_context()
+    if address is None:
+        _start_own_server()
     return address
+
+
+def _start_own_server() -> None:
+    """Start the server that lives as long as this process, and leave Ctrl-C in the terminal to this process.
+
+    It reaches both: a server that stopped at once could not be told how the run ended. Meanwhile it is held back, which
+    the new process inherits.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _own_server() -> dict[str, str]:

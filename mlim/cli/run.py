@@ -141,7 +141,11 @@ def _run_pipeline(session: Session, catalog: Path, start: str) -> None:
     with engine():
         from flows.pipeline import pipeline
 
-        pipeline(recipe=str(recipe), catalog=str(catalog), work=str(session.workspace.root), start=start)
+        try:
+            pipeline(recipe=str(recipe), catalog=str(catalog), work=str(session.workspace.root), start=start)
+        except KeyboardInterrupt:
+            session.terminal.say("stopped: the same command goes on with what is left")
+            raise
 
 
 def _closing_words(session: Session, catalog: Path) -> str:
