@@ -12,7 +12,7 @@ from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.files import read_json
 from mlim.ingest.freshness import READ_FILES, changed_files, stale_sentence
-from mlim.matching.batch import ADDED, ScoringRun, score_table
+from mlim.matching.batch import ADDED, UNKNOWN_ITEM, ScoringRun, score_table
 from mlim.matching.model import MatchingModel
 from mlim.matching.pairs_table import PairsTable, check_out
 from mlim.matching.settings import ServingSettings
@@ -57,6 +57,12 @@ def score_pairs(
         f"{counts['scored']:,} of {counts['pairs']:,} pairs scored, {counts['matches']:,} of them match"
         + "".join(f"; {count:,} {reason}" for reason, count in counts["not_scored"].items())
     )
+    unknown = counts["not_scored"].get(UNKNOWN_ITEM, 0)
+    if unknown * 2 > counts["pairs"]:
+        terminal.warn(
+            f"{unknown:,} of {counts['pairs']:,} pairs name an item that the catalog does not have: compare the ids in "
+            f"{pairs} with those of the catalog (a spreadsheet removes leading zeros)"
+        )
     return summary
 
 

@@ -7,13 +7,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.files import read_csv
 from mlim.matching.batch import ScoringRun, score_table
 from mlim.matching.pairs_table import PairsTable
 from mlim.shards.items import ItemStore
 from mlim.stacking.stack import Stack
-from mlim.steps.score import check_request
+from mlim.steps.score import check_request, score_pairs
 from tests.unit.test_loading import build
 
 
@@ -237,3 +238,12 @@ def test_a_stack_reads_the_same_of_kept_items(store, tiny_recipe, tmp_path, quie
     found = pd.read_parquet(tmp_path / "out.parquet")["score"]
     np.testing.assert_allclose(found, expected_scores(model, store, frame), atol=1e-5)
     assert not np.allclose(found, expected_scores(plain, store, frame), atol=1e-3)
+
+
+def test_a_table_of_other_ids_is_warned_of(separate, tiny_recipe, tiny_workspace, store, tmp_path, capfd):
+    """A spreadsheet took the leading zeros: nothing could be scored, and nobody would look at the column `reason`."""
+    pairs, known = tmp_path / "p.csv", list(store.ids)[:2]
+    for ids, warned in (("1,2", True), (",".join(known), False)):
+        pairs.write_text(f"item_a,item_b\n{ids}\n")
+        score_pairs(separate, pairs, tmp_path / f"{warned}.csv", tiny_recipe, tiny_workspace, Terminal(), workers=1)
+        assert ("1 of 1 pairs name an item that the catalog does not have" in capfd.readouterr().err) is warned
