@@ -150,7 +150,7 @@ def match(
             full_if_changed=full_if_changed,
             workers=workers,
             gate=loaded.gate,
-            tracked=True,
+            tracked=session.recipe.record,
         )
         session.show(summary, f"wrote {out}: open {out / 'matches.html'}")
 

@@ -27,6 +27,7 @@ from mlim.matching.pairs_table import write_table
 from mlim.offline import NullRun
 from mlim.pairs.labels import TEST
 from mlim.recipe import Recipe
+from mlim.recipe.record import RecipeRecord
 from mlim.report.matches.gather import MatchesSettings, gather
 from mlim.report.matches.page import write_page
 from mlim.steps.candidates import CANDIDATES_FILE, find_candidates
@@ -80,7 +81,7 @@ def match(
     full_if_changed: bool = False,
     workers: int | None = None,
     gate: GateDecision | None = None,
-    tracked: bool = False,
+    tracked: RecipeRecord | None = None,
 ) -> dict[str, Any]:
     """Write pairs, groups and rejected rows (Parquet and CSV), matches.html and summary.json into the folder `out`.
 
@@ -89,8 +90,8 @@ def match(
     `since` is an earlier match of this catalog, perhaps `out` itself: the catalog is ingested again, what did not
     change keeps scores and groups, and events.csv says what became of the groups. `full_if_changed`: match everything
     where that match is missing or was made with another model or settings. `gate` is what the quality gate found when
-    the model was registered; where it is not known, the evaluation in `workspace` says what it found. A match that is
-    `tracked` is a run in MLflow, opened before the work: a server that goes away later costs nothing.
+    the model was registered; where it is not known, the evaluation in `workspace` says what it found. A match is a run
+    of the pipeline of the recipe `tracked`, opened before the work: a server that goes away later costs nothing.
 
     `InputError` when catalog, model or target are wrong, labels too few for the promise, or `since` cannot be followed.
     """
@@ -102,7 +103,7 @@ def match(
     digests = digests_of_items(recipe, workspace)
     earlier = None if last is None else compare_with(last, digests)
     across = model.settings.trained_across_families
-    with _run_of_match(recipe, workspace, tracked) as run:
+    with _run_of_match(tracked, workspace) as run:
         candidates = find_candidates(recipe, catalog, workspace, terminal, trained_across_families=across)
         scores, scored = _score(model, earlier, recipe, workspace, terminal, threshold, workers)
         groups = group_items(
@@ -175,13 +176,13 @@ def _figures(candidates: Mapping[str, Any], scored: Mapping[str, Any], groups: M
 
 
 @contextmanager
-def _run_of_match(recipe: Recipe, workspace: Workspace, tracked: bool) -> Iterator[StageRun]:
+def _run_of_match(recipe: RecipeRecord | None, workspace: Workspace) -> Iterator[StageRun]:
     """A run in MLflow; nothing where the match is not tracked."""
-    if not tracked:
+    if recipe is None:
         yield NullRun()
         return
     origin = lineage(workspace)
-    with stage_run(recipe.record, workspace, MATCH_STAGE, MATCH_STAGE, origin) as run:
+    with stage_run(recipe, workspace, MATCH_STAGE, MATCH_STAGE, origin) as run:
         run.tag(CATALOG_TAG, origin.catalog)
         yield run
 

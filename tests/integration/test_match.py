@@ -18,7 +18,7 @@ from mlim.steps import match as step
 from mlim.steps.ingest import ingest
 from mlim.steps.match import match
 from mlim.steps.score import prepared_for
-from mlim.tracking import client
+from mlim.tracking import client, recipe_sha256
 from mlim.workspace import Workspace
 from tests.small_catalog import small_catalog
 from tests.unit.test_loading import build
@@ -45,8 +45,6 @@ def recipe_of(model):
 
 def run(model, shop, tmp_path, quiet, **changes):
     recipe = recipe_of(model)
-    if "tracking" in changes:
-        recipe = recipe.model_copy(update={"tracking": changes.pop("tracking")})
     catalog = shop.write() if changes.pop("write", True) else shop.description
     work, out = Workspace(tmp_path / "work"), tmp_path / changes.pop("out", "out")
     return match(model, "model", catalog, out, recipe, work, quiet, workers=1, **changes)
@@ -176,13 +174,15 @@ def test_a_catalog_of_another_kind_and_the_objections_of_the_gate_are_warnings(t
 
 def test_a_finished_match_is_a_tracked_run(model, tiny_recipe, tmp_path, quiet, new_store):
     tracking = tiny_recipe.tracking.model_copy(update={"uri": new_store(tmp_path / "mlflow.db")})
+    pipeline = tiny_recipe.model_copy(update={"tracking": tracking})
     shop = small_catalog(tmp_path / "shop", rows=6)
-    summary = run(model, shop, tmp_path, quiet, tracking=tracking, tracked=True)
+    summary = run(model, shop, tmp_path, quiet, tracked=pipeline.record)
     store = client(tracking)
     experiment = store.get_experiment_by_name(tracking.experiment).experiment_id
     [found] = store.search_runs([experiment], "tags.`mlim.stage` = 'match' and attributes.status = 'FINISHED'")
     assert found.data.metrics["groups"] == summary["groups"]
     assert found.data.tags["mlim.catalog"].endswith("catalog.yaml")
+    assert found.data.tags["mlim.recipe_sha256"] == recipe_sha256(pipeline.record)  # not that of the model's settings
     names = {entry.path for entry in store.list_artifacts(found.info.run_id)}
     assert {"matches.html", "groups.csv", "summary.json"} <= names
 
@@ -190,6 +190,7 @@ def test_a_finished_match_is_a_tracked_run(model, tiny_recipe, tmp_path, quiet, 
 def test_the_run_of_a_match_is_open_before_the_work(model, tiny_recipe, tmp_path, quiet, new_store, monkeypatch):
     """A server that goes away meanwhile must not cost the work, nor the events of a night."""
     tracking = tiny_recipe.tracking.model_copy(update={"uri": new_store(tmp_path / "mlflow.db")})
+    pipeline = tiny_recipe.model_copy(update={"tracking": tracking})
     statuses = []
 
     def seen(*_, **__):
@@ -200,7 +201,7 @@ def test_the_run_of_a_match_is_open_before_the_work(model, tiny_recipe, tmp_path
 
     monkeypatch.setattr(step, "score_pairs", seen)
     with pytest.raises(ZeroDivisionError):
-        run(model, small_catalog(tmp_path / "shop", rows=6), tmp_path, quiet, tracking=tracking, tracked=True)
+        run(model, small_catalog(tmp_path / "shop", rows=6), tmp_path, quiet, tracked=pipeline.record)
     assert statuses == ["RUNNING"]
 
 
