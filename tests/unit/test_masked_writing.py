@@ -64,7 +64,7 @@ def test_a_word_is_predicted_as_a_hidden_token_after_the_words_before_it(model):
     item = shown(1)
     with torch.no_grad():
         found = model.write(model.look(item), item.input_ids)[0]
-        pictures = model.enter_pictures(item.pixels)[0]
+        pictures = model.enter_pictures(item)[0]
         for known in range(1, LENGTH + 1):
             ids = torch.cat([item.input_ids[:, :known], torch.tensor([[model.mask_token]])], dim=1)
             hidden = torch.cat([pictures, model.enter_words(ids, torch.arange(known + 1))[0]])
