@@ -27,10 +27,11 @@ from mlim.matching.review import (
     in_utc,
     shortlist,
 )
+from mlim.matching.scored_table import is_text_table, scored_rows
 from mlim.pairs.answers import Answer, AnswerTable, Pair, pair_of, settle
 from mlim.report.contact.items import find_items
 from mlim.report.review.page import DOWNLOAD_VERSION, SIGN, ReviewPageSettings, render
-from mlim.steps.group import CONFLICT_COLUMNS, CONFLICTS_FILE, is_text_table, scored_rows
+from mlim.steps.group import CONFLICT_COLUMNS, CONFLICTS_FILE
 from mlim.steps.review_server import HOST, build_app, listen, serve
 from mlim.workspace import Workspace
 
