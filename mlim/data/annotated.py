@@ -1,9 +1,14 @@
-"""The annotations of a work folder, as trainings read them: regions and captions by item."""
+"""The annotations of a work folder, as trainings read them: regions, captions and questions by item.
 
-from collections.abc import Sequence
+Every process of a loader reads the tables: objects are arrays of numbers, and texts stay in Arrow, where a table whose
+rows of an item follow each other is not even copied from the file that all processes map.
+"""
+
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlim.annotations.tables import CAPTIONS, QUESTIONS, REGIONS, VOCABULARIES_FILE, has_rows, read_table, table_file
 from mlim.data.objects import ObjectNames, Posed, Region
+from mlim.errors import DataError
 from mlim.files import read_json
 from mlim.losses import UNKNOWN
 
@@ -73,11 +79,12 @@ class AnnotationTables:
 
     def captions(self, item: str, /) -> Sequence[str]:
         """Texts about an item's picture; none where it is not annotated."""
-        return self._captions.get(item, ())
+        return [caption for (caption,) in self._captions.rows(item, "caption")]
 
     def questions(self, item: str, /) -> Sequence[Posed]:
         """Questions about an item's picture; none where it is not annotated."""
-        return self._questions.get(item, ())
+        rows = self._questions.rows(item, "question", "answers")
+        return [Posed(text, {given["answer"]: given["score"] for given in answers}) for text, answers in rows]
 
     @cached_property
     def answers(self) -> tuple[str, ...]:
@@ -91,45 +98,64 @@ class AnnotationTables:
         return [table_file(self._folder, QUESTIONS), self._folder / VOCABULARIES_FILE]
 
     @cached_property
-    def _questions(self) -> dict[str, list[Posed]]:
-        table = _by_item(self._folder, QUESTIONS)
-        answers = [{given["answer"]: given["score"] for given in row} for row in table["answers"].to_pylist()]
-        posed = [Posed(*each) for each in zip(table["question"].to_pylist(), answers, strict=True)]
-        return {item: posed[rows] for item, rows in _places(table["id"].to_pylist()).items()}
+    def _questions(self) -> "_ByItem":
+        return _ByItem.of(read_table(self._folder, QUESTIONS))
+
+    @cached_property
+    def _captions(self) -> "_ByItem":
+        return _ByItem.of(read_table(self._folder, CAPTIONS))
 
     @cached_property
     def _regions(self) -> _Regions:
         """All but crowds, which are boxes of no single object."""
-        table = _by_item(self._folder, REGIONS)
-        table, names = table.filter(pc.invert(table["crowd"])), self.names
+        table = read_table(self._folder, REGIONS)
+        places, table = _ByItem.of(table.filter(pc.invert(table["crowd"])))
         corners = np.stack([table[name].to_numpy().astype(np.float32) for name in CORNERS], axis=1)
-        numbers = {label: number for number, label in enumerate(names.labels)}
-        labels = [numbers[label] for label in table["label"].to_pylist()]
-        kinds = [{value: number for number, value in enumerate(values)} for values in names.attributes.values()]
-        attributes = [
-            [known.get(given.get(kind, ""), UNKNOWN) for kind, known in zip(names.attributes, kinds, strict=True)]
-            for given in map(dict, table["attributes"].to_pylist())
-        ]
-        places, shape = _places(table["id"].to_pylist()), (len(labels), len(kinds))
-        values = np.array(attributes, np.int64).reshape(shape)
-        return _Regions(places, corners, np.array(labels, np.int64), values, table["score"].to_numpy())
-
-    @cached_property
-    def _captions(self) -> dict[str, list[str]]:
-        table = _by_item(self._folder, CAPTIONS)
-        texts = table["caption"].to_pylist()
-        return {item: texts[rows] for item, rows in _places(table["id"].to_pylist()).items()}
+        labels = pc.index_in(table["label"], pa.array(self.names.labels, pa.string()))
+        for unknown in table["label"].filter(pc.is_null(labels)).slice(length=1).to_pylist():
+            raise DataError(
+                f"{table_file(self._folder, REGIONS)}: label `{unknown}` is not in {VOCABULARIES_FILE} beside it; run "
+                "`mlim annotate` again"
+            )
+        attributes = _attributes(table["attributes"].combine_chunks(), self.names)
+        return _Regions(places, corners, labels.to_numpy().astype(np.int64), attributes, table["score"].to_numpy())
 
 
-def _by_item(folder: Path, name: str) -> Any:
-    """A table in the order of its ids; rows of one item stay in theirs."""
-    table = read_table(folder, name)
-    order = np.argsort(table["id"].to_numpy(zero_copy_only=False).astype(str), kind="stable")
-    return table.take(pa.array(order))
+def _attributes(told: Any, names: ObjectNames) -> NDArray[np.int64]:
+    """The number (n, kinds) of the first known value of each kind, `UNKNOWN` without one, from maps of words."""
+    offsets, values = told.offsets.to_numpy(), told.items
+    rows = np.repeat(np.arange(len(told)), np.diff(offsets))
+    found = np.full((len(told), len(names.attributes)), UNKNOWN)
+    for place, (kind, known) in enumerate(names.attributes.items()):
+        numbers = pc.index_in(values, pa.array(known, pa.string())).fill_null(UNKNOWN).to_numpy()
+        ours = pc.equal(told.keys, kind).to_numpy(zero_copy_only=False) & (numbers != UNKNOWN)
+        those = offsets[0] + np.flatnonzero(ours[offsets[0] : offsets[-1]])[::-1]  # the first one is written last
+        found[rows[those - offsets[0]], place] = numbers[those]
+    return found
 
 
-def _places(ids: Sequence[str]) -> dict[str, slice]:
-    places: dict[str, slice] = {}
-    for row, item in enumerate(ids):
-        places[item] = slice(places[item].start if item in places else row, row + 1)
-    return places
+class _ByItem(NamedTuple):
+    """Rows of a table, each item's one after the other in their order, and where these are."""
+
+    places: dict[str, slice]
+    table: Any
+
+    @classmethod
+    def of(cls, table: Any) -> Self:
+        """The rows of `table` by their `id`."""
+        if not len(table):
+            return cls({}, table)
+        ids = table["id"].combine_chunks().dictionary_encode()
+        numbers = ids.indices.to_numpy()
+        order, ends = np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers)).tolist()
+        apart = bool((order[1:] < order[:-1]).any())
+        places = {
+            item: slice(*each) for item, each in zip(ids.dictionary.to_pylist(), pairwise([0, *ends]), strict=True)
+        }
+        return cls(places, table.take(pa.array(order)) if apart else table)
+
+    def rows(self, item: str, *columns: str) -> Iterator[tuple[Any, ...]]:
+        """These columns of an item's rows; none where the table does not have it."""
+        place = self.places.get(item, slice(0, 0))
+        part = self.table.select(columns).slice(place.start, place.stop - place.start)
+        return zip(*(column.to_pylist() for column in part.columns), strict=True)

@@ -1,7 +1,8 @@
 """Detections and objects as rows of scores.parquet, in the public form of COCO, and as what metrics read.
 
 A row is {x0, y0, x1, y1, label, score, attributes}: corners in pixels of the picture, and one attribute of each kind,
-empty where it has none. Of an object the score is 1, and `crowd` marks a box of many (COCO).
+empty where it has none. Of an object the score is 1, `crowd` marks a box of many (COCO), and `accepted` has all its
+attributes of each kind: an object may be green and tall where kinds are not told apart (Visual Genome, GQA).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from mlim.evaluation.metrics.ap import FIGURES, DetectionAp, Found, Truth, areas_of
-from mlim.evaluation.metrics.measure import Chosen, Figure, Measure, Together
+from mlim.evaluation.metrics.ap import FIGURES, DetectionAp, Found, Truth, about, areas_of
+from mlim.evaluation.metrics.measure import Chosen, Figure, Flags, Measure, Together
 from mlim.evaluation.metrics.objects import ATTRIBUTES, COUNT, attribute_accuracy, count_accuracy, hits_of
 
 SIDES: Final = ("x0", "y0", "x1", "y1")
@@ -26,33 +27,34 @@ def row_of(box: Sequence[float], label: str, score: float, attributes: Sequence[
 
 
 def truth_row(region: Row, kinds: Sequence[str], side: int) -> dict[str, Any]:
-    """An object, from a row of the annotations, in a picture of `side` pixels."""
-    known = dict(region["attributes"])
+    """An object, from a row of the annotations, in a picture of `side` pixels; `attributes` has the first of a kind."""
     box = [round(float(region[name]) * side, DIGITS) for name in SIDES]
-    return {**row_of(box, region["label"], 1.0, [known.get(kind, "") for kind in kinds]), "crowd": region["crowd"]}
+    accepted = [[value for name, value in region["attributes"] if name == kind] for kind in kinds]
+    shown = [next(iter(values), "") for values in accepted]
+    return {**row_of(box, region["label"], 1.0, shown), "accepted": accepted, "crowd": region["crowd"]}
 
 
 def detection_figures(scores: pd.DataFrame) -> tuple[Figure, ...]:
     """AP, AP by those sizes that there are, attributes where any are known, and numbers of objects."""
     truths, _ = _pictures(scores)
     attributes = (ATTRIBUTES,) if _has_attributes(scores) else ()
-    return (*(FIGURES[place] for place in _places(truths)), *attributes, COUNT)
+    return (*(FIGURES[place] for place in _places(about(truths))), *attributes, COUNT)
 
 
 def detection_measure(scores: pd.DataFrame) -> Measure:
     """The figures of `detection_figures`."""
     truths, found = _pictures(scores)
-    parts: list[Measure] = [Chosen(DetectionAp(truths, found), _places(truths))]
+    ap = DetectionAp(truths, found)
+    parts: list[Measure] = [Chosen(ap, _places(ap.about()))]
     if _has_attributes(scores):
         told = [_compared(*row) for row in zip(scores["truth"], scores["found"], truths, found, strict=True)]
         parts.append(attribute_accuracy(*map(list, zip(*told, strict=True))))
     return Together(*parts, count_accuracy(truths, found))
 
 
-def _places(truths: Sequence[Truth]) -> list[int]:
-    """Which of FIGURES there is something to find for."""
-    found = DetectionAp(truths, [Found(truth.boxes, truth.labels, np.ones(len(truth.labels))) for truth in truths])
-    return np.flatnonzero(np.isfinite(found.figures(np.ones((len(truths), 1)))[:, 0])).tolist()
+def _places(held: Flags) -> list[int]:
+    """Which of FIGURES some picture holds something to find for; `held` (6, n) says which picture does."""
+    return np.flatnonzero(held.any(axis=1)).tolist()
 
 
 def _has_attributes(scores: pd.DataFrame) -> bool:
@@ -87,10 +89,16 @@ def _boxes(rows: Sequence[Row]) -> np.ndarray:
 def _compared(truth: Sequence[Row], found: Sequence[Row], known: Truth, told: Found) -> tuple[np.ndarray, np.ndarray]:
     """Which attributes of the hits of a picture are known, and which are right: flags (hits, kinds)."""
     hits = hits_of(known, told)
-    pairs = [(truth[hit.truth]["attributes"], found[hit.found]["attributes"]) for hit in hits]
-    flags = [[(bool(one), one == other) for one, other in zip(*pair, strict=True)] for pair in pairs]
+    pairs = [(_accepted(truth[hit.truth]), found[hit.found]["attributes"]) for hit in hits]
+    flags = [[(len(right) > 0, said in right) for right, said in zip(*pair, strict=True)] for pair in pairs]
     table = np.array(flags, dtype=bool).reshape(len(pairs), -1, 2) if pairs else np.empty((0, 0, 2), dtype=bool)
     return table[..., 0], table[..., 1]
+
+
+def _accepted(row: Row) -> Sequence[Sequence[str]]:
+    """The attributes of an object, of each kind; rows of earlier versions have one at most."""
+    accepted: Sequence[Sequence[str]] | None = row.get("accepted")
+    return [[value] if value else [] for value in row["attributes"]] if accepted is None else accepted
 
 
 def coco_forms(scores: pd.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:

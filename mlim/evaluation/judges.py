@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlim.errors import InputError
+from mlim.errors import DataError, InputError
 from mlim.evaluation.detections import detection_figures, detection_measure
 from mlim.evaluation.metrics import accuracy, captions, recall
 from mlim.evaluation.metrics.measure import Figure, Measure, Together, WeightedMeans
@@ -104,10 +104,14 @@ class AnswerJudge:
         return (*accuracy.kinds_in(scores["kind"].tolist()), *consistency)
 
     def measure(self, scores: pd.DataFrame) -> Measure:
-        """Scores of the given answers; of those that follow from a right one, the share that is right."""
+        """Scores of the given answers; of those that follow from a right one, the share that is right.
+
+        `DataError` when two questions have one name: what follows from which is then not known.
+        """
         by_kind = accuracy.by_kind(scores["score"].to_numpy(dtype=np.float64), scores["kind"].tolist())
         if not _entails(scores):
             return by_kind
+        require_unique(scores, self.key, "answers")
         right = dict(zip(scores["question_id"], scores["score"] >= FULL, strict=True))
         entailed = dict(zip(scores["question_id"], scores["entailed"], strict=True))
         return Together(by_kind, accuracy.entailed_consistency(right, entailed))
@@ -115,6 +119,16 @@ class AnswerJudge:
     def units(self, scores: pd.DataFrame, workspace: Workspace) -> NDArray[np.int64]:
         """Families: what the splits keep together; of scenes these are single pictures."""
         return components_of(scores["id"], workspace)
+
+
+def require_unique(scores: pd.DataFrame, key: str, where: object) -> None:
+    """`DataError`, about `where` the scores are from, when two examples have one name."""
+    repeated = scores.loc[scores[key].duplicated(), key]
+    if len(repeated):
+        raise DataError(
+            f"{where}: {key} `{repeated.iloc[0]}` is there more than once, but examples are compared by it; run `mlim "
+            "annotate` on files that have it once, then `mlim finetune` again"
+        )
 
 
 def _entails(scores: pd.DataFrame) -> bool:

@@ -245,12 +245,7 @@ def resample_measures(
 
 def _units_held(examples: JudgedExamples, measures: Mapping[Name, Sequence[Sequence[Measure]]]) -> NDArray[np.int64]:
     """How many units hold an example of what each figure (figures,) is about, whatever the model."""
-    known, numbered = np.unique(examples.units, return_inverse=True)
-    held = []
-    for found in measures.values():
-        firsts = range(0, known.size, CHUNK)
-        alone = (numbered[:, None] == np.arange(first, min(first + CHUNK, known.size)) for first in firsts)
-        held.append(sum(np.isfinite(found[0][0].figures(one.astype(np.float64))).sum(axis=1) for one in alone))
+    held = [[np.unique(examples.units[flags]).size for flags in found[0][0].about()] for found in measures.values()]
     return np.asarray(np.min(held, axis=0), dtype=np.int64)
 
 

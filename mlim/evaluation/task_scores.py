@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlim.evaluation.judges import Judge
+from mlim.evaluation.judges import Judge, require_unique
 from mlim.evaluation.metrics.measure import Measure
 from mlim.evaluation.resampling import JudgedExamples, Resampling, resample_measures
 from mlim.evaluation.scores import SCORES_FILE, part
@@ -80,8 +80,14 @@ def _settings(folder: Path) -> Any:
 
 
 def read_task_scores(judge: Judge, folder: Path, split: str) -> pd.DataFrame:
-    """What a fine-tuning answered to the examples of a split, in the order of their keys."""
-    return part(pd.read_parquet(folder / SCORES_FILE), split=split).sort_values(judge.key, ignore_index=True)
+    """What a fine-tuning answered to the examples of a split, in the order of their keys.
+
+    `DataError` when two examples have one key.
+    """
+    path = folder / SCORES_FILE
+    found = part(pd.read_parquet(path), split=split).sort_values(judge.key, ignore_index=True)
+    require_unique(found, judge.key, path)
+    return found
 
 
 def same_examples(judge: Judge, one: pd.DataFrame, other: pd.DataFrame) -> bool:

@@ -1,20 +1,21 @@
 """Fine-tuning to answer texts about pictures, whatever they ask: what `answer` and `statement` have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal
 
 import pandas as pd
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from mlim.annotations.tables import has_rows, table_file
+from mlim.annotations.tables import QUESTIONS, STATEMENTS, has_rows, read_table, table_file
 from mlim.console import Terminal
-from mlim.data.asked import Asked, AskedCollator, right_scores
+from mlim.data.asked import Asked, AskedCollator
 from mlim.data.loader import chunks, fetch_ahead
 from mlim.data.transfer import to_device
-from mlim.errors import InputError
+from mlim.errors import DataError, InputError
 from mlim.evaluation.attended import attended_words
 from mlim.evaluation.dependence import dependence
 from mlim.models.item_classifier import ItemClassifier
@@ -30,6 +31,7 @@ from mlim.training.protocols import TrainResult, Validation
 from mlim.workspace import Workspace
 
 LOOKED_AT: Final = 4  # examples that are right, and as many that are wrong
+NAMED_BY: Final = {QUESTIONS: "question_id", STATEMENTS: "statement_id"}
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,26 @@ class AskedTuning:
 
     def validate(self, step: int) -> Validation:
         """Loss and accuracy on examples of the validation split, shown as the variant is judged."""
-        logits, scores = self._logits(self._chosen), right_scores(self._chosen, len(self._of.classes))
-        loss = float(self._of.loss(logits, scores).mean)
+        total, right = 0.0, 0.0
+        for logits, scores in self._judged(self._chosen):
+            total += float(self._of.loss(logits, scores).total)
+            right += float(scores.gather(1, logits.argmax(dim=1, keepdim=True)).sum())
+        loss = total / len(self._chosen)  # which counts every text
         means = {self._of.task: loss, TOTAL: loss}
-        found = scores.gather(1, logits.argmax(dim=1, keepdim=True)).mean()
-        return Validation({self._modality: means}, means, float(found), METRIC)
+        return Validation({self._modality: means}, means, right / len(self._chosen), METRIC)
 
     @torch.no_grad()
-    def _logits(self, asked: Sequence[Asked]) -> Tensor:
-        """Logits (examples, classes) on the CPU."""
+    def _judged(self, asked: Sequence[Asked]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and scores (examples, classes) of a batch after the other, on the model's device."""
         device = next(self._model.parameters()).device
         batches = fetch_ahead(self.collate, chunks(asked, self._given.recipe.evaluate.batch_size))
-        shown = (to_device(batch, device).with_floats() for batch in batches)
-        return torch.cat([self._model(batch, self._modality).float().cpu() for batch in shown])
+        for batch in batches:
+            shown = to_device(batch, device).with_floats()
+            yield self._model(shown, self._modality).float(), shown.scores
+
+    def _answers(self, asked: Sequence[Asked]) -> list[int]:
+        """The class that is chosen for each text: of all texts of a split the logits would be gigabytes."""
+        return [number for logits, _ in self._judged(asked) for number in logits.argmax(dim=1).tolist()]
 
     def score(self, result: TrainResult, terminal: Terminal, title: str) -> pd.DataFrame:
         """The answers to both splits: what is known of each example, split, given, score."""
@@ -87,12 +96,12 @@ class AskedTuning:
         with result.usable(), terminal.progress(title, 2) as bar:
             for split in (VALIDATION, TEST):
                 asked = self._of.asked[split]
-                chosen = self._logits(asked).argmax(dim=1)
-                given = [self._of.classes[number] for number in chosen.tolist()]
-                score = [one.right.get(number, 0.0) for one, number in zip(asked, chosen.tolist(), strict=True)]
+                chosen = self._answers(asked)
+                given = [self._of.classes[number] for number in chosen]
+                score = [one.right.get(number, 0.0) for one, number in zip(asked, chosen, strict=True)]
                 found = self._of.columns(split).assign(split=split, given=given, score=score)
                 if split == TEST and self._shows_pictures:
-                    found["depends"] = self._dependence(chosen.tolist(), score)
+                    found["depends"] = self._dependence(chosen, score)
                 if split == TEST and self._modality == "both" and self._of.pictures == 1:
                     found = found.assign(**self._attention(score))
                 parts.append(found)
@@ -161,15 +170,28 @@ def _spread(scores: Sequence[float], right: bool) -> list[int]:
 def asked_data(data: TrainingData, workspace: Workspace, table: str, *beside: str) -> TrainingData:
     """The data, with a table of the annotations and files `beside` it among what is hashed.
 
-    `InputError` when nothing is in the table.
+    `InputError` when nothing is in the table, `DataError` when a split has two rows of one name, as which they could
+    not be judged.
     """
     if not has_rows(workspace.annotations, table):
         raise InputError(
             f"{workspace.annotations}: has no {table}; run `mlim annotate` on a catalog whose section `annotations` "
             f"has {table}"
         )
+    _refuse_repeated(workspace, table)
     files = [table_file(workspace.annotations, table), *(workspace.annotations / name for name in beside)]
     return replace(data, hashes={**data.hashes, **hashed(files, workspace)})
+
+
+def _refuse_repeated(workspace: Workspace, table: str) -> None:
+    key = NAMED_BY[table]
+    counts = read_table(workspace.annotations, table).group_by(["split", key]).aggregate([([], "count_all")])
+    for row in counts.filter(pc.greater(counts["count_all"], 1)).slice(length=1).to_pylist():
+        raise DataError(
+            f"{table_file(workspace.annotations, table)}: {key} `{row[key]}` is there {row['count_all']} times in the "
+            f"{row['split']} split, but answers are judged by it; give every row in the annotated files a {key} of its "
+            "own and run `mlim annotate` again"
+        )
 
 
 def require_all(asked: Mapping[str, Sequence[Asked]], name: str, workspace: Workspace) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
+import pyarrow.compute as pc
 import torch
 
 from mlim.annotations.tables import REGIONS, read_table
@@ -58,13 +59,17 @@ class DetectTuning:
         self._text, self._other = given.variant.modality == "both", given.variant.text_of == "other"
         collating = prepare_collating(given.recipe, given.data, given.tokenizer, given.workspace)
         self.collate = ItemCollator(*collating, Beside(tables, objects=True, captions=False))
-        self._truth = _truth_by_item(given.workspace, list(tables.names.attributes), given.recipe.image.size)
-        self.examples = self._annotated(TRAIN)
-        self._chosen = choose_items(self._annotated(VALIDATION), config.validation_images)
+        kinds, side = list(tables.names.attributes), given.recipe.image.size
+        self._truth = {split: _truth_by_item(given.workspace, split, kinds, side) for split in (VALIDATION, TEST)}
+        with_objects = _with_objects(given.workspace)
+        self.examples = [item for item in given.data.items[TRAIN] if item in with_objects]
+        self._chosen = choose_items(
+            [item for item in self._annotated(VALIDATION) if item in with_objects], config.validation_images
+        )
 
     def _annotated(self, split: str) -> list[str]:
-        """The images of a split that have objects."""
-        return [item for item in self._given.data.items.get(split, ()) if item in self._truth]
+        """The images of a split that are judged: those with objects or crowds."""
+        return [item for item in self._given.data.items.get(split, ()) if item in self._truth[split]]
 
     def objective(self) -> PretrainObjective:
         """From a batch of items to its losses: those of pre-training."""
@@ -83,18 +88,18 @@ class DetectTuning:
         """Losses, and AP on images of the validation split."""
         device, size = next(self._system.parameters()).device, self.config.batch_size
         losses = HeldOutLosses(self._objective(VALIDATION_SEED), self.collate, self._chosen, size, device)(step)
-        ap = plain_figures(detection_measure(self._found(self._chosen)), len(self._chosen))[0]
+        ap = plain_figures(detection_measure(self._found(self._chosen, VALIDATION)), len(self._chosen))[0]
         return Validation(losses.by_mode, losses.overall, float(ap), METRIC)
 
     @torch.no_grad()
-    def _found(self, items: Sequence[str]) -> pd.DataFrame:
-        """What is found in these items' pictures beside what is there: id, truth, found."""
-        side, found = self._given.recipe.image.size, list[list[dict[str, Any]]]()
+    def _found(self, items: Sequence[str], split: str) -> pd.DataFrame:
+        """What is found in the pictures of these items of a split beside what is there: id, truth, found."""
+        side, truth, found = self._given.recipe.image.size, self._truth[split], list[list[dict[str, Any]]]()
         for batch in self._shown(items):
             detected = self._detect(batch)
             told = detected.attributes if self.config.attributes else []
             found += found_rows(detected._replace(attributes=told), self._names, side)
-        return pd.DataFrame({"id": items, "truth": [self._truth[item] for item in items], "found": found})
+        return pd.DataFrame({"id": items, "truth": [truth[item] for item in items], "found": found})
 
     def _shown(self, items: Sequence[str]) -> Iterator[ItemBatch]:
         """Batches of these items on the device; with others' texts each with that of the item before it."""
@@ -125,7 +130,7 @@ class DetectTuning:
             for split in (VALIDATION, TEST):
                 known = self._annotated(split)
                 items = choose_items(known, len(known) if self.config.images is None else self.config.images)
-                parts.append(self._found(items).assign(split=split))
+                parts.append(self._found(items, split).assign(split=split))
                 bar.advance(1, f"{len(items)} {split} images")
         return pd.concat(parts, ignore_index=True)
 
@@ -159,9 +164,17 @@ def detect_data(data: TrainingData, workspace: Workspace) -> TrainingData:
     return replace(data, hashes={**data.hashes, **hashes})
 
 
-def _truth_by_item(workspace: Workspace, kinds: Sequence[str], side: int) -> dict[str, list[dict[str, Any]]]:
-    """The objects in each picture of `side` pixels that has any besides crowds; crowds are among them."""
+def _truth_by_item(
+    workspace: Workspace, split: str, kinds: Sequence[str], side: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The objects and crowds in each picture of `side` pixels of a split that has any."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for region in read_table(workspace.annotations, REGIONS).to_pylist():
+    for region in read_table(workspace.annotations, REGIONS, split).to_pylist():
         found.setdefault(region["id"], []).append(truth_row(region, kinds, side))
-    return {item: rows for item, rows in found.items() if not all(row["crowd"] for row in rows)}
+    return found
+
+
+def _with_objects(workspace: Workspace) -> frozenset[str]:
+    """The items whose pictures have objects; crowds are none."""
+    table = read_table(workspace.annotations, REGIONS)
+    return frozenset(table["id"].filter(pc.invert(table["crowd"])).unique().to_pylist())

@@ -1,27 +1,35 @@
 """Questions and statements: their losses, what blind variants see, how they are judged, what is refused."""
 
 import math
+import weakref
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
+from mlim.annotations.tables import SCHEMAS, table_file
 from mlim.config import override, parse
-from mlim.data.asked import Asked, AskedBatch, right_scores
+from mlim.data.asked import Asked, AskedBatch, AskedCollator, right_scores
 from mlim.data.batches import PairSide
 from mlim.data.tokenize import TextTokenizer
-from mlim.errors import InputError
+from mlim.errors import DataError, InputError
 from mlim.evaluation.judges import AnswerJudge, StatementJudge
 from mlim.evaluation.metrics.measure import plain_figures
+from mlim.evaluation.task_scores import read_task_scores
 from mlim.losses import answer_loss, statement_loss
 from mlim.models.item_classifier import ItemClassifier
 from mlim.models.matcher import Matcher
 from mlim.models.mlim import Mlim
 from mlim.models.system import Shown
 from mlim.models.systems import load_classifier, plan_system
-from mlim.recipe import AnswerConfig, Recipe, StatementConfig
+from mlim.recipe import AnswerConfig, Recipe, StatementConfig, load_recipe
 from mlim.recipe.system import SystemBase
+from mlim.steps.asked import AskedExamples, AskedTuning, asked_data
 from mlim.steps.stages import define_stages
+from mlim.steps.trained import TrainingData
 from mlim.tasks.asked import AskedObjective
 from mlim.workspace import Workspace
 from tests.joint_recipe import SETTINGS
@@ -127,6 +135,85 @@ def test_answers_are_judged_by_kind_and_by_what_follows_from_right_ones():
     alone = scores.assign(entailed=[[]] * 4)
     assert plain_figures(judge.measure(alone), 4) == pytest.approx([0.65, 0.5, 0.8])
     assert len(judge.figures(alone)) == 3
+
+
+def test_two_questions_of_one_name_are_refused_where_others_follow_from_them():
+    scores = pd.DataFrame({"question_id": ["1", "1", "2"], "kind": ["open"] * 3, "score": [1.0, 1.0, 0.0]})
+    with pytest.raises(DataError, match="question_id `1` is there more than once"):
+        AnswerJudge().measure(scores.assign(entailed=[["2"], ["2"], []]))
+
+
+@pytest.mark.parametrize("judge", [AnswerJudge(), StatementJudge()])
+def test_scores_with_two_rows_of_one_name_are_refused_with_their_file(tmp_path, judge):
+    path = tmp_path / "scores.parquet"
+    pd.DataFrame({judge.key: ["b", "a", "b", "b"], "split": ["test"] * 3 + ["validation"]}).to_parquet(path)
+    with pytest.raises(DataError, match=f"{path}: {judge.key} `b` is there more than once"):
+        read_task_scores(judge, tmp_path, "test")
+    assert len(read_task_scores(judge, tmp_path, "validation")) == 1
+
+
+@pytest.mark.parametrize("table", ["questions", "statements"])
+def test_annotations_with_two_rows_of_one_name_are_refused_before_training(tmp_path, table):
+    workspace, key = Workspace(tmp_path), f"{table[:-1]}_id"
+    workspace.annotations.mkdir(parents=True)
+
+    def data_of(*names: tuple[str, str]) -> TrainingData:
+        rows = [{key: name, "split": split} for name, split in names]
+        with pa.ipc.new_file(str(table_file(workspace.annotations, table)), SCHEMAS[table]) as writer:
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]))
+        return asked_data(TrainingData(None, {}, {}, {}), workspace, table)
+
+    assert data_of(("1", "train"), ("1", "test"), ("2", "test")).hashes  # ids name an example of a split
+    with pytest.raises(DataError, match=rf"{table}.arrow: {key} `1` is there 2 times in the test split"):
+        data_of(("1", "test"), ("2", "test"), ("1", "test"))
+
+
+class Recorded(torch.nn.Module):
+    """Logits that depend on the text, of which it knows how many are still in memory."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.logits, self.alive, self.most = torch.nn.Embedding(128, classes), weakref.WeakSet[torch.Tensor](), 0
+
+    def forward(self, batch: AskedBatch, modality: str) -> torch.Tensor:
+        logits = self.logits(batch.input_ids).sum(dim=1)
+        self.alive.add(logits)
+        self.most = max(self.most, sum(map(len, self.alive)))
+        return logits
+
+
+def test_a_split_is_answered_without_the_logits_of_all_its_questions():
+    tokenizer, pictures = TextTokenizer.learn(["red shirt", "blue bag"], 128), NoPictures()
+    asked = [Asked(str(n), ["red", "blue", "shirt"][n % 3], ("i",), {n % 5: 1.0, 4: 0.3}) for n in range(90)]
+    tuning, model = AskedTuning.__new__(AskedTuning), Recorded(5)
+    tuning._model, tuning._modality, tuning._chosen = model, "both", asked
+    tuning._of = AskedExamples("answer", "questions", 1, "abcde", answer_loss, {}, lambda split: pd.DataFrame())
+    tuning._given = SimpleNamespace(recipe=SimpleNamespace(evaluate=SimpleNamespace(batch_size=8)))
+    tuning.collate = AskedCollator(pictures, tokenizer, 8, 5)
+    chosen = tuning._answers(asked)
+    assert model.most <= 2 * 8
+    found = tuning.validate(0)
+    with torch.no_grad():
+        logits, scores = model(tuning.collate(asked), "both"), right_scores(asked, 5)
+    assert chosen == logits.argmax(dim=1).tolist()
+    assert found.value == pytest.approx(float(scores[range(90), chosen].mean()))
+    assert found.overall["answer"] == pytest.approx(float(answer_loss(logits, scores).mean), rel=1e-5)
+
+
+class NoPictures:
+    """Pictures without anything in them."""
+
+    def text(self, item: str) -> str:
+        return ""
+
+    def image(self, item: str) -> np.ndarray:
+        return np.zeros((4, 4, 3), dtype=np.uint8)
+
+
+def test_the_papers_recipes_answer_and_search_as_the_papers_do():
+    lxmert, e2e = load_recipe("lxmert"), load_recipe("e2e-vlp")
+    assert lxmert.tasks.answer.answers == e2e.tasks.answer.answers == 3129
+    assert e2e.tasks.retrieval.gallery is None  # all images of a split
 
 
 def test_a_set_of_statements_is_right_when_all_of_it_is():

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
+from mlim.annotations.tables import SCHEMAS, table_file
 from mlim.config import override, parse
 from mlim.data.objects import ObjectNames
 from mlim.errors import InputError
@@ -17,7 +19,9 @@ from mlim.models.joint import Joint, JointConfig
 from mlim.recipe import Recipe
 from mlim.recipe.e2e_vlp import E2eVlpSystem
 from mlim.recipe.joint import JointSystem
+from mlim.steps.detecting import _truth_by_item, _with_objects
 from mlim.steps.public_forms import write_public_forms
+from mlim.workspace import Workspace
 from tests.decoder_recipe import SETTINGS
 
 NAMES = ObjectNames(labels=("mug", "bag"), attributes={"colour": ("red", "blue")})
@@ -93,6 +97,58 @@ def test_cocos_files_hold_the_same_boxes():
     assert results == [
         {"image_id": numbers["a"], "category_id": classes["bag"], "bbox": [3.0, 0.0, 10.0, 10.0], "score": 0.5}
     ]
+
+
+def test_any_attribute_of_an_object_is_right_where_kinds_are_not_told_apart(tmp_path):
+    told = [("", "green"), ("", "tall"), ("", "leafy")]
+    region = {"x0": 0.0, "y0": 0.0, "x1": 0.5, "y1": 0.5, "label": "tree", "attributes": told, "crowd": False}
+    truth = [[truth_row(region, [""], 20)] for _ in range(4)]
+    assert truth[0][0]["attributes"] == ["green"]
+    found = [[box(0, "tree", colour, 0.9)] for colour in ("green", "tall", "leafy", "red")]
+    assert judged(truth, found)["attributes"] == pytest.approx(0.75)
+    path = tmp_path / "scores.parquet"
+    plain = truth_row({**region, "attributes": []}, [""], 20)  # of this one nothing is known
+    pd.DataFrame({"truth": [*truth, [plain]], "found": [*found, found[0]]}).to_parquet(path)
+    stored = pd.read_parquet(path)
+    assert judged([*stored["truth"]], [*stored["found"]])["attributes"] == pytest.approx(0.75)
+
+
+def test_scores_of_an_earlier_version_have_one_attribute_of_each_kind():
+    old = [box(0, "mug", "red", crowd=False), box(20, "mug", "", crowd=False)]
+    assert "accepted" not in old[0]
+    assert judged([old], [[box(0, "mug", "red", 0.9), box(20, "mug", "red", 0.8)]])["attributes"] == 1.0
+
+
+def test_pictures_of_crowds_are_judged_but_not_learnt_and_only_their_split_is_read(tmp_path, write_regions):
+    workspace = Workspace(tmp_path)
+    write_regions(
+        workspace.annotations,
+        [("a", "train", False), ("b", "train", True), ("c", "test", True), ("d", "test", False), ("d", "test", True)],
+    )
+    assert _with_objects(workspace) == {"a", "d"}
+    truth = _truth_by_item(workspace, "test", ["colour"], 16)
+    assert {item: [row["crowd"] for row in rows] for item, rows in truth.items()} == {"c": [True], "d": [False, True]}
+    # what is detected beside a crowd is a mistake, in a picture of crowds alone, too
+    kept = judged([truth["d"]], [[box(0, "mug", "red", 0.5) | {"x1": 8.0, "y1": 8.0}]])
+    beside = box(40, "mug", "red", 0.9)
+    both = judged([truth["d"], truth["c"]], [[box(0, "mug", "red", 0.5) | {"x1": 8.0, "y1": 8.0}], [beside]])
+    assert (kept["ap"], both["ap"]) == (pytest.approx(1.0), pytest.approx(0.5))
+
+
+@pytest.fixture
+def write_regions():
+    def write(folder, rows):
+        folder.mkdir(parents=True)
+        sides = {"x0": 0.0, "y0": 0.0, "x1": 0.5, "y1": 0.5}
+        table = [
+            {"id": item, "split": split, "label": "mug", "attributes": {"colour": "red"}, "score": 1.0, "crowd": crowd}
+            | sides
+            for item, split, crowd in rows
+        ]
+        with pa.ipc.new_file(str(table_file(folder, "regions")), SCHEMAS["regions"]) as writer:
+            writer.write_table(pa.Table.from_pylist(table, schema=SCHEMAS["regions"]))
+
+    return write
 
 
 class TestHeads:

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlim.evaluation.metrics import ap
 from mlim.evaluation.metrics.accuracy import by_kind, entailed_consistency, kinds_in, set_consistency, soft_scores
 from mlim.evaluation.metrics.ap import DetectionAp, Found, Truth, areas_of
 from mlim.evaluation.metrics.captions import captions, cider, rouge, words_of
-from mlim.evaluation.metrics.measure import WeightedMeans, plain_figures
+from mlim.evaluation.metrics.measure import Chosen, Together, WeightedMeans, plain_figures
 from mlim.evaluation.metrics.recall import FIGURES, cross_search, recall
 from mlim.evaluation.resampling import JudgedExamples, compare_drawn, resample_measures
 
@@ -83,6 +84,103 @@ def test_a_weight_is_so_many_copies_of_a_picture(weights, kind):
         again = DetectionAp([truths[at] for at in copies], [found[at] for at in copies])
         if len(copies) and sum(len(truths[at].labels) for at in copies):
             assert plain_figures(again, len(copies)) == pytest.approx(weighted, abs=1e-9, nan_ok=True)
+
+
+def drawn_detections(seed, pictures, classes=3):
+    """Boxes on a coarse raster, crowds among them, and detections near them with many equal scores and overlaps."""
+    generator, truths, found = np.random.default_rng(seed), [], []
+    for _ in range(pictures):
+        boxes, labels = raster_boxes(generator, generator.integers(0, 5)), generator.integers
+        of = labels(classes, size=len(boxes))
+        truths.append(Truth(boxes, of, areas_of(boxes), generator.random(len(boxes)) < 0.2))
+        told = raster_boxes(generator, generator.integers(0, 8))
+        kinds = labels(classes + 1, size=len(told))  # one class is nowhere
+        if len(boxes):
+            near = generator.random(len(told)) < 0.7
+            at = labels(len(boxes), size=len(told))
+            told[near], kinds[near] = boxes[at][near] + generator.integers(0, 3, (near.sum(), 4)), of[at][near]
+        found.append(Found(told, kinds, labels(1, 5, size=len(told)) / 5))
+    return truths, found
+
+
+def raster_boxes(generator, number):
+    low = generator.integers(0, 5, (number, 2)) * 20.0
+    return np.concatenate([low, low + generator.integers(1, 7, (number, 2)) * 20.0], axis=1)
+
+
+def plain_ap(truths, found, label, least, size):
+    """Average precision of a class by COCO's definition, a box and a detection at a time; NaN with nothing to find."""
+    shown, wanted = [], 0
+    for truth, told in zip(truths, found, strict=True):
+        own = [at for at in range(len(truth.labels)) if truth.labels[at] == label]
+        counts = {at: not truth.crowds[at] and size[0] <= truth.areas[at] <= size[1] for at in own}
+        wanted, taken = wanted + sum(counts.values()), set()
+        ours = [at for at in range(len(told.labels)) if told.labels[at] == label]
+        for at in sorted(ours, key=lambda one: -told.scores[one]):
+            box, area = told.boxes[at], areas_of(told.boxes[at : at + 1])[0]
+            overlap = {one: ap.overlaps(box[None], truth.boxes[[one]], truth.crowds[[one]])[0, 0] for one in own}
+            free = [one for one in own if (one not in taken or truth.crowds[one]) and overlap[one] >= least]
+            free = [one for one in free if counts[one]] or free
+            if free:
+                best = max(free, key=lambda one: (overlap[one], one))
+                taken.add(best)
+            if counts[best] if free else size[0] <= area <= size[1]:
+                shown.append((told.scores[at], bool(free)))
+    if not wanted:
+        return np.nan
+    right = np.cumsum([hit for _, hit in sorted(shown, key=lambda one: -one[0])])
+    precision = right / np.arange(1, len(right) + 1)
+    best = [precision[right / wanted >= level].max(initial=0.0) for level in np.linspace(0, 1, 101)]
+    return float(np.mean(best))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6))
+@settings(deadline=None, max_examples=20)
+def test_average_precision_is_that_of_a_plain_search(seed, pictures):
+    truths, found = drawn_detections(seed, pictures)
+    labels = sorted({int(label) for truth in truths for label in truth.labels})
+    if not labels:
+        return
+    sizes = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
+    each = np.array(
+        [
+            [[plain_ap(truths, found, label, least, size) for label in labels] for least in ap.THRESHOLDS]
+            for size in sizes
+        ]
+    )
+    known = ~np.isnan(each)
+    counted = known.sum(axis=2)
+    means = np.divide(
+        np.where(known, each, 0).sum(axis=2), counted, out=np.full(counted.shape, np.nan), where=counted > 0
+    )
+    expected = [means[0].mean(), means[0, 0], means[0, 5], *means[1:].mean(axis=1)]
+    assert plain_figures(DetectionAp(truths, found), pictures) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_only_pictures_that_hold_a_class_are_matched(monkeypatch):
+    """Of eighty classes a picture holds a few, and looking at the others took nearly all the time."""
+    matched, match = [], ap._match
+    monkeypatch.setattr(ap, "_match", lambda *given: matched.append(0) or match(*given))
+    truths, found = drawn_detections(0, 40, classes=80)
+    DetectionAp(truths, found)
+    held = sum(len({*truth.labels.tolist(), *told.labels.tolist()}) for truth, told in zip(truths, found, strict=True))
+    assert len(matched) <= held < 80 * 40 / 4  # once for all sizes
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None, max_examples=15)
+def test_a_measure_says_what_its_figures_are_about(seed):
+    """Alone, an example gives the figures that are about it, and no others."""
+    truths, found = drawn_detections(seed, 5)
+    if not any(len(truth.labels) for truth in truths):
+        return
+    kinds, (written, references) = ["a", "b", "a", "c", "b"], recorded_captions()
+    entailed = entailed_consistency({"p": True, "q": True, "r": False, "s": True, "t": True}, {"p": ["q"], "r": ["s"]})
+    measure = Together(
+        Chosen(DetectionAp(truths, found), [0, 3, 5]),
+        *(by_kind(np.ones(5), kinds), entailed, captions(written[:5], references[:5])),
+    )
+    np.testing.assert_array_equal(measure.about(), np.isfinite(measure.figures(np.eye(5))))
 
 
 def test_a_soft_score_is_the_mean_over_nine_of_ten_people():

@@ -365,3 +365,25 @@ def test_a_kind_that_few_units_have_gets_no_interval():
     assert "2 independent units hold an example of this kind" in of_kind.why
     assert np.isnan([of_kind.low, of_kind.high, of_kind.p_value]).all()
     assert of_kind.value == 1
+
+
+class Counted:
+    """A measure of one figure that counts the columns of weights it is asked about."""
+
+    def __init__(self, examples):
+        self.examples, self.columns = examples, 0
+
+    def figures(self, weights):
+        self.columns += weights.shape[1]
+        return weights.mean(axis=0)[None]
+
+    def about(self):
+        return np.ones((1, self.examples), dtype=bool)
+
+
+@pytest.mark.parametrize("units", [20, 2000])
+def test_how_many_units_hold_an_example_takes_no_resample_of_each(units):
+    measure = Counted(3 * units)
+    drawn = resample_measures(JudgedExamples(np.repeat(np.arange(units), 3)), {"a": [[measure]]}, 50, 0)
+    assert drawn[0]["a"].units == units
+    assert measure.columns == 1 + 50  # the figure and its resamples, however many units there are

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from mlim.evaluation.metrics.measure import Figure, Together, Values, WeightedMeans
+from mlim.evaluation.metrics.measure import Figure, Flags, Together, Values, WeightedMeans
 from mlim.evaluation.pr_auc import Weights
 
 Words = Sequence[str]
@@ -61,6 +61,10 @@ class Bleu:
         precision = np.prod((right + TINY) / (shown + SMALL), axis=0) ** (1 / LONGEST)
         ratio = (own + TINY) / (wanted + SMALL)
         return np.asarray(precision * np.exp(np.minimum(0.0, 1 - 1 / ratio)))[None]
+
+    def about(self) -> Flags:
+        """Every picture (1, n)."""
+        return np.ones((1, self._counts.shape[1]), dtype=bool)
 
 
 def _bleu_counts(words: Words, references: Sequence[Words]) -> list[int]:

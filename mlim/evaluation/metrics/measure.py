@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlim.evaluation.pr_auc import Weights
 
 Values = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 class Figure(NamedTuple):
@@ -31,6 +32,9 @@ class Measure(Protocol):
         A figure is NaN where nothing that it is about has weight.
         """
 
+    def about(self) -> Flags:
+        """Which examples (figures, examples) each figure is about: it is a number where one of them has weight."""
+
 
 class WeightedMeans:
     """Means of values (figures, n) over examples; `counted` (figures, n) says how much an example matters to each.
@@ -48,6 +52,10 @@ class WeightedMeans:
         means = np.full(counted.shape, np.nan)
         return np.asarray(np.divide(self._values @ weights, counted, out=means, where=counted > 0))
 
+    def about(self) -> Flags:
+        """The examples (figures, n) that count."""
+        return np.asarray(self._counted > 0)
+
 
 class Together:
     """The figures of several measures of the same examples, one below the other."""
@@ -59,6 +67,10 @@ class Together:
         """Figures (figures, samples) of all parts."""
         return np.concatenate([part.figures(weights) for part in self._parts])
 
+    def about(self) -> Flags:
+        """What the figures (figures, examples) of all parts are about."""
+        return np.concatenate([part.about() for part in self._parts])
+
 
 class Chosen:
     """Some of the figures of a measure, by their places among them."""
@@ -69,6 +81,10 @@ class Chosen:
     def figures(self, weights: Weights) -> Values:
         """Figures (chosen, samples)."""
         return self._measure.figures(weights)[self._places]
+
+    def about(self) -> Flags:
+        """What the chosen figures (chosen, examples) are about."""
+        return self._measure.about()[self._places]
 
 
 def plain_figures(measure: Measure, examples: int) -> Values:
