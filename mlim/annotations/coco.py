@@ -1,25 +1,31 @@
 """COCO: instances, captions (Lin et al., 2014), and the splits of Karpathy and Fei-Fei (2015)."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlim.annotations.json_stream import Entry, entries
+from mlim.annotations.names import Names, file_names
 from mlim.annotations.records import Attribute, Caption, Region
 
 SIDES = 4
 
 
 class _Picture(NamedTuple):
-    names: tuple[str, ...]
+    names: Names
     width: float
     height: float
 
 
-def names_of(file_name: str, number: str = "") -> tuple[str, ...]:
-    """The names under which a catalog may know a picture: the file's stem, its name, and the number it has."""
-    found = (PurePosixPath(file_name).stem, file_name, number)
-    return tuple(dict.fromkeys(name for name in found if name))
+def image_names(entry: Entry) -> Names:
+    """The names of an entry of `images`.
+
+    Its `id`, where it is a number, is not the id of an item: files of other pictures number theirs from 1, too. It is
+    COCO's number when `file_name` says so.
+    """
+    name = entry.word("id")
+    return file_names(entry.get("file_name", str), *(() if name.isdecimal() else (name,)))
 
 
 def read_instances(path: Path) -> Iterator[Region]:
@@ -28,7 +34,7 @@ def read_instances(path: Path) -> Iterator[Region]:
     for entry in entries(path):  # the classes come last in COCO's files, so they are read twice
         if entry.key == "images":
             size = (_positive(entry, "width"), _positive(entry, "height"))
-            pictures[entry.word("id")] = _Picture(names_of(entry.get("file_name", str), entry.word("id")), *size)
+            pictures[entry.word("id")] = _Picture(image_names(entry), *size)
         elif entry.key == "categories":
             classes[entry.word("id")] = entry.get("name", str)
     for entry in entries(path, "annotations"):
@@ -65,9 +71,7 @@ def _positive(entry: Entry, name: str) -> float:
 
 def read_captions(path: Path) -> Iterator[Caption]:
     """Captions of pictures."""
-    names = {
-        entry.word("id"): names_of(entry.get("file_name", str), entry.word("id")) for entry in entries(path, "images")
-    }
+    names = {entry.word("id"): image_names(entry) for entry in entries(path, "images")}
     for entry in entries(path, "annotations"):
         number = entry.word("image_id")
         if number not in names:
@@ -82,12 +86,12 @@ def read_karpathy(path: Path) -> Iterator[Caption]:
             yield Caption(entry.place, _karpathy_names(entry), sentence.word("sentid"), sentence.get("raw", str))
 
 
-def read_karpathy_splits(path: Path) -> Iterator[tuple[tuple[str, ...], str]]:
+def read_karpathy_splits(path: Path) -> Iterator[tuple[Names, str]]:
     """The names and the split of each picture: train, restval, val or test."""
     for entry in entries(path, "images"):
         yield _karpathy_names(entry), entry.get("split", str)
 
 
-def _karpathy_names(entry: Entry) -> tuple[str, ...]:
-    number = entry.word("cocoid") if entry.has("cocoid") else ""
-    return names_of(entry.get("filename", str), number)
+def _karpathy_names(entry: Entry) -> Names:
+    names = file_names(entry.get("filename", str))
+    return replace(names, coco=entry.get("cocoid", int)) if entry.has("cocoid") else names

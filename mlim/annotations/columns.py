@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from mlim.annotations.names import Names
 from mlim.annotations.records import Annotation, Caption, Place, Question, Region, kind_of
 from mlim.catalog.annotation_rules import AnnotationRules, ColumnQuestion, ColumnRegions, caption_parts
 from mlim.catalog.description import CatalogDescription
@@ -96,7 +97,7 @@ def _questions(number: int, rule: ColumnQuestion, items: Sequence[ItemValues], s
 
 def _question(item: ItemValues, name: str, text: str, answer: str, template: str) -> Question:
     answers = ((answer.lower(), 1.0),)
-    return Question(Place(WHERE, item.row), (item.id,), name, text, answers, kind_of(answers), template)
+    return Question(Place(WHERE, item.row), Names((item.id,)), name, text, answers, kind_of(answers), template)
 
 
 def _captions(captions: Sequence[str], item: ItemValues) -> Iterator[Caption]:
@@ -104,7 +105,7 @@ def _captions(captions: Sequence[str], item: ItemValues) -> Iterator[Caption]:
         parts = caption_parts(caption)
         if all(column in item.values for _, column in parts if column):
             text = "".join(literal + (item.values[column] if column else "") for literal, column in parts)
-            yield Caption(Place(WHERE, item.row), (item.id,), f"{item.id}-{number}", text)
+            yield Caption(Place(WHERE, item.row), Names((item.id,)), f"{item.id}-{number}", text)
 
 
 def _region(rule: ColumnRegions, item: ItemValues, unboxed: Counter[str]) -> Iterator[Region]:
@@ -115,7 +116,7 @@ def _region(rule: ColumnRegions, item: ItemValues, unboxed: Counter[str]) -> Ite
         unboxed[NO_LABEL] += 1
     else:
         told = tuple((name, item.values[name]) for name in rule.attributes if name in item.values)
-        yield Region(Place(WHERE, item.row), (item.id,), box, item.values[rule.label], told)
+        yield Region(Place(WHERE, item.row), Names((item.id,)), box, item.values[rule.label], told)
 
 
 def find_foreground(picture: bytes) -> tuple[float, float, float, float] | None:

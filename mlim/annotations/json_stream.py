@@ -38,10 +38,10 @@ class Entry(NamedTuple):
         return name in self.value
 
     def get(self, name: str, kind: type[T], default: T | None = None) -> T:
-        """The member `name`, which must be of a kind (`float` takes whole numbers too)."""
+        """The member `name`, which must be of a kind (`float` takes whole numbers too); null is none with a default."""
+        if default is not None and (not self.has(name) or self.value[name] is None):
+            return default
         if not self.has(name):
-            if default is not None:
-                return default
             raise self.refuse(f"has no `{name}`")
         return self.check(name, self.value[name], kind)
 
@@ -54,11 +54,11 @@ class Entry(NamedTuple):
         return found
 
     def texts(self, name: str) -> list[str]:
-        """The member `name`, a list of texts; empty where it is missing."""
+        """The member `name`, a list of texts; empty where it is missing or null."""
         return [self.check(name, text, str) for text in self.get(name, list, [])]
 
     def inner(self, name: str) -> Iterator["Entry"]:
-        """The objects of the list `name`, as entries at the same place; none where it is missing."""
+        """The objects of the list `name`, as entries at the same place; none where it is missing or null."""
         members = self.get(name, list, [])
         return (Entry(self.place, name, number, value) for number, value in enumerate(members))
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlim.annotations.coco import names_of
 from mlim.annotations.json_stream import Entry, entries
+from mlim.annotations.names import Names, id_names
+from mlim.annotations.questions import vqa_kind
 from mlim.annotations.records import Annotation, Attribute, Caption, Place, Question, Region, Statement, kind_of
 from mlim.errors import InputError
 
@@ -27,7 +28,7 @@ class PictureRegions(NamedTuple):
     """The regions of one picture: `boxes` (n, 4) x0 y0 x1 y1 in fractions of it, `features` (n, d) as float32."""
 
     place: Place
-    picture: tuple[str, ...]
+    picture: Names
     labels: NDArray[np.int64]
     label_scores: NDArray[np.float32]
     attributes: NDArray[np.int64]
@@ -49,7 +50,7 @@ def read_features(path: Path) -> Iterator[PictureRegions]:
         raise InputError(f"{path}: is not a TSV file of LXMERT's layout; it must be ASCII text") from None
 
 
-def find_pictures(path: Path) -> Iterator[tuple[tuple[str, ...], int, int]]:
+def find_pictures(path: Path) -> Iterator[tuple[Names, int, int]]:
     """Of each line of such a file the names of its picture, its number from 1, and the byte at which it begins.
 
     `InputError` for a line that was cut off before its last column.
@@ -63,7 +64,7 @@ def find_pictures(path: Path) -> Iterator[tuple[tuple[str, ...], int, int]]:
                     raise _refused(
                         Place(str(path), number), f"must have {len(COLUMNS)} columns between tabs, it has {found}"
                     )
-                yield names_of(line.partition(b"\t")[0].decode("ascii", "replace")), number, start
+                yield id_names(line.partition(b"\t")[0].decode("ascii", "replace")), number, start
                 start += len(line)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name another file") from None
@@ -126,7 +127,7 @@ def _picture(place: Place, row: Sequence[str]) -> PictureRegions:
         raise _refused(place, f"`boxes` must hold 4 numbers for each of {count} boxes")
     return PictureRegions(
         place,
-        names_of(cells["img_id"]),
+        id_names(cells["img_id"]),
         decoded("objects_id", "<i8"),
         decoded("objects_conf", "<f4"),
         decoded("attrs_id", "<i8"),
@@ -167,8 +168,7 @@ def read_texts(path: Path) -> Iterator[Annotation]:
         elif entry.has("img0"):
             yield _statement(entry)
         else:
-            label = entry.get("label", dict, {})
-            yield _question(entry, entry.word("question_id"), entry.get("sent", str), label)
+            yield _question(entry, entry.word("question_id"), entry.get("sent", str), entry.value.get("label"))
 
 
 def _sentences(entry: Entry) -> Iterator[Annotation]:
@@ -179,7 +179,7 @@ def _sentences(entry: Entry) -> Iterator[Annotation]:
         for number, text in enumerate(entry.check(f"sentf.{source}", sentences, list)):
             name = f"{entry.word('img_id')}-{source}-{number}"
             if answers is None:
-                yield Caption(entry.place, names_of(entry.word("img_id")), name, entry.check("sentf", text, str))
+                yield Caption(entry.place, id_names(entry.word("img_id")), name, entry.check("sentf", text, str))
             elif number >= len(entry.check(f"labelf.{source}", answers, list)):
                 raise entry.refuse(f"`labelf.{source}` has {len(answers)} answers for {len(sentences)} sentences")
             else:
@@ -187,11 +187,13 @@ def _sentences(entry: Entry) -> Iterator[Annotation]:
 
 
 def _question(entry: Entry, name: str, text: str, label: Any) -> Question:
-    scores = entry.check("label", label, dict)
+    """A question; an empty `label` is an answer outside LXMERT's list, none at all is none."""
+    scores = {} if label is None else entry.check("label", label, dict)
     answers = tuple((answer, float(entry.check(f"label.{answer}", score, float))) for answer, score in scores.items())
-    kind = kind_of(answers)
-    template = entry.get("answer_type", str, kind) if entry.value.get("answer_type") else kind
-    return Question(entry.place, names_of(entry.word("img_id")), name, text, answers, kind, template)
+    kind = vqa_kind(entry) if entry.get("answer_type", str, "") else kind_of(answers)
+    template = entry.get("question_type", str, "") or entry.get("answer_type", str, "") or kind
+    names, outside = id_names(entry.word("img_id")), label is not None and not answers
+    return Question(entry.place, names, name, text, answers, kind, template, outside=outside)
 
 
 def _statement(entry: Entry) -> Statement:
@@ -200,7 +202,7 @@ def _statement(entry: Entry) -> Statement:
         raise entry.refuse(f"`label` must be 0 or 1, it is {label}")
     if "img2" in entry.value:
         raise entry.refuse("`img2`: a statement is about two pictures, img0 and img1")
-    left, right = (names_of(entry.get(side, str)) for side in ("img0", "img1"))
+    left, right = (id_names(entry.get(side, str)) for side in ("img0", "img1"))
     split, number, _, sentence = (*identifier.rsplit("-", 3), "", "", "")[:4]
     text, group = entry.get("sent", str), f"{split}-{number}-{sentence}"
-    return Statement(entry.place, left, right, entry.word("uid", "identifier"), text, bool(label), group)
+    return Statement(entry.place, left, right, identifier, text, bool(label), group)

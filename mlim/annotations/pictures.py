@@ -1,28 +1,44 @@
 """Which item of the catalog an annotation is about."""
 
-import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-COCO_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})")
+from mlim.annotations.names import Names, coco_number
+from mlim.annotations.records import Place
+from mlim.errors import InputError
 
 
 class Pictures:
-    """The items of a catalog with their splits, found by any of the names that a public data set has for a picture."""
+    """The items of a catalog with their splits, found by what a public data set calls a picture."""
 
     def __init__(self, splits: Mapping[str, str], numbers: Mapping[str, Sequence[str]]) -> None:
-        """`splits`: item -> split; `numbers`: the number of a picture in the files -> its names."""
+        """`splits`: item -> split; `numbers`: a number that COCO-layout files give -> the names of its pictures."""
         self._splits, self._numbers = splits, numbers
-        self._coco = {str(int(found[1])): item for item in splits if (found := COCO_NAME.fullmatch(item))}
+        self._coco: dict[int, set[str]] = defaultdict(set)
+        for item in splits:
+            if (number := coco_number(item)) is not None:
+                self._coco[number].add(item)
 
-    def find(self, names: Sequence[str]) -> str | None:
-        """The item with one of these names; None when the catalog has none."""
-        for name in names:
-            for known in (name, *self._numbers.get(name, ())):
-                if known in self._splits:
-                    return known
-            if name.isdecimal() and (item := self._coco.get(str(int(name)))):
-                return item
-        return None
+    def find(self, names: Names, place: Place | None = None) -> str | None:
+        """The item with one of these names; None when the catalog has none.
+
+        `InputError`, with the place where the names were read, when they fit several items.
+        """
+        candidates = sorted(self._candidates(names))
+        if len(candidates) > 1:
+            where = "" if place is None else f"{place.file}: line {place.row}: "
+            raise InputError(
+                f"{where}the picture `{names.first}` may be item `{candidates[0]}` or `{candidates[1]}`; take one of "
+                "them out of the catalog, or name the picture by the id of its item"
+            )
+        return candidates[0] if candidates else None
+
+    def _candidates(self, names: Names) -> set[str]:
+        """The items that are meant; an equal id says which of several items with one number of COCO is."""
+        listed = self._numbers.get(names.listed, ()) if names.listed is not None else ()
+        exact = {text for text in (*names.texts, *listed) if text in self._splits}
+        numbered = self._coco.get(names.coco, set()) if names.coco is not None else set[str]()
+        return exact if exact & numbered else exact | numbered
 
     def split(self, item: str) -> str:
         """The split of an item."""

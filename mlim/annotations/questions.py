@@ -1,51 +1,52 @@
 """Questions: VQA v2 (Goyal et al., 2017) and GQA (Hudson and Manning, 2019)."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mlim.annotations.coco import names_of
+from mlim.annotations.answers import AnswerSpellings, vote
 from mlim.annotations.json_stream import Entry, entries
-from mlim.annotations.records import Kind, Question, Region
+from mlim.annotations.names import Names, id_names, vqa_names
+from mlim.annotations.records import Kind, Question, Region, kind_of
 
 KINDS: Mapping[str, Kind] = {"yes/no": "binary", "number": "number", "other": "open"}
-SOFT_SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)  # of an answer that so many of ten people gave; four or more: 1
+COCO = "mscoco"  # `data_type` of VQA's files: their numbers of pictures are COCO's
 
 
-def read_vqa(questions: Path, answers: Path, entailed: Path | None = None) -> Iterator[Question]:
-    """VQA v2: an answer's score is 0, 0.3, 0.6, 0.9 or 1 for 0, 1, 2, 3, 4 or more people who gave it."""
-    asked = {entry.word("question_id"): entry for entry in entries(questions, "questions")}
+def read_vqa(questions: Path, answers: Path, entailed: Path | None, spellings: AnswerSpellings) -> Iterator[Question]:
+    """VQA v2: an answer's score follows from how many people gave it, in any spelling."""
+    asked = dict(_asked(questions))
     following = {} if entailed is None else dict(_entailed(entailed))
     for entry in entries(answers, "annotations"):
         number = entry.word("question_id")
-        question = asked.get(number)
-        if question is None:
+        if number not in asked:
             raise entry.refuse(f"`question_id` {number} is not among the questions of {questions}")
-        kind = KINDS.get(entry.get("answer_type", str))
-        if kind is None:
-            raise entry.refuse(f"`answer_type` must be one of {', '.join(KINDS)}")
+        names, question = asked[number]
         yield Question(
             entry.place,
-            vqa_names(question.word("image_id")),
+            names,
             number,
-            question.get("question", str),
-            soft_scores(inner.get("answer", str) for inner in entry.inner("answers")),
-            kind,
+            question,
+            vote((inner.get("answer", str) for inner in entry.inner("answers")), spellings),
+            vqa_kind(entry),
             entry.get("question_type", str),
             following.get(number, ()),
         )
 
 
-def vqa_names(number: str) -> tuple[str, ...]:
-    """A picture that is known by its number alone: COCO's files have twelve digits."""
-    return (number, f"{int(number):012d}") if number.isdecimal() else names_of(number)
+def _asked(path: Path) -> Iterator[tuple[str, tuple[Names, str]]]:
+    """The picture and the words of each question."""
+    of_coco = any(entry.key == "data_type" and entry.value == COCO for entry in entries(path))
+    for entry in entries(path, "questions"):
+        names = vqa_names(entry.word("image_id"), of_coco)
+        yield entry.word("question_id"), (names, entry.get("question", str))
 
 
-def soft_scores(answers: Iterator[str]) -> tuple[tuple[str, float], ...]:
-    """The answers with their scores, the most frequent first."""
-    counts = Counter(answer.strip().lower() for answer in answers)
-    most = len(SOFT_SCORES) - 1
-    return tuple((answer, SOFT_SCORES[min(count, most)]) for answer, count in counts.most_common() if answer)
+def vqa_kind(entry: Entry) -> Kind:
+    """The kind that the `answer_type` of an entry says."""
+    kind = KINDS.get(entry.get("answer_type", str))
+    if kind is None:
+        raise entry.refuse(f"`answer_type` must be one of {', '.join(KINDS)}")
+    return kind
 
 
 def _entailed(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -58,19 +59,24 @@ def _entailed(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def read_gqa(path: Path) -> Iterator[Question]:
-    """GQA's questions; open are those that ask for a value (structural type `query`), the others are binary."""
+    """GQA's questions; open are those that ask for a value (structural type `query`), the others are binary.
+
+    Without `types` the answer says which; without an answer a question has none.
+    """
     for entry in entries(path):
-        types = Entry(entry.place, entry.key, entry.number, entry.get("types", dict))
-        structural = types.get("structural", str)
-        answer = entry.get("answer", str).strip().lower()
+        types = Entry(entry.place, entry.key, entry.number, entry.get("types", dict, {}))
+        answer = entry.get("answer", str, "").strip().lower()
+        answers = ((answer, 1.0),) if answer else ()
+        structural = types.get("structural", str, "")
+        kind: Kind = kind_of(answers) if not structural else "open" if structural == "query" else "binary"
         yield Question(
             entry.place,
-            names_of(entry.word("imageId")),
+            id_names(entry.word("imageId")),
             str(entry.key),
             entry.get("question", str),
-            ((answer, 1.0),) if answer else (),
-            "open" if structural == "query" else "binary",
-            types.get("detailed", str, structural) if types.value.get("detailed") else structural,
+            answers,
+            kind,
+            types.get("detailed", str, "") or structural or kind,
             tuple(other for other in entry.texts("entailed") if other != entry.key),
         )
 
@@ -86,7 +92,7 @@ def read_scene_graphs(path: Path) -> Iterator[Region]:
             x, y, w, h = (thing.get(side, float) for side in ("x", "y", "w", "h"))
             yield Region(
                 entry.place,
-                names_of(str(entry.key)),
+                id_names(str(entry.key)),
                 (x / width, y / height, (x + w) / width, (y + h) / height),
                 thing.get("name", str),
                 tuple(("", attribute) for attribute in thing.texts("attributes")),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mlim.annotations.names import Names
+
 Kind = Literal["binary", "number", "open"]
 Attribute = tuple[str, str]  # kind (empty where the file has none) and value
 
@@ -17,13 +19,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Region:
-    """A box in fractions of the picture's width and height; `crowd` marks many things in one box (COCO).
-
-    `picture` holds the names under which the catalog may know the picture, the most exact first.
-    """
+    """A box in fractions of the picture's width and height; `crowd` marks many things in one box (COCO)."""
 
     place: Place
-    picture: tuple[str, ...]
+    picture: Names
     box: tuple[float, float, float, float]  # x0, y0, x1, y1
     label: str
     attributes: tuple[Attribute, ...] = ()
@@ -36,23 +35,27 @@ class Caption:
     """A sentence about a picture."""
 
     place: Place
-    picture: tuple[str, ...]
+    picture: Names
     caption_id: str
     caption: str
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a picture; `answers` with scores in (0, 1]; `entailed` are ids of questions that follow."""
+    """A question about a picture; `answers` with scores in (0, 1]; `entailed` are ids of questions that follow.
+
+    `outside` marks a question whose answer is known to be none of the data set's list, so that `answers` is empty.
+    """
 
     place: Place
-    picture: tuple[str, ...]
+    picture: Names
     question_id: str
     question: str
     answers: tuple[tuple[str, float], ...]
     kind: Kind
     template: str
     entailed: tuple[str, ...] = ()
+    outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ class Statement:
     """A sentence about two pictures; the statements of one `set` share the sentence."""
 
     place: Place
-    left: tuple[str, ...]
-    right: tuple[str, ...]
+    left: Names
+    right: Names
     statement_id: str
     sentence: str
     label: bool

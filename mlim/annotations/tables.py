@@ -167,10 +167,11 @@ def load_answers(folder: Path) -> list[str]:
     return answers
 
 
-def make_vocabularies(folder: Path, split: str) -> dict[str, Any]:
+def make_vocabularies(folder: Path, split: str, most_attributes: int | None = None) -> dict[str, Any]:
     """`labels`, `attributes` by kind and `answers` of a split, the most frequent first, and their `counts`.
 
-    `labels` goes on with those of the other splits, which count 0: a box of theirs has a class, too.
+    `labels` goes on with those of the other splits, which count 0: a box of theirs has a class, too. Of each kind of
+    attributes the `most_attributes` most frequent are kept; None: all.
     """
     labels, answers, attributes = Counter[str](), Counter[str](), dict[str, Counter[str]]()
     for row in _rows(folder, REGIONS, split):
@@ -181,15 +182,16 @@ def make_vocabularies(folder: Path, split: str) -> dict[str, Any]:
         answers.update(given["answer"] for given in row["answers"])
     labels.update(dict.fromkeys(read_table(folder, REGIONS)["label"].unique().to_pylist(), 0))
     return {
-        "labels": _ordered(labels),
-        "attributes": {kind: _ordered(counts) for kind, counts in attributes.items()},
-        "answers": _ordered(answers),
+        "labels": most_frequent(labels),
+        "attributes": {kind: most_frequent(counts, most_attributes) for kind, counts in attributes.items()},
+        "answers": most_frequent(answers),
         "counts": {"labels": labels, "attributes": attributes, "answers": answers},
     }
 
 
-def _ordered(counts: Counter[str]) -> list[str]:
-    return sorted(counts, key=lambda name: (-counts[name], name))
+def most_frequent(counts: Counter[str], most: int | None = None) -> list[str]:
+    """The `most` names with the highest counts, or all; of equal counts the first in the alphabet."""
+    return sorted(counts, key=lambda name: (-counts[name], name))[:most]
 
 
 def _rows(folder: Path, table: str, split: str) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
 from mlim.config import Config
 
@@ -62,6 +62,9 @@ class LxmertFiles(Config):
 
     features: Files = ()
     texts: Files = ()
+    boxes: bool = Field(
+        default=False, description="read the boxes of `features`, which a detector predicted, as annotated ones, too"
+    )
     labels: Path | None = Field(default=None, description="names of the detector's classes, one a line")
     attributes: Path | None = Field(default=None, description="names of its attributes, one a line")
 
@@ -105,6 +108,12 @@ class AnnotationLimits(Config):
     min_box_area: float = Field(default=0.0005, ge=0, le=1, description="smaller boxes, as a share of the picture")
     max_unknown_share: float = Field(
         default=0.5, ge=0, le=1, description="of the annotations may be of pictures that the catalog does not have"
+    )
+    labels: PositiveInt | None = Field(
+        default=None, description="labels of boxes, the most frequent ones of the train split; null: all"
+    )
+    attributes: PositiveInt | None = Field(
+        default=None, description="attributes of each kind, the most frequent ones of the train split; null: all"
     )
 
 

@@ -1,9 +1,10 @@
 """`mlim annotate`: read boxes, captions, questions and statements, check them, and write the tables that tasks read."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +13,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlim.annotations.columns import ItemValues, ValueReader, annotate_columns, stored_values
-from mlim.annotations.measures import Found, find_items, measure
+from mlim.annotations.measures import Found, find_items, measure, measure_together
+from mlim.annotations.names import Names
 from mlim.annotations.pictures import Pictures
 from mlim.annotations.priors import Posed, measure_priors
 from mlim.annotations.records import Annotation, Region, Statement
-from mlim.annotations.sources import picture_numbers, read_files
+from mlim.annotations.sources import picture_numbers, read_boxes, read_files
 from mlim.annotations.tables import (
     SCHEMAS,
     VOCABULARIES_FILE,
     load_answers,
     load_questions,
     make_vocabularies,
+    most_frequent,
     row_of,
     table_file,
     table_of,
 )
 from mlim.catalog.annotation_rules import AnnotationRules
 from mlim.catalog.description import CatalogDescription, load_description
-from mlim.catalog.quarantine import QUARANTINE_FILE, Quarantined, describe_reasons, write_quarantine
+from mlim.catalog.item import QUARANTINE_SCHEMA
+from mlim.catalog.quarantine import QUARANTINE_FILE, Quarantined, QuarantineWriter, describe_reasons
+from mlim.catalog.row_writer import RowWriter
 from mlim.console import Terminal
 from mlim.errors import InputError
 from mlim.files import atomic_folder, write_json
 from mlim.pairs.labels import SPLITS, TEST, TRAIN
 from mlim.recipe import Recipe
 from mlim.shards.items import open_items
-from mlim.validation import Finding, SuiteCheck, Validation, require
+from mlim.validation import Finding, Rule, SuiteCheck, Validation, require
 from mlim.workspace import Workspace
 
 SUITE = "annotations"
@@ -46,59 +51,66 @@ SHOWN_CHARACTERS = 80
 DIGITS = 4
 
 
-@dataclass(frozen=True)
-class _Rejected:
-    found: Found
-    expectation: str
-
-
 def annotate(
     recipe: Recipe, catalog: Path, workspace: Workspace, terminal: Terminal, if_any: bool = False
 ) -> dict[str, Any]:
     """Write regions, captions, questions and statements (.arrow), vocabularies.json, quarantine.parquet, summary.json.
 
     Returns the summary. `InputError` for a catalog without annotations (with `if_any` it gets empty vocabularies), for
-    one that was not split, and a file that is not of its layout; `DataError` when too many annotations are of pictures
-    that the catalog does not have.
+    one that was not split, a file that is not of its layout, and a picture that several items may be; `DataError` when
+    too many annotations are of pictures that the catalog does not have.
     """
     description = load_description(catalog)
     rules = description.annotations
-    if rules is None and if_any:
-        return _annotate_nothing(workspace, terminal)
-    if rules is None:
+    if rules is None and not if_any:
         raise InputError(f"{catalog}: has no section `annotations`; docs/scenes.md says what it can hold")
-    pictures = Pictures(_splits(workspace), picture_numbers(rules.files))
+    if rules is None:
+        return _annotate_nothing(workspace, terminal, {})
+    pictures, unboxed = Pictures(_splits(workspace), picture_numbers(rules.files)), Counter[str]()
+    items = list(_items(recipe, rules, description, workspace)) if rules.columns else []
+    annotations = _all(rules, description, items, recipe.seed, unboxed)
+    first = next(annotations, None)
+    if first is None and not if_any:
+        raise InputError(
+            f"{catalog}: nothing that the section `annotations` names is an annotation; docs/scenes.md says what it "
+            "can hold"
+        )
+    if first is None:
+        return _annotate_nothing(workspace, terminal, unboxed)
     with atomic_folder(workspace.annotations) as folder, atomic_folder(workspace.annotation_docs) as docs:
-        validation = Validation(docs)
-        check, counts, rejected = validation.start(SUITE), Counter[tuple[str, str]](), list[_Rejected]()
-        unboxed = Counter[str]()
+        validation, counts = Validation(docs), Counter[tuple[str, str]]()
+        check, labels = validation.start(SUITE), _kept_labels(rules, items, pictures)
         with ExitStack() as stack:
+            quarantine = QuarantineWriter(stack.enter_context(RowWriter(folder / QUARANTINE_FILE, QUARANTINE_SCHEMA)))
             writers = {name: stack.enter_context(writer) for name, writer in _open_tables(folder).items()}
-            for chunk in _chunks(_all(recipe, rules, description, workspace, unboxed)):
-                found = [find_items(_cut(annotation), pictures) for annotation in chunk]
-                accepted = _judge(check, found, pictures, rules, rejected)
-                _write(writers, accepted, pictures, counts)
-        findings = _conclude(check, rules, sum(counts.values()), rejected)
+            judge = _Judge(check, pictures, rules, labels, quarantine)
+            for chunk in _chunks(chain([first], annotations)):
+                _write(writers, judge.accepted(chunk), pictures, counts)
+        findings = judge.conclude()
         validation.write_docs()
         require([finding for finding in findings if not finding.row_level])
-        quarantined = write_quarantine(folder / QUARANTINE_FILE, _quarantined(rejected, findings))
-        write_json(folder / VOCABULARIES_FILE, make_vocabularies(folder, TRAIN))
-        summary = {**_summary(folder, rules, counts, quarantined), "unboxed": dict(sorted(unboxed.items()))}
+        write_json(folder / VOCABULARIES_FILE, make_vocabularies(folder, TRAIN, rules.limits.attributes))
+        summary = {**_summary(folder, rules, counts, quarantine.counts), "unboxed": dict(sorted(unboxed.items()))}
         write_json(folder / "summary.json", summary)
-    if beyond := sum(summary["unanswerable"].values()):
-        terminal.warn(f"{beyond} questions have no answer that the train split has; nothing can answer them")
-    kept = ", ".join(f"{sum(by.values())} {name}" for name, by in summary["counts"].items())
-    terminal.say(f"{kept}; quarantined: {describe_reasons(quarantined) or 'none'}")
+    _report(summary, terminal)
     return summary
 
 
-def _annotate_nothing(workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
+def _report(summary: Mapping[str, Any], terminal: Terminal) -> None:
+    """What was kept and quarantined, and how many questions nothing can answer."""
+    if beyond := sum(summary["unanswerable"].values()):
+        terminal.warn(f"{beyond} questions have no answer that the train split has; nothing can answer them")
+    kept = ", ".join(f"{sum(by.values())} {name}" for name, by in summary["counts"].items())
+    terminal.say(f"{kept}; quarantined: {describe_reasons(summary['quarantined']) or 'none'}")
+
+
+def _annotate_nothing(workspace: Workspace, terminal: Terminal, unboxed: Mapping[str, int]) -> dict[str, Any]:
     """Empty vocabularies and the summary of a catalog without annotations."""
     with atomic_folder(workspace.annotations) as folder:
         for writer in _open_tables(folder).values():
             writer.close()
         write_json(folder / VOCABULARIES_FILE, make_vocabularies(folder, TRAIN))
-        summary = {**_summary(folder, AnnotationRules(), {}, {}), "unboxed": {}}
+        summary = {**_summary(folder, AnnotationRules(), {}, {}), "unboxed": dict(sorted(unboxed.items()))}
         write_json(folder / "summary.json", summary)
     terminal.say("the catalog has no annotations")
     return summary
@@ -119,13 +131,13 @@ def _splits(workspace: Workspace) -> dict[str, str]:
 
 
 def _all(
-    recipe: Recipe,
     rules: AnnotationRules,
     description: CatalogDescription,
-    workspace: Workspace,
+    items: Sequence[ItemValues],
+    seed: int,
     unboxed: Counter[str],
 ) -> Iterator[Annotation]:
-    """What the files say, then what the columns say; attributes that decide pairs are refused.
+    """What the files say, then what the columns say of `items`; attributes that decide pairs are refused.
 
     `unboxed` counts pictures without a plain border, or without a label, where each should have a box.
     """
@@ -138,9 +150,18 @@ def _all(
                 f"match (pairs.decided_by); leave it out, or say `annotations.may_tell: [{told[0]}]`"
             )
         yield annotation
-    if rules.questions or rules.captions or rules.regions is not None:
-        items = list(_items(recipe, rules, description, workspace))
-        yield from annotate_columns(rules, items, recipe.seed, unboxed)
+    yield from annotate_columns(rules, items, seed, unboxed)
+
+
+def _kept_labels(rules: AnnotationRules, items: Sequence[ItemValues], pictures: Pictures) -> Set[str] | None:
+    """The labels that boxes may have: the most frequent ones of the train split, in files and columns; None: any."""
+    most, column = rules.limits.labels, None if rules.regions is None else rules.regions.label
+    if most is None:
+        return None
+    told = [(item.id, item.values[column]) for item in items if column in item.values] if column else []
+    boxed = ((pictures.find(box.picture, box.place), box.label) for box in read_boxes(rules.files))
+    counts = Counter(label for item, label in chain(told, boxed) if item is not None and pictures.split(item) == TRAIN)
+    return {*most_frequent(counts, most)}
 
 
 def _items(
@@ -183,16 +204,45 @@ def _cut(annotation: Annotation) -> Annotation:
     return replace(annotation, box=(x0, y0, x1, y1))
 
 
-def _judge(
-    check: SuiteCheck, found: Sequence[Found], pictures: Pictures, rules: AnnotationRules, rejected: list[_Rejected]
-) -> list[Found]:
-    """The annotations of a chunk that pass; of the others the first expectation that they fail is kept."""
-    bad: dict[int, str] = {}
-    for rejection in check.rows(measure(found, pictures), _parameters(rules)):
-        for row in rejection.rows.tolist():
-            bad.setdefault(row, rejection.id)
-    rejected += [_Rejected(found[row], expectation) for row, expectation in sorted(bad.items())]
-    return [entry for row, entry in enumerate(found) if row not in bad]
+class _Judge:
+    """Judges chunks of annotations; those that are rejected go to quarantine at once."""
+
+    def __init__(
+        self,
+        check: SuiteCheck,
+        pictures: Pictures,
+        rules: AnnotationRules,
+        labels: Set[str] | None,
+        quarantine: QuarantineWriter,
+    ) -> None:
+        self._check, self._pictures, self._labels, self._quarantine = check, pictures, labels, quarantine
+        self._parameters = _parameters(rules)
+        self._rules = {rule.id: rule for rule in check.rules(self._parameters)}
+        self._taken = set[int]()
+        self._seen = self._unknown = 0
+
+    def accepted(self, chunk: Sequence[Annotation]) -> list[Found]:
+        """Those that pass, each by itself and then beside the others that do."""
+        found = [find_items(_cut(annotation), self._pictures) for annotation in chunk]
+        self._seen += len(found)
+        self._unknown += sum(None in entry.items for entry in found)
+        good = self._passing(found, measure(found, self._pictures, TRAIN, self._labels))
+        return self._passing(good, measure_together(good, self._taken))
+
+    def _passing(self, found: Sequence[Found], measured: pd.DataFrame) -> list[Found]:
+        """Those that no expectation rejects; of the others the first one that does is quarantined with them."""
+        bad: dict[int, str] = {}
+        for rejection in self._check.rows(measured, self._parameters):
+            for row in rejection.rows.tolist():
+                bad.setdefault(row, rejection.id)
+        for row, expectation in sorted(bad.items()):
+            self._quarantine.add(_quarantined(found[row].annotation, self._rules[expectation]))
+        return [entry for row, entry in enumerate(found) if row not in bad]
+
+    def conclude(self) -> list[Finding]:
+        """The findings, with those of all annotations together."""
+        self._check.whole(pd.DataFrame({"is_known": [1 - self._unknown / self._seen]}), self._parameters)
+        return self._check.findings()
 
 
 def _parameters(rules: AnnotationRules) -> dict[str, Any]:
@@ -215,29 +265,16 @@ def _write(
             writers[name].write_table(pa.Table.from_pylist(members, schema=SCHEMAS[name]))
 
 
-def _conclude(check: SuiteCheck, rules: AnnotationRules, accepted: int, rejected: Sequence[_Rejected]) -> list[Finding]:
-    """The expectations of all annotations together."""
-    if not accepted and not rejected:
-        raise InputError("the section `annotations` of the catalog names nothing; docs/scenes.md says what it can hold")
-    unknown = sum(None in entry.found.items for entry in rejected)
-    check.whole(pd.DataFrame({"is_known": [1 - unknown / (accepted + len(rejected))]}), _parameters(rules))
-    return check.findings()
-
-
-def _quarantined(rejected: Sequence[_Rejected], findings: Sequence[Finding]) -> Iterator[Quarantined]:
-    by_id = {finding.id: finding for finding in findings}
-    for entry in rejected:
-        finding, annotation = by_id[entry.expectation], entry.found.annotation
-        names = annotation.left if isinstance(annotation, Statement) else annotation.picture
-        detail = f"{finding.problem}: {_shown(annotation)}; {finding.advice}"
-        place = annotation.place
-        yield Quarantined(place.file, place.row, names[0], "annotate", finding.code, detail)
+def _quarantined(annotation: Annotation, rule: Rule) -> Quarantined:
+    names = annotation.left if isinstance(annotation, Statement) else annotation.picture
+    detail = f"{rule.problem}: {_shown(annotation)}; {rule.advice}"
+    return Quarantined(annotation.place.file, annotation.place.row, names.first, "annotate", rule.code, detail)
 
 
 def _shown(annotation: Annotation) -> str:
     """What identifies an annotation for a person."""
-    values = {name: value for name, value in vars(annotation).items() if name not in ("place", "entailed")}
-    text = ", ".join(f"{name} {value}" for name, value in values.items())
+    shown = {name: value.first if isinstance(value, Names) else value for name, value in vars(annotation).items()}
+    text = ", ".join(f"{name} {value}" for name, value in shown.items() if name not in ("place", "entailed", "outside"))
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 

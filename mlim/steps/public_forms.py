@@ -6,6 +6,7 @@ from typing import assert_never
 
 import pandas as pd
 
+from mlim.annotations.names import coco_number
 from mlim.evaluation.detections import coco_forms
 from mlim.evaluation.scores import part
 from mlim.recipe.tasks import FinetuneTask
@@ -28,7 +29,7 @@ def _forms(task: FinetuneTask, scores: pd.DataFrame) -> dict[str, str]:
         case "caption":
             rows = zip(scores["id"], scores["written"], strict=True)
             return {
-                "coco_captions.json": json.dumps([{"image_id": _number(one), "caption": text} for one, text in rows])
+                "coco_captions.json": json.dumps([{"image_id": _picture(one), "caption": text} for one, text in rows])
             }
         case "answer":
             answers = list(zip(scores["question_id"], scores["given"], strict=True))
@@ -43,6 +44,12 @@ def _forms(task: FinetuneTask, scores: pd.DataFrame) -> dict[str, str]:
             return {"coco_instances.json": json.dumps(truth), "coco_results.json": json.dumps(results)}
         case _:
             assert_never(task)
+
+
+def _picture(item: str) -> CocoNumber:
+    """The number of a picture in COCO; of another one what its item is called."""
+    number = coco_number(item)
+    return _number(item) if number is None else number
 
 
 def _number(name: str) -> CocoNumber:

@@ -213,7 +213,7 @@ class FileRegions(RegionSource):
         pictures = Pictures(dict.fromkeys(store.ids, ""), {})
         for path in paths:
             for names, number, start in find_pictures(path):
-                self._note(pictures.find(names), names[0], _Line(path, number, start))
+                self._note(pictures.find(names, Place(str(path), number)), names.first, _Line(path, number, start))
         first = min(self._lines.values(), default=None)
         self._size = None if first is None else read_picture(*first).features.shape[1]
 
@@ -270,7 +270,7 @@ class FileRegions(RegionSource):
             finite = np.isfinite(picture.features.astype(np.float16)).all() and np.isfinite(picture.boxes).all()
         if not finite:
             detail = "a feature or a corner is not a finite number; extract the regions of this picture again"
-            return self._none[0], [_left_out(place, picture.picture[0], "not-finite", detail)]
+            return self._none[0], [_left_out(place, picture.picture.first, "not-finite", detail)]
         return _inside(picture)
 
 
@@ -283,7 +283,7 @@ def _inside(picture: PictureRegions) -> tuple[Regions, list[Quarantined]]:
     if inside.all():
         return regions, []
     detail = f"{(~inside).sum()} boxes are empty or outside the picture; correct them"
-    return regions, [_left_out(picture.place, picture.picture[0], "box-outside", detail)]
+    return regions, [_left_out(picture.place, picture.picture.first, "box-outside", detail)]
 
 
 def _numbers(count: int) -> list[str]:

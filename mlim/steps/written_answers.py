@@ -8,6 +8,7 @@ from typing import Any, Final
 import pandas as pd
 import torch
 
+from mlim.annotations.answers import add_up, normalised
 from mlim.annotations.tables import QUESTIONS, load_answers, load_questions
 from mlim.console import Terminal
 from mlim.data.asked import Asked, WrittenBatch, WrittenCollator
@@ -169,10 +170,13 @@ class SpelledAnswers:
         return self.tokens.get(answer) or self._tokenizer.encode(answer, MOST)
 
     def score(self, given: str, answers: Mapping[str, float]) -> float:
-        """What people gave to an answer, or to another one of the same tokens: `2` is written as `two`."""
-        tokens = self.tokens.get(given)
-        alike = (score for one, score in answers.items() if tokens is not None and self.tokens.get(one) == tokens)
-        return max(alike, default=answers.get(given, 0.0))
+        """What people gave to an answer in all its spellings: VQA's (`a dog`, `dog`), and those of the same tokens."""
+        known, tokens = normalised(given), self.tokens.get(given)
+
+        def is_meant(answer: str) -> bool:
+            return normalised(answer) == known or (tokens is not None and self.tokens.get(answer) == tokens)
+
+        return add_up(score for answer, score in answers.items() if is_meant(answer))
 
     def read(self, tokens: Sequence[int]) -> str:
         """The answer that these tokens are; their words where they are none."""

@@ -13,19 +13,21 @@ import pytest
 from pydantic import ValidationError
 
 from mlim.annotations import json_stream
+from mlim.annotations.answers import AnswerSpellings
 from mlim.annotations.coco import read_captions, read_instances, read_karpathy
 from mlim.annotations.columns import ItemValues, ValueReader, annotate_columns, find_foreground
 from mlim.annotations.genome import read_genome
 from mlim.annotations.json_stream import entries
 from mlim.annotations.lxmert import read_features, read_regions, read_texts
-from mlim.annotations.measures import find_items, measure
+from mlim.annotations.measures import find_items, measure, measure_together
+from mlim.annotations.names import Names
 from mlim.annotations.pictures import Pictures
 from mlim.annotations.priors import Posed, measure_priors
 from mlim.annotations.questions import read_gqa, read_scene_graphs, read_vqa
 from mlim.annotations.records import Caption, Place, Question, Region, Statement
-from mlim.annotations.sources import read_pairs
+from mlim.annotations.sources import read_files, read_pairs
 from mlim.annotations.statements import read_nlvr2
-from mlim.catalog.annotation_rules import AnnotationRules, GenomeFiles
+from mlim.catalog.annotation_rules import AnnotationFiles, AnnotationRules, GenomeFiles
 from mlim.catalog.description import CatalogDescription
 from mlim.errors import InputError
 from mlim.validation import Validation
@@ -89,7 +91,11 @@ def without(value: Any, *keys: Any, change: Any = None) -> Any:
 def test_coco_instances_have_fractions_classes_attributes_and_crowds(tmp_path):
     first, second = read_instances(write(tmp_path / "i.json", COCO))
     assert first.box == pytest.approx((0.1, 0.1, 0.6, 0.6))
-    assert (first.label, first.crowd, first.picture) == ("toothbrush", False, ("000000000001", "000000000001.jpg", "1"))
+    assert (first.label, first.crowd, first.picture) == (
+        "toothbrush",
+        False,
+        Names(("000000000001", "000000000001.jpg"), 1),
+    )
     assert (second.attributes, second.crowd) == ((("colour", "red"),), True)
 
 
@@ -100,7 +106,7 @@ def test_captions_and_lists_of_pairs(tmp_path):
         "images": [{"filename": "a.jpg", "cocoid": 9, "split": "restval", "sentences": [{"raw": "hi", "sentid": 1}]}]
     }
     path = write(tmp_path / "k.json", karpathy)
-    assert [(found.picture, found.caption) for found in read_karpathy(path)] == [(("a", "a.jpg", "9"), "hi")]
+    assert [(found.picture, found.caption) for found in read_karpathy(path)] == [(Names(("a", "a.jpg"), 9), "hi")]
     pairs = write(
         tmp_path / "p.json", [{"image": "b.jpg", "caption": ["one", "two"]}, {"image": "c.jpg", "caption": "x"}]
     )
@@ -111,7 +117,7 @@ def test_vqa_scores_answers_by_how_many_people_gave_them(tmp_path):
     files = [
         write(tmp_path / name, value) for name, value in (("q", QUESTIONS), ("a", ANSWERS), ("e", {"11": [12, 13]}))
     ]
-    (found,) = read_vqa(*files)
+    (found,) = read_vqa(*files, AnswerSpellings())
     assert found.answers == (("brush", 1.0), ("comb", 0.9), ("broom", 0.3))
     assert (found.kind, found.template, found.entailed) == ("open", "what is", ("12", "13"))
 
@@ -127,7 +133,8 @@ def test_gqa_questions_and_scene_graphs(tmp_path):
 
 def test_nlvr2_lines(tmp_path):
     (found,) = read_nlvr2(write(tmp_path / "s.jsonl", NLVR2))
-    assert (found.left, found.right) == (("dev-8-0-img0", "l", "a/l.jpg"), ("dev-8-0-img1", "r", "r.png"))
+    assert found.left == Names(("dev-8-0-img0", "l", "a/l.jpg"))
+    assert found.right == Names(("dev-8-0-img1", "r", "r.png"))
     assert (found.label, found.set) == (True, "dev-8-1")
 
 
@@ -140,7 +147,7 @@ def test_visual_genome(tmp_path):
         regions=write(tmp_path / "r", [{"id": 1, "regions": [{"region_id": 3, "image_id": 1, "phrase": "a red cup"}]}]),
         questions=write(tmp_path / "q", [{"id": 1, "qas": [{"qa_id": 2, "question": "How many?", "answer": "2."}]}]),
     )
-    region, caption, question = read_genome(files)
+    region, caption, question = read_genome(files, AnswerSpellings())
     assert (region.label, region.attributes, region.box) == ("cup", (("", "red"),), pytest.approx((0.1, 0.1, 0.5, 0.4)))
     assert (caption.caption, question.kind, question.template) == ("a red cup", "number", "how")
 
@@ -173,6 +180,48 @@ def test_lxmert_regions_and_texts(tmp_path):
     caption, asked, stated, posed = read_texts(write(tmp_path / "t.json", [LXMERT_TEXT, statement, question]))
     assert (caption.caption, asked.answers, stated.label, stated.set) == ("a cup", (("yes", 1.0),), False, "dev-8-1")
     assert (posed.kind, posed.answers) == ("number", (("2", 1.0), ("3", 0.3)))
+    assert stated.statement_id == "dev-8-0-1"  # as NLVR2 names it, not LXMERT's uid
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"label": {"many": 1}, "answer_type": "number", "question_type": "how"}, ("number", "how", False)),
+        ({"label": {"2": 1}, "answer_type": "other"}, ("open", "other", False)),
+        ({"label": {"yes": 1}, "answer_type": None}, ("binary", "binary", False)),
+        ({"label": {}, "answer_type": "yes/no"}, ("binary", "yes/no", True)),
+        ({"answer_type": "yes/no"}, ("binary", "yes/no", False)),
+    ],
+)
+def test_lxmerts_questions_have_the_kind_that_they_say(tmp_path, told, expected):
+    entry = {"question_id": 3, "img_id": "n1", "sent": "how many?", **told}
+    (found,) = read_texts(write(tmp_path / "t.json", [entry]))
+    assert (found.kind, found.template, found.outside) == expected
+
+
+def test_what_an_entry_lacks_costs_that_entry_alone(tmp_path):
+    gqa = {"1": {"imageId": "n1", "question": "Is it?"}, "2": {"imageId": "n1", "question": "Is it?", "answer": "Yes"}}
+    bare, answered = read_gqa(write(tmp_path / "q.json", gqa))
+    assert (bare.answers, bare.kind) == ((), "open")
+    assert (answered.answers, answered.kind, answered.template) == ((("yes", 1.0),), "binary", "binary")
+    box = {"x": 1, "y": 2, "w": 4, "h": 6, "names": ["Cup"]}
+    kept = [{"object_id": 4, "attributes": None}, {"object_id": 5}, {"object_id": 6, "attributes": ["Red"]}]
+    files = GenomeFiles(
+        images=write(tmp_path / "i", [{"image_id": 1, "width": 10, "height": 20}]),
+        objects=write(tmp_path / "o", [{"image_id": 1, "objects": [{"object_id": n, **box} for n in (4, 5, 6)]}]),
+        attributes=write(tmp_path / "a", [{"image_id": 1, "attributes": kept}]),
+    )
+    found = list(read_genome(files, AnswerSpellings()))
+    assert [region.attributes for region in found] == [(), (), (("", "red"),)]
+    assert {region.picture for region in found} == {Names(("1",))}
+
+
+def test_regions_that_a_detector_found_are_no_annotations_unless_asked_for(tmp_path):
+    (tmp_path / "f.tsv").write_text(tsv_row())
+    files = {"lxmert": {"features": str(tmp_path / "f.tsv")}}
+    assert not list(read_files(AnnotationFiles.model_validate(files)))
+    files["lxmert"]["boxes"] = True
+    assert len(list(read_files(AnnotationFiles.model_validate(files)))) == 2
 
 
 BROKEN = [
@@ -185,7 +234,7 @@ BROKEN = [
     (read_instances, without(COCO, "annotations"), "has no entries in `annotations`"),
     (read_captions, without(CAPTIONS, "annotations", 0, "image_id", change=5), "`image_id` 5 is not among"),
     (read_captions, without(CAPTIONS, "annotations", 0, "caption", change=5), "`caption` must be a text, it is 5"),
-    (read_gqa, without(GQA, "201", "types"), "`201`[0]: has no `types`"),
+    (read_gqa, without(GQA, "201", "types", change=[1]), "`types` must be an object"),
     (read_scene_graphs, without(GRAPHS, "n1", "width", change=-1), "must be above 0"),
     (read_scene_graphs, without(GRAPHS, "n1", "objects", "1", "h"), "has no `h`"),
     (read_nlvr2, without(NLVR2, "identifier", change="x"), "must be SPLIT-SET-PAIR-SENTENCE"),
@@ -216,7 +265,7 @@ def test_answers_to_unknown_questions_and_of_unknown_types_are_refused(tmp_path)
     for change, problem in (({"question_id": 9}, "9 is not among"), ({"answer_type": "x"}, "must be one of yes/no")):
         answers = write(tmp_path / "a", {"annotations": [{**ANSWERS["annotations"][0], **change}]})
         with pytest.raises(InputError, match=problem):
-            list(read_vqa(questions, answers))
+            list(read_vqa(questions, answers, None, AnswerSpellings()))
 
 
 @pytest.mark.parametrize(
@@ -261,45 +310,73 @@ def test_broken_json_is_refused_with_its_line(tmp_path, text, problem):
     assert problem in str(refused.value)
 
 
-def test_pictures_are_found_by_any_of_their_names():
-    pictures = Pictures({"COCO_val2014_000000000042": "test", "s1": "train"}, {"3": ("s1",)})
-    assert pictures.find(("42", "000000000042")) == "COCO_val2014_000000000042"
-    assert pictures.find(("3",)) == "s1"
-    assert pictures.find(("4", "x.jpg")) is None
-
-
 PLACE = Place("f", 1)
+A, B, C = Names(("a",)), Names(("b",)), Names(("c",))
 BAD = {
-    "unknown-picture": Caption(PLACE, ("?",), "1", "x"),
-    "box-outside": Region(PLACE, ("a",), (0.5, 0, 1.5, 1), "cup"),
-    "box-too-small": Region(PLACE, ("a",), (0.5, 0.5, 0.501, 0.501), "cup"),
-    "no-label": Region(PLACE, ("a",), (0, 0, 1, 1), " "),
-    "no-text": Caption(PLACE, ("a",), "1", " ?! "),
-    "no-answer": Question(PLACE, ("a",), "1", "what?", (), "open", "t"),
-    "bad-score": Question(PLACE, ("a",), "1", "what?", (("x", 1.5),), "open", "t"),
-    "two-splits": Statement(PLACE, ("a",), ("c",), "1", "x", True, "both"),
-    "one-sided": Statement(PLACE, ("a",), ("b",), "2", "y", True, "lonely"),
+    "unknown-picture": Caption(PLACE, Names(("?",)), "1", "x"),
+    "box-outside": Region(PLACE, A, (0.5, 0, 1.5, 1), "cup"),
+    "box-too-small": Region(PLACE, A, (0.5, 0.5, 0.501, 0.501), "cup"),
+    "no-label": Region(PLACE, A, (0, 0, 1, 1), " "),
+    "no-text": Caption(PLACE, A, "1", " ?! "),
+    "no-answer": Question(PLACE, A, "1", "what?", (), "open", "t"),
+    "bad-score": Question(PLACE, A, "1", "what?", (("x", 1.5),), "open", "t"),
+    "two-splits": Statement(PLACE, A, C, "1", "x", True, "both"),
+    "rare-label": Region(PLACE, A, (0, 0, 1, 1), "plate"),
+    "one-sided": Statement(PLACE, A, B, "2", "y", True, "lonely"),
 }
 GOOD = [
-    Region(PLACE, ("a",), (0, 0, 1, 1), "cup"),
-    Question(PLACE, ("b",), "1", "what?", (("x", 1.0),), "open", "t"),
-    Statement(PLACE, ("a",), ("b",), "3", "x", False, "both"),
+    Region(PLACE, A, (0, 0, 1, 1), "cup"),
+    Question(PLACE, B, "1", "what?", (("x", 1.0),), "open", "t"),
+    Statement(PLACE, A, B, "3", "x", False, "both"),
+    Statement(PLACE, B, A, "4", "x", True, "both"),
 ]
 
 
+def test_an_id_that_comes_again_is_rejected_with_its_table_and_the_labels_of_accepted_statements_count():
+    pictures = Pictures({"a": "train", "b": "train"}, {})
+    annotations = [
+        Question(PLACE, A, "1", "what?", (("x", 1.0),), "open", "t"),
+        Caption(PLACE, A, "1", "x"),
+        Caption(PLACE, B, "1", "x"),  # a caption is named within its picture
+        Statement(PLACE, A, B, "1", "x", True, "s"),
+        Statement(PLACE, A, B, "1", "x", False, "s"),  # so that `s` has one label
+        Region(PLACE, A, (0, 0, 1, 1), "cup"),
+        Region(PLACE, A, (0, 0, 1, 1), "cup"),
+    ]
+    found, taken = [find_items(annotation, pictures) for annotation in annotations], set[int]()
+    first = measure_together(found, taken)
+    assert first["id_new"].fillna(-1).tolist() == [1, 1, 1, 1, 0, -1, -1]
+    assert first["set_labels"].fillna(-1).tolist() == [-1, -1, -1, 1, -1, -1, -1]
+    assert measure_together(found, taken)["id_new"].fillna(-1).tolist() == [0, 0, 0, 0, 0, -1, -1]
+
+
+def test_a_question_whose_answer_is_no_class_is_judged_where_nothing_is_learned():
+    pictures = Pictures({"a": "train", "c": "test"}, {})
+    asked = [
+        Question(PLACE, on, "1", "what?", (), "open", "t", outside=known) for on in (A, C) for known in (True, False)
+    ]
+    measured = measure([find_items(one, pictures) for one in asked], pictures, "train")
+    assert measured["answers"].fillna(-1).tolist() == [0, 0, -1, 0]
+
+
 def test_the_suite_rejects_each_kind_of_bad_annotation_and_no_other(tmp_path):
+    """Each by itself, then those that are left together: `both` is said of an accepted statement alone."""
     pictures = Pictures({"a": "train", "b": "train", "c": "test"}, {})
     check = Validation(tmp_path).start("annotations")
     found = [find_items(annotation, pictures) for annotation in (*BAD.values(), *GOOD)]
     parameters = {"min_box_area": 0.001, "min_known_share": 0.5}
     rejected: dict[int, str] = {}
-    for rejection in check.rows(measure(found, pictures), parameters):
-        for row in rejection.rows.tolist():
-            rejected.setdefault(row, rejection.id)
+    alone = dict(enumerate(found))
+    for measured in (lambda few: measure(few, pictures, "train", {"cup"}), lambda few: measure_together(few, set())):
+        places = [row for row in alone if row not in rejected]
+        for rejection in check.rows(measured([alone[row] for row in places]), parameters):
+            for row in rejection.rows.tolist():
+                rejected.setdefault(places[row], rejection.id)
     check.whole(pd.DataFrame({"is_known": [0.4]}), parameters)
     findings = check.findings()
     codes = {finding.id: finding.code for finding in findings}
     assert [codes[rejected[row]] for row in sorted(rejected)] == list(BAD)
+    assert len(found) - len(rejected) == len(GOOD)
     assert [finding.success for finding in findings if not finding.row_level] == [False]
 
 
@@ -329,7 +406,7 @@ def test_columns_ask_tell_and_verify_half_of_the_time_with_a_wrong_value():
     assert len(verified) == 400
     assert sum(entry.answers[0][0] == "yes" for entry in verified) == pytest.approx(200, abs=40)
     true = {item.id: item.values["colour"] for item in items}
-    assert all((true[entry.picture[0]] in entry.question) == (entry.answers[0][0] == "yes") for entry in verified)
+    assert all((true[entry.picture.first] in entry.question) == (entry.answers[0][0] == "yes") for entry in verified)
     assert [entry.caption for entry in found if isinstance(entry, Caption)][:2] == ["mug", "blue mug"]
 
 
@@ -357,7 +434,7 @@ def test_columns_are_told_as_the_catalog_compares_them():
     assert Counter(entry.answers[0][0] for entry in asked) == {"red": 60, "blue": 20}
     for entry in found:
         if isinstance(entry, Question) and entry.kind == "binary":
-            row = int(entry.picture[0].removeprefix("i"))
+            row = int(entry.picture.first.removeprefix("i"))
             assert (entry.answers[0][0] == "yes") == ((cells[row]["colour"] == "blue") == ("blue" in entry.question))
     captions = Counter(entry.caption for entry in found if isinstance(entry, Caption))
     assert captions == {"mug & cup": 100, "40 of Red": 60, "40 of blue": 20}
@@ -399,7 +476,7 @@ def test_the_foreground_is_what_differs_from_a_plain_border(jpeg):
     rules, unboxed = AnnotationRules.model_validate({"regions": {"label": "kind"}}), Counter[str]()
     shown = [(plain, "mug"), (noise, "mug"), (plain, "")]
     items = [ItemValues(n, str(n), {"kind": kind} if kind else {}, jpeg(each)) for n, (each, kind) in enumerate(shown)]
-    assert [region.picture for region in annotate_columns(rules, items, 0, unboxed)] == [("0",)]
+    assert [region.picture for region in annotate_columns(rules, items, 0, unboxed)] == [Names(("0",))]
     assert unboxed == {"no-foreground": 1, "no-label": 1}
 
 

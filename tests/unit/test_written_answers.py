@@ -107,6 +107,10 @@ def test_an_answer_is_right_when_its_words_are(tokenizer):
     assert spelled.read(write("red red", 9)) == "red red"
     assert (spelled.score("2", {"two": 0.6, "red": 0.3}), spelled.score("2", {"2": 1.0})) == (0.6, 1.0)
     assert (spelled.score("red red", {"red": 0.3}), spelled.score("red red", {"red red": 0.3})) == (0.0, 0.3)
+    for given, answer in (("A red.", "red"), ("t shirt", "T-shirt"), ("two", "2"), ("2 bags", "two bags")):
+        assert spelled.score(given, {answer: 0.6, "blue": 0.3}) == 0.6, given  # as VQA compares them
+    assert spelled.score("2", {"two": 0.6, "2": 0.3}) == pytest.approx(0.9)
+    assert spelled.score("two", {"2": 0.9, "two.": 0.9}) == 1.0
     assert [spelled.spell(each) for each in ("2", "red red")] == [write("two", 9), write("red red", 9)]
 
 
