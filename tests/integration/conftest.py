@@ -44,7 +44,7 @@ TINY = {
 }
 
 # One variant of each kind that dvc.yaml knows, and a text-only one: every further one repeats the same commands.
-VARIANTS = ("recon-mlm-mam", "recon-mlm-naive", "no-mdo", "text-only", "no-pretraining")
+VARIANTS = ("recon-mlm-mam", "no-mdo", "text-only", "no-pretraining")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -140,7 +140,7 @@ MOMENTS = {
 @pytest.mark.parametrize(
     "moment",
     [
-        "when its processes start",
+        pytest.param("when its processes start", marks=pytest.mark.slow),
         pytest.param("when its trainings start", marks=pytest.mark.slow),
         "when its trainings have saved",
     ],

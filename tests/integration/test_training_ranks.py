@@ -96,6 +96,7 @@ def test_a_training_goes_on_with_another_number_of_processes(work):
     assert_same_training(alone.pretrained(NAME, 0), moved.pretrained(NAME, 0), LONG_DRIFT)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_restarts_the_training_where_it_was(work):
     settings = {"steps": 160, "validate_every": 40}
     alone, killed = work("alone", **settings), work("killed", **settings)

@@ -115,7 +115,7 @@ def test_no_rank_ever_holds_more_than_its_share(room, recipe, tmp_path):
     assert not [file for file in folder.rglob("*") if file.suffix in (".metadata", ".pt", ".distcp", ".pkl")]
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("first", "then"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_a_sharded_training_goes_on_with_another_number_of_ranks(room, recipe, undisturbed, tmp_path, first, then):
     """Point 16: parts written by two ranks are read by one, and the other way round."""
     folder, _, said = room(recipe, tmp_path / "moved", first, "crash", 13)
@@ -124,7 +124,7 @@ def test_a_sharded_training_goes_on_with_another_number_of_ranks(room, recipe, u
     assert_same_losses(finished(room(recipe, folder, then)), undisturbed)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_kill_while_parts_are_written_leaves_the_checkpoint_before(room, recipe, undisturbed, tmp_path, rank):
     """Point 16: a checkpoint is there when all ranks have written theirs, or not at all."""
     folder, code, _ = room(recipe, tmp_path / "killed", 2, "kill", rank, 1)
