@@ -15,7 +15,7 @@ import shutil
 import stat
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ MARKER = ".mlim-folder"
 MARKER_TEXT = "mlim created this folder and replaces and removes its contents. Keep nothing else here.\n"
 LEFT_BY_SYSTEMS = frozenset({".gitignore", ".DS_Store", "lost+found"})  # in a folder that is empty to a person
 SHOWN_NAMES = 3
+UNFINISHED, RETIRED = ".tmp", ".old"  # ends of the names beside a result while it is replaced
 SIGNED_BYTES = 4096  # a file says at its beginning who made it
 # OWASP, "CSV Injection"; also after what programs skip, and after apostrophes, so that each text is found again
 PLAIN_CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:;/()-]*")  # most cells: neither quoted nor a formula
@@ -130,7 +131,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     What a killed process left of it in a folder of mlim's own goes, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     _remove_leftovers(path)
     try:
         with _named_when_full(path):
@@ -162,7 +163,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     if path.is_symlink() or (path.exists() and not _is_empty(path)):
         _check_ours(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, retired = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    temporary, retired = (path.with_name(f".{path.name}.{os.getpid()}{end}") for end in (UNFINISHED, RETIRED))
     _remove_leftovers(path)
     temporary.mkdir()
     try:
@@ -180,28 +181,57 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _discard(temporary)
 
 
+def restore_folder(path: Path) -> None:
+    """Give the earlier result its name `path` back where a process was killed between the renames of `atomic_folder`.
+
+    To be called before a folder is read that another command writes. Nothing happens where something is at `path`, or
+    while the process that writes it is alive. `InputError` when the earlier result cannot be renamed.
+    """
+    if os.path.lexists(path):
+        return
+    for left in _leftovers(path):
+        if left.suffix == RETIRED:
+            try:
+                _bring_back(left, path)
+            except OSError as error:
+                raise InputError(
+                    f"{path}: was left as {left.name} by a command that was killed, and cannot be renamed "
+                    f"({error.strerror}); rename it"
+                ) from None
+
+
 def _bring_back(retired: Path, path: Path) -> None:
     """Give an earlier result its name back, where no later one has it."""
     if os.path.lexists(retired) and not os.path.lexists(path):
-        retired.replace(path)
+        with suppress(FileNotFoundError):  # another process has just done it
+            retired.replace(path)
 
 
 def _is_empty(folder: Path) -> bool:
     return folder.is_dir() and next(folder.iterdir(), None) is None
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that are no more (kill -9, power loss) left beside `path` while they wrote it."""
+def _leftovers(path: Path) -> list[Path]:
+    """What processes that are no more (kill -9, power loss) left beside `path` while they wrote it, if it is ours."""
+    if not path.parent.is_dir():
+        return []
     start = f".{path.name}."
     with os.scandir(path.parent) as entries:  # to a glob, a name with brackets is a pattern
-        names = [entry.name for entry in entries if entry.name.startswith(start)]
+        names = sorted(entry.name for entry in entries if entry.name.startswith(start))
+    found = []
     for left in map(path.with_name, names):
         owner = left.name.removeprefix(start).partition(".")[0]
-        ended = left.suffix in (".tmp", ".old") and owner.isdecimal() and not _is_anothers(int(owner))
+        ended = left.suffix in (UNFINISHED, RETIRED) and owner.isdecimal() and not _is_anothers(int(owner))
         if ended and is_ours(left):
-            if left.suffix == ".old":  # its process was stopped between two renames
-                _bring_back(left, path)
-            _discard(left)
+            found.append(left)
+    return found
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that are no more left beside `path`, once the earlier result has its name again."""
+    restore_folder(path)
+    for left in _leftovers(path):
+        _discard(left)
 
 
 def _is_anothers(process: int) -> bool:

@@ -33,7 +33,7 @@ from mlim.catalog.values import tidy
 from mlim.console import ProgressBar, Terminal
 from mlim.data.tokens import tokens_of
 from mlim.errors import InputError, MlimError
-from mlim.files import atomic_file, atomic_folder, plain_cell, sha256_of, sha256_of_bytes
+from mlim.files import atomic_file, atomic_folder, is_ours, plain_cell, remove_folder, sha256_of, sha256_of_bytes
 from mlim.matching.item_cache import Digests, as_digests
 from mlim.matching.item_rows import UNKNOWN, ItemRows, Rows
 from mlim.matching.model import MatchingModel, Scores
@@ -44,6 +44,7 @@ from mlim.recipe.base import Modality
 from mlim.shards.items import ItemStore
 
 FORMAT: Final = 2  # of finished pieces; another one computes them again
+PIECES: Final = "scoring-"  # before the key of a run, in the name of the folder of its finished pieces
 PAIRS_PER_CHUNK: Final = 4096
 ITEMS_PER_BLOCK: Final = 1024
 PROCESS_SECONDS: Final = 5.0  # of a core until another process computes (4.7 measured): imports and the model
@@ -115,11 +116,13 @@ def score_table(
     """Write the table `pairs` with the columns `ADDED` to `out`, one row for each in the same order; its counts.
 
     `workers` processes compute, 1: this one does, None: one for each core as soon as that takes less time than to start
-    them; on a cluster all that it has. `InputError` when the table is none of
+    them; on a cluster all that it has. Finished pieces of a run that was killed are used again if it scored the same,
+    and removed otherwise: one run at a time may use `run.cache` (`mlim.writer`). `InputError` when the table is none of
     pairs, has one of these columns, or changes meanwhile; `MlimError` when a process dies.
     """
     pairs.check(ADDED.names)
-    folder = run.cache / f"scoring-{run.key(pairs.path)}"
+    folder = run.cache / f"{PIECES}{run.key(pairs.path)}"
+    _remove_other_pieces(folder)
     folder.mkdir(parents=True, exist_ok=True)
     counts = Counts()
     rows = _find_rows(run, pairs, folder / "rows.bin", terminal)
@@ -143,6 +146,13 @@ def score_table(
 
 
 # ---- the table, in this process ----
+
+
+def _remove_other_pieces(folder: Path) -> None:
+    """Remove what killed runs of other tables, models or items finished: it can be as large as all items' states."""
+    for other in folder.parent.glob(f"{PIECES}*"):
+        if other != folder and is_ours(other):
+            remove_folder(other)
 
 
 def _find_rows(run: ScoringRun, pairs: PairsTable, path: Path, terminal: Terminal) -> NDArray[np.int64]:

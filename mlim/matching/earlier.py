@@ -1,9 +1,9 @@
 """What a match of a catalog keeps of an earlier one: which items are the same, and which groups need not be made again.
 
-A score depends on the model and on the texts and pictures of two items, so that two items that did not change keep
-theirs. The candidates do change with the catalog: an item that arrives takes a place among the nearest neighbours of
-others. So all of them are listed again, and the pairs are compared. A group depends on the items that matching pairs
-connect with it, on the pairs among these, and on the rules; where none of it differs, it is what it was.
+A score depends on the model and on the texts, pictures and attributes of two items, so that two items whose content did
+not change keep theirs. The candidates do change with the catalog: an item that arrives takes a place among the nearest
+neighbours of others. So all of them are listed again, and the pairs are compared. A group depends on the items that
+matching pairs connect with it, on the pairs among these, and on the rules; where none of it differs, it is what it was.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,8 @@ GONE: Final = -1
 class ItemChanges:
     """Ids of the items that are `new`, `changed` or `removed` since an earlier match, sorted.
 
-    `rescored` are those of the items of now among them: their pairs are scored again.
+    `rescored` are the new ones and those of the changed ones of which a model reads something else now: their pairs are
+    scored again. Of the other changed ones only rules read something else.
     """
 
     new: Sequence[str]
@@ -44,11 +45,10 @@ def compare_items(before: pd.DataFrame, now: pd.DataFrame) -> ItemChanges:
     """What differs between two tables of `item_digests`."""
     both = before.merge(now, on="id", how="outer", suffixes=("_before", ""), indicator="place").sort_values("id")
     common = both["place"] == "both"
-    differs = [both[name] != both[f"{name}_before"] for name in ("content", "described")]
-    changed = common & (differs[0] | differs[1])
+    content, ruled = (common & (both[name] != both[f"{name}_before"]) for name in ("content", "ruled"))
     new, removed = both["place"] == "right_only", both["place"] == "left_only"
-    arrived, differ, went = (both.loc[chosen, "id"].tolist() for chosen in (new, changed, removed))
-    return ItemChanges(arrived, differ, went, frozenset((*arrived, *differ)))
+    arrived, differ, went = (both.loc[chosen, "id"].tolist() for chosen in (new, content | ruled, removed))
+    return ItemChanges(arrived, differ, went, frozenset(both.loc[new | content, "id"].tolist()))
 
 
 class PairNumbers:

@@ -5,6 +5,10 @@ whatever they connect. `average` also asks the pairs below the threshold and tho
 two parts are joined as long as the pairs between them score enough on average (average linkage of scipy) and none of
 them scored less than the floor. Hard rules and the largest size hold in both; pairs that matched and still lie in two
 groups are conflicts, each with its reason.
+
+Average linkage compares all items of a component, which takes the square of their number. A component of more than
+LARGEST_DENSE items is divided first: its best pairs come first and connect items to parts of at most so many. Whatever
+pairs of some score and above connect, up to that size, so lies in one part, and each part is grouped by all its pairs.
 """
 
 import hashlib
@@ -22,13 +26,15 @@ from scipy.spatial.distance import squareform
 
 from mlim.matching.never import HardRules
 
-LARGEST_DENSE: Final = 2000  # items of a component whose pairs are all compared
+LARGEST_DENSE: Final = 2000  # items whose pairs are all compared; a larger component is divided
 FORBIDDEN: Final = 1e9  # distance of a pair that must stay apart: no average over LARGEST_DENSE ** 2 pairs hides it
 ROUNDING: Final = 1e-9  # of an average
+LEFT: Final = -1  # the part of an item that keeps its group
 ID_DIGITS: Final = 16
 TOO_LARGE: Final = "the group would be too large"
 TOO_UNLIKE: Final = "a pair of the two groups scores below the floor"
 TOO_LITTLE: Final = "the groups agree too little on average"
+DIVIDED: Final = "too many items are connected to compare all of them"
 
 Places = NDArray[np.int64]
 Scores = NDArray[np.float64]
@@ -99,18 +105,20 @@ def group_pairs(
     """
     matched = pairs.at(pairs.score >= rules.threshold)
     allowed = matched if never is None else matched.at(~never.forbidden(matched.first, matched.second))
-    low = pairs.at(pairs.score < rules.floor) if rules.method == "average" else pairs.at(slice(0))
-    if kept is not None:
-        pairs, allowed = (part.at(kept.anew[part.first] & kept.anew[part.second]) for part in (pairs, allowed))
+    part, low = np.zeros(items, dtype=np.int64), pairs.at(slice(0))
+    if rules.method == "average":
+        part, low = _parts(items, allowed), pairs.at(pairs.score < rules.floor)
+    anew = np.ones(items, dtype=bool) if kept is None else kept.anew
     match rules.method:
         case "connected":
-            parts = _connected(allowed, never, rules)
+            inside = allowed.at(anew[allowed.first] & anew[allowed.second])
+            joined = _connected(inside, never, rules.max_items)
         case "average":
-            parts = _average(items, pairs, allowed, never, rules)
-    edges = [_chain(part) for part in parts] + ([] if kept is None else [_kept_edges(kept)])
+            joined = _average(np.where(anew, part, LEFT), pairs, never, rules)
+    edges = [_chain(found) for found in joined] + ([] if kept is None else [_kept_edges(kept)])
     first, second = np.concatenate([np.empty((2, 0), dtype=np.int64), *edges], axis=1)
     groups = np.asarray(pd.factorize(_connect(items, first, second))[0], dtype=np.int64)
-    return Grouping(groups, list(_conflicts(matched, low, groups, never, rules)))
+    return Grouping(groups, list(_conflicts(matched, low, groups, part, never, rules)))
 
 
 def group_ids(groups: Places, ids: Sequence[str]) -> list[str]:
@@ -159,18 +167,37 @@ def _connect(items: int, first: Places, second: Places) -> Places:
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
-def _connected(allowed: ScoredPairs, never: HardRules | None, rules: GroupRules) -> Iterator[Places]:
-    """Pairs to join, from the best down, as long as no rule is broken."""
+def _parts(items: int, allowed: ScoredPairs) -> Places:
+    """A number (items,) for each item, equal for those that are compared with each other.
+
+    These are the components of the pairs. One of more than LARGEST_DENSE items is divided: from the best pair down,
+    what a pair connects is one part as long as it has at most so many items.
+    """
+    component = _connect(items, allowed.first, allowed.second)
+    large = np.bincount(component)[component[allowed.first]] > LARGEST_DENSE
+    if not large.any():
+        return component
+    small = allowed.at(~large)
+    joined = [_chain(pair) for pair in _connected(allowed.at(large), None, LARGEST_DENSE)]
+    first, second = np.concatenate([np.stack([small.first, small.second]), *joined], axis=1)
+    return _connect(items, first, second)
+
+
+def _connected(allowed: ScoredPairs, never: HardRules | None, most: int) -> Iterator[Places]:
+    """Pairs to join, from the best down, as long as no rule is broken and no group has more than `most` items."""
     members: dict[int, list[int]] = {}
     group: dict[int, int] = {}
     order = np.lexsort((allowed.second, allowed.first, -allowed.score))
     for first, second in zip(allowed.first[order].tolist(), allowed.second[order].tolist(), strict=True):
         one, other = group.get(first, first), group.get(second, second)
         held, more = members.get(one, [one]), members.get(other, [other])
-        if one == other or len(held) + len(more) > rules.max_items or _apart(held, more, never) >= 0:
+        if one == other or len(held) + len(more) > most or _apart(held, more, never) >= 0:
             continue
-        members[one] = [*held, *more]
-        group.update(dict.fromkeys(members[one], one))
+        if len(held) < len(more):  # the smaller one joins the larger one, so that few items change their group
+            one, other, held, more = other, one, more, held
+        group.update(dict.fromkeys(more, one))
+        members[one] = held
+        held.extend(members.pop(other, more))
         yield np.array([first, second])
 
 
@@ -182,59 +209,24 @@ def _apart(held: Sequence[int], more: Sequence[int], never: HardRules | None) ->
     return int(never.reasons(first, second).max(initial=-1))
 
 
-def _average(
-    items: int, pairs: ScoredPairs, allowed: ScoredPairs, never: HardRules | None, rules: GroupRules
-) -> Iterator[Places]:
-    """The groups of average linkage inside each component of the allowed pairs."""
-    parts = [part for part in _components(items, allowed) if len(part) > 1]
-    component = np.full(items, -1, dtype=np.int64)
-    for number, part in enumerate(parts):
-        component[part] = number
-    inside = np.flatnonzero((component[pairs.first] >= 0) & (component[pairs.first] == component[pairs.second]))
-    inside = inside[np.argsort(component[pairs.first[inside]], kind="stable")]
-    edges = np.searchsorted(component[pairs.first[inside]], np.arange(len(parts) + 1))
-    for number, part in enumerate(parts):
-        yield from _linked(part, pairs.at(inside[edges[number] : edges[number + 1]]), never, rules)
+def _average(part: Places, pairs: ScoredPairs, never: HardRules | None, rules: GroupRules) -> Iterator[Places]:
+    """The groups of average linkage inside each part; `part` (n,) numbers those of the items, LEFT: in none."""
+    inside = pairs.at((part[pairs.first] == part[pairs.second]) & (part[pairs.first] != LEFT))
+    inside = inside.at(np.argsort(part[inside.first], kind="stable"))
+    items = np.argsort(part, kind="stable")
+    numbers, starts = np.unique(part[inside.first], return_index=True)
+    lowest, highest = (np.searchsorted(part[items], numbers, side=side) for side in ("left", "right"))
+    for at, of_part in enumerate(np.split(np.arange(len(inside.score)), starts[1:])):
+        if len(of_part):
+            together = items[lowest[at] : highest[at]]
+            distances = _distances(together, _within(together, inside.at(of_part)), never, rules.floor)
+            yield from (together[found] for found in _cut(distances, rules))
 
 
-def _components(items: int, pairs: ScoredPairs) -> list[Places]:
-    """The items of each component that the pairs connect, in order."""
-    label = _connect(items, pairs.first, pairs.second)
-    order = np.argsort(label, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(label[order])) + 1) if items else []
-
-
-def _linked(part: Places, pairs: ScoredPairs, never: HardRules | None, rules: GroupRules) -> Iterator[Places]:
-    """The groups of one component; a larger one than can be compared is divided along its best pairs first."""
-    place = {item: at for at, item in enumerate(part.tolist())}
-    local = ScoredPairs(
-        np.array([place[item] for item in pairs.first.tolist()], dtype=np.int64),
-        np.array([place[item] for item in pairs.second.tolist()], dtype=np.int64),
-        pairs.score,
-    )
-    for inner in _divided(len(part), local) if len(part) > LARGEST_DENSE else [np.arange(len(part))]:
-        if len(inner) > 1:
-            for found in _cut(_distances(part[inner], _within(inner, local, len(part)), never, rules.floor), rules):
-                yield part[inner[found]]
-
-
-def _divided(items: int, pairs: ScoredPairs) -> Iterator[Places]:
-    """Components of ever better pairs, until each is small enough; items that only equal scores connect stay alone."""
-    better = pairs.at(pairs.score > np.median(pairs.score))
-    for part in _components(items, better):
-        if len(part) <= LARGEST_DENSE:
-            yield part
-        else:
-            for inner in _divided(len(part), _within(part, better, items)):
-                yield part[inner]
-
-
-def _within(part: Places, pairs: ScoredPairs, items: int) -> ScoredPairs:
-    """The pairs inside `part` (places in order), as places in it."""
-    place = np.full(items, -1, dtype=np.int64)
-    place[part] = np.arange(len(part))
-    inside = pairs.at((place[pairs.first] >= 0) & (place[pairs.second] >= 0))
-    return ScoredPairs(place[inside.first], place[inside.second], inside.score)
+def _within(together: Places, pairs: ScoredPairs) -> ScoredPairs:
+    """Pairs of items that are all among `together`, which is in order, as places in it."""
+    first, second = (np.searchsorted(together, side) for side in (pairs.first, pairs.second))
+    return ScoredPairs(first, second, pairs.score)
 
 
 def _distances(part: Places, pairs: ScoredPairs, never: HardRules | None, floor: float) -> Scores:
@@ -263,9 +255,12 @@ def _cut(distance: Scores, rules: GroupRules) -> Iterator[Places]:
 
 
 def _conflicts(
-    matched: ScoredPairs, low: ScoredPairs, groups: Places, never: HardRules | None, rules: GroupRules
+    matched: ScoredPairs, low: ScoredPairs, groups: Places, part: Places, never: HardRules | None, rules: GroupRules
 ) -> Iterator[Conflict]:
-    """The matched pairs that lie in two groups, each with its reason; `low` pairs scored below the floor."""
+    """The matched pairs that lie in two groups, each with its reason; `low` pairs scored below the floor.
+
+    Items of one `part` (n,) were compared with each other.
+    """
     parted = matched.at(groups[matched.first] != groups[matched.second])
     order = np.argsort(groups, kind="stable")
     starts = np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 2))
@@ -273,7 +268,8 @@ def _conflicts(
     for first, second, score in zip(parted.first.tolist(), parted.second.tolist(), parted.score.tolist(), strict=True):
         numbers = frozenset((int(groups[first]), int(groups[second])))
         held, more = (order[starts[at] : starts[at + 1]].tolist() for at in (groups[first], groups[second]))
-        otherwise = TOO_UNLIKE if numbers in unlike else TOO_LITTLE
+        unruled = TOO_LITTLE if part[first] == part[second] else DIVIDED
+        otherwise = TOO_UNLIKE if numbers in unlike else unruled
         yield Conflict(first, second, score, _ruled(([first], [second]), (held, more), never, rules) or otherwise)
 
 

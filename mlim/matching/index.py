@@ -135,8 +135,14 @@ class VectorIndex:
 
     @property
     def outgrown(self) -> bool:
-        """Whether the catalog has grown so much that a new index would be searched faster."""
-        return len(self._cells.centroids) > 1 and len(self) > GROWTH * self._cells.made_for
+        """Whether the catalog has grown so much that a new index would be searched faster.
+
+        An index of one cell has when there are more than `exact_below` items; one of several, when there are GROWTH
+        times as many as the cells were made for.
+        """
+        if len(self._cells.centroids) == 1:
+            return cells_for(len(self), self._settings.exact_below) > 1
+        return len(self) > GROWTH * self._cells.made_for
 
     def update(self, vectors: Vectors) -> Changes:
         """Make the index hold exactly these vectors. Its folder is replaced, or left alone where nothing changed.
@@ -247,8 +253,8 @@ def index_origin(folder: Path) -> str:
 
 
 def cells_for(items: int, exact_below: int) -> int:
-    """How many cells an index of so many items has: one, or the power of two next to sqrt(8 items)."""
-    return 1 if items <= exact_below else 2 ** round(math.log2(math.sqrt(CELLS_PER_ITEM * items)))
+    """How many cells an index of so many items has: one, or the power of two next to sqrt(8 items), at most `items`."""
+    return 1 if items <= exact_below else min(2 ** round(math.log2(math.sqrt(CELLS_PER_ITEM * items))), items)
 
 
 def _centroids(vectors: Vectors, settings: IndexSettings) -> Matrix:

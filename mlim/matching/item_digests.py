@@ -1,5 +1,8 @@
 """What names the content of every item of a catalog: a match leaves it for the next one, which compares.
 
+There are two names: of what decides an item's scores, and of what only rules read, such as a price that comes anew each
+night: where that alone differs, no pair is scored again.
+
 It is computed once for each shard and kept by the shard's hash, so that a night reads the shards that are new.
 """
 
@@ -16,14 +19,14 @@ from mlim.files import atomic_file, sha256_of_bytes
 from mlim.matching.item_cache import DIGEST, digest_of
 from mlim.shards.shard import Shards, read_shard
 
-FORMAT: Final = 1  # of what is kept; another one computes everything again
-READ: Final = ["text", "image"]  # columns of a shard that name the content
-DESCRIBED: Final = ["family", "attributes", "facts"]  # those that hard rules and stacks read
+FORMAT: Final = 2  # of what is kept; another one computes everything again
+READ: Final = ["text", "image", "attributes"]  # columns of a shard that networks and stacks read: they decide scores
+RULED: Final = ["family", "facts"]  # those that rules alone read besides: they decide candidates and groups
 ITEM_SCHEMA: Final[Any] = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("content", pa.string(), nullable=False),  # of text and picture, which a network reads
-        pa.field("described", pa.string(), nullable=False),  # of family and columns, which rules and stacks read
+        pa.field("content", pa.string(), nullable=False),  # of the columns READ
+        pa.field("ruled", pa.string(), nullable=False),  # of the columns RULED
     ]
 )
 NAMES: Final = ITEM_SCHEMA.names[1:]
@@ -55,10 +58,18 @@ def _computed(shard: Path) -> Mapping[str, Any]:
     """The names of all items of a shard, as Arrow arrays."""
     table = read_shard(shard)
     contents = zip(*(_values(table[name]) for name in READ), strict=True)
-    content = [digest_of(text.as_py(), image.as_buffer()).hex() for text, image in contents]
-    rows = table.select(DESCRIBED).to_pandas().fillna("").itertuples(index=False, name=None)
-    described = [sha256_of_bytes(repr(row).encode("utf-8", "surrogatepass"))[: 2 * DIGEST] for row in rows]
-    return {"content": pa.array(content, pa.string()), "described": pa.array(described, pa.string())}
+    content = [
+        _named(digest_of(text.as_py(), image.as_buffer()).hex(), attributes.as_py())
+        for text, image, attributes in contents
+    ]
+    ruled = [_named(*row) for row in zip(*(table[name].to_pylist() for name in RULED), strict=True)]
+    return {"content": pa.array(content, pa.string()), "ruled": pa.array(ruled, pa.string())}
+
+
+def _named(*values: str | None) -> str:
+    """What names some values of an item by their content; one that is missing is like an empty one."""
+    described = repr(tuple(value or "" for value in values))
+    return sha256_of_bytes(described.encode("utf-8", "surrogatepass"))[: 2 * DIGEST]
 
 
 def _values(column: Any) -> Iterator[Any]:

@@ -21,8 +21,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from mlim.errors import InputError
 from mlim.files import atomic_file
+from mlim.matching.text_words import FORMAT, words_of
 from mlim.matching.vectors import Values, Vectors, open_vectors, save_vectors, unit
-from mlim.pairs.similarities import NO_WORD, WORD, Places
+from mlim.pairs.similarities import NO_WORD, Places
 
 MOST_WORDS: Final = 200_000
 PRIOR_MATCHES: Final = 10.0  # known matches that the mean m counts as: a word of one match says little
@@ -50,15 +51,15 @@ class TextEncoder:
 
     @property
     def origin(self) -> str:
-        """Names the encoder by its content."""
-        digest = hashlib.sha256(json.dumps(self.words).encode())
+        """Names the encoder by its content, and by what a word is."""
+        digest = hashlib.sha256(json.dumps([FORMAT, self.words]).encode())
         digest.update(self.weights.tobytes())
         digest.update(self.projection.tobytes())
         return f"text:{digest.hexdigest()}"
 
     def encode(self, texts: Sequence[str]) -> Iterator[NDArray[np.float32]]:
         """Unit vectors of the texts, some thousands at a time; a text without a known word has the vector 0."""
-        counter = CountVectorizer(token_pattern=WORD, binary=True, vocabulary=list(self.words))
+        counter = CountVectorizer(analyzer=words_of, binary=True, vocabulary=list(self.words))
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             counts = counter.transform(texts[start : start + TEXTS_AT_ONCE]).astype(np.float32)
             yield unit(np.asarray(counts.multiply(self.weights[None, :]).tocsr() @ self.projection))
@@ -84,7 +85,7 @@ def fit_text_encoder(texts: Sequence[str], first: Places, second: Places, dimens
 
     Use training matches alone: those of a test would be measured on themselves.
     """
-    counter = CountVectorizer(token_pattern=WORD, binary=True, max_features=MOST_WORDS)
+    counter = CountVectorizer(analyzer=words_of, binary=True, max_features=MOST_WORDS)
     try:
         counts = counter.fit_transform(texts).astype(np.float32).tocsr()
     except ValueError:  # no text has a word

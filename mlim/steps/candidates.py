@@ -24,6 +24,7 @@ from mlim.matching.index import IndexSettings, VectorIndex, index_origin
 from mlim.matching.nearest import Neighbours
 from mlim.matching.picture_vectors import PICTURE_ORIGIN, picture_vectors
 from mlim.matching.text_vectors import TextEncoder, fit_text_encoder, text_vectors
+from mlim.matching.text_words import FORMAT as WORDS_FORMAT
 from mlim.matching.vectors import Vectors, open_vectors
 from mlim.pairs.labels import MATCH, TRAIN
 from mlim.recipe import Recipe
@@ -176,18 +177,20 @@ def _index(inputs: _Inputs, name: str, vectors: Vectors, rebuild: bool = True) -
     folder, settings = inputs.workspace.indexes / name, inputs.index_settings
     if folder.is_dir() and not (rebuild and index_origin(folder) != vectors.origin):
         index = VectorIndex(folder, vectors.origin, settings)
-        if not any(index.update(vectors)) or not index.outgrown:
+        index.update(vectors)
+        if not index.outgrown:
             return index
     return VectorIndex.build(folder, vectors, settings)
 
 
 def _encoder(inputs: _Inputs) -> TextEncoder:
-    """The encoder of texts, kept as long as it would learn from the same matches with the same settings."""
+    """The encoder of texts, kept as long as it would learn the same words from the same matches and settings."""
     folder, dimensions = inputs.workspace.indexes / "text-encoder", inputs.settings.text_dimensions
     learned = inputs.known[inputs.known["split"] == TRAIN]
     ids = inputs.items["id"].to_numpy()
     matches = [ids[learned[side]].tolist() for side in ("first", "second")]
-    key = hashlib.sha256(json.dumps([dimensions, inputs.recipe.seed, matches]).encode()).hexdigest()
+    deciding = [WORDS_FORMAT, dimensions, inputs.recipe.seed, matches]
+    key = hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
     if (folder / ENCODER_KEY).is_file() and read_json(folder / ENCODER_KEY)["key"] == key:
         return TextEncoder.load(folder / ENCODER_FILE)
     places = _sampled(inputs, learned)

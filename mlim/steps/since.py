@@ -1,11 +1,12 @@
 """`mlim match --since LAST`: score and group only what differs from an earlier match of the same catalog.
 
-The items are compared by the content of their texts, pictures and columns, which every match leaves beside its results.
+The items are compared by what a model reads of them (texts, pictures, attributes) and by what rules read besides
+(families, facts), which every match leaves beside its results: the first decides scores, both decide groups.
 An item that arrives displaces others from lists of nearest neighbours, which are kept and brought up to date
 (`mlim.matching.neighbour_lists`), so that the candidates are those of a search of everything. The encoder of texts and
 the cells of large indexes stay those of the work folder, in a full run and in this one, so that both find the same
-candidates. A pair that LAST scored keeps its score where neither item differs; groups keep theirs where nothing that
-they depend on differs (`mlim.matching.earlier`).
+candidates. A pair that LAST scored keeps its score where a model reads the same of both items; groups keep theirs where
+nothing that they depend on differs (`mlim.matching.earlier`).
 """
 
 import json
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from mlim.catalog.description import load_description
 from mlim.console import Terminal
 from mlim.errors import InputError
-from mlim.files import read_json
+from mlim.files import read_json, restore_folder
 from mlim.matching.carried_scores import unite_scores, write_unscored
 from mlim.matching.earlier import EarlierMatch, EarlierScores, PairNumbers, compare_items
 from mlim.matching.item_digests import item_digests
@@ -31,10 +32,12 @@ from mlim.steps.group import GROUPS_FILE
 from mlim.steps.score import score_pairs
 from mlim.workspace import INDEX_FILE, Workspace
 
-FORMAT: Final = 1  # of what a match leaves for the next one
+FORMAT: Final = 2  # of what a match leaves for the next one
+EARLIER_FORMAT: Final = 1  # items were named by something else then; groups and pairs are the same
 ITEMS_FILE, PAIRS_FILE, SUMMARY_FILE = "items.parquet", "pairs.parquet", "summary.json"
 SETTINGS: Final = "settings"  # in the summary
 MODEL: Final = "model"  # among the settings
+NAMING: Final = "format of matches"  # beside the settings
 INDEX_COLUMNS: Final = ["id", "shard", "position"]
 
 
@@ -49,7 +52,12 @@ class LastMatch:
     @property
     def same_scores(self) -> bool:
         """Whether pairs of items that did not change score as they did."""
-        return all(name != MODEL for name, _, _ in self.differs)
+        return all(name not in (MODEL, NAMING) for name, _, _ in self.differs)
+
+    @property
+    def same_naming(self) -> bool:
+        """Whether what names the content of items can be compared."""
+        return all(name != NAMING for name, _, _ in self.differs)
 
     @property
     def anew(self) -> str:
@@ -108,6 +116,7 @@ def open_last(folder: Path, settings: Mapping[str, Any], full_if_changed: bool, 
 
 def _read_last(folder: Path, settings: Mapping[str, Any]) -> LastMatch:
     where = f"--since {folder}"
+    restore_folder(folder)  # a match that was killed while it replaced the folder may have left it under another name
     if not (folder / SUMMARY_FILE).is_file():
         raise InputError(f"{where}: holds no matches; name a folder that `mlim match` wrote")
     try:
@@ -115,10 +124,14 @@ def _read_last(folder: Path, settings: Mapping[str, Any]) -> LastMatch:
     except ValueError as error:
         raise InputError(f"{where}: its {SUMMARY_FILE} cannot be read ({error}); leave --since out once") from None
     files = (ITEMS_FILE, PAIRS_FILE, f"{GROUPS_FILE}.parquet")
-    if summary.get("format") != FORMAT or not all((folder / name).is_file() for name in files):
+    written = summary.get("format")
+    if written not in (EARLIER_FORMAT, FORMAT) or not all((folder / name).is_file() for name in files):
         raise InputError(f"{where}: was written by another version of mlim or is not complete; leave --since out once")
     then: dict[str, Any] = summary[SETTINGS]
-    differs = [(name, then.get(name), settings.get(name)) for name in {**then, **settings}]
+    differs = [
+        (NAMING, written, FORMAT),
+        *((name, then.get(name), settings.get(name)) for name in {**then, **settings}),
+    ]
     return LastMatch(folder, summary["data_version"], tuple(one for one in differs if one[1] != one[2]))
 
 
@@ -132,6 +145,8 @@ def digests_of_items(recipe: Recipe, workspace: Workspace) -> Any:
 def compare_with(last: LastMatch, digests: Any) -> EarlierMatch:
     """The earlier match beside the items of now (`digests_of_items`); `InputError` when they have none in common."""
     before, now = pq.read_table(last.folder / ITEMS_FILE).to_pandas(), digests.to_pandas()
+    if not last.same_naming:  # which items changed is not known; all pairs are scored
+        before = before[["id"]].merge(now, on="id", how="left")
     changes = compare_items(before, now)
     if not last.same_scores:
         changes = replace(changes, rescored=frozenset(now["id"]))

@@ -258,6 +258,22 @@ def test_a_match_since_an_earlier_one_comes_to_the_same_and_computes_little(mode
     assert why(tmp_path / "next") == said != ""
 
 
+def test_what_only_rules_read_scores_nothing_again(model, tmp_path, quiet):
+    """As a list of prices does that comes anew each night."""
+    shop = small_catalog(tmp_path / "shop", rows=9)
+    first = run(model, shop, tmp_path, quiet, out="first")
+    for row in shop.rows:
+        row["pattern"] = "striped"
+    shop.rows[1]["product"] = "another"
+    summary = run(model, shop, tmp_path, quiet, out="next", since=tmp_path / "first")
+    assert summary["since"]["items"] == {"new": 0, "changed": 9, "removed": 0}
+    assert summary["since"]["scores_kept"] == summary["candidates"] == first["candidates"] > 0
+    run(model, shop, tmp_path, quiet, out="full")
+    found, full = (pd.read_parquet(tmp_path / name / "pairs.parquet") for name in ("next", "full"))
+    pd.testing.assert_frame_equal(found, full, atol=1e-5)
+    assert partition(tmp_path / "next") == partition(tmp_path / "full")
+
+
 def test_an_earlier_match_of_another_model_is_not_continued(model, tiny_recipe, tmp_path, quiet):
     shop, last = small_catalog(tmp_path / "shop", rows=6), tmp_path / "out"
     with pytest.raises(InputError, match=r"--since .*out: holds no matches"):

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlim.errors import InputError
-from mlim.files import MARKER, atomic_file, atomic_folder, claim, is_ours, read_csv, remove_folder, write_csv
+from mlim.files import (
+    MARKER,
+    atomic_file,
+    atomic_folder,
+    claim,
+    is_ours,
+    read_csv,
+    remove_folder,
+    restore_folder,
+    write_csv,
+)
 
 DEAD = 2**22 + 1  # no process has this number: the kernel's limit is 2**22
 
@@ -197,3 +207,41 @@ def test_killed_between_two_renames_the_next_command_brings_the_earlier_result_b
         raise ZeroDivisionError
     assert {path.name for path in own.iterdir()} == {MARKER, "results"}
     assert any((own / "results").iterdir())
+
+
+def test_killed_between_two_renames_a_reader_brings_the_earlier_result_back(own: Path) -> None:
+    replace(own / "results")
+    (own / "results").rename(own / f".results.{DEAD}.old")
+    (own / f".results.{DEAD}.tmp").mkdir()
+    restore_folder(own / "results")
+    assert [path.name for path in (own / "results").iterdir()] == ["new"]
+    restore_folder(own / "results")  # it is there
+    restore_folder(own / "absent" / "results")  # nothing is
+    assert {path.name for path in own.iterdir()} == {MARKER, "results", f".results.{DEAD}.tmp"}
+
+
+def test_what_a_process_that_is_alive_is_replacing_is_left_to_it(own: Path, precious: Path) -> None:
+    """And what only looks like a leftover stays where it is."""
+    (own / f".results.{os.getppid()}.old").mkdir()
+    (precious / f".results.{DEAD}.old").mkdir()
+    for folder in (own, precious):
+        restore_folder(folder / "results")
+        assert not (folder / "results").exists()
+
+
+def test_a_later_result_is_not_replaced_by_the_earlier_one(own: Path) -> None:
+    replace(own / "results")
+    (own / f".results.{DEAD}.old").mkdir()
+    restore_folder(own / "results")
+    assert [path.name for path in (own / "results").iterdir()] == ["new"]
+
+
+def test_an_earlier_result_that_cannot_be_renamed_is_named(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own / f".results.{DEAD}.old").mkdir()
+
+    def refused(path: Path, target: Path) -> Path:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(InputError, match=rf"was left as \.results\.{DEAD}\.old .*Permission denied.*; rename it"):
+        restore_folder(own / "results")

@@ -29,6 +29,7 @@ from mlim.matching.text_vectors import TextEncoder, fit_text_encoder, text_vecto
 from mlim.matching.vectors import save_vectors
 from mlim.recipe import Recipe
 from mlim.recipe.match import NeighboursConfig
+from mlim.steps import candidates as candidates_module
 from mlim.steps.candidates import find_candidates
 from mlim.workspace import Workspace
 
@@ -258,6 +259,35 @@ def test_candidates_after_a_night_are_those_of_a_search_of_everything(
         assert goes_on == written.read_bytes()
         items = night(items, generator)
         items.to_parquet(index, index=False)
+
+
+def test_an_index_that_outgrew_one_cell_is_made_again(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path
+) -> None:
+    index, centroids = own_workspace.valid / "index.parquet", own_workspace.indexes / "text" / "centroids.npy"
+    shutil.rmtree(own_workspace.pairs)
+    items = pd.read_parquet(index)
+    limited = tiny_recipe.match.candidates.model_copy(update={"exact_below": 30})
+    recipe = tiny_recipe.model_copy(update={"match": tiny_recipe.match.model_copy(update={"candidates": limited})})
+    cells = []
+    for count in (20, 30, 40):
+        items.iloc[:count].to_parquet(index, index=False)
+        run(recipe, described, own_workspace)
+        cells.append(len(np.load(centroids)))
+    assert cells == [1, 1, 16]
+
+
+def test_an_encoder_of_other_words_learns_again(
+    tiny_recipe: Recipe, own_workspace: Workspace, described: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny_recipe, described, own_workspace)
+    state = own_workspace.indexes / "text-encoder" / "encoder.json"
+    before = state.read_bytes()
+    run(tiny_recipe, described, own_workspace)
+    assert state.read_bytes() == before
+    monkeypatch.setattr(candidates_module, "WORDS_FORMAT", candidates_module.WORDS_FORMAT + 1)
+    run(tiny_recipe, described, own_workspace)
+    assert state.read_bytes() != before
 
 
 def test_texts_that_did_not_change_are_not_encoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

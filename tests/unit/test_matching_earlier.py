@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlim.catalog.match_rules import MatchRules
+from mlim.matching import groups as groups_module
 from mlim.matching.earlier import (
     GONE,
     EarlierMatch,
@@ -94,7 +95,7 @@ def never(catalog: Catalog) -> HardRules:
 
 def digests(catalog: Catalog) -> pd.DataFrame:
     rows = [(item, str(catalog[item].content), str(catalog[item].family)) for item in sorted(catalog)]
-    return pd.DataFrame(rows, columns=["id", "content", "described"], dtype="str")
+    return pd.DataFrame(rows, columns=["id", "content", "ruled"], dtype="str")
 
 
 def match(catalog: Catalog, rules: GroupRules) -> Matched:
@@ -136,11 +137,19 @@ def edited(catalog: Catalog, edits: Edits) -> Catalog:
     return {item: what for item, what in {**catalog, **edits}.items() if what is not None}
 
 
-@settings(max_examples=20)
-@given(CATALOGS, st.lists(EDITS, min_size=1, max_size=3), st.sampled_from([AVERAGE, CONNECTED]))
+@settings(max_examples=30)
+@given(CATALOGS, st.lists(EDITS, min_size=1, max_size=3), st.sampled_from([AVERAGE, CONNECTED]), st.booleans())
 def test_following_earlier_matches_comes_to_the_same_groups(
-    catalog: Catalog, nights: Sequence[Edits], rules: GroupRules
+    catalog: Catalog, nights: Sequence[Edits], rules: GroupRules, divided: bool
 ) -> None:
+    """Also where more items are connected than can be compared (`divided`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups_module, "LARGEST_DENSE", 3 if divided else groups_module.LARGEST_DENSE)
+        check_nights(catalog, nights, rules)
+
+
+def check_nights(catalog: Catalog, nights: Sequence[Edits], rules: GroupRules) -> None:
+    """Each night comes to the groups and conflicts of a full match."""
     current = match(catalog, rules)
     for edits in nights:
         catalog = edited(catalog, edits)
@@ -149,6 +158,18 @@ def test_following_earlier_matches_comes_to_the_same_groups(
         np.testing.assert_array_equal(current.found.groups, full.found.groups)
         assert current.found.conflicts == full.found.conflicts
         check_ids_and_events(members(before.groups), members(current.groups), events)
+
+
+def test_what_rules_alone_read_scores_no_pair_again_and_groups_it_anew() -> None:
+    """A price that changes each night, and a family: the item is changed, and its pairs keep their scores."""
+    before = {"a": Item(1, 0), "b": Item(1, 1), "c": Item(2, 1), "d": Item(9, 1)}
+    now = {**before, "a": Item(1, 1), "d": Item(8, 1)}
+    changes = compare_items(digests(before), digests(now))
+    assert (changes.changed, changes.rescored) == (["a", "d"], {"d"})
+    first = match(before, AVERAGE._replace(threshold=0.0))
+    earlier = earlier_of(first, now)
+    compared = compare_pairs(earlier, first.ids, candidates(now), 0.0)
+    assert compared.differs[first.ids.index("a")]
 
 
 def check_ids_and_events(before: dict[str, set[str]], after: dict[str, set[str]], events: list[Event]) -> None:
@@ -197,7 +218,7 @@ def events_of(before: dict[str, str], after: dict[str, str], **changes: Sequence
     every = np.array([a * len(ids) + b for a, b in itertools.combinations(range(len(ids)), 2)], dtype=np.int64)
     scores = EarlierScores(numbering, every, np.ones(len(every)), np.ones(len(every)))
     found = compare_items(
-        *(pd.DataFrame({"id": [*of], "content": "", "described": ""}, dtype="str") for of in (before, after))
+        *(pd.DataFrame({"id": [*of], "content": "", "ruled": ""}, dtype="str") for of in (before, after))
     )
     nothing = ScoredPairs(empty.astype(np.int64), empty.astype(np.int64), empty)
     compared = compare_pairs(EarlierMatch(before, scores, found), sorted(after), nothing, 0.5)

@@ -13,6 +13,7 @@ from mlim.evaluation.resampling import JudgedPairs
 from mlim.matching import groups as module
 from mlim.matching.group_figures import b_cubed, judge_groups
 from mlim.matching.groups import (
+    DIVIDED,
     TOO_LARGE,
     TOO_LITTLE,
     TOO_UNLIKE,
@@ -176,6 +177,69 @@ def test_a_component_too_large_to_compare_is_divided_along_its_best_pairs(monkey
     bridges = [(a, b, 0.6) for a in range(4) for b in range(4, 8)]
     found = group_pairs(8, scored(*clique, *bridges), None, AVERAGE)
     assert sets(found) == {frozenset(range(4)), frozenset(range(4, 8))}
+
+
+def divided(most: int, items: int, pairs: ScoredPairs, rules: GroupRules = AVERAGE) -> Grouping:
+    """The groups where no more than so many items are compared with each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LARGEST_DENSE", most)
+        return group_pairs(items, pairs, None, rules)
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs(), st.integers(2, 6))
+def test_a_component_that_is_not_too_large_has_the_groups_of_all_pairs(
+    graph: tuple[int, ScoredPairs, list[int]], most: int
+) -> None:
+    items, pairs, _ = graph
+    found, undivided = sets(divided(most, items, pairs)), sets(group_pairs(items, pairs, None, AVERAGE))
+    for component in plain_components(items, pairs, AVERAGE.threshold):
+        if len(component) <= most:
+            assert {group for group in found if group <= component} == {g for g in undivided if g <= component}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=12),
+    st.lists(st.tuples(st.integers(0, 47), st.integers(0, 47)), max_size=60, unique=True),
+    st.sampled_from([(0.51,), (0.51, 0.6), (0.55, 0.7, 0.99)]),
+)
+def test_certain_duplicates_stay_together_however_many_items_are_connected(
+    sizes: list[int], others: list[tuple[int, int]], scores: tuple[float, ...]
+) -> None:
+    """Copies score 1 with each other, and anything may connect them, with equal scores or others."""
+    copies = np.repeat(np.arange(len(sizes)), sizes)
+    inside = [(a, b, 1.0) for a, b in itertools.combinations(range(len(copies)), 2) if copies[a] == copies[b]]
+    across = {(min(pair), max(pair)) for pair in others if max(pair) < len(copies) and len({*copies[[*pair]]}) == 2}
+    links = [(*pair, scores[number % len(scores)]) for number, pair in enumerate(sorted(across))]
+    found = divided(4, len(copies), scored(*inside, *links) if inside or links else scored())
+    for number in range(len(sizes)):
+        assert len({*found.groups[copies == number].tolist()}) == 1
+
+
+def test_a_chain_of_certain_duplicates_has_them_in_groups_of_two_at_any_length() -> None:
+    for items in (1998, 2400):
+        certain = [(at, at + 1, 1.0) for at in range(0, items, 2)]
+        links = [(at, at + 1, 0.51) for at in range(1, items - 1, 2)]
+        assert np.bincount(group_pairs(items, scored(*certain, *links), None, AVERAGE).groups).tolist() == [2] * (
+            items // 2
+        )
+
+
+def test_a_small_tight_group_at_a_large_one_keeps_its_pairs_below_the_median() -> None:
+    large = [(a, b, 0.9) for a, b in itertools.combinations(range(6), 2)]
+    small = [(a, b, 0.6) for a, b in itertools.combinations(range(6, 9), 2)]
+    found = divided(6, 9, scored(*large, *small, (0, 6, 0.8)))
+    assert sets(found) == {frozenset(range(6)), frozenset(range(6, 9))}
+    assert [conflict[:2] + conflict[3:] for conflict in found.conflicts] == [(0, 6, DIVIDED)]
+
+
+def test_equal_pairs_of_more_items_than_can_be_compared_fill_groups_in_order() -> None:
+    clique = scored(*((a, b, 1.0) for a, b in itertools.combinations(range(8), 2)))
+    assert sets(divided(4, 8, clique)) == {frozenset(range(4)), frozenset(range(4, 8))}
+    small = divided(4, 8, clique, AVERAGE._replace(max_items=2))
+    assert max(map(len, sets(small))) == 2
+    assert TOO_LARGE in {conflict.reason for conflict in small.conflicts}
 
 
 @pytest.mark.parametrize("rules", [CONNECTED, AVERAGE])

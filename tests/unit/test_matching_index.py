@@ -245,6 +245,26 @@ def test_lists_that_cannot_be_used_are_made_again(folder: Path) -> None:
     assert found(index, backwards, 3) == expected
 
 
+def test_an_index_that_began_small_is_outgrown_like_any_other(folder: Path) -> None:
+    """It stayed one cell, in which every vector is compared, at any size."""
+    index = VectorIndex.build(folder, vectors(CELLS.exact_below - 10), CELLS)
+    for count, outgrown in ((CELLS.exact_below, False), (CELLS.exact_below + 1, True)):
+        index.update(vectors(count))
+        assert index.outgrown is outgrown
+    index = VectorIndex.build(folder, vectors(CELLS.exact_below + 1), CELLS)
+    assert not index.outgrown
+    for count, outgrown in ((4 * (CELLS.exact_below + 1), False), (4 * (CELLS.exact_below + 1) + 1, True)):
+        index.update(vectors(count))
+        assert index.outgrown is outgrown
+
+
+@pytest.mark.parametrize("exact_below", [1, 2, 7, 50])
+def test_a_new_index_is_never_outgrown(folder: Path, exact_below: int) -> None:
+    how = IndexSettings(exact_below=exact_below, probes=2)
+    for count in (0, 1, 8, exact_below, exact_below + 1, 120):
+        assert not VectorIndex.build(folder, vectors(count), how).outgrown
+
+
 def test_an_opened_index_takes_updates(folder: Path) -> None:
     VectorIndex.build(folder, vectors(100), CELLS)
     index = VectorIndex(folder, ORIGIN, CELLS)

@@ -9,7 +9,7 @@ import pytest
 
 from mlim.console import Terminal
 from mlim.errors import InputError
-from mlim.files import read_csv
+from mlim.files import claim, read_csv
 from mlim.matching.batch import ScoringRun, score_table
 from mlim.matching.pairs_table import PairsTable
 from mlim.shards.items import ItemStore
@@ -161,6 +161,36 @@ def test_finished_pieces_are_kept(model, store, tmp_path, quiet, monkeypatch, le
         score_table(run, table, tmp_path / "cut.parquet", 1, quiet)
     assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert len(done) == 6 - (2 if left == "chunks" else 0)
+
+
+def test_what_killed_runs_of_other_tables_left_goes(separate, store, tmp_path, quiet, monkeypatch):
+    """It was kept for ever: the states of all items, where a model reads both items of a pair together."""
+    import mlim.matching.batch as batch
+
+    claim(tmp_path / "cache", "--work")
+    run, tables = run_of(separate, store, tmp_path / "cache"), [tmp_path / f"{number}.parquet" for number in range(2)]
+    first, second = (written(some_pairs(store, 20 + number), path) for number, path in enumerate(tables))
+    stopped = tmp_path / "cache" / f"scoring-{run.key(first.path)}"
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "_score_chunk", None)
+        with pytest.raises(TypeError):
+            score_table(run, first, tmp_path / "out.parquet", 1, quiet)
+        assert stopped.is_dir()
+        with pytest.raises(TypeError):  # another run begins, and does not finish either
+            score_table(run, second, tmp_path / "out.parquet", 1, quiet)
+        [left] = (tmp_path / "cache").glob("scoring-*")
+        assert left != stopped
+    score_table(run, first, tmp_path / "out.parquet", 1, quiet)
+    assert not list((tmp_path / "cache").glob("scoring-*"))
+    assert list((tmp_path / "cache" / "items").iterdir())
+
+
+def test_what_mlim_did_not_make_stays_whatever_its_name(separate, store, tmp_path, quiet):
+    (tmp_path / "scoring-notes").mkdir()
+    score_table(
+        run_of(separate, store, tmp_path), written(some_pairs(store), tmp_path / "p.csv"), tmp_path / "o.csv", 1, quiet
+    )
+    assert (tmp_path / "scoring-notes").is_dir()
 
 
 def test_a_table_without_pairs_gives_one_without_scores(separate, store, tmp_path, quiet):
