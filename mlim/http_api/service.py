@@ -11,8 +11,8 @@ import numpy as np
 from mlim.errors import InputError
 from mlim.http_api.batcher import Batcher, Room
 from mlim.http_api.options import ApiOptions
-from mlim.http_api.pictures import Pictures, PictureSources
-from mlim.http_api.reading import Deadline, ReadRow, Row, as_row, given_item, items_in, read_rows
+from mlim.http_api.pictures import PictureSources
+from mlim.http_api.reading import Deadline, Reading, ReadRow, Row, as_row, given_item, items_in, read_rows
 from mlim.http_api.schema import (
     EncodeAnswer,
     EncodedItem,
@@ -27,7 +27,7 @@ from mlim.http_api.schema import (
     ScoredPair,
     ScoreRequest,
 )
-from mlim.matching.item_parts import read_parts
+from mlim.matching.item_parts import ItemParts, read_parts
 from mlim.matching.items import ItemsInMemory
 from mlim.matching.model import MatchingModel
 from mlim.matching.model_scorer import ModelScorer
@@ -95,7 +95,8 @@ class Service:
         pairs = (request.pair, *request.references)
         items = [item for pair in pairs for item in (pair.a, pair.b)]
         async with self._pictures.fetched([] if modality == "text" else items) as pictures:
-            return await asyncio.to_thread(self._explained, items, request.regions, modality, pictures, until)
+            how = Reading(modality, self._model.settings, pictures, self._model.decoding_room, until, keep=True)
+            return await asyncio.to_thread(self._explained, items, request.regions, how)
 
     async def _computed(
         self, given: Sequence[PairIn | ItemIn | RowError], compute: Compute, modality: Modality
@@ -108,17 +109,13 @@ class Service:
             wanted = [] if modality == "text" else items_in(part)
             # Pictures are fetched before there is room for the rows: a slow shop keeps nobody else waiting
             async with self._pictures.fetched(wanted) as pictures, self._room.taken(len(part)):
+                how = Reading(modality, self._model.settings, pictures, self._model.decoding_room, until)
                 with batcher.expecting():
-                    read = await self._read(part, modality, pictures, until)
+                    loop = asyncio.get_running_loop()
+                    read = await loop.run_in_executor(self._readers, read_rows, part, how)
                 values = iter(await batcher.run([row for row in read if not isinstance(row, RowError)]))
             found += [row if isinstance(row, RowError) else next(values) for row in read]
         return found
-
-    async def _read(
-        self, rows: Sequence[Row | RowError], modality: Modality, pictures: Pictures, until: Deadline
-    ) -> list[ReadRow | RowError]:
-        loop, settings = asyncio.get_running_loop(), self._model.settings
-        return await loop.run_in_executor(self._readers, read_rows, rows, modality, settings, pictures, until)
 
     def _counted(self, rows: Sequence[PairIn | ItemIn | RowError]) -> list[Row | RowError]:
         most = self._model.settings.max_rows
@@ -137,17 +134,20 @@ class Service:
             )
         return self._batchers[key]
 
-    def _explained(
-        self, items: Sequence[ItemIn], regions: bool, modality: Modality, pictures: Pictures, until: Deadline
-    ) -> ExplainAnswer:
+    def _explained(self, items: Sequence[ItemIn], regions: bool, how: Reading) -> ExplainAnswer:
         """Runs in a thread; `items` are those of the pair and of the reference pairs, one after the other."""
         names = [f"{side} of {pair}" for pair in _pair_names(len(items) // 2) for side in ("a", "b")]
-        given = [given_item(item, name, modality, pictures) for item, name in zip(items, names, strict=True)]
-        first, second, *others = read_parts(given, names, modality, self._model.settings)
-        references = list(zip(others[::2], others[1::2], strict=True))
-        found = self._model.explain_parts((first, second), references, modality, regions=regions, check=until.check)
+        first, second, *others = [_parts(item, name, how) for item, name in zip(items, names, strict=True)]
+        references, modality = list(zip(others[::2], others[1::2], strict=True)), how.modality
+        found = self._model.explain_parts((first, second), references, modality, regions=regions, check=how.until.check)
         probability = float(self._model.decide(np.array([found.score]), modality).probability[0])
         return ExplainAnswer(modality=modality, probability=probability, **found.summary)
+
+
+def _parts(item: ItemIn, name: str, how: Reading) -> ItemParts:
+    """One item in parts: a picture is read, decoded and dropped before the next one is read."""
+    [parts] = read_parts([given_item(item, name, how)], [name], how.modality, how.settings)
+    return parts
 
 
 def _pair_names(number: int) -> list[str]:

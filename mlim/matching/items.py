@@ -3,7 +3,8 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from numbers import Number
 from os import PathLike
 from pathlib import Path
@@ -19,7 +20,8 @@ from mlim.catalog.rejection import Rejection
 from mlim.catalog.texts import clean_text
 from mlim.catalog.values import tidy
 from mlim.errors import InputError
-from mlim.matching.settings import SHARD_FORMAT, ServingSettings
+from mlim.matching.decoding_room import DecodingRoom, decoded_pixels
+from mlim.matching.settings import MOST_CHARACTERS, SHARD_FORMAT, ServingSettings
 from mlim.pictures.base import EMPTY_IMAGE, MISSING_IMAGE
 from mlim.pictures.decoding import ImageRules, prepare_picture, to_rgb, turned_upright
 from mlim.received import UnreadableError, check_text
@@ -56,6 +58,13 @@ class ItemError(InputError):
     def __init__(self, sentence: str, code: str = INVALID_ITEM) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+@dataclass(frozen=True)
+class DecodedPicture:
+    """A picture of an item that was read already: (size, size, 3)."""
+
+    pixels: Pixels
 
 
 class ItemsInMemory:
@@ -105,15 +114,16 @@ def read_text(text: str, where: str, settings: ServingSettings) -> str:
     return clean_text(text) if settings.clean_texts else text
 
 
-def read_picture(data: bytes, where: str, rules: ImageRules) -> Pixels:
+def read_picture(data: bytes, where: str, rules: ImageRules, room: DecodingRoom | None = None) -> Pixels:
     """The picture (size, size, 3) in the bytes of a file, under the same limits as the catalog's; else `ItemError`.
 
     One that has the model's size already (an item's, out of the shards) is taken as it is: encoding it once more would
-    make these scores differ from the evaluated ones.
+    make these scores differ from the evaluated ones. It is decoded when there is `room`, None: at once.
     """
     if not data:
         raise ItemError(f"{where} holds 0 bytes ({EMPTY_IMAGE})", EMPTY_IMAGE)
-    picture = prepare_picture(data, where, rules)
+    with nullcontext() if room is None else room.taken(decoded_pixels(data, rules)):
+        picture = prepare_picture(data, where, rules)
     if isinstance(picture, Rejection):
         raise ItemError(f"{picture.detail} ({picture.reason})", picture.reason)
     fits = (picture.width, picture.height) == (rules.size, rules.size)
@@ -129,6 +139,8 @@ def blank(settings: ServingSettings) -> Pixels:
 def fields_of(item: Item, where: str) -> dict[str, str]:
     """The fields of an item as they are read, in the order given; `ItemError` for one that is no value of a table."""
     named = {name: value for name, value in item.items() if name not in (TEXT, IMAGE)}
+    for name in named:
+        _check_name(name, where)
     return {name: _field(value, f"{where}: the field `{name}`") for name, value in named.items()}
 
 
@@ -160,6 +172,14 @@ def _text_of(item: Item, where: str, settings: ServingSettings) -> str:
     return str(item[TEXT])
 
 
+def _check_name(name: Any, where: str) -> None:
+    """`ItemError` for the name of a field that is too long or that UTF-8 cannot hold, as no message could quote it."""
+    try:
+        check_text(str(name), MOST_CHARACTERS)
+    except UnreadableError as problem:
+        raise ItemError(f"{where}: the name of a field {problem}", INVALID_FIELD) from None
+
+
 def _field(value: Any, where: str) -> str:
     """A field on one line, spelled as ingest spells a cell; nothing where a table has no value."""
     if isinstance(value, np.generic):
@@ -175,6 +195,8 @@ def _field(value: Any, where: str) -> str:
 def _picture_of(item: Item, where: str, rules: ImageRules) -> Pixels:
     image, where = item.get(IMAGE), f"{where}: the image"
     match image:
+        case DecodedPicture():
+            return image.pixels
         case bytes():
             return read_picture(image, where, rules)
         case str() | PathLike() if ADDRESS.match(str(image)):

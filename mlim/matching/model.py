@@ -21,6 +21,7 @@ from mlim.errors import InputError
 from mlim.evaluation.threshold import Calibration
 from mlim.files import read_json, sha256_of, write_json
 from mlim.manifest import MANIFEST, check_manifest, write_manifest
+from mlim.matching.decoding_room import DecodingRoom
 from mlim.matching.explain import Explanation, Question, explain
 from mlim.matching.item_parts import ItemParts, read_parts
 from mlim.matching.items import ITEM_FORM, Item, read_items
@@ -76,6 +77,7 @@ class MatchingModel:
         self._matcher = matcher.to(self._device).eval()
         self._stack, self._sha256 = stack, ""
         self.tokenizer, self.settings = tokenizer, settings
+        self.decoding_room = DecodingRoom()  # of all threads of a server that read pictures for this model
 
     @classmethod
     def from_folder(cls, folder: Path, device: torch.device | str | None = None) -> Self:
@@ -216,7 +218,7 @@ class MatchingModel:
 
     @property
     def threshold(self) -> float:
-        """The lowest score that counts as a match, chosen on validation pairs."""
+        """The lowest score that counts as a match, chosen on validation pairs, where pairs are read as evaluated."""
         return self.settings.threshold
 
     def check_reads_alone(self) -> None:
@@ -238,17 +240,13 @@ class MatchingModel:
 
     def decide(self, scores: Scores, modality: Modality) -> Predictions:
         """Probabilities and decisions for the scores (n,) of pairs that were read as `modality`."""
-        calibration = self.settings.calibration
-        if not self.uses_stack(modality):
-            calibration = self.settings.matcher_calibration or calibration
-        probability = Calibration(*calibration).apply(scores)
-        return Predictions(scores, probability, scores >= self.threshold_of(modality))
+        rule = self.settings.rule(modality)
+        probability = Calibration(*rule.calibration).apply(scores)
+        return Predictions(scores, probability, scores >= rule.threshold)
 
     def threshold_of(self, modality: Modality) -> float:
         """The lowest score of pairs that were read as `modality` that counts as a match."""
-        settings = self.settings
-        alone = not self.uses_stack(modality) and settings.matcher_threshold is not None
-        return float(settings.matcher_threshold if alone else settings.threshold)  # type: ignore[arg-type]
+        return self.settings.rule(modality).threshold
 
     def score_source(
         self, source: ColumnSource, pairs: Sequence[Pair], modality: Modality, measure: Measure | None = None

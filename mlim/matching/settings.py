@@ -17,6 +17,16 @@ MOST_CHARACTERS: Final = 20_000  # of a text, likewise
 MODALITIES: Final[tuple[Modality, ...]] = ("both", "text", "image")
 
 
+class DecisionRule(Config):
+    """From the score of a pair to a decision and to a probability, both learned on validation pairs.
+
+    `threshold` is the lowest score of a match; `calibration` is slope and intercept of the score's logit.
+    """
+
+    threshold: float
+    calibration: tuple[float, float]
+
+
 class ServingSettings(Config):
     """How images and texts are prepared and scores are read, so that a saved model scores as it was evaluated."""
 
@@ -34,6 +44,9 @@ class ServingSettings(Config):
         default=None, description="of the matcher's own scores, where another scorer is used; null: the threshold"
     )
     matcher_calibration: tuple[float, float] | None = Field(default=None, description="likewise")
+    other_modalities: dict[Modality, DecisionRule] = Field(
+        default={}, description="rules of pairs that are read as another modality; versions of before have none"
+    )
     trained_across_families: bool = Field(
         default=True, description="whether it was trained on mismatches of items of two families; true where unknown"
     )
@@ -46,6 +59,20 @@ class ServingSettings(Config):
     field_labels: dict[str, str] = Field(
         default={}, description="what the catalog's texts call their columns, by name: fields are joined likewise"
     )
+
+    def rule(self, modality: Modality) -> DecisionRule:
+        """How pairs that are read as `modality` are decided.
+
+        `threshold` and `calibration` are of what the model was evaluated on. A version without `other_modalities` has
+        for other pairs only what the matcher's own scores were given.
+        """
+        own = DecisionRule(threshold=self.threshold, calibration=self.calibration)
+        if modality == self.modality:
+            return own
+        if modality in self.other_modalities:
+            return self.other_modalities[modality]
+        threshold = own.threshold if self.matcher_threshold is None else self.matcher_threshold
+        return DecisionRule(threshold=threshold, calibration=self.matcher_calibration or own.calibration)
 
     @property
     def image_rules(self) -> ImageRules:

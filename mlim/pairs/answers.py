@@ -5,6 +5,7 @@ answers to a pair the last one counts. Reviewers who disagree contradict each ot
 items that a chain of matches connects (A = B, B = C, A != C): which of these answers is wrong is not known.
 """
 
+import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,9 @@ ANSWERS: Final = (YES, NO, UNSURE)
 WORDS: Final = {YES: "match", NO: "differs", UNSURE: "unsure"}
 
 CSV: Final = ".csv"
+MOST_CHARACTERS: Final = 10_000  # of a cell
+CONTROL: Final = "Cc"  # category of characters; line ends are among them
+HALF: Final = "Cs"  # likewise: one half of a surrogate pair, which UTF-8 cannot hold
 
 Pair = tuple[str, str]
 Links = Mapping[str, Collection[str]]
@@ -47,6 +51,20 @@ class Answer(NamedTuple):
     def pair(self) -> Pair:
         """Its items, sorted."""
         return pair_of(self.item_a, self.item_b)
+
+
+def cell_problem(answer: Answer) -> str | None:
+    """What is wrong with a cell that a later `AnswerTable.read` would refuse or read otherwise; None for no such cell.
+
+    It completes a sentence that begins with where the answer is.
+    """
+    for name, cell in answer._asdict().items():
+        if len(cell) > MOST_CHARACTERS:
+            return f"`{name}` has {len(cell):,} characters, more than the {MOST_CHARACTERS:,} of a cell"
+        place = next((place for place, one in enumerate(cell) if unicodedata.category(one) in (CONTROL, HALF)), None)
+        if place is not None:
+            return f"`{name}` holds {cell[place]!a} at character {place + 1}, which a table of answers cannot hold"
+    return None
 
 
 class Contradiction(NamedTuple):
@@ -96,7 +114,13 @@ class AnswerTable:
         return [self._answer(row, record) for row, record in enumerate(file.records(Answer._fields), start=1)]
 
     def add(self, answers: Sequence[Answer]) -> int:
-        """Put answers at the end, without those that are there already; returns how many were added."""
+        """Put answers at the end, without those that are there already; returns how many were added.
+
+        `InputError` before anything is written when a cell of an answer could not be read again.
+        """
+        problem = next(filter(None, map(cell_problem, answers)), None)
+        if problem:
+            raise InputError(f"{self.path}: an answer cannot be added: {problem}")
         with self._alone():
             there = self.read()
             new = [one for one in dict.fromkeys(answers) if one not in set(there)]

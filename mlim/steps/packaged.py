@@ -12,9 +12,9 @@ from mlim.evaluation.gate import GateDecision
 from mlim.files import read_json, write_json
 from mlim.manifest import write_manifest
 from mlim.matching.catalog_drift import read_profile
-from mlim.matching.settings import MOST_CHARACTERS, MOST_ROWS, SETTINGS, SHARD_FORMAT, ServingSettings
+from mlim.matching.settings import MOST_CHARACTERS, MOST_ROWS, SETTINGS, SHARD_FORMAT, DecisionRule, ServingSettings
 from mlim.pairs.labels import TRAIN
-from mlim.recipe import Recipe
+from mlim.recipe import Modality, Recipe
 from mlim.stacking.scorers import MATCHER
 from mlim.stacking.storage import copy_stack
 from mlim.steps.as_trained import as_trained
@@ -88,6 +88,7 @@ def serving_settings(recipe: Recipe, workspace: Workspace, metrics: Mapping[str,
         scorer=metrics["registered"]["scorer"],
         matcher_threshold=metrics["matcher"]["threshold"],
         matcher_calibration=(metrics["matcher"]["slope"], metrics["matcher"]["intercept"]),
+        other_modalities=rules_of_other_modalities(recipe.main_variant.modality, metrics),
         trained_across_families=_trained_across_families(workspace),
         catalog=read_profile(workspace.valid),
         max_rows=max(MOST_ROWS, recipe.evaluate.batch_size),
@@ -95,6 +96,16 @@ def serving_settings(recipe: Recipe, workspace: Workspace, metrics: Mapping[str,
         clean_texts=ingested.get("clean_texts", True),
         field_labels=ingested.get("field_labels", {}),
     )
+
+
+def rules_of_other_modalities(evaluated: Modality, metrics: Mapping[str, Any]) -> dict[Modality, DecisionRule]:
+    """How pairs are decided that are not read as `evaluated`; nothing in figures of an earlier `mlim evaluate`."""
+    found: Mapping[Modality, Mapping[str, float]] = metrics.get("matcher_by_modality", {})
+    return {
+        modality: DecisionRule(threshold=rule["threshold"], calibration=(rule["slope"], rule["intercept"]))
+        for modality, rule in found.items()
+        if modality != evaluated
+    }
 
 
 def _trained_across_families(workspace: Workspace) -> bool:

@@ -28,7 +28,7 @@ from mlim.matching.review import (
     shortlist,
 )
 from mlim.matching.scored_table import is_text_table, scored_rows
-from mlim.pairs.answers import Answer, AnswerTable, Pair, pair_of, settle
+from mlim.pairs.answers import Answer, AnswerTable, Pair, cell_problem, pair_of, settle
 from mlim.report.contact.items import find_items
 from mlim.report.review.page import DOWNLOAD_VERSION, SIGN, ReviewPageSettings, render
 from mlim.steps.group import CONFLICT_COLUMNS, CONFLICTS_FILE
@@ -112,7 +112,8 @@ def write_review(
 def import_answers(path: Path, table: AnswerTable, terminal: Terminal) -> dict[str, Any]:
     """Add the answers of a downloaded file to the table, those that it lacks; returns counts.
 
-    `InputError` when it is no such file, or pairs an item with itself, which later steps refuse.
+    `InputError` before anything is written when it is no such file, pairs an item with itself, which later steps
+    refuse, or has a value that a table cannot hold.
     """
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
@@ -127,14 +128,20 @@ def import_answers(path: Path, table: AnswerTable, terminal: Terminal) -> dict[s
         Answer(*pair_of(one.item_a, one.item_b), one.label, given.by, in_utc(one.at), given.model, one.score)
         for one in given.answers
     ]
-    alone = [number for number, one in enumerate(answers, start=1) if one.item_a == one.item_b]
-    if alone:
-        raise InputError(
-            f"--import {path}: answer {alone[0]} pairs `{answers[alone[0] - 1].item_a}` with itself; remove it"
-        )
+    for number, one in enumerate(answers, start=1):
+        _check_answer(one, f"--import {path}: answer {number}")
     added = table.add(answers)
     terminal.say(f"{added:,} of {len(answers):,} answers by {given.by} added to {table.path}")
     return {"added": added, "there_already": len(answers) - added, **summary_of(table)}
+
+
+def _check_answer(answer: Answer, where: str) -> None:
+    """`InputError` for one that would spoil the table, or that later steps refuse."""
+    problem = cell_problem(answer)
+    if problem:
+        raise InputError(f"{where}: {problem}; remove the answer from the file")
+    if answer.item_a == answer.item_b:
+        raise InputError(f"{where} pairs `{answer.item_a}` with itself; remove it")
 
 
 def review_queue(request: ReviewRequest, workspace: Workspace, table: AnswerTable) -> tuple[list[QueuedPair], str]:

@@ -35,7 +35,7 @@ class ServerLimits(Config):
     body_mb: PositiveFloat = Field(default=32.0, description="of one request, MiB")
     seconds: PositiveInt = Field(default=60, description="for a body to arrive, for a slot, and for an answer")
     at_once: PositiveInt = Field(default=2, description="requests that are computed at the same time")
-    waiting: PositiveInt = Field(default=16, description="requests that have come in and have no answer yet")
+    waiting: PositiveInt = Field(default=16, description="requests that have arrived and have no answer yet")
     hosts: tuple[str, ...] = Field(default=(HOST, "localhost"), description="what the header Host may say")
 
 

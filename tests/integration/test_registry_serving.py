@@ -303,9 +303,12 @@ def test_a_served_stack_scores_as_the_batch_did(recipe, trained, quiet):
     with Registry(recipe.tracking).fetched(version) as files:
         alone = mlflow.pyfunc.load_model(str(files)).predict(texts, params={"modality": "text"})
     matcher = scored.matcher.query("split == 'test' and modality == 'text'")["score"].to_numpy()
-    decision = metrics["matcher"]
+    decision = metrics["matcher_by_modality"]["text"]
+    assert decision != metrics["matcher"]
     expected = Calibration(decision["slope"], decision["intercept"]).apply(matcher)
     np.testing.assert_allclose(alone["probability"], expected, atol=1e-5)
+    apart = np.abs(matcher - decision["threshold"]) > 1e-5  # scores differ a little with what they are computed with
+    np.testing.assert_array_equal(alone["match"][apart], (matcher >= decision["threshold"])[apart])
 
 
 def test_a_server_far_away_holds_versions_too(tiny_recipe, own_workspace, quiet, tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import re
 import warnings
 
@@ -84,6 +85,17 @@ WRONG = [
     ({"a": sent(0), "b": sent(1, path="1.jpg")}, "invalid-item", "`image` and `path` are both given"),
     ({"a": sent(0), "b": {"fields": {"image": "x"}}}, "invalid-item", "a field is called `image`"),
     ({"a": sent(0), "b": {"fields": {"t": ["x"]}, "path": "1.jpg"}}, "invalid-field", "item b: the field `t` is"),
+    (
+        {"a": sent(0), "b": {"fields": {"\ud800": "x"}, "path": "1.jpg"}},
+        "invalid-field",
+        "item b: the name of a field holds",
+    ),
+    (
+        {"a": sent(0), "b": {"fields": {"\ud800": ["x"]}, "path": "1.jpg"}},
+        "invalid-field",
+        "one half of a surrogate pair",
+    ),
+    ({"a": sent(0), "b": {"fields": {"x" * 20_001: "x"}, "path": "1.jpg"}}, "invalid-field", "more than the 20,000"),
     ({"a": sent(0), "b": {"path": "1.jpg"}}, "missing-text", "item b has no text"),
     ({"a": sent(0), "b": {"text": "x"}}, "missing-image", "item b: the image is missing"),
     ({"a": sent(0, text="x " * 10_001), "b": sent(1)}, "unreadable-text", "more than the 20,000"),
@@ -101,7 +113,8 @@ WRONG = [
 @pytest.mark.parametrize(("row", "code", "message"), WRONG, ids=[code for _, code, _ in WRONG])
 def test_a_wrong_row_is_refused_and_its_neighbours_are_scored(client, model, row, code, message):
     good = {"a": sent(0), "b": sent(1)}
-    answer = client.post("/score", json={"pairs": [good, row, good]})
+    body = json.dumps({"pairs": [good, row, good]})  # halves of surrogate pairs as \u escapes, as clients send them
+    answer = client.post("/score", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 200, answer.text
     first, wrong, last = answer.json()["results"]
     assert set(wrong) == {"error"}

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
@@ -24,7 +25,7 @@ from mlim.matching.review import (
     choose_queue,
     shortlist,
 )
-from mlim.pairs.answers import Answer, AnswerTable, pair_of, settle
+from mlim.pairs.answers import Answer, AnswerTable, cell_problem, pair_of, settle
 from mlim.pairs.user_pairs import read_user_pairs, user_pairs
 from mlim.report.contact.items import ShownItem
 from mlim.report.review.page import SIGN, ReviewPageSettings, render
@@ -371,3 +372,42 @@ def test_contradictions_of_items_that_have_gone_are_left_out(own_workspace, tmp_
     shutil.rmtree(own_workspace.valid)
     with pytest.raises(InputError, match="no pair with contradicting answers is of accepted items"):
         review_queue(request, own_workspace, table)
+
+
+TEXT = st.text(st.characters(), min_size=1, max_size=8) | st.text(
+    "a\0\n\r\t,;'\"=+@|\ufeff\u2028 ", min_size=1, max_size=8
+)
+
+
+@given(one=TEXT, other=TEXT, by=TEXT)
+def test_what_is_added_to_the_table_is_read_again_or_refused(tmp_path_factory, one, other, by):
+    """A NUL in an id made every later command fail."""
+    table = AnswerTable(tmp_path_factory.mktemp("answers") / "labels.csv")
+    first, second = answer("a", "b", "1"), answer(one, other, "0", by)
+    table.add([first])
+    before = table.path.read_bytes()
+    refused = cell_problem(second)
+    with pytest.raises(InputError, match="an answer cannot be added: `") if refused else nullcontext():
+        table.add([second])
+    if refused:
+        assert table.path.read_bytes() == before
+    else:
+        assert table.read() == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"item_a": "a\0b"}, r"answer 2: `item_a` holds '\\x00' at character 2, which a table of answers cannot hold"),
+        ({"item_b": "x\nb"}, r"answer 2: `item_b` holds '\\n' at character 2"),
+        ({"item_a": "a" * 10_001}, "answer 2: `item_a` has 10,001 characters, more than the 10,000 of a cell"),
+        ({"score": "9" * 200_000}, "answer 2: `score` has 200,000 characters"),
+    ],
+)
+def test_a_value_that_would_spoil_the_table_is_not_imported(tmp_path, change, sentence):
+    path, table = tmp_path / "answers.json", AnswerTable(tmp_path / "labels.csv")
+    one = {"item_a": "a", "item_b": "zz", "label": "1", "at": "2026-01-01T00:00:00.000+01:00", "score": "0.5"}
+    path.write_text(downloaded(answers=[one, {**one, **change}]))
+    with pytest.raises(InputError, match=rf"--import .*answers\.json: {sentence}.*; remove the answer from the file"):
+        import_answers(path, table, Terminal(quiet=True))
+    assert not table.path.exists()

@@ -47,7 +47,11 @@ def test_fields_may_come_along_and_a_wrong_one_is_one_sentence():
     items = read_request(given, 4, "text", ServingSettings(**SETTINGS), Deadline())
     assert items.columns("a0") == {"title": "Soft & warm", "size": ""}
     assert items.columns("b0") == {}
-    for wrong, message in [("[1]", "is no JSON object; send the fields"), ('{"a": [1]}', "the field `a` is neither")]:
+    for wrong, message in [
+        ("[1]", "is no JSON object; send the fields"),
+        ('{"a": [1]}', "the field `a` is neither"),
+        ('{"\\ud800": [1]}', r"the name of a field holds '\\ud800' at character 1, one half of a surrogate pair"),
+    ]:
         with pytest.raises(InputError, match=f"row 5, fields_b.*{message}"):
             read_request(SENT.assign(fields_b=[wrong]), 4, "text", ServingSettings(**SETTINGS), Deadline())
 
