@@ -27,6 +27,7 @@ from mlim.config import parse
 from mlim.data.collate import Pair
 from mlim.errors import InputError
 from mlim.manifest import ARTIFACT
+from mlim.matching.decoding_room import DecodingRoom
 from mlim.matching.items import ItemsInMemory, Pixels, blank, fields_of, read_picture, read_text
 from mlim.matching.model import MatchingModel
 from mlim.matching.settings import ServingSettings
@@ -96,16 +97,23 @@ class MatcherModel(PythonModel):
         for start in range(0, len(frame), size):
             batch = frame.iloc[start : start + size]
             pairs = [Pair(f"a{row}", f"b{row}", 0) for row in range(len(batch))]
-            parts.append(model.score_source(read_request(batch, start, shown, settings, deadline), pairs, shown))
+            items = read_request(batch, start, shown, settings, deadline, model.decoding_room)
+            parts.append(model.score_source(items, pairs, shown))
         found = model.decide(np.concatenate(parts), shown)
         return pd.DataFrame({"probability": found.probability, "match": found.match})
 
 
 def read_request(
-    frame: pd.DataFrame, start: int, modality: Modality, settings: ServingSettings, deadline: Deadline
+    frame: pd.DataFrame,
+    start: int,
+    modality: Modality,
+    settings: ServingSettings,
+    deadline: Deadline,
+    room: DecodingRoom | None = None,
 ) -> ItemsInMemory:
     """The items of a request: a0, b0 are the two of its first row, which is row `start` of the whole.
 
+    Pictures are decoded one at a time, each when there is `room`, which all requests of a server share.
     `InputError` for what cannot be read, `MlflowException` when the time is over.
     """
     found = ItemsInMemory()
@@ -117,9 +125,8 @@ def read_request(
             deadline.check()
             where = f"row {start + row + 1}"
             words = read_text(text or "", f"{where}, text_{side}", settings)
-            picture = (
-                blank(settings) if image is None else decode(image, f"{where}, image_{side}", settings.image_rules)
-            )
+            rules, place = settings.image_rules, f"{where}, image_{side}"
+            picture = blank(settings) if image is None else decode(image, place, rules, room)
             found.add(f"{side}{row}", words, picture, _fields(columns, f"{where}, fields_{side}"))
     return found
 
@@ -150,13 +157,13 @@ def _column(frame: pd.DataFrame, name: str, start: int, needed: bool) -> Sequenc
     return values
 
 
-def decode(text: str, where: str, rules: ImageRules) -> Pixels:
+def decode(text: str, where: str, rules: ImageRules, room: DecodingRoom | None = None) -> Pixels:
     """The picture in a base64 string, as `read_picture` reads it."""
     try:
         data = decode_base64(text)
     except UnreadableError as problem:
         raise InputError(f"{where} {problem}") from None
-    return read_picture(data, where, rules)
+    return read_picture(data, where, rules, room)
 
 
 set_model(MatcherModel())

@@ -16,6 +16,7 @@ from mlim.files import read_json, write_csv, write_json
 from mlim.recipe import Recipe
 from mlim.references import load_reference
 from mlim.report.figures import draw_reconstructions
+from mlim.steps.same_settings import wanted_probe
 from mlim.workspace import Workspace
 
 STEPS = 60
@@ -264,7 +265,8 @@ def _probe(workspace: Workspace, recipe: Recipe) -> None:
     ]
     judged = {"skipped": None, "own_below_random_everywhere": True, "items": recipe.probe.items, "points": points}
     harm = {"value": 0.04, "low": -0.01, "high": 0.09, "p_value": 0.12}
-    summary = {"figure2a": judged, "figure2b": judged, "harm_difference": harm, "run_id": "run-probe"}
+    figures = {"figure2a": judged, "figure2b": judged, "harm_difference": harm}
+    summary = {**figures, **wanted_probe(recipe).summary, "run_id": "run-probe"}
     write_json(workspace.probe / "summary.json", summary)
 
 

@@ -61,6 +61,46 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class WantedProbe:
+    """What a probe has to be of, and to be made with, to be evidence for a recipe.
+
+    `row` is the main variant, `key` names the settings of its `pretraining` (None without one); `measured_with` are the
+    settings of the probe itself.
+    """
+
+    row: str
+    pretraining: str | None
+    seeds: tuple[int, ...]
+    key: str | None
+    measured_with: Mapping[str, Any]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The same as `mlim probe` says it in its summary; early versions left the last two out."""
+        return {
+            "row": self.row,
+            "pretraining": self.pretraining,
+            "seeds": list(self.seeds),
+            "settings": self.key,
+            "measured_with": dict(self.measured_with),
+        }
+
+    def objection(self, found: Mapping[str, Any]) -> str | None:
+        """Why the probe with this summary is no evidence, in a sentence; None: it is."""
+        wanted, optional = self.summary, ("settings", "measured_with")
+        for key, what in (
+            ("row", "of variant `{}`, not of the main one `{}`"),
+            ("pretraining", "of pre-training `{}`, not of `{}`"),
+            ("seeds", "of the seeds {}, not of {}"),
+            ("settings", "of a model that was pre-trained with other settings than the recipe's"),
+            ("measured_with", "made with other settings than the recipe's"),
+        ):
+            if found.get(key) != wanted[key] and not (key in optional and key not in found):
+                return f"probe: {what.format(found.get(key), wanted[key])}; run `mlim probe` again"
+        return None
+
+
+@dataclass(frozen=True)
 class TrainedVariant:
     """Where the trainings of one variant lie, and what they are.
 
@@ -81,22 +121,36 @@ class TrainedVariant:
     key_of_any_pairs: str
 
 
-def read_evidence(workspace: Workspace, trained: Mapping[str, TrainedVariant], split: Split = TEST) -> Evidence:
+def read_evidence(
+    workspace: Workspace,
+    trained: Mapping[str, TrainedVariant],
+    split: Split = TEST,
+    probed: WantedProbe | None = None,
+) -> Evidence:
     """The evidence in a work folder on the pairs of one split; what is not there is not in it.
 
     `trained` says for each variant that is compared where its trainings lie: in this work folder, or in another one
-    where no variant of one recipe can express it (a run of an experiment). The pairs have to be the same.
+    where no variant of one recipe can express it (a run of an experiment). The pairs have to be the same. `probed` says
+    what the probe has to be of; None: that is not asked.
     """
-    probe = _json(workspace.probe / SUMMARY)
+    left_out: list[str] = []
+    probe = _read_probe(workspace, probed, left_out)
     path = workspace.pairs / "pairs.parquet"
     if not path.is_file():
-        return Evidence(None, {}, probe)
+        return Evidence(None, {}, probe, tuple(left_out))
     all_pairs = in_order(pd.read_parquet(path))
     pairs, training_pairs = part(all_pairs, split=split), int((all_pairs["split"] == "train").sum())
-    left_out: list[str] = []
     found = {name: _read_variant(variant, split, pairs, left_out) for name, variant in trained.items()}
     variants = {name: scores for name, scores in found.items() if scores.by_seed}
     return Evidence(judged_pairs(pairs, workspace), variants, probe, tuple(left_out), training_pairs=training_pairs)
+
+
+def _read_probe(workspace: Workspace, wanted: WantedProbe | None, left_out: list[str]) -> dict[str, Any]:
+    """The summary of the probe; empty where there is none, or one of another model, with the reason in `left_out`."""
+    found = _json(workspace.probe / SUMMARY)
+    why = wanted.objection(found) if wanted is not None and found else None
+    left_out += [] if why is None else [why]
+    return found if why is None else {}
 
 
 def judged_pairs(pairs: pd.DataFrame, workspace: Workspace) -> JudgedPairs:

@@ -116,15 +116,16 @@ class ProbedModel:
 
 
 class Prober:
-    """Losses of one pre-trained model on fixed items with fixed masks; at least two items are needed."""
+    """Losses of one pre-trained model on fixed items with fixed masks; at least two items are needed.
 
-    def __init__(self, probed: ProbedModel, items: Sequence[str], seed: int) -> None:
+    A random other item is one of another of the `families` (items,), where there is any; None: none are known.
+    """
+
+    def __init__(self, probed: ProbedModel, items: Sequence[str], seed: int, families: Families | None = None) -> None:
         self._probed, self._model, self._source = probed, probed.model, probed.source
         self._items, self._device = list(items), probed.device
-        order = numpy_generator("probe partners", seed).permutation(len(self._items))
-        self._other = {
-            self._items[one]: self._items[other] for one, other in zip(order, np.roll(order, 1), strict=True)
-        }
+        partners = draw_partners(np.arange(len(self._items)) if families is None else families, seed)
+        self._other = {item: self._items[other] for item, other in zip(self._items, partners, strict=True)}
         # One uniform number for each place that can be masked: masked where it is below the probability.
         text = numpy_generator("probe text", seed).random(
             (len(self._items), probed.max_tokens + TEXT_SPECIALS), dtype=np.float32
@@ -224,6 +225,29 @@ class Prober:
         side = pixels.shape[-1] // grid
         hidden = mask.reshape(grid, grid).repeat_interleave(side, 0).repeat_interleave(side, 1)
         return torch.where(hidden.to(pixels.device), GRAY / BRIGHTEST, pixels)
+
+
+def draw_partners(families: Families, seed: int) -> NDArray[np.int64]:
+    """The place of a random other item for each of `families` (items,), of another family where there is one.
+
+    Every item is the partner of one other, unless more than half of the items are of one family.
+    """
+    generator = numpy_generator("probe partners", seed)
+    order = generator.permutation(len(families))
+    partners = np.empty_like(order)
+    partners[order] = np.roll(order, 1)
+    for item in np.flatnonzero(families == families[partners]):
+        own = families[item]
+        if families[partners[item]] != own:
+            continue  # it was exchanged with one before it
+        able = np.flatnonzero((families != own) & (families[partners] != own))
+        others = np.flatnonzero(families != own)
+        if len(able):
+            other = generator.choice(able)
+            partners[item], partners[other] = partners[other], partners[item]
+        elif len(others):
+            partners[item] = generator.choice(others)
+    return partners
 
 
 def _numbers(values: Tensor) -> Floats:

@@ -15,6 +15,12 @@ from mlim.models.transformer import Encoder, Packing, pack, put_tokens, take_tok
 MODALITIES, TEXT, IMAGE = 2, 0, 1
 
 
+def picture_masks(system: nn.Module) -> list[nn.Module]:
+    """The vectors of a network's own that stand for hidden patches; what hides no patches does not train them."""
+    found = [each.image_mask for each in system.modules() if isinstance(each, Backbone)]
+    return [each for each in found if each is not None]
+
+
 class Backbone(nn.Module):
     """BERT's encoder over text tokens and image patches; no vector tells the modalities apart, unless asked to.
 

@@ -45,7 +45,8 @@ class GridSide(Config):
     sample: PositiveInt | None = Field(
         default=None,
         exclude_if=is_none,
-        description="cells of the grid, drawn at random for each picture, that pre-training reads; null: all",
+        description="cells of the grid, drawn at random for each picture, that pre-training reads, but for the task "
+        "caption, which reads all; null: all",
     )
     read_size: PositiveInt | None = Field(
         default=None,

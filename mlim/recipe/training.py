@@ -1,10 +1,13 @@
 """What every training has: its optimiser, its checkpoints, the devices that compute it."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from mlim.config import Config
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""How much of a moving average a step keeps."""
 
 
 class RatesConfig(Config):
@@ -29,7 +32,7 @@ class OptimConfig(Config):
         le=1,
         description="factor of the rate from each block to the one below it, the embeddings last; 1: off",
     )
-    betas: tuple[float, float] = Field(
+    betas: tuple[Decay, Decay] = Field(
         default=(0.9, 0.999), description="decay of the moving averages of the gradient and of its square"
     )
     eps: PositiveFloat = Field(default=1e-8, description="added to the denominator of a step")

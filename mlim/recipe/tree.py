@@ -158,7 +158,7 @@ class Recipe(Config):
                 problems.append(f"pretrainings.{name}.system: no system `{pretraining.system}`{known}")
             else:
                 problems += self._task_problems(name, pretraining)
-        problems += self._region_problems() if not problems else []
+        problems += [*self._region_problems(), *self._sample_problems()] if not problems else []
         if problems:  # variants refer to them
             return problems
         variants = self.variants.items()
@@ -188,6 +188,20 @@ class Recipe(Config):
                 f"{self.pretrain.batch_size} must be even"
             )
         return [*problems, *self._attribute_problems(name, pretraining)]
+
+    def _sample_problems(self) -> list[str]:
+        """Pictures that no task reads a part of: captions are written about whole ones."""
+        problems = []
+        for name, system in self.systems.items():
+            sample = getattr(getattr(system, "image", None), "sample", None)
+            starts = [each for each in self.pretrainings.values() if each.system == name]
+            needs = {task.needs for each in starts for task in each.all_tasks}
+            if sample is not None and needs == {"writing"}:
+                problems.append(
+                    f"systems.{name}.image.sample {sample}: task caption reads whole pictures, and no other task reads "
+                    "this system; leave sample out"
+                )
+        return problems
 
     def _attribute_problems(self, name: str, pretraining: Pretraining) -> list[str]:
         side = region_side(self.system_of(pretraining))

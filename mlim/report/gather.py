@@ -105,7 +105,8 @@ def gather_results(
     The claims are judged here, from the scores, so that all parts of the report agree.
     """
     compared = _without_fewer_pairs(recipe, evidence, trained)
-    evaluation, ablation, probe = workspace.evaluation, workspace.ablation, workspace.probe
+    evaluation, ablation = workspace.evaluation, workspace.ablation
+    probe = workspace.probe if evidence.probe else None  # one of another model is no evidence, and is not shown
     reference, resampling = load_reference(), recipe.evaluate
     settings = Settings(resampling.bootstrap_samples, resampling.confidence, recipe.seed, reference.margin)
     return Gathered(
@@ -123,11 +124,11 @@ def gather_results(
         ablation=ablation_table(workspace),
         ablation_summary=_summary(ablation / SUMMARY),
         task_tables=_task_tables(recipe, ablation),
-        figure2=dict(_figure2(probe)),
-        reconstructions=_bytes(probe / "reconstructions.png"),
-        neighbours=_bytes(probe / "neighbours.png"),
-        attention=_bytes(probe / "attention.png"),
-        probe=_summary(probe / SUMMARY),
+        figure2={} if probe is None else dict(_figure2(probe)),
+        reconstructions=None if probe is None else _bytes(probe / "reconstructions.png"),
+        neighbours=None if probe is None else _bytes(probe / "neighbours.png"),
+        attention=None if probe is None else _bytes(probe / "attention.png"),
+        probe=None if probe is None else _summary(probe / SUMMARY),
         evidence=evidence,
         claims=judge(evidence, settings, reference.claims),
         papers=tuple(_papers(evidence, settings)) if evidence.tasks else (),

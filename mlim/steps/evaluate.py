@@ -35,6 +35,7 @@ from mlim.report.figures import draw_pr_curves
 from mlim.report.kit import formats
 from mlim.stacking.scorers import MATCHER
 from mlim.steps.pairless import require_pairs
+from mlim.steps.same_settings import require_same_settings
 from mlim.steps.stack import BASELINES_FILE, SCORERS_FILE, SUMMARY_FILE, finetune_command
 from mlim.tracking import StageRun, stage_run
 from mlim.versions import lineage
@@ -53,11 +54,13 @@ HARDEST_COLUMNS: Final = ["kind", "item_a", "item_b", "label", "score"]
 def evaluate(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
     """Judge the registered scorer, the main variant's first seed and the baselines on the same test pairs.
 
-    Returns the metrics and the run id. Needs `finetune` of that run and `stack` (`InputError` when they are missing).
+    Returns the metrics and the run id. Needs `finetune` of that run and `stack` (`InputError` when they are missing, or
+    the fine-tuning had other settings).
     Threshold and calibration come from the validation pairs. `DataError` when the scores are of other pairs than the
     current ones, or of one label only.
     """
     require_pairs(workspace, STAGE)
+    require_same_settings(recipe, workspace, "finetune", recipe.main, recipe.seeds[0])
     scored = read_scored(recipe, workspace)
     pairs = _read_pairs(workspace)
     _check_pairs(recipe, pairs, scored)
@@ -131,7 +134,8 @@ def judge(recipe: Recipe, scored: Scored, families: Families | None = None) -> d
     """Every figure of summary.json but the gate's: PR-AUCs, the decision at the threshold, calibration.
 
     `pr_auc` is the matcher's by modality, `baselines` are compared with the matcher; `registered` and `scorers` are
-    about what is registered, and so are threshold and calibration. `families` (n, 2) are those of the test pairs:
+    about what is registered, and so are threshold and calibration. `matcher` has those of the network alone, and
+    `matcher_by_modality` those for each modality that pairs are read as. `families` (n, 2) are those of the test pairs:
     intervals are over them, or over pairs where they are not known.
     """
     modality = recipe.main_variant.modality
@@ -142,6 +146,7 @@ def judge(recipe: Recipe, scored: Scored, families: Families | None = None) -> d
     compared = _compare(recipe, pairs, systems, first=modality)
     against = _compare(recipe, pairs, systems, first=f"{SCORER}{scored.registered}")
     baselines = [str(name) for name in scored.baselines["baseline"].unique()]
+    by_modality = {shown: _matcher_decision(recipe, scored, shown) for shown in MODALITIES if shown in compared}
     found = {
         "row": recipe.main,
         "seed": recipe.seeds[0],
@@ -161,7 +166,8 @@ def judge(recipe: Recipe, scored: Scored, families: Families | None = None) -> d
             for name, figures in against.items()
             if name.startswith(SCORER)
         },
-        "matcher": _matcher_decision(recipe, scored),
+        "matcher": by_modality[modality],
+        "matcher_by_modality": by_modality,
         **_decision(recipe, part(scored.of_registered, split="validation"), test, pairs),
     }
     return {**found, **_against_trees(compared[TREES])}
@@ -242,9 +248,9 @@ def _kept_promises(recipe: Recipe, test: pd.DataFrame, families: Families | None
     )
 
 
-def _matcher_decision(recipe: Recipe, scored: Scored) -> dict[str, float]:
-    """Threshold and calibration of the matcher's own scores, for pairs that are not shown in full."""
-    validation = part(scored.matcher, split="validation", modality=recipe.main_variant.modality)
+def _matcher_decision(recipe: Recipe, scored: Scored, modality: Modality) -> dict[str, float]:
+    """Threshold and calibration of the matcher's own scores of the validation pairs, read as `modality`."""
+    validation = part(scored.matcher, split="validation", modality=modality)
     labels, scores = labels_of(validation), scores_of(validation)
     threshold = choose_threshold(labels, scores, recipe.evaluate.target_precision, recipe.evaluate.min_recall)
     return {"threshold": threshold.value, **calibrate(labels, scores)._asdict()}

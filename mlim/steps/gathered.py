@@ -16,6 +16,7 @@ from mlim.recipe.tasks import OtherTask
 from mlim.report.gather import Gathered, gather_results
 from mlim.report.reported import ReportedRecipe
 from mlim.steps.experiment_runs import label_points, trained_variants
+from mlim.steps.same_settings import wanted_probe
 from mlim.steps.task_variants import ExperimentRun, task_variants
 from mlim.workspace import Workspace
 
@@ -34,7 +35,7 @@ def gather(recipe: Recipe, workspace: Workspace) -> Gathered:
     runs = _runs(workspace)
     trained = trained_variants(recipe, workspace, runs)
     try:
-        evidence = read_evidence(workspace, trained)
+        evidence = read_evidence(workspace, trained, probed=wanted_probe(recipe))
         evidence = replace(evidence, tasks=dict(_tasks(recipe, workspace, runs)))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(

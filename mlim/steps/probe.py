@@ -40,6 +40,7 @@ from mlim.recipe.systems import MLIM
 from mlim.report.figures import draw_attention, draw_figure2, draw_neighbours, draw_reconstructions
 from mlim.shards.items import open_items
 from mlim.steps.as_trained import as_trained
+from mlim.steps.same_settings import require_same_settings, wanted_probe
 from mlim.tracking import StageRun, stage_run
 from mlim.training.device import choose_device
 from mlim.versions import lineage
@@ -69,8 +70,8 @@ def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
     """Measure how much the main variant's pre-trained models (one for each seed) use each modality for the other.
 
     A figure whose loss they were not trained on is left out, and the summary says why; neighbours and attention need no
-    loss. The sheets are of the first seed. `InputError` when a pre-training is missing; `DataError` with fewer than two
-    test items or families of them.
+    loss. The sheets are of the first seed. `InputError` when a pre-training is missing or had other settings;
+    `DataError` with fewer than two test items or families of them.
     """
     losses, reason = _trained_losses(recipe)
     figures = [figure for figure in (FIGURE_2A, FIGURE_2B) if figure.loss in losses]
@@ -83,13 +84,12 @@ def probe(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str,
         found: dict[str, Any] = {figure.name: {"skipped": reason} for figure in (FIGURE_2A, FIGURE_2B)}
         if models:
             families = items["component"].to_numpy(dtype=np.int64)
-            probers = [Prober(model, [*items["id"]], recipe.seed) for model in models]
+            probers = [Prober(model, [*items["id"]], recipe.seed, families) for model in models]
             found |= _draw_all(recipe, probers, figures, families, folder, terminal)
             found[NEIGHBOURS_KEY] = _draw_neighbours(recipe, workspace, models[0], items, folder)
             _draw_attention(recipe, models[0], [*items["id"]], "mlm" in losses, folder)
         _track(run, found, folder)
-        about = {"row": recipe.main, "pretraining": recipe.main_variant.pretraining, "seeds": list(recipe.seeds)}
-        summary = {**found, **about, **_verdict(found), "run_id": run.id}
+        summary = {**found, **wanted_probe(recipe).summary, **_verdict(found), "run_id": run.id}
         write_json(folder / "summary.json", summary)
     _say(summary, terminal)
     return summary
@@ -107,10 +107,11 @@ def _trained_losses(recipe: Recipe) -> tuple[Sequence[str], str]:
 
 
 def _probed_model(recipe: Recipe, workspace: Workspace, seed: int) -> ProbedModel:
-    name = recipe.main_variant.pretraining
-    folder = workspace.pretrained(str(name), seed)
+    name = str(recipe.main_variant.pretraining)
+    folder = workspace.pretrained(name, seed)
     if not (folder / "model").is_dir():
         raise InputError(f"{folder / 'model'} is missing; run `mlim pretrain {name} --seed {seed}` first")
+    require_same_settings(recipe, workspace, "pretrain", name, seed)
     return ProbedModel(
         Mlim.from_pretrained(folder / "model").to(choose_device(recipe.device)),
         TextTokenizer.from_folder(folder / "model"),

@@ -29,6 +29,7 @@ from mlim.stacking.scorers import MATCHER
 from mlim.stacking.stack import Stacked, only_matcher, stack_parts
 from mlim.stacking.storage import save_stack
 from mlim.steps.pairless import require_pairs
+from mlim.steps.same_settings import require_same_settings
 from mlim.tracking import StageRun, stage_run
 from mlim.versions import lineage
 from mlim.workspace import Workspace
@@ -41,11 +42,12 @@ SHOWN: Final = ["item_a", "item_b", "label", "split"]
 def stack(recipe: Recipe, workspace: Workspace, terminal: Terminal) -> dict[str, Any]:
     """Score the baselines, fit the stack, choose what is registered; writes workspace.stack and returns its summary.
 
-    Needs `finetune` of the main variant's first seed (`InputError` when it is missing). Parts are fitted on the
-    training pairs, their combination on the validation pairs. `DataError` when the matcher's scores are of other pairs,
-    or the training pairs have one label only.
+    Needs `finetune` of the main variant's first seed (`InputError` when it is missing, or had other settings). Parts
+    are fitted on the training pairs, their combination on the validation pairs. `DataError` when the matcher's scores
+    are of other pairs, or the training pairs have one label only.
     """
     require_pairs(workspace, STAGE)
+    require_same_settings(recipe, workspace, "finetune", recipe.main, recipe.seeds[0])
     catalog = _read(recipe, workspace)
     matcher = _matcher_scores(recipe, workspace, catalog)
     with (

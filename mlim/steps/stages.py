@@ -285,7 +285,7 @@ def _systems(recipe: Recipe) -> list[str]:
 
 
 def _start_settings(recipe: Recipe, start: str) -> list[str]:
-    """What a fine-tuning's key (`Recipe.training_key`) says of the pre-training that it starts from."""
+    """What the key of a training (`Recipe.training_key`) says of the pre-training that a stage uses."""
     deciding = [key for key in _section(recipe, "pretrain") if key != "pretrain.max_skipped_steps"]
     return [*deciding, f"pretrainings.{start}"]
 
@@ -360,8 +360,8 @@ def _probe(recipe: Recipe, work: Workspace, runs: Sequence[str], pipeline: Pipel
         writes=[work.probe],
         settings=[
             *("seed", "seeds", "device", "main", f"variants.{recipe.main}.pretraining"),
-            *([] if start is None else [f"pretrainings.{start}"]),
-            *("text.max_tokens", *_systems(recipe), "loader.items", "probe", *RESAMPLING),
+            *([] if start is None else _start_settings(recipe, start)),
+            *("image", "text", "model", *_systems(recipe), "loader.items", "probe", *RESAMPLING),
         ],
     )
 

@@ -13,12 +13,13 @@ from torch.nn import functional
 
 from mlim.data.batches import ItemBatch
 from mlim.losses import LossTerm
+from mlim.models.backbone import picture_masks
 from mlim.models.costs import TRAINING
 from mlim.models.system import JudgesAgreement, SeesOnce, Shown, System, seen_once
 from mlim.models.transformer import Packing
 from mlim.models.vectors import Compares
 from mlim.recipe.retrieval import By
-from mlim.tasks.pretrain.itc import itc_loss
+from mlim.tasks.pretrain.itc import itc_loss, item_numbers
 from mlim.tasks.pretrain.task import not_offered
 from mlim.tasks.protocols import Metric, ObjectiveOutput, Weighted
 
@@ -27,9 +28,10 @@ METRIC: Final = Metric("r1")
 
 
 class PreparedItems(NamedTuple):
-    """A batch of items, and where the real tokens lie of all passes over it."""
+    """A batch of items, their `item_numbers` (B,), and where the real tokens lie of all passes over it."""
 
     batch: ItemBatch
+    items: Tensor
     packing: Packing
     tokens: int
 
@@ -53,8 +55,8 @@ class Way(Protocol):
     def head(self) -> nn.Module:
         """The one head that it trains."""
 
-    def loss(self, batch: ItemBatch, packing: Packing) -> LossTerm:
-        """Sum over the items of a batch, both directions added up, and their number."""
+    def loss(self, batch: ItemBatch, items: Tensor, packing: Packing) -> LossTerm:
+        """Sum over the items of a batch (`item_numbers` (B,)), both directions added up, and their number."""
 
 
 class ByVectors:
@@ -72,10 +74,10 @@ class ByVectors:
         """The projections into the common space."""
         return self._system.projection
 
-    def loss(self, batch: ItemBatch, packing: Packing) -> LossTerm:
+    def loss(self, batch: ItemBatch, items: Tensor, packing: Packing) -> LossTerm:
         """The contrast of pre-training."""
         shown = Shown(batch.input_ids, batch.text_attention, batch.pixels, packing=packing)
-        return itc_loss(self._system.vectors(shown), torch.arange(len(batch.ids), device=batch.pixels.device))
+        return itc_loss(self._system.vectors(shown), items)
 
 
 class ByAgreement:
@@ -93,7 +95,7 @@ class ByAgreement:
         """One logit from the output at [CLS]."""
         return self._system.itm_head
 
-    def loss(self, batch: ItemBatch, packing: Packing) -> LossTerm:
+    def loss(self, batch: ItemBatch, items: Tensor, packing: Packing) -> LossTerm:
         """Which of these pictures is a text's own, and which of the same texts is a picture's own."""
         ids, attention = batch.input_ids.repeat(self.copies, 1), batch.text_attention.repeat(self.copies, 1)
         once = seen_once(self._network, Shown(batch.input_ids, batch.text_attention, batch.pixels))
@@ -133,6 +135,8 @@ class RetrievalObjective:
         self.weights = {RETRIEVAL: 1.0}
         for module in system.task_modules():  # other heads get no gradient, which DDP would wait for
             module.requires_grad_(module is way.head)
+        for module in picture_masks(system):  # nothing is hidden
+            module.requires_grad_(False)
 
     @property
     def uses_everything(self) -> bool:
@@ -142,11 +146,11 @@ class RetrievalObjective:
     def prepare(self, batch: ItemBatch, step: int, first: int = 0) -> PreparedItems:
         """Nothing is drawn; where the real tokens lie."""
         packing = self.model.pack_items(batch.text_attention.repeat(self._way.copies, 1))
-        return PreparedItems(batch, packing, self.model.tokens(packing))
+        return PreparedItems(batch, item_numbers(batch.ids), packing, self.model.tokens(packing))
 
     def losses(self, prepared: PreparedItems) -> ObjectiveOutput:
         """The loss of a prepared batch on the model's device."""
-        term = self._way.loss(prepared.batch.with_floats(), prepared.packing)
+        term = self._way.loss(prepared.batch.with_floats(), prepared.items, prepared.packing)
         return ObjectiveOutput((Weighted(RETRIEVAL, term, 1.0),), "both")
 
     def operations(self, prepared: PreparedItems) -> float:

@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(MlimError):  # noqa: N818 - it names what happened, and nothing went wrong
-    """Training was stopped from outside; its checkpoint is written and the same command continues it."""
+    """Training was stopped from outside; the same command continues from its newest checkpoint."""
 
     interrupted = True  # tracking closes the run as killed, not as failed
 

@@ -2,7 +2,8 @@
 
 Everything random in step n is a pure function of (seed, n): the batches, the masks and, by seeding torch's generator at
 every step, dropout. So a training that was stopped, or killed, continues to the same weights as one that never was.
-Losses are sums, divided by the targets of the whole step: micro-batches and ranks change the speed, not the result.
+Losses are sums, divided by the targets of the whole step: micro-batches and ranks change the speed, not the result, but
+for dropout, which every micro-batch and every rank draws for itself.
 """
 
 import time
@@ -46,17 +47,18 @@ from mlim.training.optim import (
     build_optimizer,
     clip_gradients,
     learning_rate,
+    low_peak,
     set_learning_rate,
     step_unless,
 )
 from mlim.training.prefetcher import Prefetcher
 from mlim.training.protocols import Best, MetricSink, NullLogger, TrainResult, TrainState, Validation
-from mlim.training.trace import StepTrace
+from mlim.training.trace import StepTrace, check_trace
 
 LOG_EVERY = 10  # optimiser steps between readings of the losses: each one waits for the device
 SECONDS_PER_MINUTE = 60.0
 NOT_FINITE_FILE = "not-finite.json"
-NO_STEP = -1  # what rank 0 broadcasts where there is no checkpoint
+NO_STEP = -1  # in the place of a checkpoint's step: there is none
 
 Batch = TypeVar("Batch")
 
@@ -80,6 +82,7 @@ class Trainer(Generic[Batch, P]):
         context: DeviceContext,
         trace: Path | None = None,
     ) -> None:
+        check_trace(context.compute.trace, config.steps)
         self._objective, self._loader, self._config, self._seed = objective, loader, config, seed
         self._batches = Prefetcher(loader, self._take_batches, config.steps)
         self._validate, self._checkpoints, self._context, self._ranks = validate, checkpoints, context, context.ranks
@@ -97,16 +100,18 @@ class Trainer(Generic[Batch, P]):
         self._finite = FiniteCheck(config.max_skipped_steps, self._keep_bad_steps)
         self._norm = torch.zeros(())
         self._note = ""  # the last losses, for the progress bar
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), NO_STEP
         self._save_is_due = self._save_is_postponed = self._stop_is_asked = False
 
     def run(self, terminal: Terminal, title: str) -> TrainResult:
         """Train to the end, from the newest checkpoint if there is one.
 
-        Raises `Interrupted` after SIGINT or SIGTERM (a checkpoint is written first) and `MlimError` when too many
-        losses are not finite, a checkpoint cannot be written or the device's memory does not suffice.
+        Raises `Interrupted` after SIGINT or SIGTERM (a checkpoint is written first, unless the newest step was not
+        finite) and `MlimError` when too many losses are not finite, a checkpoint cannot be written or the device's
+        memory does not suffice.
         """
         self._restore(terminal)
+        self._warn_of_low_rate(terminal)
         self._model.train()
         config = self._config
         try:
@@ -126,6 +131,7 @@ class Trainer(Generic[Batch, P]):
         finally:
             self._saver.close()
             self._batches.close()
+            self._trace.close()
         return self._result()
 
     def _step(self, stop: StopRequest) -> None:
@@ -216,9 +222,27 @@ class Trainer(Generic[Batch, P]):
         if self._stop_is_asked:
             self._saver.wait()
             asked = stop.signal.name if stop.signal else "another process"
-            raise Interrupted(
-                f"stopped by {asked} after step {state.step} of {config.steps}; a checkpoint is written, "
-                "the same command continues from it"
+            raise Interrupted(f"stopped by {asked} after step {state.step} of {config.steps}; {self._what_is_saved()}")
+
+    def _what_is_saved(self) -> str:
+        """From where the same command continues after a stop."""
+        saved = self._saved_step
+        if saved == self._state.step:
+            return "a checkpoint is written, the same command continues from it"
+        why = "the newest step was not finite and is not saved"
+        if saved == NO_STEP:
+            return f"{why}; there is no checkpoint yet, the same command begins anew"
+        return f"{why}; the same command continues from the checkpoint of step {saved}"
+
+    def _warn_of_low_rate(self, terminal: Terminal) -> None:
+        """Say once where the warm-up is longer than the training."""
+        config = self._config
+        peak = low_peak(config.steps, config.optim)
+        if peak is not None and self._ranks.is_main and self._state.step < config.steps:
+            terminal.warn(
+                f"optim.warmup_steps {config.optim.warmup_steps} is more than the {config.steps} steps of this "
+                f"training: the learning rate rises to {peak:g} only, not to {config.optim.learning_rate:g}; set fewer "
+                "warmup_steps, or more steps"
             )
 
     def _log_training(self) -> str:
@@ -270,7 +294,7 @@ class Trainer(Generic[Batch, P]):
             return
         if self._ranks.is_main or self._forward.shards:
             self._saver.save(Snapshot(self._state.step, self._tensors(), self._values(meter)))
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), self._state.step
 
     def _tensors(self) -> Mapping[str, Tensors]:
         best = self._state.best
@@ -309,6 +333,7 @@ class Trainer(Generic[Batch, P]):
         self._meter.load_state_dict(values["meter"], self._ranks)
         self._balance.load_state_dict(values["balance"])
         self._throughput.continue_at(saved.step)
+        self._saved_step = saved.step
         terminal.say(f"continuing from the checkpoint of step {saved.step} of {self._config.steps}")
 
     def _newest(self) -> Saved | None:

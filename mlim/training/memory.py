@@ -27,10 +27,11 @@ def explain_out_of_memory(batch_size: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise MlimError(
-            f"the memory of the device does not suffice for micro-batches of {batch_size}. The same losses with less: "
-            f"batch_size={max(1, batch_size // 2)} and accumulate twice as large halve what the activations take; "
-            "compute.checkpoint_blocks=true keeps one vector per token and block instead of about twenty; "
-            "compute.precision=bf16 halves the activations (CUDA). `--find-batch-size` measures the largest that fits"
+            f"the memory of the device does not suffice for micro-batches of {batch_size}. The same losses, up to the "
+            f"draws of dropout, with less: batch_size={max(1, batch_size // 2)} and accumulate twice as large halve "
+            "what the activations take; compute.checkpoint_blocks=true keeps one vector per token and "
+            "block instead of about twenty; compute.precision=bf16 halves the activations (CUDA). `--find-batch-size` "
+            "measures the largest that fits"
         ) from error
 
 

@@ -65,6 +65,11 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
     return config.learning_rate * factors[config.schedule]
 
 
+def low_peak(steps: int, config: OptimConfig) -> float | None:
+    """The highest learning rate of a training whose warm-up does not end within its `steps`; None: it reaches it."""
+    return None if config.warmup_steps <= steps else learning_rate(steps - 1, steps, config)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Use `value` from now on, times each parameter group's own factor."""
     for group in optimizer.param_groups:

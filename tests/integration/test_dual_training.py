@@ -109,6 +109,7 @@ def _rank(rank: int, folder: Path) -> None:
 def _loss(vectors: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of these rows, and its gradient with respect to their vectors (2, B, D)."""
     own = vectors[:, rows].clone().requires_grad_()
-    term = itc_loss(Vectors(own[0], own[1], torch.tensor([0.1])), torch.arange(own.shape[1]))
+    items = (torch.arange(RANKS * ITEMS) % (RANKS * ITEMS - 1))[rows]  # the last one is the first again
+    term = itc_loss(Vectors(own[0], own[1], torch.tensor([0.1])), items)
     term.total.backward()
     return term.total.detach(), own.grad

@@ -14,7 +14,7 @@ import torch
 from training_room import STEPS, Room, balanced, changed, for_the_room
 
 from mlim.console import Terminal
-from mlim.errors import MlimError
+from mlim.errors import InputError, MlimError
 from mlim.recipe import Recipe, TraceConfig
 from mlim.shards.items import ItemStore
 from mlim.training.checkpoint import Checkpoints
@@ -164,6 +164,27 @@ def test_a_bad_step_is_never_the_newest_of_a_checkpoint(recipe, store, tmp_path)
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000006"]
 
 
+@pytest.mark.parametrize(
+    ("at", "said", "saved"),
+    [
+        (8, "continues from the checkpoint of step 5", ["step-00000005"]),
+        (2, "there is no checkpoint yet, the same command begins anew", []),
+    ],
+)
+def test_a_stop_after_a_bad_step_says_what_is_saved(recipe, store, tmp_path, at, said, saved):
+    """The step after the signal is the newest one, and is bad."""
+    with pytest.raises(Interrupted, match=f"after step {at + 2} of .* not finite and is not saved; .*{said}"):
+        Room(recipe, store, tmp_path).start(at=at, what=stop_me, poisoned=frozenset({at + 1}))
+    assert [path.name for path in tmp_path.glob("step-*")] == saved
+
+
+def test_a_warm_up_that_is_longer_than_the_training_is_said(recipe, store, tmp_path, capfd):
+    optim = recipe.pretrain.optim.model_copy(update={"learning_rate": 0.001, "warmup_steps": 4})
+    Room(changed(recipe, steps=2, optim=optim), store, tmp_path).start()
+    assert "warmup_steps 4 is more than the 2 steps" in (said := "".join(capfd.readouterr()))
+    assert "rises to 0.0005 only, not to 0.001" in said
+
+
 @pytest.mark.parametrize("cut", [(2, 4), (4, 2)])
 def test_micro_batches_change_the_memory_not_the_result(recipe, store, tmp_path, cut):
     """Eight items a step, as one batch and in parts (without dropout, which is drawn for each part).
@@ -213,6 +234,17 @@ def test_a_trace_of_the_steps_that_were_asked_for(recipe, store, tmp_path):
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     steps = [event for event in events if event.get("name", "").startswith("Optimizer.step")]
     assert len(steps) == 2
+
+
+def test_a_trace_whose_last_step_never_comes_is_written_at_the_end(recipe, store, tmp_path):
+    traced = computed(changed(recipe, steps=4), trace=TraceConfig(first=3, last=99))
+    path = tmp_path / "trace.json.gz"
+    Room(traced, store, tmp_path / "traced").start(trace=path)
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    assert sum(event.get("name", "").startswith("Optimizer.step") for event in events) == 2
+    late = computed(changed(recipe, steps=4), trace=TraceConfig(first=5, last=99))
+    with pytest.raises(InputError, match=r"trace.first 5 is after the last of the 4 steps .* at most 4"):
+        Room(late, store, tmp_path / "late").start(trace=path)
 
 
 def test_a_tiny_model_learns_a_handful_of_items(recipe, store, tmp_path):

@@ -16,7 +16,7 @@ from mlim.models.vectors import Vectors
 from mlim.recipe import Recipe
 from mlim.recipe.dual import DualSystem
 from mlim.recipe.tasks import loss_titles
-from mlim.tasks.pretrain.itc import itc_loss
+from mlim.tasks.pretrain.itc import itc_loss, item_numbers
 from mlim.training.optim import learning_rate_scales
 from tests.dual_recipe import SETTINGS
 
@@ -60,6 +60,20 @@ def test_the_contrast_is_a_plain_sum_over_both_directions_in_full_precision(half
         expected -= math.log(to_texts[i] / sum(to_texts)) + math.log(to_images[i] / sum(to_images))
     assert term.total.item() == pytest.approx(expected, rel=1e-4)
     assert term.count.item() == 5
+
+
+def test_the_other_row_of_an_item_is_no_negative():
+    """As if the second row of `a` were not there, for the first one, and the other way round."""
+    generator = torch.Generator().manual_seed(3)
+    text, image = (torch.nn.functional.normalize(torch.randn(4, 8, generator=generator), dim=1) for _ in range(2))
+    temperature = torch.tensor([0.1])
+    found = itc_loss(Vectors(text, image, temperature), item_numbers(["a", "b", "a", "c"]))
+    products, expected = (image @ text.T / temperature).double(), 0.0
+    for row, others in ((0, [0, 1, 3]), (1, [0, 1, 2, 3]), (2, [1, 2, 3]), (3, [0, 1, 2, 3])):
+        expected -= float(products[row, row] - products[row, others].logsumexp(0))
+        expected -= float(products[row, row] - products[others, row].logsumexp(0))
+    assert found.total.item() == pytest.approx(expected, rel=1e-5)
+    assert found.count.item() == 4
 
 
 def test_vectors_have_length_one_and_the_temperature_stays_above_the_least(model):

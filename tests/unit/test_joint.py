@@ -330,6 +330,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_built(recipe, setting, 
         changed(recipe, setting)
 
 
+def test_a_sample_that_no_task_reads_is_refused(recipe):
+    writes = "pretrainings.pixel-bert={losses: [], masking: null, tasks: [{task: caption}]}"
+    with pytest.raises(InputError, match=r"pixel-bert.image.sample 3: task caption reads whole pictures.*leave sample"):
+        changed(recipe, writes)
+    changed(recipe, writes, "pretrainings.reads={system: pixel-bert, losses: [mlm], masking: text}")
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(lite.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install mlim\[lite\]"):

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from mlim.data.batches import ItemBatch
+from mlim.masking import MaskMode, MaskPlan
 from mlim.tasks.pretrain.baselines import NOTHING, Pictures, Words
+from mlim.tasks.pretrain.passes import PassPlan
 from mlim.training.baselines import not_beaten
 
 CLS, ONE, TWO, NEVER = 0, 1, 2, 3
@@ -43,6 +46,16 @@ def drawn():
     shapes = torch.rand((3, 3, 16, 16), generator=generator) / 6
     pictures = 0.2 + torch.einsum("nk,kchw->nchw", torch.rand((40, 3), generator=generator), shapes)
     return pictures, Pictures(pictures[:32], grid=2, components=3)
+
+
+@pytest.mark.parametrize(("grid", "side"), [(2, 8), (3, 6), (6, 6), (8, 8), (12, 12)])
+def test_a_shrunk_picture_is_called_by_its_blocks(grid, side):
+    pictures = torch.rand((4, 3, 48, 48), generator=torch.Generator().manual_seed(0))
+    learned, none = Pictures(pictures, grid, components=2), torch.zeros((4, grid * grid), dtype=torch.bool)
+    assert len(learned.coarse(pictures, none)[0, 0].unique()) == side * side
+    batch = ItemBatch(none.long(), none, none, pictures, [*"abcd"])
+    plan = PassPlan(batch, MaskPlan(MaskMode.UNMASKED, none, none), torch.ones(4, dtype=torch.bool), torch.arange(4))
+    assert f"shrunk to {side} x {side}" in learned.losses(plan)
 
 
 def hidden(*patches: int) -> torch.Tensor:

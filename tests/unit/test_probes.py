@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlim.data.tokenize import TextTokenizer
 from mlim.evaluation.probes import (
@@ -13,6 +15,7 @@ from mlim.evaluation.probes import (
     Resampling,
     compare_harm,
     compare_partners,
+    draw_partners,
     figure_table,
     join_seeds,
     relative_harm,
@@ -60,6 +63,17 @@ def test_the_partners_share_their_masks_and_masks_grow_with_the_probability(part
     _, tokenizer, store = parts
     texts = [len(tokenizer.encode(store.text(item), tiny_recipe.text.max_tokens)) for item in store.ids[:ITEMS]]
     np.testing.assert_array_equal(own[-1], texts)
+
+
+@given(families=st.lists(st.integers(0, 5), min_size=2, max_size=40), seed=st.integers(0, 9))
+def test_a_random_partner_is_of_another_family_where_there_is_one(families, seed):
+    numbers = np.array(families)
+    partners = draw_partners(numbers, seed)
+    assert (partners != np.arange(len(numbers))).all()
+    assert (numbers != numbers[partners]).all() or len(set(families)) == 1
+    if np.bincount(numbers).max() * 2 <= len(numbers):
+        assert sorted(partners) == list(range(len(numbers)))  # each is shown once
+    np.testing.assert_array_equal(partners, draw_partners(numbers, seed))
 
 
 @pytest.mark.parametrize("kind", ["mlm", "recon"])

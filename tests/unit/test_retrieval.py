@@ -14,6 +14,7 @@ from mlim.models.mlim import Mlim
 from mlim.models.system import Shown
 from mlim.recipe import Recipe
 from mlim.steps.stages import define_stages
+from mlim.tasks.pretrain.itc import item_numbers
 from mlim.tasks.retrieval import ByAgreement, turned_loss
 from mlim.workspace import Workspace
 from tests.dual_recipe import SETTINGS
@@ -81,7 +82,7 @@ class TestByAgreement:
         floats = batch.with_floats()
         way = ByAgreement(model, negatives=3)
         with torch.no_grad():
-            term = way.loss(floats, model.pack_items(batch.text_attention.repeat(4, 1)))
+            term = way.loss(floats, item_numbers(batch.ids), model.pack_items(batch.text_attention.repeat(4, 1)))
             scores = torch.tensor(agreements(model, batch.ids, lambda ids: batch, 4))
         total = -scores.log_softmax(0).diagonal().sum() - scores.log_softmax(1).diagonal().sum()
         assert float(term.total) == pytest.approx(float(total), rel=1e-4)  # three neighbours of four are all others

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from mlim.config import parse
 from mlim.errors import InputError
 from mlim.models.config import MlimConfig
 from mlim.models.mlim import Mlim
@@ -20,6 +21,7 @@ from mlim.training.optim import (
     build_optimizer,
     learning_rate,
     learning_rate_scales,
+    low_peak,
     set_learning_rate,
     step_unless,
 )
@@ -70,6 +72,21 @@ def test_it_rises_to_its_peak_and_never_again(schedule, warmup, steps):
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     if warmup < steps:
         assert rates[warmup] == pytest.approx(8e-4)
+
+
+@given(warmup=st.integers(0, 60), steps=st.integers(1, 60))
+def test_a_peak_is_low_where_no_step_has_the_highest_rate(warmup, steps):
+    config = optim(warmup_steps=warmup)
+    highest = max(learning_rate(step, steps, config) for step in range(steps))
+    peak = low_peak(steps, config)
+    assert highest == pytest.approx(config.learning_rate if peak is None else peak)
+    assert peak is None or peak < config.learning_rate
+
+
+@pytest.mark.parametrize("betas", [(1.0, 0.999), (0.9, 1.0), (-0.1, 0.999), (0.9, float("nan"))])
+def test_betas_that_adam_refuses_are_refused_with_the_recipe(betas):
+    with pytest.raises(InputError, match=r"`betas\.[01]`"):
+        parse(OptimConfig, {"betas": betas}, "recipe")
 
 
 def test_cosine_and_linear_are_at_half_in_the_middle():

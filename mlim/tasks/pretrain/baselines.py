@@ -1,9 +1,9 @@
 """Simple baselines to restore what pre-training hides: what its losses have to be below before they mean anything.
 
 Texts: the frequency of words (unigram), and the same given the word before (bigram). Pictures: the mean picture, a copy
-shrunk to 8 x 8, and principal components, as many as the hidden size. All learn from a sample of the train split and
-are judged on the same held-out items with the same masks as the losses; what is hidden from the model is hidden from
-them.
+shrunk to about 8 x 8 blocks (as many in each patch), and principal components, as many as the hidden size. All learn
+from a sample of the train split and are judged on the same held-out items with the same masks as the losses; what is
+hidden from the model is hidden from them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from mlim.losses import LossTerm
 from mlim.tasks.pretrain.passes import PassPlan
 
 CHANNELS: Final = 3
-COARSE: Final = 8  # a picture shrunk to so many blocks per side
+COARSE: Final = 8  # a picture shrunk to so many blocks per side, or to the next fewer that a grid of patches allows
 NOTHING: Final = -1  # in the place of a token id: hidden, or not there
 
 
@@ -95,6 +95,7 @@ class Pictures:
     def __init__(self, pictures: Tensor, grid: int, components: int) -> None:
         patches = _patches(pictures, grid)  # (N, C, D)
         self._grid, self._size, self._mean = grid, pictures.shape[-1], patches.mean(dim=0)
+        self._blocks = max(1, COARSE // grid)  # of a coarse picture, along a side of a patch
         flat = (patches - self._mean).flatten(1)
         del patches
         variances, left = torch.linalg.eigh(flat @ flat.T)  # N x N: far fewer pictures than pixels
@@ -111,9 +112,10 @@ class Pictures:
     def losses(self, plan: PassPlan) -> Mapping[str, LossTerm]:
         """Squared error of the pictures of items with their own, counted by pixels."""
         pixels, hidden = plan.batch.with_floats().pixels[plan.kept], plan.masks.image[plan.kept]
+        side = self._grid * self._blocks
         restored = {
             "mean picture": self.mean(pixels),
-            f"shrunk to {COARSE} x {COARSE}": self.coarse(pixels, hidden),
+            f"shrunk to {side} x {side}": self.coarse(pixels, hidden),
             f"{self.components} principal components": self.principal(pixels, hidden),
         }
         count = torch.tensor(len(pixels) * self._size**2)
@@ -124,10 +126,10 @@ class Pictures:
         return self._pictures(self._mean.expand(len(pixels), *self._mean.shape))
 
     def coarse(self, pixels: Tensor, hidden: Tensor) -> Tensor:
-        """The pictures (B, 3, S, S) as `COARSE` x `COARSE` blocks of their mean colour; `hidden` (B, C) as the mean."""
-        side, blocks = self._size // self._grid, max(1, COARSE // self._grid)
+        """The pictures (B, 3, S, S) as blocks of their mean colour, `hidden` (B, C) patches as the mean."""
+        side = self._size // self._grid
         patches = _patches(pixels, self._grid).view(-1, CHANNELS, side, side)
-        blurred = functional.interpolate(functional.adaptive_avg_pool2d(patches, blocks), size=side)
+        blurred = functional.interpolate(functional.adaptive_avg_pool2d(patches, self._blocks), size=side)
         shown = blurred.view(len(pixels), *self._mean.shape)
         return self._pictures(torch.where(hidden[..., None], self._mean, shown))
 

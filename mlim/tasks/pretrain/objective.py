@@ -7,6 +7,7 @@ import torch
 
 from mlim.data.batches import ItemBatch
 from mlim.masking import MaskMode, MaskPlan
+from mlim.models.backbone import picture_masks
 from mlim.models.costs import TRAINING
 from mlim.models.system import SeesOnce, Shown, System, seen_once
 from mlim.models.transformer import Packing
@@ -62,6 +63,8 @@ class PretrainObjective:
         used = [module for task in tasks for module in task.modules]
         for module in system.task_modules():  # heads of other tasks get no gradient, which DDP would wait for
             module.requires_grad_(any(module is head for head in used))
+        for module in picture_masks(system):  # likewise where every task reads whole pictures
+            module.requires_grad_(any(task.reads != PICTURE for task in tasks))
 
     @property
     def uses_everything(self) -> bool:
