@@ -54,9 +54,10 @@ def hiding(probed: ProbedModel) -> ProbedModel:
 def measured(recipe: Recipe, work: Workspace) -> tuple[Mapping[str, Losses], Resampling]:
     """The losses of both figures; the partner of `hidden` figures called "own" is the item's own, hidden."""
     items = _test_items(recipe, work)
+    families = items["component"].to_numpy(dtype=np.int64)
     models = [_probed_model(recipe, work, seed) for seed in recipe.seeds]
     probers = {
-        name: [Prober(make(model), [*items["id"]], recipe.seed) for model in models]
+        name: [Prober(make(model), [*items["id"]], recipe.seed, families) for model in models]
         for name, make in (("", lambda model: model), ("hidden ", hiding))
     }
     probabilities = recipe.probe.probabilities
@@ -64,7 +65,6 @@ def measured(recipe: Recipe, work: Workspace) -> tuple[Mapping[str, Losses], Res
     for name, of_seeds in probers.items():
         losses[f"{name}2a"] = join_seeds([prober.mlm(probabilities) for prober in of_seeds])
         losses[f"{name}2b"] = join_seeds([prober.recon(probabilities) for prober in of_seeds])
-    families = items["component"].to_numpy(dtype=np.int64)
     return losses, Resampling(recipe.evaluate.bootstrap_samples, recipe.evaluate.confidence, recipe.seed, families)
 
 
