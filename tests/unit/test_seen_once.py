@@ -10,6 +10,7 @@ from mlim.models.system import Shown, System, seen_once
 from mlim.recipe.joint import JointSystem
 from mlim.tasks import retrieval as retrieval_task
 from mlim.tasks.pretrain import objective as pretraining
+from mlim.tasks.pretrain.itc import item_numbers
 from mlim.tasks.retrieval import ByAgreement
 from tests.unit.test_e2e_vlp import ALL, CONFIG, SIDE, E2eVlp, batch, objective_of
 
@@ -71,9 +72,10 @@ def test_pre_training_with_captions_looks_at_a_picture_once(apart):
 def test_retrieval_looks_at_a_picture_once(joint, apart):
     items: ItemBatch = batch()
     way, packing = ByAgreement(joint, negatives=2), joint.pack_items(items.text_attention.repeat(3, 1))
+    numbers = item_numbers(items.ids)
 
     def loss() -> torch.Tensor:
-        return way.loss(items.with_floats(), packing).total
+        return way.loss(items.with_floats(), numbers, packing).total
 
     _, shared = calls_of(joint, loss)
     slopes = gradients(joint, loss)
