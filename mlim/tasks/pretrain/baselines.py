@@ -18,7 +18,7 @@ from mlim.losses import LossTerm
 from mlim.tasks.pretrain.passes import PassPlan
 
 CHANNELS: Final = 3
-COARSE: Final = 8  # a picture shrunk to so many blocks per side, or to the next fewer that a grid of patches allows
+COARSE: Final = 8  # blocks per side of a shrunk picture, as nearly as whole blocks in each patch allow, at least one
 NOTHING: Final = -1  # in the place of a token id: hidden, or not there
 
 
