@@ -1,7 +1,9 @@
 """Adam, its learning rates, and the moving average of the weights (paper section 4.1: Adam, fixed 8e-4)."""
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import torch
 from torch import nn
@@ -15,6 +17,23 @@ FUSED = True  # one pass over the weights instead of six: four times as fast on 
 MATRIX_DIMENSIONS = 2  # biases and layer norms have fewer and are never decayed
 SCALE = "scale"  # of a parameter group: factor of the learning rate
 BELOW_BLOCKS: tuple[Part, ...] = ("embedder", "transformer")  # but for the blocks themselves
+
+
+class Adam(torch.optim.AdamW):
+    """AdamW (without decay it is Adam) that does not load torch's compiler: torch's own methods do at their first call,
+    which takes more than a second of a core in every process that trains. A step of an optimizer is never compiled.
+    """
+
+    _plain_step: Final = inspect.unwrap(torch.optim.AdamW.step)
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no training here passes a closure
+        """One update of the weights by their gradients."""
+        self._plain_step(closure)
 
 
 def build_optimizer(model: Network, config: OptimConfig) -> torch.optim.Optimizer:
@@ -32,8 +51,7 @@ def build_optimizer(model: Network, config: OptimConfig) -> torch.optim.Optimize
         {"params": parameters, SCALE: scale, "weight_decay": config.weight_decay if decayed else 0.0}
         for (scale, decayed), parameters in groups.items()
     ]
-    adam = torch.optim.AdamW if config.weight_decay > 0 else torch.optim.Adam
-    return adam(options, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=FUSED)
+    return Adam(options, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=FUSED)
 
 
 def learning_rate_scales(model: Network, config: OptimConfig) -> Mapping[str, float]:

@@ -44,7 +44,7 @@ import mlim.steps.trained, mlim.models.hub, mlim.throughput
 work = Path(sys.argv[2])
 store = ItemStore.open(work / "items", work / "valid" / "index.parquet")
 _, result = Room(load_recipe(sys.argv[3]), store, Path(sys.argv[4])).start()
-print(result.steps)
+print(result.steps, "compiler loaded" if "torch._dynamo" in sys.modules else "")
 """
 
 
