@@ -107,13 +107,13 @@ def test_adam_decays_nothing_and_adamw_spares_biases_and_norms():
     assert [tuple(parameter.shape) for parameter in spared["params"]] == [(4,), (4,), (4,)]
 
 
-@pytest.mark.parametrize(("torchs", "decay"), [(torch.optim.Adam, 0.0), (torch.optim.AdamW, 0.1)])
-def test_the_steps_are_those_of_torch_to_the_last_bit(torchs, decay):
+@pytest.mark.parametrize(("reference", "decay"), [(torch.optim.Adam, 0.0), (torch.optim.AdamW, 0.1)])
+def test_the_steps_are_those_of_torch_to_the_last_bit(reference, decay):
     ours, theirs = (Plain(nn.Linear(3, 4, bias=False)) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     settings = optim(weight_decay=decay, learning_rate=0.1)
     built = build_optimizer(ours, settings)
-    compared = torchs(
+    compared = reference(
         theirs.parameters(), lr=0.1, betas=settings.betas, eps=settings.eps, weight_decay=decay, fused=True
     )
     for step in range(5):
