@@ -2,14 +2,11 @@
 PYTHON ?= python3.11
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
-PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
-INSTALL := $(PIP) install --no-compile --constraint $(CONSTRAINTS)
-# The pip that comes with Python 3.11 takes three times as long to find and fetch these packages as a present one.
-VENV := test -x $(BIN)/python || { $(PYTHON) -m venv .venv && { $(PIP) install --upgrade pip || true; }; }
+VENV := test -x $(BIN)/python || $(PYTHON) -m venv .venv
+# Modules are compiled when they are first imported: a fifth of them ever are.
+INSTALL := $(BIN)/python scripts/install.py --constraint $(CONSTRAINTS)
 PORT ?= 4277
 JOBS ?= 2
-# pip compiles modules one after another, for a minute; this does so side by side. Some files of libraries are no Python.
-COMPILE := $(BIN)/python -m compileall -qq -j $(JOBS) .venv/lib || true
 # One file's tests stay in one process, which makes their trainings once; in this order the long files come first.
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 # Compiled modules are kept, whatever the environment says: tests start hundreds of short processes.
@@ -29,14 +26,12 @@ help: ## what there is to make
 	@echo "installing into .venv (a few minutes the first time) ..."
 	@$(VENV)
 	@$(INSTALL) --editable .
-	@$(COMPILE)
 	@touch $@
 
 .venv/installed-dev: pyproject.toml $(CONSTRAINTS)
 	@echo "installing into .venv with all extras (a few minutes the first time) ..."
 	@$(VENV)
 	@$(INSTALL) --editable '.[dev,emoji,energy,huggingface,lite,minilm,onnx,openlineage,postgresql,sbom,signing]'
-	@$(COMPILE)
 	@touch .venv/installed $@
 
 data/catalog.yaml: .venv/installed

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from mlim.errors import MlimError
+from mlim.forked import ForkServer, read_by_libraries
 from mlim.processes import die_with_parent, with_proxies, without_sigterm
 
 GRACE_SECONDS = 120  # a large model writes a checkpoint
@@ -23,12 +24,17 @@ Child = subprocess.Popen[bytes]
 
 
 class Children:
-    """Processes that threads start and wait for; a block that is left early ends them, and no other starts."""
+    """Processes that threads start and wait for; a block that is left early ends them, and no other starts.
 
-    def __init__(self) -> None:
+    Where there are `many`, they are forked from a process that has loaded their libraries, for each environment one.
+    """
+
+    def __init__(self, *, many: bool = False) -> None:
         self._running: set[Child] = set()
         self._closed = False
         self._lock = Lock()
+        self._many = many and sys.platform == "linux"
+        self._servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -39,6 +45,8 @@ class Children:
             running = list(self._running)
         with without_sigterm():  # whoever stops a flow does so more than once: let the trainings save
             _end(running)
+        for server in self._servers.values():
+            server.close()
 
     @contextmanager
     def start(self, command: Sequence[str], variables: Mapping[str, str], on_terminal: bool) -> Iterator[Child]:
@@ -47,6 +55,7 @@ class Children:
         The thread that starts it waits for it: when that thread ends, the kernel ends the process (`die_with_parent`).
         Raises `MlimError` when the block is over already.
         """
+        environment = {**_environment(), **variables}
         with self._lock:  # either it starts before the others are ended, and is ended with them, or not at all
             if self._closed:
                 raise MlimError("not started: the flow was stopped, or another stage failed")
@@ -56,7 +65,7 @@ class Children:
                 stderr=None if on_terminal else subprocess.STDOUT,
                 preexec_fn=die_with_parent,
                 process_group=0,
-                env={**_environment(), **variables},
+                env={**environment, **self._fork_server(environment)},
             )
             self._running.add(child)
         with child:
@@ -67,6 +76,13 @@ class Children:
                     _end([child])
                 with self._lock:
                     self._running.discard(child)
+
+    def _fork_server(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        """The variables by which commands of an environment find their fork server; the first one starts it."""
+        wanted = frozenset(read_by_libraries(environment).items())
+        if self._many and wanted not in self._servers:
+            self._servers[wanted] = ForkServer(environment)
+        return self._servers[wanted].variables if self._many else {}
 
 
 def _environment() -> dict[str, str]:

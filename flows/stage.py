@@ -30,6 +30,7 @@ from mlim.steps.order import companions, needs
 from mlim.steps.plan import MAIN_PIPELINE, MATCHING, Stage
 
 RETRY_SECONDS = (10.0, 60.0)  # before the second and the third try
+MANY = 4  # stages: loading the libraries once for all costs less than loading them for each
 
 
 def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lambda: None) -> None:
@@ -46,7 +47,11 @@ def run_stages(job: Job, stages: Iterable[Stage], then: Callable[[], None] = lam
     done, running = set(ordered) - set(left), dict[PrefectFuture[None], Stage]()
     trainings = sum(stage.trains for stage in left)
     threads: ThreadPoolTaskRunner[None] = ThreadPoolTaskRunner(most)
-    with ExitStack() as slot, threads, Children() as children:  # threads wait for processes: this one can be cancelled
+    with (
+        ExitStack() as slot,
+        threads,
+        Children(many=len(left) >= MANY) as children,
+    ):  # threads wait for processes: this one can be cancelled
         slot.enter_context(_slot(trainings))
         while left or running:
             ready = sorted((stage for stage in left if needed[stage] <= done), key=_about_variants)

@@ -9,9 +9,9 @@ import sys
 
 def main() -> int:
     """Run the command line; the exit code."""
-    from mlim.cli.main import main as run
+    from mlim.forked import run
 
-    return run()
+    return run("mlim.cli.main:main")
 
 
 if __name__ == "__main__":

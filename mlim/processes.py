@@ -71,6 +71,13 @@ def wait_briefly() -> None:
         os.environ.setdefault(SPINS, FEW_SPINS)
 
 
+def prepare_for_libraries() -> None:
+    """Set what the large libraries read when they are loaded; what the environment says already stays."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what modality dropout does on purpose
+    wait_briefly()
+    reach_loopback_directly(os.environ)
+
+
 def reach_loopback_directly(environment: MutableMapping[str, str]) -> None:
     """Let no proxy stand before this machine's own servers; the hosts that are named already stay."""
     named = [host.strip() for name in DIRECT for host in environment.get(name, "").split(",")]

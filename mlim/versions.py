@@ -202,4 +202,4 @@ def repro_command(stage: str) -> list[str]:
 
     Several may run at once: DVC holds its lock while it looks and while it keeps results, not while a stage works.
     """
-    return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    return [sys.executable, "-m", "mlim.forked", "dvc.cli:main", "--wait-for-lock", "repro", "--single-item", stage]

@@ -6,7 +6,7 @@ import typer
 
 from mlim.cli import catalog, evaluate, match, prepare, project, publish, recipe, registry, review, run, score, train
 from mlim.failures import exit_code_of
-from mlim.processes import die_with_parent, reach_loopback_directly, wait_briefly
+from mlim.processes import die_with_parent, prepare_for_libraries
 
 # in the order in which `mlim --help` lists them
 GROUPS = (prepare, train, evaluate, match, score, review, publish, registry, run, project)
@@ -32,9 +32,7 @@ def main() -> int:
 
     Exit code 0, 1 after a failure, 2 for wrong usage or input, 75 where a server gave no answer.
     """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what modality dropout does on purpose
-    wait_briefly()
-    reach_loopback_directly(os.environ)
+    prepare_for_libraries()
     if os.environ.get("MLIM_DIE_WITH_PARENT"):
         die_with_parent()
     return exit_code_of(lambda: app(prog_name="mlim"))

@@ -1,0 +1,202 @@
+"""Commands that are forked from a process with loaded libraries do what processes of their own would do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.children import Children
+from mlim.forked import ForkServer
+
+pytestmark = pytest.mark.integration
+
+SECONDS = 60
+PROGRAMS = """
+import os, signal, subprocess, sys, time
+
+def tell():
+    umask = os.umask(0)
+    print(os.getppid(), "torch" in sys.modules, sys.argv[1:], os.getcwd(), oct(umask), os.environ.get("MLIM_WORD"))
+    print(sys.stdin.read(), file=sys.stderr)
+    return 3
+
+def die():
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+def fail():
+    raise ValueError("it failed")
+
+def wait():
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(os.getpid(), sleeper.pid, flush=True)
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        return 7
+
+def wait_for_sigterm():
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(5))
+    return wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "programs.py").write_text(PROGRAMS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(folder: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def server(environment: dict[str, str]) -> Iterator[ForkServer]:
+    with ForkServer(environment) as server:
+        deadline = time.monotonic() + SECONDS
+        while not server.is_ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def asking(environment: dict[str, str], server: ForkServer) -> dict[str, str]:
+    """An environment that names the server."""
+    return {**environment, **server.variables}
+
+
+def start(environment: Mapping[str, str], folder: Path, *words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlim.forked", *words],
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def told(environment: Mapping[str, str], folder: Path) -> list[str]:
+    """The first words of what `tell` says: its parent, and whether torch was loaded."""
+    return start(environment, folder, "programs:tell").communicate("", timeout=SECONDS)[0].split()[:2]
+
+
+def is_forked(environment: Mapping[str, str], folder: Path, server: ForkServer) -> bool:
+    return told(environment, folder) == [str(server.process), "True"]
+
+
+def processes(running: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The program that waits and what it started."""
+    assert running.stdout is not None
+    return [psutil.Process(int(word)) for word in running.stdout.readline().split()]
+
+
+def test_a_fork_has_arguments_folder_environment_streams_and_exit_code(
+    asking: dict[str, str], server: ForkServer, folder: Path
+) -> None:
+    before = os.umask(0o027)
+    try:
+        running = start({**asking, "MLIM_WORD": "here"}, folder, "programs:tell", "a word", "--option")
+    finally:
+        os.umask(before)
+    said, error = running.communicate("typed", timeout=SECONDS)
+    assert running.returncode == 3
+    assert said == f"{server.process} True {['a word', '--option']} {folder} 0o27 here\n"
+    assert error.strip() == "typed"
+
+
+def test_a_program_that_fails_or_is_killed_ends_so(asking: dict[str, str], folder: Path) -> None:
+    failed = start(asking, folder, "programs:fail")
+    assert failed.communicate(timeout=SECONDS)[1].endswith("ValueError: it failed\n")
+    assert failed.returncode == 1
+    killed = start(asking, folder, "programs:die")
+    assert killed.wait(SECONDS) == -signal.SIGUSR1
+
+
+@pytest.mark.parametrize(
+    ("program", "number", "code"), [("wait_for_sigterm", signal.SIGTERM, 5), ("wait", signal.SIGINT, 7)]
+)
+def test_signals_reach_the_program_and_all_end(
+    asking: dict[str, str], folder: Path, program: str, number: signal.Signals, code: int
+) -> None:
+    running = start(asking, folder, f"programs:{program}")
+    found = processes(running)
+    running.send_signal(number)
+    assert running.wait(SECONDS) == code
+    assert not psutil.wait_procs(found, timeout=SECONDS)[1]
+
+
+def test_kill_9_ends_the_program_and_what_it_started(asking: dict[str, str], folder: Path) -> None:
+    running = start(asking, folder, "programs:wait")
+    found = processes(running)
+    running.kill()
+    assert not psutil.wait_procs(found, timeout=SECONDS)[1]
+
+
+def test_other_variables_than_the_libraries_were_loaded_with_mean_a_process_of_its_own(
+    asking: dict[str, str], server: ForkServer, folder: Path
+) -> None:
+    assert is_forked({**asking, "MLIM_WORD": "a", "DVC_ROOT": "b", "SHLVL": "7"}, folder, server)
+    assert told({**asking, "OMP_NUM_THREADS": "2"}, folder) == [str(os.getpid()), "False"]
+    assert told({**asking, "RANK": "0"}, folder) == [str(os.getpid()), "False"]
+
+
+def test_without_a_server_a_program_runs_by_itself(environment: dict[str, str], folder: Path) -> None:
+    assert told({**environment, "MLIM_FORK_SERVER": str(folder / "none")}, folder) == [str(os.getpid()), "False"]
+
+
+def test_a_program_outlives_neither_its_server_nor_who_started_that(environment: dict[str, str], folder: Path) -> None:
+    """The process that starts the server is killed; then a program that is under way, and the server ends too."""
+    starter = f"""
+import subprocess, sys, time
+from mlim.forked import ForkServer
+server = ForkServer({environment!r})
+while not server.is_ready():
+    time.sleep(0.1)
+command = [sys.executable, "-m", "mlim.forked", "programs:wait"]
+subprocess.Popen(command, env={{**{environment!r}, **server.variables}}, process_group=0)
+print(server.process, flush=True)
+time.sleep(600)
+"""
+    running = subprocess.Popen(
+        [sys.executable, "-c", starter], env=environment, cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    server = psutil.Process(int(running.stdout.readline()))
+    program, sleeper = processes(running)
+    running.kill()
+    time.sleep(1)
+    assert server.is_running()  # it waits for the program
+    server.kill()
+    assert not psutil.wait_procs([server, program], timeout=SECONDS)[1]
+    sleeper.kill()
+
+
+def test_children_of_a_flow_are_forked_where_there_are_many(
+    environment: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    command = [sys.executable, "-m", "mlim.forked", "programs:tell"]
+    parents = set[str]()
+    with Children(many=True) as children:
+        deadline = time.monotonic() + SECONDS
+        while str(os.getpid()) in parents or not parents:
+            assert time.monotonic() < deadline
+            parents.clear()
+            for _ in range(2):
+                with children.start(command, {"OMP_NUM_THREADS": "1"}, on_terminal=False) as child:
+                    assert child.stdout is not None
+                    parents.add(child.stdout.read().decode().split()[0])
+    assert len(parents) == 1
+    assert not psutil.pid_exists(int(parents.pop()))
