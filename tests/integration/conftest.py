@@ -5,13 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from mlim.forked import ForkServer
 from mlim.steps.pipeline import write_pipelines
 from scripts.chromium import find_browser
 from tests.warm_process import WarmProcess
@@ -53,9 +54,8 @@ def environment(**extra: str) -> dict[str, str]:
     """Ours, with this interpreter's commands first on the path, telemetry off, and no server inherited."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     quiet = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    inherited = {
-        key: value for key, value in os.environ.items() if key not in {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"}
-    }
+    not_inherited = {"PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PYTEST_CURRENT_TEST"}
+    inherited = {key: value for key, value in os.environ.items() if key not in not_inherited}
     return {**inherited, **quiet, "PATH": path, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **extra}
 
 
@@ -117,13 +117,20 @@ def make_checkout(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def forks() -> Iterator[Mapping[str, str]]:
+    """The variables by which commands that `run_in` starts are forked from a process with loaded libraries."""
+    with ForkServer(environment()) as server:
+        yield server.variables
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory, forks: Mapping[str, str]) -> Path:
     """A checkout in which `dvc repro` has made the main model from nothing, and `mlim run` the rest through DVC.
 
     Point 18: the proxies of the environment do not stand between a run and its own servers.
     """
     folder = make_checkout(tmp_path_factory.mktemp("checkout"))
-    run_in(folder, ["dvc", "repro", "evaluate"])
+    run_in(folder, ["dvc", "repro", "evaluate"], **forks)
     run_in(folder, ["mlim", "run", "--recipe", "params.yaml"], **CLOSED_PROXIES)
     return folder
 

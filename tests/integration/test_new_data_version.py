@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -17,12 +18,12 @@ NEW_ROWS, BAD_ROWS = 20, 3
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory, forks: Mapping[str, str]) -> Path:
     """The pipeline's data stages, done once through DVC, with small shards."""
     folder = make_checkout(tmp_path_factory.mktemp("versions"))
     params = folder / "params.yaml"
     params.write_text(params.read_text().replace("rows_per_shard: 500", "rows_per_shard: 40"))
-    run_in(folder, ["dvc", "repro", *PREPARED])
+    run_in(folder, ["dvc", "repro", *PREPARED], **forks)
     return folder
 
 
@@ -58,11 +59,11 @@ def tags_of(folder: Path, stage: str) -> list[dict[str, str]]:
     return [run.data.tags for run in runs if run.data.tags.get("mlim.stage") == stage]
 
 
-def test_a_new_delivery_is_a_new_version_and_only_its_shards_are_made(checkout: Path) -> None:
+def test_a_new_delivery_is_a_new_version_and_only_its_shards_are_made(checkout: Path, forks: Mapping[str, str]) -> None:
     before, shards = summary(checkout, "items"), made_at(checkout)
     deliver(checkout)
     run_in(checkout, ["dvc", "add", "--quiet", "data"])
-    done = run_in(checkout, ["dvc", "repro", *PREPARED])
+    done = run_in(checkout, ["dvc", "repro", *PREPARED], **forks)
     assert done.stdout.count("Running stage") == len(PREPARED)
 
     after = summary(checkout, "items")

@@ -1,6 +1,7 @@
 """`dvc repro` in pipelines/systems and `mlim run` without pairs: one result, nothing run twice, nothing about pairs."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -20,7 +21,7 @@ RUN = ("mlim", "run", "--recipe", RECIPE, "--catalog", SYSTEMS_PIPELINE.catalog.
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, forks: Mapping[str, str]) -> Path:
     """A checkout in which `dvc repro` has annotated in the pipeline's folder, and `mlim run` has done the rest."""
     folder = copy_project(tmp_path_factory.mktemp("systems"))
     (folder / SYSTEMS_PIPELINE.folder).mkdir(parents=True)
@@ -30,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = ("--kind", "scenes", "--items", str(SCENES), "--image-size", "32", "--out", "scenes", "--quiet")
     run_in(folder, ["mlim", "catalog", "synthesize", *drawn])
     run_in(folder, ["dvc", "add", "--quiet", "scenes"])
-    run_in(folder / SYSTEMS_PIPELINE.folder, ["dvc", "repro", "annotate"])
+    run_in(folder / SYSTEMS_PIPELINE.folder, ["dvc", "repro", "annotate"], **forks)
     run_in(folder, RUN, **CLOSED_PROXIES)
     return folder
 
