@@ -78,11 +78,17 @@ class Children:
                     self._running.discard(child)
 
     def _fork_server(self, environment: Mapping[str, str]) -> Mapping[str, str]:
-        """The variables by which commands of an environment find their fork server; the first one starts it."""
+        """The variables by which commands of an environment find their fork server; the first one starts it.
+
+        None where it finds no place for its socket: then commands load their libraries themselves.
+        """
         wanted = frozenset(read_by_libraries(environment).items())
         if self._many and wanted not in self._servers:
-            self._servers[wanted] = ForkServer(environment)
-        return self._servers[wanted].variables if self._many else {}
+            try:
+                self._servers[wanted] = ForkServer(environment)
+            except OSError:
+                self._many = False
+        return self._servers[wanted].variables if wanted in self._servers else {}
 
 
 def _environment() -> dict[str, str]:

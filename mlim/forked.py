@@ -39,7 +39,8 @@ def run(program: str) -> int:
         module, _, function = program.partition(":")
         return int(getattr(import_module(module), function)() or 0)
     if code < 0:  # a shell, DVC or a flow sees what it would have seen of the program itself
-        signal.signal(-code, signal.SIG_DFL)
+        with suppress(OSError):  # nobody can handle SIGKILL
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
 
@@ -103,7 +104,7 @@ def _request(program: str) -> bytes:
 
 @contextmanager
 def _passing_signals_on(server: socket.socket) -> Iterator[list[int]]:
-    """During the block, signals go to the server too; gives those that came."""
+    """During the block, signals that are not ignored go to the server; gives those that came."""
     caught: list[int] = []
 
     def pass_on(number: int, frame: object) -> None:
@@ -111,7 +112,8 @@ def _passing_signals_on(server: socket.socket) -> Iterator[list[int]]:
         with suppress(OSError):
             server.send(str(number).encode())
 
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    heard = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, pass_on) for number in heard}
     try:
         yield caught
     finally:

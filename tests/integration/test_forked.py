@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ def tell():
     return 3
 
 def die():
-    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), int(sys.argv[1]))
 
 def fail():
     raise ValueError("it failed")
@@ -120,8 +121,9 @@ def test_a_program_that_fails_or_is_killed_ends_so(asking: dict[str, str], folde
     failed = start(asking, folder, "programs:fail")
     assert failed.communicate(timeout=SECONDS)[1].endswith("ValueError: it failed\n")
     assert failed.returncode == 1
-    killed = start(asking, folder, "programs:die")
-    assert killed.wait(SECONDS) == -signal.SIGUSR1
+    for number in (signal.SIGUSR1, signal.SIGKILL):
+        killed = start(asking, folder, "programs:die", str(int(number)))
+        assert killed.wait(SECONDS) == -number
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,20 @@ def test_signals_reach_the_program_and_all_end(
     found = processes(running)
     running.send_signal(number)
     assert running.wait(SECONDS) == code
+    assert not psutil.wait_procs(found, timeout=SECONDS)[1]
+
+
+def test_signals_that_a_command_ignores_do_not_reach_the_program(asking: dict[str, str], folder: Path) -> None:
+    """As `nohup` has it for SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        running = start(asking, folder, "programs:wait_for_sigterm")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    found = processes(running)
+    running.send_signal(signal.SIGHUP)
+    running.terminate()
+    assert running.wait(SECONDS) == 5
     assert not psutil.wait_procs(found, timeout=SECONDS)[1]
 
 
@@ -200,3 +216,17 @@ def test_children_of_a_flow_are_forked_where_there_are_many(
                     parents.add(child.stdout.read().decode().split()[0])
     assert len(parents) == 1
     assert not psutil.pid_exists(int(parents.pop()))
+
+
+def test_children_start_where_no_socket_can_have_its_name(
+    environment: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    deep = folder / ("long" * 30)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    command = [sys.executable, "-m", "mlim.forked", "programs:tell"]
+    with Children(many=True) as children, children.start(command, {}, on_terminal=False) as child:
+        assert child.stdout is not None
+        assert child.stdout.read().decode().startswith(f"{os.getpid()} False")
+    assert not list(deep.iterdir())
