@@ -34,7 +34,7 @@ def fail():
     raise ValueError("it failed")
 
 def wait():
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(599)"])  # others sleep for 600
     print(os.getpid(), sleeper.pid, flush=True)
     try:
         time.sleep(600)
@@ -45,6 +45,14 @@ def wait_for_sigterm():
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(5))
     return wait()
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hear_ctrl_c() -> Iterator[None]:
+    """Tests that a shell starts in the background ignore SIGINT, and so would the server and what it forks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
