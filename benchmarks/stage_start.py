@@ -16,11 +16,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 from measure import heading, table
 
 from mlim.forked import ForkServer
 
 PACKAGES = ("mlim", "torch", "mlflow", "scikit-learn")
+MEBIBYTE = 2**20
 STAGES = ("ingest", "pairs", "pretrain", "finetune", "stack", "evaluate", "register", "report")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
 
@@ -49,6 +51,7 @@ def main() -> None:
         while not server.is_ready():
             time.sleep(0.01)
         ready = time.perf_counter() - began
+        memory = psutil.Process(server.process).memory_info().rss / MEBIBYTE
         ways = (ENVIRONMENT, {**ENVIRONMENT, **server.variables})
         found = {stage: [[start(stage, way) for way in ways] for _ in rounds] for stage in STAGES}
     print(heading(PACKAGES))
@@ -60,7 +63,9 @@ def main() -> None:
         rows.append([stage, *(f"{value:.1f}" for value in (alone, forked, alone / forked, cores, cores_forked))])
     columns = ["stage", "alone, s", "forked, s", "times faster", "alone, core-seconds", "forked, core-seconds"]
     print(table(columns, rows))
-    print(f"\nMedians of {len(rounds)} rounds. The libraries are loaded once in {ready:.1f} s.")
+    print(
+        f"\nMedians of {len(rounds)} rounds. The libraries are loaded once in {ready:.1f} s and take {memory:.0f} MiB."
+    )
 
 
 if __name__ == "__main__":
