@@ -23,13 +23,13 @@ help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 .venv/installed: pyproject.toml $(CONSTRAINTS)
-	@echo "installing into .venv (a few minutes the first time) ..."
+	@echo "installing into .venv ..."
 	@$(VENV)
 	@$(INSTALL) --editable .
 	@touch $@
 
 .venv/installed-dev: pyproject.toml $(CONSTRAINTS)
-	@echo "installing into .venv with all extras (a few minutes the first time) ..."
+	@echo "installing into .venv with all extras ..."
 	@$(VENV)
 	@$(INSTALL) --editable '.[dev,emoji,energy,huggingface,lite,minilm,onnx,openlineage,postgresql,sbom,signing]'
 	@touch .venv/installed $@

@@ -1,7 +1,7 @@
 """The process that loads the large libraries once and becomes, in forks, the commands that `forked.py` sends it.
 
-Nothing of mlim is loaded before a fork, so that each command runs the code that lies on the disk. The server has one
-thread: what only one thread of a process holds (a lock, a pool) would be missing or held for ever in a fork.
+A fork drops what the server has loaded of mlim, so that each command runs the code that lies on the disk. The server
+has one thread of Python: a lock that another one holds would be held for ever in a fork.
 """
 
 import gc
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlim.forked import BEGUN, MOST_BYTES, interpreter, read_by_libraries
+from mlim.forked import BEGUN, MOST_BYTES, call, interpreter, read_by_libraries
 from mlim.processes import die_with_parent, prepare_for_libraries
 
 LIBRARIES = (  # of most stages; Great Expectations serves those that come first, when this process still loads
@@ -30,7 +30,6 @@ LIBRARIES = (  # of most stages; Great Expectations serves those that come first
 )
 STREAMS = 3  # standard input, output and error
 SECONDS = 10.0  # for a request to arrive once somebody has connected
-
 
 Request = dict[str, Any]  # as `forked.py` writes it
 
@@ -56,7 +55,7 @@ class Fork:
         self.asked_by.close()
 
 
-class ForkServer:
+class Service:
     """Answers on a bound socket until standard input ends, and until the last fork has ended."""
 
     def __init__(self, bound: socket.socket, variables: dict[str, str]) -> None:
@@ -107,14 +106,14 @@ class ForkServer:
             data, streams, _, _ = socket.recv_fds(client, MOST_BYTES, STREAMS)
             client.settimeout(None)
             asked: Request = json.loads(data)
-        except (OSError, ValueError):
-            return None, streams
-        possible = (
-            _user_of(client) == os.getuid()
-            and len(streams) == STREAMS
-            and asked["interpreter"] == interpreter()
-            and read_by_libraries(asked["environment"]) == self._variables
-        )
+            possible = (
+                _user_of(client) == os.getuid()
+                and len(streams) == STREAMS
+                and asked["interpreter"] == interpreter()
+                and read_by_libraries(asked["environment"]) == self._variables
+            )
+        except (OSError, ValueError, KeyError):  # nothing came, or the request of another version
+            possible = False
         return (asked if possible else None), streams
 
     def _leave(self, client: socket.socket, streams: Sequence[int]) -> None:
@@ -184,8 +183,7 @@ def _become(asked: Request) -> int:
     for name in [name for name in sys.modules if name.partition(".")[0] == "mlim"]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    module, _, function = asked["program"].partition(":")
-    return int(getattr(importlib.import_module(module), function)() or 0)
+    return call(asked["program"])
 
 
 def main() -> int:
@@ -200,7 +198,7 @@ def main() -> int:
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a collection in a fork leaves these objects alone, and so their memory shared
-    asked = ForkServer(socket.socket(fileno=int(sys.argv[1])), variables).serve()
+    asked = Service(socket.socket(fileno=int(sys.argv[1])), variables).serve()
     return 0 if asked is None else _become(asked)
 
 

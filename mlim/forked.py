@@ -4,6 +4,8 @@ Loading torch, MLflow and scikit-learn takes each command some seconds of a core
 small pipeline does. A process whose environment names a fork server sends it its arguments, folder, environment and
 standard streams, passes signals on, and ends as the fork ends. It works by itself where that changes anything: with
 another interpreter, or other variables than those that the libraries were loaded with.
+
+    python -m mlim.forked MODULE:FUNCTION ARGUMENTS     # so for a program of another package; `mlim` does it by itself
 """
 
 import json
@@ -21,11 +23,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mlim.processes import RANK
+
 ADDRESS = "MLIM_FORK_SERVER"  # in the environment: the socket of a fork server
 BEGUN = b"begun"  # its first answer; the second is the exit code as text, negative for a signal as in subprocess
 MOST_BYTES = 1 << 18  # of a request; a longer one is not sent
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-LAUNCHED = "RANK"  # torchrun's environment: processes of a launcher are left to it
 NO_MATTER = ("PWD", "OLDPWD", "SHLVL", "_")  # variables that say who starts a command, and no library reads
 OURS = ("MLIM_", "DVC_")  # read when a command runs and not when a library is loaded
 
@@ -36,13 +39,18 @@ def run(program: str) -> int:
     """Run a program ("module:function") in a fork where there is a server, else in this process; its exit code."""
     code = _forked(program)
     if code is None:
-        module, _, function = program.partition(":")
-        return int(getattr(import_module(module), function)() or 0)
+        return call(program)
     if code < 0:  # a shell, DVC or a flow sees what it would have seen of the program itself
         with suppress(OSError):  # nobody can handle SIGKILL
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
+
+
+def call(program: str) -> int:
+    """Run a program in this process; its exit code."""
+    module, _, function = program.partition(":")
+    return int(getattr(import_module(module), function)() or 0)
 
 
 def read_by_libraries(environment: Environment) -> dict[str, str]:
@@ -58,7 +66,7 @@ def interpreter() -> list[Any]:
 def _forked(program: str) -> int | None:
     """The exit code of a fork; None when nothing was forked."""
     address = os.environ.get(ADDRESS)
-    if not address or LAUNCHED in os.environ or sys.platform != "linux":
+    if not address or RANK in os.environ or sys.platform != "linux":  # torchrun starts and ends its own
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         with _passing_signals_on(server) as caught:

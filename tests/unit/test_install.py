@@ -7,7 +7,7 @@ def test_indexes_and_constraints_of_pip_reach_uv() -> None:
     configuration = {
         "index-url": "https://packages.example/simple",
         "extra-index-url": "https://a.example/simple https://b.example/simple",
-        "find-links": "/wheels\n/more wheels",
+        "find-links": "/wheels\n/more",
         "constraint": "/etc/constraints.txt",
         "no-compile": "true",
     }
@@ -15,7 +15,7 @@ def test_indexes_and_constraints_of_pip_reach_uv() -> None:
     assert found == {
         "UV_DEFAULT_INDEX": "https://packages.example/simple",
         "UV_INDEX": "https://a.example/simple https://b.example/simple",
-        "UV_FIND_LINKS": "/wheels,/more,wheels",
+        "UV_FIND_LINKS": "/wheels,/more",
         "UV_CONSTRAINT": "/etc/constraints.txt",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "PATH": "/bin",
