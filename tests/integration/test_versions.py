@@ -136,7 +136,7 @@ def test_a_broken_params_yaml_is_not_the_pipeline(pipeline, demo):
 
 def test_repro_runs_one_stage_with_this_python():
     assert repro_command("pretrain@recon-mlm-mam-0") == [
-        *(sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"),
+        *(sys.executable, "-m", "mlim.forked", "dvc.cli:main", "--wait-for-lock", "repro", "--single-item"),
         "pretrain@recon-mlm-mam-0",
     ]
 
