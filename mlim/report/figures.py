@@ -61,6 +61,7 @@ FOREST_INCHES: Final = 0.2  # of height for each line of an effect's label
 FOREST_LINES: Final = 2  # that an effect takes at least: its bar, and below it its seeds
 SEED_OFFSET: Final = 0.52  # lines of a label; of the rings of single seeds, below their mean
 LABEL_LINES: Final = {"pretrained": "with pre-training", "unpretrained": "without"}
+LABEL_COLUMNS: Final = 2  # curves side by side
 LABEL_MARGIN: Final = 1.15  # factor of the number of pairs beyond the first and the last point
 DIFFERENCE_SHARE: Final = 0.7  # height of the panel of differences, of that of the curves
 PARTNERS: Final = {"own": "its own", "empty": "empty", "random": "a random other"}
@@ -143,17 +144,22 @@ def draw_label_curves(
 ) -> None:
     """PR-AUC against the number of training pairs with and without pre-training, and below it the difference.
 
-    Each of `curves` is a title, and points as `mlim.evaluation.label_curve.LabelPoint.plain` gives them. `ground`: on
-    white, for a page that is not ours.
+    Each of `curves` is a title, and points as `mlim.evaluation.label_curve.LabelPoint.plain` gives them; several stand
+    two in a row. `ground`: on white, for a page that is not ours.
     """
+    columns = min(len(curves), LABEL_COLUMNS)
+    rows = -(-len(curves) // columns)
     heights = (HEIGHT_INCHES, HEIGHT_INCHES * DIFFERENCE_SHARE)
-    size = (WIDTH_INCHES, sum(heights) * len(curves))
-    figure = Figure(figsize=size, dpi=FIGURE_DPI, layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES * columns, sum(heights) * rows), dpi=FIGURE_DPI, layout="constrained")
     with _style(), _saved(figure, path, ground):
-        panels = figure.subplots(2 * len(curves), 1, squeeze=False, height_ratios=heights * len(curves))[:, 0]
+        panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights * rows)
+        for axes in panels[-2:, 1 + (len(curves) - 1) % columns :].flat:
+            axes.set_axis_off()
         for place, (title, points) in enumerate(curves):
-            _draw_label_curve(panels[2 * place], panels[2 * place + 1], points)
-            panels[2 * place].set(title=title, ylabel=y_label)
+            row, column = divmod(place, columns)
+            above, below = panels[2 * row : 2 * row + 2, column]
+            _draw_label_curve(above, below, points)
+            above.set(title=title, ylabel=y_label)
 
 
 def _draw_label_curve(above: Axes, below: Axes, points: Sequence[Mapping[str, Any]]) -> None:

@@ -76,14 +76,20 @@ def draw_forest(path, **kind):
     figures.draw_forest(effects, path, margin=0.01, **kind)
 
 
-def draw_label_curves(path, **kind):
+def draw_label_curves(path, names=("a",), **kind):
     ends = {"value": 0.8, "low": 0.7, "high": 0.9}
     rows = {"pretrained": ends, "unpretrained": {"value": 0.7, "low": None, "high": None}, "difference": ends}
-    figures.draw_label_curves([("a", [{"pairs": pairs, **rows} for pairs in (500, 1500)])], path, "PR-AUC", **kind)
+    points = [{"pairs": pairs, **rows} for pairs in (500, 1500)]
+    figures.draw_label_curves([(name, points) for name in names], path, "PR-AUC", **kind)
+
+
+def draw_three_label_curves(path):
+    draw_label_curves(path, names=("a", "b", "c"))
 
 
 DRAWINGS = [
     draw_label_curves,
+    draw_three_label_curves,
     draw_losses_of_one,
     draw_losses_of_two,
     draw_pr_curves,
