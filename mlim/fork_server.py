@@ -107,7 +107,8 @@ class Service:
             client.settimeout(None)
             asked: Request = json.loads(data)
             possible = (
-                _user_of(client) == os.getuid()
+                isinstance(asked, dict)
+                and _user_of(client) == os.getuid()
                 and len(streams) == STREAMS
                 and asked["interpreter"] == interpreter()
                 and read_by_libraries(asked["environment"]) == self._variables
@@ -145,7 +146,7 @@ class Service:
         said = b""
         with suppress(OSError):
             said = fork.asked_by.recv(MOST_BYTES)
-        fork.signal(int(said) if said else signal.SIGKILL)
+        fork.signal(int(said) if said.isdigit() else signal.SIGKILL)
         if not said:
             self._waiting.unregister(fork.asked_by)
 

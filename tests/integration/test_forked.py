@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from flows.children import Children
-from mlim.forked import ForkServer
+from mlim.forked import ADDRESS, ForkServer
 
 pytestmark = pytest.mark.integration
 
@@ -132,6 +133,24 @@ def test_a_program_that_fails_or_is_killed_ends_so(asking: dict[str, str], folde
     for number in (signal.SIGUSR1, signal.SIGKILL):
         killed = start(asking, folder, "programs:die", str(int(number)))
         assert killed.wait(SECONDS) == -number
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [[], [b""], [b"{"], [b"[]"], [b"{}"], [b'{"interpreter": 1}']],
+    ids=["nothing", "empty", "{", "[]", "{}", "other"],
+)
+def test_what_is_no_request_is_closed_and_harms_no_other(
+    sent: list[bytes], asking: dict[str, str], server: ForkServer, folder: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        stranger.connect(server.variables[ADDRESS])
+        for message in sent:
+            socket.send_fds(stranger, [message], [0, 1, 2])
+        stranger.shutdown(socket.SHUT_WR)
+        stranger.settimeout(SECONDS)
+        assert stranger.recv(1) == b""
+    assert is_forked(asking, folder, server)
 
 
 @pytest.mark.parametrize(
