@@ -94,6 +94,7 @@ def assert_same_losses(one: Path, other: Path) -> None:
         assert ours[3] == pytest.approx(theirs[3], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_no_rank_ever_holds_more_than_its_share(room, recipe, tmp_path):
     """Point 16: building, training and saving a model whose weights dominate, on one process and on two ranks."""
     shape = {"hidden_size": 512, "intermediate_size": 2048, "layers": 6, "heads": 8}
