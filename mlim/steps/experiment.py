@@ -148,11 +148,12 @@ def describe_experiment(summary: dict[str, Any]) -> str:
     """The comparison as lines for a terminal."""
     judged = f" PR-AUC on the {summary['judged_on']} pairs:" if summary["rows"] else ""
     lines = [f"{summary['question']}{judged}"]
+    width = max(map(len, summary["rows"]), default=0)
     for variant, found in summary["rows"].items():
         minus = found["minus"]
         shown = "" if minus is None else f"  {minus['value']:+.4f}"
         if minus is not None and minus["low"] is not None:
             shown += f" [{minus['low']:+.4f}, {minus['high']:+.4f}]"
-        lines.append(f"{variant:<26} {found['pr_auc']:.4f}{shown}")
+        lines.append(f"{variant:<{width}} {found['pr_auc']:.4f}{shown}")
     lines += describe_tables(summary.get("tasks", {}))
     return "\n".join([*lines, *label_lines(summary.get("label_curve", ()))])
