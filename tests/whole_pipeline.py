@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count as numbers_from
 from itertools import islice
 from pathlib import Path
@@ -78,9 +78,10 @@ def call(
 def start(folder: Path, catalog: Path, recipe: Path, first: str = "") -> int:
     """The leader of a process group that runs all commands, or those from `first` on, in order until one fails."""
     leader = os.fork()
+    with suppress(PermissionError, ProcessLookupError):  # whichever of the two comes first; the child may have ended
+        os.setpgid(leader, leader)
     if leader:
         return leader
-    os.setsid()
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
