@@ -125,7 +125,8 @@ def test_a_sharded_training_goes_on_with_another_number_of_ranks(room, recipe, u
     assert_same_losses(finished(room(recipe, folder, then)), undisturbed)
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_kill_while_parts_are_written_leaves_the_checkpoint_before(room, recipe, undisturbed, tmp_path, rank):
     """Point 16: a checkpoint is there when all ranks have written theirs, or not at all."""
     folder, code, _ = room(recipe, tmp_path / "killed", 2, "kill", rank, 1)
