@@ -42,7 +42,7 @@ from mlim.matching.nearest import (
     ranks,
     similarities_of,
 )
-from mlim.matching.neighbour_lists import KeptLists, ListsOf, kept_lists, longest, spare
+from mlim.matching.neighbour_lists import Cells, KeptLists, ListsOf, Probes, kept_lists, longest, spare
 from mlim.matching.vectors import Vectors, unit
 
 VALUES_FILE, CENTROIDS_FILE, EDGES_FILE = "values.npy", "centroids.npy", "edges.npy"
@@ -92,6 +92,10 @@ class _Items(NamedTuple):
         """The cell (n,) of each item."""
         return np.repeat(np.arange(len(self.edges) - 1), np.diff(self.edges))
 
+    def cells_of(self, rows: Numbers) -> Numbers:
+        """The cells (m,) of the items in these `rows`."""
+        return np.searchsorted(self.edges, rows, side="right") - 1
+
 
 class _Cells(NamedTuple):
     """The centroids (cells, d), and how many items they were made for."""
@@ -100,11 +104,10 @@ class _Cells(NamedTuple):
     made_for: int
 
     def nearest(self, vectors: Matrix, count: int) -> Numbers:
-        """The `count` nearest cells of each of `vectors`: (n, count), or as many as there are."""
+        """The `count` nearest cells of each of `vectors`: (n, count)."""
         if len(self.centroids) == 1:
-            return np.zeros((len(vectors), 1), dtype=np.int64)
-        wanted = min(count, len(self.centroids))
-        found: Numbers = faiss.knn(vectors, self.centroids, wanted, metric=faiss.METRIC_INNER_PRODUCT)[1]
+            return np.zeros((len(vectors), count), dtype=np.int64)
+        found: Numbers = faiss.knn(vectors, self.centroids, count, metric=faiss.METRIC_INNER_PRODUCT)[1]
         return found
 
 
@@ -179,8 +182,9 @@ class VectorIndex:
         ranked = np.empty_like(order)
         ranked[order] = np.arange(len(order))
         names, digests = self._items.ids.take(pa.array(order)), self._items.digests[order]
-        with kept_lists(self._folder / LISTS, names, digests, self._settings.probes, k + spare(k)) as lists:
-            search = _Search(self._items, self._cells, self._settings.probes, ranked, lists, k)
+        probes = Probes(self._settings.probes, len(self._cells.centroids))
+        with kept_lists(self._folder / LISTS, names, digests, probes, k + spare(k)) as lists:
+            search = _Search(self._items, self._cells, probes, ranked, lists, k)
             starts = range(0, len(self), QUERIES_AT_ONCE)
             for near in _side_by_side(search.block, starts):
                 yield near._replace(first=places[order[near.first]], second=places[order[near.second]])
@@ -192,7 +196,7 @@ class _Search:
 
     items: _Items
     cells: _Cells
-    probes: int
+    probes: Probes
     places: Numbers
     lists: KeptLists
     k: int
@@ -212,39 +216,60 @@ class _Search:
         rows = np.arange(start, min(start + QUERIES_AT_ONCE, len(self.places)))
         here, width = self.places[rows], self.lists.width
         before = self.lists.of(here)
+        self._look(rows, before.cells, np.flatnonzero(self.lists.fresh[here]))
         short = before.cut & (before.lengths < self.k)
         last = np.where(short, NO_KEY, longest(before))
         nearest = Nearest(len(rows), width + 1)  # with the item itself
         known, again = np.flatnonzero(~short), np.flatnonzero(short)
         nearest.hold(known, before.keys[known], last[known])
-        self._compare(nearest, rows, known, self.fresh)
-        self._compare(nearest, rows, again, self.everything)
+        self._compare(nearest, rows, known, before.cells, self.fresh)
+        self._compare(nearest, rows, again, before.cells, self.everything)
         row, keys = nearest.found()
         other = (places_of(keys) != here[row]) & (keys <= last[row])
         row, keys = row[other], keys[other]
         rank = ranks(row)
-        lists = ListsOf(np.full((len(rows), width), NO_KEY), before.cut & ~short)
+        lists = ListsOf(np.full((len(rows), width), NO_KEY), before.cut & ~short, before.cells)
         lists.cut[row[rank >= width]] = True
         kept, near = rank <= width, rank <= self.k
         lists.keys[row[kept], rank[kept] - 1] = keys[kept]
         self.lists.put(here, lists)
         return Neighbours(here[row[near]], places_of(keys[near]), rank[near], similarities_of(keys[near]))
 
-    def _compare(self, nearest: Nearest, rows: Numbers, chosen: Numbers, among: Numbers) -> None:
-        """Compare the `chosen` ones of `rows` with the rows `among`, in order, in the cells that they look into."""
-        if not len(chosen) or not len(among):
+    def _look(self, rows: Numbers, looked: Cells, chosen: Numbers) -> None:
+        """Find the cells that the `chosen` ones of `rows` look into; they are put into `looked`.
+
+        How many rows there are decides how faiss adds up, so of cells that are equally near but for rounding it may
+        take another one at another time. What is kept is the choice with which the list was made.
+        """
+        if looked.size and len(chosen):
+            vectors = floats(self.items.values[rows[chosen]])
+            looked[chosen] = self.cells.nearest(vectors, self.probes.looked)
+
+    def _compare(self, nearest: Nearest, rows: Numbers, chosen: Numbers, looked: Cells, among: Numbers) -> None:
+        """Compare the `chosen` ones of `rows` with the rows `among`, in order, in their own cells and those `looked`.
+
+        An item's own cell comes first: so little of the others is kept.
+        """
+        if not len(among):
             return
         edges = np.searchsorted(among, self.items.edges)
+        filled = np.diff(edges) > 0
+        own, others = self.items.cells_of(rows[chosen]), looked[chosen]
+        here, there = filled[own], filled[others] & (others != own[:, None])
+        meeting = np.flatnonzero(here | there.any(axis=1))  # where few rows are compared with, most items meet none
+        chosen, own, others, here, there = chosen[meeting], own[meeting], others[meeting], here[meeting], there[meeting]
         queries = floats(self.items.values[rows[chosen]])
-        own = np.searchsorted(self.items.edges, rows[chosen], side="right") - 1
-        others = self.cells.nearest(queries, self.probes)
-        width = others.shape[1]
-        others[others == own[:, None]] = -1  # an item's own cell comes first: so little of the others is kept
-        for cell, at in chain(groups_of(own), ((c, at // width) for c, at in groups_of(others.ravel()))):
+        for cell, at in chain(_groups_where(own[:, None], here[:, None]), _groups_where(others, there)):
             inside = among[edges[cell] : edges[cell + 1]]
-            if len(inside):
-                held = floats(self.items.values[inside])
-                nearest.compare(chosen[at], queries[at], held, self.places[inside])
+            held = floats(self.items.values[inside])
+            nearest.compare(chosen[at], queries[at], held, self.places[inside])
+
+
+def _groups_where(cells: NDArray[np.integer[Any]], wanted: NDArray[np.bool_]) -> Iterator[tuple[int, Numbers]]:
+    """Each cell of `cells` (n, m) that is `wanted` anywhere, and the rows in which it is."""
+    found = np.flatnonzero(wanted)
+    for cell, at in groups_of(cells.ravel()[found]):
+        yield cell, found[at] // wanted.shape[1]
 
 
 def index_origin(folder: Path) -> str:

@@ -6,7 +6,7 @@ So one sort of integers orders all rows at once, and equal similarities by place
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,12 +150,12 @@ def ranks(rows: Numbers) -> Numbers:
     return np.arange(1, len(rows) + 1) - np.repeat(starts, lengths)
 
 
-def groups_of(values: Numbers) -> Iterator[tuple[int, Numbers]]:
-    """Each distinct value and where it stands, in order; -1 is left out."""
+def groups_of(values: NDArray[np.integer[Any]]) -> Iterator[tuple[int, Numbers]]:
+    """Each distinct value and where it stands, in order. Values of two bytes are sorted in linear time."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    edges = np.flatnonzero(np.diff(ordered, prepend=-1, append=np.iinfo(np.int64).max))
-    for start, stop in pairwise(edges.tolist()):
+    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    for start, stop in pairwise([0, *starts.tolist(), len(values)] if len(values) else []):
         yield int(ordered[start]), order[start:stop]
 
 

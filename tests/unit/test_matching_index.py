@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlim.errors import InputError
-from mlim.files import claim
+from mlim.files import claim, write_json
 from mlim.matching import index as index_module
 from mlim.matching import nearest as nearest_module
 from mlim.matching import neighbour_lists
-from mlim.matching.index import IndexSettings, VectorIndex, cells_for
+from mlim.matching.index import IndexSettings, VectorIndex, _Cells, cells_for
 from mlim.matching.nearest import Nearest, floats, places_of, similarities_of
 from mlim.matching.picture_vectors import picture_vectors
 from mlim.matching.vectors import Vectors, open_vectors, save_vectors
@@ -23,6 +23,7 @@ from mlim.matching.vectors import Vectors, open_vectors, save_vectors
 ORIGIN = "model:0123456789abcdef"
 EXACT = IndexSettings()
 CELLS = IndexSettings(exact_below=50, probes=4)
+FEW_IN_CELLS = IndexSettings(exact_below=10, probes=3)  # so that 30 items have 16 cells
 
 
 def vectors(count: int, seed: int = 0, dimensions: int = 8, origin: str = ORIGIN) -> Vectors:
@@ -174,7 +175,10 @@ EDITS = st.tuples(st.sets(st.integers(0, 59), max_size=12), st.sets(st.integers(
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.lists(EDITS, min_size=1, max_size=4), st.sampled_from([EXACT, CELLS]), st.booleans(), st.sampled_from([1, 3, 70])
+    st.lists(EDITS, min_size=1, max_size=4),
+    st.sampled_from([EXACT, FEW_IN_CELLS]),
+    st.booleans(),
+    st.sampled_from([1, 3, 70]),
 )
 def test_a_search_that_goes_on_finds_what_a_search_of_everything_finds(
     nights: list[tuple[set[int], set[int], int]], how: IndexSettings, alike: bool, k: int
@@ -215,7 +219,10 @@ def drawn(items: dict[int, int], alike: bool) -> Vectors:
 def test_a_search_that_goes_on_compares_what_differs(
     folder: Path, how: IndexSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One item of 400 is new and one is gone: the others keep their lists, which held more than was asked for."""
+    """One item of 400 is new and one is gone: the others keep their lists, which held more than was asked for.
+
+    They keep the cells that they look into, too: only the new one is compared with the middles of cells.
+    """
     before, after = drawn(dict.fromkeys(range(400), 0), False), drawn(dict.fromkeys(range(1, 401), 0), False)
     index = VectorIndex.build(folder, before, how)
     compared = []
@@ -231,18 +238,85 @@ def test_a_search_that_goes_on_compares_what_differs(
     found(index, before, 4)
     everything, compared[:] = sum(compared), []
     index.update(after)
+    looking = []
+    nearest = _Cells.nearest
+    monkeypatch.setattr(
+        _Cells, "nearest", lambda self, asked, count: (looking.append(len(asked)), nearest(self, asked, count))[1]
+    )
     assert len(found(index, after, 4)) == 1600
     assert 0 < sum(compared) <= 2 * 400 < everything
+    assert looking == ([] if how is EXACT else [1])
 
 
-def test_lists_that_cannot_be_used_are_made_again(folder: Path) -> None:
-    asked = vectors(40)
-    index = VectorIndex.build(folder, asked, EXACT)
+def test_an_item_whose_vector_changed_looks_into_the_cells_near_to_the_new_one(folder: Path) -> None:
+    """Two items of families that are far apart change places; they ask for more than their own cells hold."""
+    before = clustered(400)
+    values = before.values.copy()
+    values[[0, 399]] = before.values[[399, 0]]
+    after = Vectors(before.ids, values, ORIGIN)
+    index = VectorIndex.build(folder, before, CELLS)
+    looked = found(index, before, 20)
+    index.update(after)
+    goes_on = found(index, after, 20)
+    shutil.rmtree(folder / index_module.LISTS)
+    assert goes_on == found(index, after, 20)
+    names = {before.ids[0]: before.ids[399], before.ids[399]: before.ids[0]}
+    swapped = {(names.get(first, first), names.get(second, second), rank) for first, second, rank in looked}
+    assert goes_on == swapped
+
+
+def test_a_search_leaves_the_kept_cells_as_they_are(folder: Path) -> None:
+    """One byte each for up to 255 cells; those of items that stay are the same after an update."""
+    before = clustered(400)
+    after = Vectors([*before.ids, "new"], np.concatenate([before.values, before.values[:1]]), ORIGIN)
+    index = VectorIndex.build(folder, before, CELLS)
+    found(index, before, 4)
+    cells = np.load(folder / index_module.LISTS / "cells.npy")
+    assert (cells.dtype, cells.shape) == (np.uint8, (400, 4))
+    index.update(after)
+    found(index, after, 4)
+    assert np.array_equal(np.load(folder / index_module.LISTS / "cells.npy"), np.concatenate([cells, cells[:1]]))
+
+
+def test_no_lists_outlast_the_cells_that_they_looked_into(folder: Path) -> None:
+    asked = vectors(200)
+    found(VectorIndex.build(folder, asked, CELLS), asked, 4)
+    assert (folder / index_module.LISTS).is_dir()
+    VectorIndex.build(folder, asked, CELLS)
+    assert not (folder / index_module.LISTS).exists()
+
+
+def test_lists_that_looked_into_fewer_cells_are_made_again(folder: Path) -> None:
+    asked = vectors(200)
+    found(VectorIndex.build(folder, asked, CELLS), asked, 4)
+    more = VectorIndex(folder, ORIGIN, IndexSettings(exact_below=50, probes=100))
+    assert found(more, asked, 4) == plain(asked, 4)
+
+
+@pytest.mark.parametrize("how", [EXACT, CELLS])
+@pytest.mark.parametrize("name", ["keys.npy", "cells.npy"])
+def test_lists_that_cannot_be_used_are_made_again(folder: Path, how: IndexSettings, name: str) -> None:
+    asked = vectors(100)
+    index = VectorIndex.build(folder, asked, how)
     expected = found(index, asked, 3)
-    (folder / index_module.LISTS / "keys.npy").write_bytes(b"")
+    (folder / index_module.LISTS / name).write_bytes(b"")
+    assert found(index, asked, 3) == expected
+    (folder / index_module.LISTS / name).unlink()
     assert found(index, asked, 3) == expected
     backwards = Vectors(asked.ids[::-1], asked.values[::-1], ORIGIN)  # equally similar ones change places
     assert found(index, backwards, 3) == expected
+
+
+def test_lists_of_an_earlier_format_are_made_again(folder: Path) -> None:
+    """The first one had no cells."""
+    asked = vectors(100)
+    index = VectorIndex.build(folder, asked, CELLS)
+    expected = found(index, asked, 3)
+    lists = folder / index_module.LISTS
+    (lists / "cells.npy").unlink()
+    write_json(lists / "lists.json", {"format": 1, "probes": CELLS.probes})
+    assert found(index, asked, 3) == expected
+    assert (lists / "cells.npy").is_file()
 
 
 def test_an_index_that_began_small_is_outgrown_like_any_other(folder: Path) -> None:
