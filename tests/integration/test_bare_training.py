@@ -100,7 +100,6 @@ def bench(absent, recipe, folder, *words) -> str:
     return run(program, absent, words[0], "--recipe", folder / "recipe.yaml", *words[1:], cwd=TESTS.parent)
 
 
-@pytest.mark.slow
 def test_the_benchmark_for_gpus_runs_with_the_bare_packages(absent, tiny_recipe, tmp_path):
     """On a CPU, where it says what cannot be measured; a part that fails would say so."""
     said = bench(absent, tiny_recipe, tmp_path, "measure", "--device", "cpu", "--steps", 2, "--rounds", 1, "--batch", 2)

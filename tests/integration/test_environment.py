@@ -54,7 +54,6 @@ def doctor(folder: Path, **settings: str) -> tuple["subprocess.CompletedProcess[
     return done, {str(finding["subject"]): finding for finding in json.loads(done.stdout)}
 
 
-@pytest.mark.slow
 def test_doctor_starts_what_a_run_starts(tmp_path: Path) -> None:
     """Point 18: a flow, a tracked run, the suites and the device, behind proxies; the folder stays as it was."""
     done, found = doctor(tmp_path, **CLOSED_PROXIES)

@@ -14,7 +14,7 @@ from mlim.steps.validate import validate
 from mlim.workspace import Workspace
 from mlim.writer import claim_work
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 
 LARGER = ["main=no-pretraining", "image.size=32", "image.grid=8"]
 FINER = [

@@ -197,7 +197,6 @@ def test_the_report_judges_claims_by_experiments_on_test_pairs_alone(two_seeds, 
     assert variants == {"recon-mlm-mam", "no-mdo", "mdo-lower", "mdo-higher"}
 
 
-@pytest.mark.slow
 def test_the_curve_over_the_number_of_pairs_comes_with_its_experiment(two_seeds, own_folder, quiet, monkeypatch):
     """Two lines of as many points; a run may train another variant; the report reads the same curve from the scores."""
     runs = {"labels-500": ["finetune.max_pairs=12"]}

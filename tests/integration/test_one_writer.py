@@ -103,7 +103,6 @@ def test_kill_9_of_the_last_one_who_writes_frees_the_folder(tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_a_run_ends_with_the_recipe_that_it_began_with(tmp_path: Path) -> None:
     """Point 20: asked for test_share 0.2, it is 0.2, though another command asks for 0.4 meanwhile."""
     run_in(tmp_path, ["mlim", "catalog", "synthesize", "--items", "240", "--image-size", "32", "--quiet"])

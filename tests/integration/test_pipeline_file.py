@@ -47,7 +47,6 @@ def test_the_committed_files_are_what_is_generated() -> None:
     check_pipelines(ROOT)
 
 
-@pytest.mark.slow
 def test_the_check_covers_the_second_pipeline(project: Path) -> None:
     shutil.copytree(ROOT / SYSTEMS_PIPELINE.folder, project / SYSTEMS_PIPELINE.folder)
     check_pipelines(project)

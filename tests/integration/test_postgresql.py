@@ -39,7 +39,6 @@ def runs_of(store: "MlflowClient") -> list[tuple[str, str, dict[str, float]]]:
     return sorted((run.info.run_id, run.info.status, dict(run.data.metrics)) for run in found)
 
 
-@pytest.mark.slow
 def test_runs_and_models_move_from_the_file_to_a_server_of_several_users(
     postgres, promoted, tmp_path, monkeypatch, capsys
 ):

@@ -424,7 +424,6 @@ def test_a_stage_is_tried_again_after_a_lost_server_and_never_after_bad_input(
     assert any(str(line["message"]).startswith("error: missing.yaml: cannot be read") for line in lines)
 
 
-@pytest.mark.slow
 def test_an_accepted_data_version_starts_fine_tuning_once(checkout: Path, server: dict[str, str], job: Path) -> None:
     work = checkout / "build/accepted"
     work.mkdir()
@@ -445,7 +444,6 @@ def test_an_accepted_data_version_starts_fine_tuning_once(checkout: Path, server
     assert "stage finetune@recon-mlm-mam-0 failed" in str(started["state"])  # there is no pre-training
 
 
-@pytest.mark.slow
 def test_enough_new_labels_start_a_training(checkout: Path, server: dict[str, str], job: Path) -> None:
     """Issue 18: `mlim review` tells the server, whose automation runs the flow that counts."""
     (checkout / "build/asked").mkdir()

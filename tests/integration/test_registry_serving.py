@@ -311,7 +311,6 @@ def test_a_served_stack_scores_as_the_batch_did(recipe, trained, quiet):
     np.testing.assert_array_equal(alone["match"][apart], (matcher >= decision["threshold"])[apart])
 
 
-@pytest.mark.slow
 def test_a_server_far_away_holds_versions_too(tiny_recipe, own_workspace, quiet, tmp_path):
     """Everything through `mlflow server`: files go over HTTP, and the champion is fetched to be scored."""
     with MlflowServer(tmp_path) as server:

@@ -28,7 +28,6 @@ from tests.conftest import TINY_SETTINGS
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.slow
 def test_a_version_trained_again_is_the_same_to_the_last_bit(tmp_path, new_store, quiet, monkeypatch):
     monkeypatch.chdir(tmp_path)
     synthesize(tmp_path / "data", 240, 0, 32, 1, quiet)

@@ -14,7 +14,7 @@ from mlim.steps.plan import SYSTEMS_PIPELINE, everything
 from tests.integration.conftest import CLOSED_PROXIES, copy_project, run_in
 from tests.systems_recipe import SCENES, systems_values
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 
 RECIPE = SYSTEMS_PIPELINE.parameters.as_posix()
 RUN = ("mlim", "run", "--recipe", RECIPE, "--catalog", SYSTEMS_PIPELINE.catalog.as_posix())

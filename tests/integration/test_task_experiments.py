@@ -14,7 +14,7 @@ from mlim.steps.experiment import describe_experiment, run_experiment
 from mlim.steps.gathered import gather
 from tests.asked_tables import annotate
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 
 BUDGET = "steps: 4, batch_size: 4, validate_every: 2"
 LXMERT = (

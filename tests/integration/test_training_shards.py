@@ -94,7 +94,6 @@ def assert_same_losses(one: Path, other: Path) -> None:
         assert ours[3] == pytest.approx(theirs[3], abs=1e-5)
 
 
-@pytest.mark.slow
 def test_no_rank_ever_holds_more_than_its_share(room, recipe, tmp_path):
     """Point 16: building, training and saving a model whose weights dominate, on one process and on two ranks."""
     shape = {"hidden_size": 512, "intermediate_size": 2048, "layers": 6, "heads": 8}
@@ -125,8 +124,7 @@ def test_a_sharded_training_goes_on_with_another_number_of_ranks(room, recipe, u
     assert_same_losses(finished(room(recipe, folder, then)), undisturbed)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_kill_while_parts_are_written_leaves_the_checkpoint_before(room, recipe, undisturbed, tmp_path, rank):
     """Point 16: a checkpoint is there when all ranks have written theirs, or not at all."""
     folder, code, _ = room(recipe, tmp_path / "killed", 2, "kill", rank, 1)
