@@ -3,7 +3,8 @@
 An item that arrives takes a place in a list where it is more similar than the last entry, so items are compared with
 those that arrived. An item that went is left out. A list therefore holds some more neighbours than are asked for
 (`spare`): only where fewer than those are left, and others were cut off at its end, is the item compared with all
-again. What comes out is what a search of everything finds.
+again. What comes out is what a search of everything finds, but for similarities that products of another shape round
+otherwise.
 
 Entries are told by the place of the other item in the order of ids. It changes from one search to the next, but never
 the order of two items that stay: equally similar ones keep their order, too.

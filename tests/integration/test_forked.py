@@ -153,6 +153,23 @@ def test_what_is_no_request_is_closed_and_harms_no_other(
     assert is_forked(asking, folder, server)
 
 
+def test_a_signal_that_is_no_number_ends_the_program_alone(
+    asking: dict[str, str], server: ForkServer, folder: Path
+) -> None:
+    asker = """
+import socket, sys
+from mlim import forked
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+    assert forked._begins(server, sys.argv[1], "programs:wait")
+    server.send(b"stop")
+    print(forked._end(server))
+"""
+    command = [sys.executable, "-c", asker, server.variables[ADDRESS]]
+    done = subprocess.run(command, env=asking, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert done.stdout.splitlines()[-1] == str(-signal.SIGKILL)
+    assert is_forked(asking, folder, server)
+
+
 @pytest.mark.parametrize(
     ("program", "number", "code"), [("wait_for_sigterm", signal.SIGTERM, 5), ("wait", signal.SIGINT, 7)]
 )
