@@ -36,8 +36,8 @@ def fail():
 
 def wait():
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(599)"])  # others sleep for 600
-    print(os.getpid(), sleeper.pid, flush=True)
     try:
+        print(os.getpid(), sleeper.pid, flush=True)  # who reads it may send a signal at once
         time.sleep(600)
     except KeyboardInterrupt:
         return 7
