@@ -87,6 +87,8 @@ def comparable(value: str) -> str | None:
 
 def normal_form(value: str, fold: bool = True) -> str:
     """Unicode NFKC without invisible characters, blanks as in `tidy`; `fold` also takes letter case away."""
+    if value.isascii() and value.isprintable() and " " not in value:  # an id, a number, a file: nothing to take away
+        return value.lower() if fold else value
     return _remembered(value, fold) if len(value) <= REMEMBERED_CHARACTERS else _normal_form(value, fold)
 
 

@@ -67,12 +67,14 @@ def test_words_and_blanks_that_mean_no_value(value):
 
 
 @given(st.text())
+@example("N/A")
 @example("\u2028 \u00a8A\u0345")
 def test_the_form_is_stable_and_what_is_tidied_stays_equal(value):
     for fold in (True, False):
         once = normal_form(value, fold)
         assert normal_form(once, fold) == once
         assert normal_form(tidy(value), fold) == once
+        assert normal_form(f" {value} ", fold) == once
     assert comparable(value) == comparable(f" {value}\u00a0")
 
 
