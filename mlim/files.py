@@ -5,6 +5,7 @@ are followed to find out where a folder lies, but never to remove anything: a li
 """
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -29,6 +30,7 @@ MARKER_TEXT = "mlim created this folder and replaces and removes its contents. K
 LEFT_BY_SYSTEMS = frozenset({".gitignore", ".DS_Store", "lost+found"})  # in a folder that is empty to a person
 SHOWN_NAMES = 3
 UNFINISHED, RETIRED = ".tmp", ".old"  # ends of the names beside a result while it is replaced
+IMMOVABLE = (errno.EXDEV, errno.EBUSY)  # a folder of an image's layer on overlayfs; a mount point
 SIGNED_BYTES = 4096  # a file says at its beginning who made it
 # OWASP, "CSV Injection"; also after what programs skip, and after apostrophes, so that each text is found again
 PLAIN_CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:;/()-]*")  # most cells: neither quoted nor a formula
@@ -171,7 +173,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             yield temporary
         try:
             if path.is_symlink() or path.exists():
-                path.replace(retired)
+                _retire(path, retired)
             temporary.replace(path)
         except BaseException:
             _bring_back(retired, path)
@@ -179,6 +181,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _discard(retired)
     finally:
         _discard(temporary)
+
+
+def _retire(path: Path, retired: Path) -> None:
+    """Give the earlier result another name; an empty folder that cannot have one goes. `InputError` for other ones."""
+    try:
+        path.replace(retired)
+    except OSError as error:
+        if error.errno not in IMMOVABLE:
+            raise
+        try:
+            path.rmdir()
+        except OSError:
+            raise InputError(
+                f"{path}: cannot be replaced, because something is mounted there or it comes with a container's image "
+                f"({error.strerror}); name a folder inside it"
+            ) from None
 
 
 def restore_folder(path: Path) -> None:
