@@ -30,7 +30,8 @@ MARKER_TEXT = "mlim created this folder and replaces and removes its contents. K
 LEFT_BY_SYSTEMS = frozenset({".gitignore", ".DS_Store", "lost+found"})  # in a folder that is empty to a person
 SHOWN_NAMES = 3
 UNFINISHED, RETIRED = ".tmp", ".old"  # ends of the names beside a result while it is replaced
-IMMOVABLE = (errno.EXDEV, errno.EBUSY)  # a folder of an image's layer on overlayfs; a mount point
+IMMOVABLE = (errno.EXDEV, errno.EBUSY)  # a folder of an image's layer on overlayfs; where something is mounted
+STAYS = "cannot be replaced, because something is mounted there or it comes with a container's image"
 SIGNED_BYTES = 4096  # a file says at its beginning who made it
 # OWASP, "CSV Injection"; also after what programs skip, and after apostrophes, so that each text is found again
 PLAIN_CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:;/()-]*")  # most cells: neither quoted nor a formula
@@ -160,10 +161,13 @@ def _named_when_full(path: Path) -> Iterator[None]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it replaces `path` when the block ends well.
 
-    `InputError` before anything is written when there is a folder at `path` that is not mlim's own, unless it is empty.
+    `InputError` before anything is written when there is a folder at `path` that is not mlim's own, unless it is empty,
+    or where something is mounted.
     """
     if path.is_symlink() or (path.exists() and not _is_empty(path)):
         _check_ours(path)
+    if path.is_mount():
+        raise InputError(f"{path}: {STAYS}; name a folder inside it")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, retired = (path.with_name(f".{path.name}.{os.getpid()}{end}") for end in (UNFINISHED, RETIRED))
     _remove_leftovers(path)
@@ -193,10 +197,7 @@ def _retire(path: Path, retired: Path) -> None:
         try:
             path.rmdir()
         except OSError:
-            raise InputError(
-                f"{path}: cannot be replaced, because something is mounted there or it comes with a container's image "
-                f"({error.strerror}); name a folder inside it"
-            ) from None
+            raise InputError(f"{path}: {STAYS} ({error.strerror}); name a folder inside it") from None
 
 
 def restore_folder(path: Path) -> None:

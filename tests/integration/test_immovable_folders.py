@@ -18,6 +18,7 @@ from mlim.files import atomic_folder, mark
 
 def write():
     with atomic_folder(Path("merged/data")) as folder:
+        print("begun")
         mark(folder)
         (folder / "new").touch()
 
@@ -42,7 +43,7 @@ def room(tmp_path: Path) -> Path:
 
 def test_an_empty_folder_of_an_image_is_replaced(room: Path) -> None:
     done = write_within(room, OVERLAY)
-    assert done.stdout.split() == [".mlim-folder", "new"], done.stderr
+    assert done.stdout.split() == ["begun", ".mlim-folder", "new"], done.stderr
 
 
 def test_results_of_an_image_stay(room: Path) -> None:
@@ -54,8 +55,9 @@ def test_results_of_an_image_stay(room: Path) -> None:
     assert [path.name for path in (room / "upper").rglob("*")] == []
 
 
-def test_a_mount_point_stays(room: Path) -> None:
+def test_a_mount_point_is_refused_before_the_work(room: Path) -> None:
     done = write_within(room, "mount -t tmpfs none merged/data")
     assert done.returncode == 2
+    assert done.stdout == ""
     assert "name a folder inside it" in done.stderr
     assert "Traceback" not in done.stderr
