@@ -13,6 +13,8 @@ from mlim.workspace import Workspace
 
 PATIENCE = 120.0  # seconds until a checkpoint must be there
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+# before a line of a shell that mounts what no other process sees; fails where user namespaces are not for everybody
+PRIVATE_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
 
 
 def start(workspace: Workspace, *words: str, processes: int = 1, restarts: int = 0) -> "subprocess.Popen[str]":

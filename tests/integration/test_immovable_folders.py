@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_whole_pipeline import PRIVATE_MOUNTS
+from tests.commands import PRIVATE_MOUNTS
 
 pytestmark = pytest.mark.integration
 

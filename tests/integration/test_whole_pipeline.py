@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from mlim.recipe import load_recipe
+from tests.commands import PRIVATE_MOUNTS
 from tests.conftest import TINY_SETTINGS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(5400)]
 ITEMS, KILLS = 120, 100
 TIMED = {"killed", "seconds"}  # what differs between two runs
 DISK, LEFT = "48m", [number << 10 for number in (0, 64, 1024, 4096)]
-PRIVATE_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
 SCRIPT = Path(__file__).parents[1] / "whole_pipeline.py"
 Lines = list[dict[str, Any]]
 
