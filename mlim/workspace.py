@@ -48,13 +48,18 @@ class Workspace:
         """The Data Docs of `annotate`, which carry the time: beside its results, which are the same every time."""
         return self.root / "annotations.docs"
 
+    @property
+    def region_sources(self) -> Path:
+        """Regions of all sources, a folder each (`regions`)."""
+        return self.root / "regions"
+
     def regions(self, source: str) -> Path:
         """`regions`: features, boxes, labels, attributes and scores (.npy), offsets.npy, summary.json of a source.
 
         The files of whatever name that `tsv:FILE` gives are one source.
         """
         kind, _, name = source.partition(":")
-        return self.root / "regions" / (kind if kind == "tsv" or not name else f"{kind}-{name}")
+        return self.region_sources / (kind if kind == "tsv" or not name else f"{kind}-{name}")
 
     @property
     def pairs(self) -> Path:

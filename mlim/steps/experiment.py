@@ -91,7 +91,7 @@ def _prepare_runs(
         shared = [workspace.pairs]
         same_images = stored_images(changed) == stored_images(recipe)
         shared += [workspace.items, workspace.valid, workspace.cache] if same_images else []
-        shared += [folder for folder in (workspace.annotations, workspace.regions("").parent) if folder.is_dir()]
+        shared += [folder for folder in (workspace.annotations, workspace.region_sources) if folder.is_dir()]
         if _same_pretraining(recipe, run.recipe):
             shared.append(workspace.pretrained("", 0).parent)
         for folder in shared:

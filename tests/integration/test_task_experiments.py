@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import yaml
 
 from mlim.config import override, parse
 from mlim.errors import InputError
@@ -12,14 +13,15 @@ from mlim.recipe import Recipe
 from mlim.shards.items import open_items
 from mlim.steps.experiment import describe_experiment, run_experiment
 from mlim.steps.gathered import gather
+from mlim.steps.regions import regions
 from tests.asked_tables import annotate
+from tests.small_catalog import described
 
 pytestmark = pytest.mark.integration
 
 BUDGET = "steps: 4, batch_size: 4, validate_every: 2"
-LXMERT = (
-    "{kind: crossed, image: {features: {kind: patch, size: 4}}, text_depth: 1, cross_depth: 1, width: 16, heads: 2}"
-)
+GRID = "{kind: regions, stored: true, side: 2, features: {kind: patch, size: 4}}"
+LXMERT = f"{{kind: crossed, image: {GRID}, text_depth: 1, cross_depth: 1, width: 16, heads: 2}}"
 VARIANTS = {
     "lxmert-answer": "task: answer",
     "lxmert-answer-text": "task: answer, modality: text",
@@ -57,9 +59,13 @@ def without_pairs(workspace) -> None:
     pd.read_parquet(path).head(0).to_parquet(path)
 
 
-def test_runs_train_what_they_change_and_stand_in_the_tables_of_their_tasks(recipe, own_workspace, quiet, monkeypatch):
+def test_runs_train_what_they_change_and_stand_in_the_tables_of_their_tasks(
+    recipe, own_workspace, quiet, tmp_path, monkeypatch
+):
     annotate(own_workspace, open_items(recipe.loader, own_workspace))
     without_pairs(own_workspace)
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(described()))
+    regions(recipe, tmp_path / "catalog.yaml", own_workspace, quiet, "grid")  # stored once, read by every run
     declared = plan(**{"lxmert-cross-0": ["systems.lxmert.cross_depth=0"], "answers-few": ["tasks.answer.answers=2"]})
     monkeypatch.setattr("mlim.steps.experiment.load_experiment", lambda name: declared)
     monkeypatch.setattr("mlim.steps.gathered.judged_on_test", lambda: frozenset(declared.runs))
