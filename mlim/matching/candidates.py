@@ -1,7 +1,8 @@
 """Candidates: the pairs of a catalog that are worth scoring, found in several ways and united on disk.
 
 Joins and unions are DuckDB's: what does not fit into its memory limit goes to a temporary folder. Items are told by
-their places in the order of their ids, so that the first item of a pair is the one with the smaller id.
+their places in the order of their ids, so that the first item of a pair is the one with the smaller id. Neighbours that
+can never match are left out before they are united: where families alone match, they are nearly all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,10 +42,16 @@ Places = NDArray[np.int64]
 
 @dataclass
 class Found:
-    """The candidates of `items` items in a database; `ways` are named in the order in which they were brought in."""
+    """The candidates of `items` items in a database; `ways` are named in the order in which they were brought in.
+
+    Pairs that `rules` forbid are no candidates. `watched` are those of them whose ranks are asked for (`_numbered`).
+    """
 
     connection: Any
     items: int
+    rules: HardRules
+    watched: Places
+    never: int = 0  # neighbours and pairs of blocks that the rules forbid
     ways: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -71,23 +78,33 @@ class Found:
         """Bring in nearest neighbours that come block by block."""
         way = self._way(name)
         for near in blocks:
-            table = pa.table({"a": near.first, "b": near.second, "rank": near.rank})
+            rows = np.flatnonzero(self._wanted(near.first, near.second))
+            table = pa.table({"a": near.first[rows], "b": near.second[rows], "rank": near.rank[rows]})
             self.connection.register("near", table)
             self.connection.execute(
                 "INSERT INTO found SELECT least(a, b), greatest(a, b), ?, min(rank) FROM near GROUP BY 1, 2", [way]
             )
             self.connection.unregister("near")
 
-    def write(self, path: Path, ids: Sequence[str], rules: HardRules) -> dict[str, int]:
-        """Write the union, each pair once and in order, without those that can never match; return the counts."""
+    def _wanted(self, first: Places, second: Places) -> NDArray[np.bool_]:
+        """Which neighbours (n,) may match, or are watched; the others are counted."""
+        if not self.rules.any:
+            return np.ones(len(first), dtype=bool)
+        wanted = ~self.rules.forbidden(first, second)
+        if len(self.watched):
+            wanted |= np.isin(_numbered(first, second, self.items), self.watched)
+        self.never += int((~wanted).sum())
+        return wanted
 
-        names, dropped, written = pa.array(ids, pa.string()), 0, 0
+    def write(self, path: Path, ids: Sequence[str]) -> dict[str, int]:
+        """Write the union, each pair once and in order, without those that can never match; return the counts."""
+        names, written = pa.array(ids, pa.string()), 0
         kept = self.connection.cursor()
         kept.execute("CREATE OR REPLACE TABLE kept (a BIGINT, b BIGINT)")
         with pq.ParquetWriter(path, CANDIDATE_SCHEMA) as writer:
             for first, second, ways, rank in self._united():
-                allowed = ~rules.forbidden(first, second) if rules.any else np.ones(len(first), dtype=bool)
-                dropped += int((~allowed).sum())
+                allowed = ~self.rules.forbidden(first, second)
+                self.never += int((~allowed).sum())
                 written += int(allowed.sum())
                 sides = {"a": first[allowed], "b": second[allowed]}
                 kept.register("sides", pa.table(sides))
@@ -97,7 +114,7 @@ class Found:
                 best = pa.array(rank[allowed], pa.int32(), mask=rank[allowed] >= NO_RANK)
                 columns = [names.take(pa.array(side)) for side in sides.values()]
                 writer.write_table(pa.table([*columns, found_by, best], schema=CANDIDATE_SCHEMA))
-        return {"candidates": written, "never_match": dropped}
+        return {"candidates": written, "never_match": self.never}
 
     def ranks_of(self, first: Places, second: Places) -> dict[str, NDArray[np.int64]]:
         """For some pairs (m,), in either order of their items: their best rank in each way.
@@ -156,8 +173,16 @@ class Found:
 
 
 @contextmanager
-def candidate_store(items: int, memory_mb: int) -> Iterator[Found]:
-    """A store of candidates that is gone after the block; DuckDB keeps within `memory_mb` and a temporary folder."""
+def candidate_store(
+    items: int, memory_mb: int, rules: HardRules, known: tuple[Places, Places] | None = None
+) -> Iterator[Found]:
+    """A store of candidates that is gone after the block; DuckDB keeps within `memory_mb` and a temporary folder.
+
+    `known` pairs (m,), (m,) are those whose ranks are asked for, whatever the rules say of them.
+    """
+    first, second = (np.empty(0, dtype=np.int64),) * 2 if known is None else known
+    forbidden = rules.forbidden(first, second)
+    watched = _numbered(first[forbidden], second[forbidden], items)
     with TemporaryDirectory(prefix="mlim-candidates-") as folder:
         connection = duckdb.connect(
             f"{folder}/candidates.duckdb",
@@ -165,9 +190,14 @@ def candidate_store(items: int, memory_mb: int) -> Iterator[Found]:
         )
         try:
             connection.execute("CREATE TABLE found (a BIGINT, b BIGINT, way INTEGER, rank BIGINT)")
-            yield Found(connection, items)
+            yield Found(connection, items, rules, watched)
         finally:
             connection.close()
+
+
+def _numbered(first: Places, second: Places, items: int) -> Places:
+    """One number (n,) for each pair of `items` items, in either order."""
+    return np.minimum(first, second) * items + np.maximum(first, second)
 
 
 def _members(block: Block) -> Mapping[str, NDArray[Any]]:

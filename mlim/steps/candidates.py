@@ -56,6 +56,11 @@ class _Inputs:
         return [str(item) for item in self.items["id"].tolist()]
 
     @property
+    def known_sides(self) -> tuple[Places, Places]:
+        """The places of both items of every known match."""
+        return self.known["first"].to_numpy(), self.known["second"].to_numpy()
+
+    @property
     def index_settings(self) -> IndexSettings:
         return IndexSettings(self.settings.exact_below, self.settings.probes, self.recipe.seed)
 
@@ -79,13 +84,16 @@ def find_candidates(
     settings = inputs.settings
     matching = inputs.description.matching.with_families(trained_across_families)
     blocks, rules = read_rules(inputs.items, matching, inputs.description.values)
-    with atomic_folder(workspace.candidates) as folder, candidate_store(len(inputs.items), settings.memory_mb) as found:
+    with (
+        atomic_folder(workspace.candidates) as folder,
+        candidate_store(len(inputs.items), settings.memory_mb, rules, inputs.known_sides) as found,
+    ):
         for block in blocks:
             found.add_block(block, settings.max_block)
         for name, near in _ways(inputs, vectors, terminal):
             with terminal.waiting(f"nearest neighbours by {name}"):
                 found.add_neighbours(name, near)
-        counts = found.write(folder / CANDIDATES_FILE, inputs.ids, rules)
+        counts = found.write(folder / CANDIDATES_FILE, inputs.ids)
         summary = {
             "items": len(inputs.items),
             **counts,
@@ -228,7 +236,7 @@ def _of_catalog(inputs: _Inputs, name: str, vectors: Vectors, terminal: Terminal
 def _known_kept(inputs: _Inputs, found: Found) -> dict[str, Any]:
     known, wanted = inputs.known, inputs.settings.neighbours
     most = {TEXT: wanted.text, PICTURE: wanted.picture}
-    sides = known["first"].to_numpy(), known["second"].to_numpy()
+    sides = inputs.known_sides
     ranks = found.ranks_of(*sides)
     recall = {
         str(split): {

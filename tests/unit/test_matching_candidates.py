@@ -50,12 +50,12 @@ def table(rows: list[dict[str, str]], families: list[str | None] | None = None) 
 
 def candidates(items: pd.DataFrame, rules: MatchRules, folder: Path, most: int = 100, near: Any = ()) -> pd.DataFrame:
     blocks, never = read_rules(items, rules, Values())
-    with candidate_store(len(items), 100) as found:
+    with candidate_store(len(items), 100, never) as found:
         for block in blocks:
             found.add_block(block, most)
         for name, neighbours in near:
             found.add_neighbours(name, neighbours)
-        found.write(folder / "candidates.parquet", items["id"].tolist(), never)
+        found.write(folder / "candidates.parquet", items["id"].tolist())
     return pd.read_parquet(folder / "candidates.parquet")
 
 
@@ -109,8 +109,8 @@ def test_each_candidate_is_once_there_and_knows_what_found_it(tmp_path: Path) ->
 
 def test_large_blocks_are_left_out_and_counted() -> None:
     items = table([{"brand": "common"}] * 5 + [{"brand": "rare"}] * 2)
-    blocks, _ = read_rules(items, MatchRules.model_validate({"blocks": [["brand"]]}), Values())
-    with candidate_store(7, 100) as found:
+    blocks, rules = read_rules(items, MatchRules.model_validate({"blocks": [["brand"]]}), Values())
+    with candidate_store(7, 100, rules) as found:
         found.add_block(blocks[0], 4)
         assert found.left_out == {"block:brand": 5}
         assert found.ranks_of(np.array([5, 1]), np.array([6, 0]))["block:brand"][1] == -1
@@ -352,3 +352,39 @@ def test_vectors_that_are_given_wrongly(
 ) -> None:
     with pytest.raises(InputError):
         run(tiny_recipe, described, own_workspace, given_vectors)
+
+
+neighbours_drawn = st.lists(
+    st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(1, 5)).filter(lambda found: found[0] != found[1]),
+    max_size=20,
+    unique_by=lambda found: found[:2],
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    neighbours_drawn,
+    st.lists(st.sampled_from(["f", "g", None]), min_size=8, max_size=8),
+    st.sampled_from(["within", "across", None]),
+    neighbours_drawn,
+)
+def test_neighbours_that_never_match_are_no_candidates_and_known_ones_keep_their_ranks(
+    tmp_path_factory: Any, drawn: list[Any], families: list[str | None], allowed: Any, known: list[Any]
+) -> None:
+    items = table([{"brand": "x"}] * 8, families)
+    _, rules = read_rules(items, MatchRules(families=allowed), Values())
+    first, second, rank = np.array(drawn, dtype=np.int64).reshape(-1, 3).T
+    sides = np.array(known, dtype=np.int64).reshape(-1, 3).T[:2]
+    path = tmp_path_factory.mktemp("found") / "candidates.parquet"
+    with candidate_store(8, 100, rules, (sides[0], sides[1])) as found:
+        found.add_neighbours("text", [Neighbours(first, second, rank, np.ones(len(rank), np.float32))])
+        counts = found.write(path, items["id"].tolist())
+        ranks = found.ranks_of(*sides)["text"].tolist()
+    best: dict[tuple[int, int], int] = {}
+    for one, other, at in drawn:
+        pair = (min(one, other), max(one, other))
+        best[pair] = min(at, best.get(pair, at))
+    may = {pair for pair in best if not rules.forbidden(*(np.array([side]) for side in pair))[0]}
+    assert pairs_of(pd.read_parquet(path)) == {(f"item-{a:02d}", f"item-{b:02d}") for a, b in may}
+    assert counts["candidates"] == len(may)
+    assert ranks == [best.get((min(a, b), max(a, b)), -1) for a, b, _ in known]
