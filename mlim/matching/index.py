@@ -221,19 +221,24 @@ class _Search:
         last = np.where(short, NO_KEY, longest(before))
         nearest = Nearest(len(rows), width + 1)  # with the item itself
         known, again = np.flatnonzero(~short), np.flatnonzero(short)
-        nearest.hold(known, before.keys[known], last[known])
+        nearest.expect(known, last[known])
         self._compare(nearest, rows, known, before.cells, self.fresh)
+        met = nearest.met()
+        nearest.hold(met, before.keys[met])  # the lists of the others stay as they are
         self._compare(nearest, rows, again, before.cells, self.everything)
+        lists = ListsOf(before.keys, before.cut & ~short, before.cells)
+        lists.keys[np.union1d(met, again)] = NO_KEY
         row, keys = nearest.found()
         other = (places_of(keys) != here[row]) & (keys <= last[row])
         row, keys = row[other], keys[other]
         rank = ranks(row)
-        lists = ListsOf(np.full((len(rows), width), NO_KEY), before.cut & ~short, before.cells)
         lists.cut[row[rank >= width]] = True
-        kept, near = rank <= width, rank <= self.k
+        kept = rank <= width
         lists.keys[row[kept], rank[kept] - 1] = keys[kept]
         self.lists.put(here, lists)
-        return Neighbours(here[row[near]], places_of(keys[near]), rank[near], similarities_of(keys[near]))
+        row, place = np.nonzero(lists.keys[:, : self.k] != NO_KEY)
+        near = lists.keys[row, place]
+        return Neighbours(here[row], places_of(near), place + 1, similarities_of(near))
 
     def _look(self, rows: Numbers, looked: Cells, chosen: Numbers) -> None:
         """Find the cells that the `chosen` ones of `rows` look into; they are put into `looked`.

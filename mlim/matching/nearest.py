@@ -63,16 +63,20 @@ class Nearest:
                 columns = slice(left, left + COLUMNS_AT_ONCE)
                 self._add(rows[some], queries[some] @ held[columns].T, places[columns])
 
-    def hold(self, rows: Numbers, keys: Keys, last: Keys) -> None:
-        """Bring in lists that are there: `keys` (r, w) of the rows (r,), in order and then NO_KEY.
+    def expect(self, rows: Numbers, last: Keys) -> None:
+        """Of the rows (r,), no place after `last` (r,) will be asked for; NO_KEY: any may be."""
+        ends = last != NO_KEY
+        self._bar[rows[ends]] = _levels(last[ends]).astype(np.float32) / LEVELS - np.float32(_SLACK)
 
-        A place that comes after `last` (r,) will not be asked for; NO_KEY: any may be.
-        """
+    def hold(self, rows: Numbers, keys: Keys) -> None:
+        """Bring in lists that are there: `keys` (r, w) of the rows (r,), in order and then NO_KEY."""
         held = keys != NO_KEY
         self._keys.append((_shifted(rows)[:, None] | keys)[held])
         self._waiting += int(held.sum())
-        ends = last != NO_KEY
-        self._bar[rows[ends]] = _levels(last[ends]).astype(np.float32) / LEVELS - np.float32(_SLACK)
+
+    def met(self) -> Numbers:
+        """The rows, in order, for which something was brought in."""
+        return np.unique(np.concatenate([np.empty(0, np.int64), *map(_rows, self._keys)]))
 
     def _add(self, rows: Numbers, scores: Matrix, places: Numbers) -> None:
         bar = self._bar[rows]
@@ -97,7 +101,8 @@ class Nearest:
         keys.sort()
         keys = keys[~_stands_behind(_rows(keys), self._kept)]
         last = keys[_stands_behind(_rows(keys), self._kept - 1)]
-        self._bar[_rows(last)] = _levels(last).astype(np.float32) / LEVELS - np.float32(_SLACK)
+        bar = _levels(last).astype(np.float32) / LEVELS - np.float32(_SLACK)
+        self._bar[_rows(last)] = np.maximum(self._bar[_rows(last)], bar)
         self._keys, self._waiting = [keys], 0
 
     def found(self) -> tuple[Numbers, Keys]:
