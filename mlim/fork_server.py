@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from mlim.forked import BEGUN, MOST_BYTES, call, interpreter, read_by_libraries
-from mlim.processes import die_with_parent, prepare_for_libraries
+from mlim.processes import collection_paused, die_with_parent, prepare_for_libraries
 
 LIBRARIES = (  # of most stages; Great Expectations serves those that come first, when this process still loads
     *("torch", "pandas", "pyarrow.parquet", "scipy.stats", "sklearn.ensemble", "skops.io", "duckdb", "cv2"),
@@ -194,9 +194,10 @@ def main() -> int:
     variables = read_by_libraries(os.environ)
     prepare_for_libraries()
     silence()
-    for name in LIBRARIES:
-        with suppress(ImportError):  # of an extra, or of a machine that only trains
-            importlib.import_module(name)
+    with collection_paused():
+        for name in LIBRARIES:
+            with suppress(ImportError):  # of an extra, or of a machine that only trains
+                importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a collection in a fork leaves these objects alone, and so their memory shared
     asked = Service(socket.socket(fileno=int(sys.argv[1])), variables).serve()

@@ -1,6 +1,7 @@
 """Processes that must not outlive the one that started them, processes that train together, and ways to loopback."""
 
 import ctypes
+import gc
 import json
 import multiprocessing
 import os
@@ -27,6 +28,18 @@ DIRECT = ("NO_PROXY", "no_proxy")  # libraries read one or the other
 EVERY_HOST = "*"
 PROXIES = tuple(f"{kind}_proxy" for kind in ("http", "https", "all"))
 SET_ASIDE = "MLIM_PROXIES"  # the proxies that `without_proxies` took out, as JSON
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """No garbage is collected in the block: loading libraries makes a million objects, and all of them stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def is_follower() -> bool:

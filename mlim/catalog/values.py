@@ -9,10 +9,10 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -71,6 +71,7 @@ MISSING_WORDS: Final = (
     "-1.#ind",
 )
 
+Found = TypeVar("Found")
 WordCounts = Counter[tuple[str, str]]  # (column, word as written) -> rows
 LetterCase = Literal["ignored", "kept"]
 
@@ -83,6 +84,12 @@ def tidy(value: str) -> str:
 def comparable(value: str) -> str | None:
     """The form in which values are compared unless catalog.yaml says otherwise; None when it means "no value"."""
     return DEFAULT.comparable(value)
+
+
+def remembering(find: Callable[[str], Found]) -> Callable[[str], Found]:
+    """The same function of a value, which remembers what it found of short ones."""
+    known = lru_cache(REMEMBERED_VALUES)(find)
+    return lambda value: known(value) if len(value) <= REMEMBERED_CHARACTERS else find(value)
 
 
 def normal_form(value: str, fold: bool = True) -> str:

@@ -199,7 +199,8 @@ class _Results:
             _link(plan.folder / ITEMS_FILE, self.folder / name)
             self.entries.append(ShardEntry(name, record.items, record.bytes, record.sha256))
         self._add_lines(plan.rows, record.reasons, name)
-        for rejected in pq.read_table(plan.folder / REJECTED_FILE).to_pylist():
+        refused = pq.read_table(plan.folder / REJECTED_FILE).to_pylist() if any(record.reasons) else ()
+        for rejected in refused:
             row = plan.rows[rejected.pop("position")]
             self.quarantine.add(Quarantined(source=row.source, row=row.row, id=row.id, stage="ingest", **rejected))
         if self.unusable is not None:

@@ -1,15 +1,15 @@
 """From a source's raw rows to rows of items: texts are joined, and what the cells alone rule out is rejected."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from json.encoder import encode_basestring as quoted
+from typing import NamedTuple
 
 from mlim.catalog.description import CatalogDescription, TextColumn
 from mlim.catalog.item import join_text
 from mlim.catalog.rejection import Rejection
 from mlim.catalog.texts import clean_text
-from mlim.catalog.values import Comparison, Spellings, WordCounts
+from mlim.catalog.values import Comparison, Spellings, WordCounts, remembering
 from mlim.ingest.inherit import inherit
 from mlim.pictures.listed import listed_pictures
 from mlim.sources.base import RawRow
@@ -21,12 +21,10 @@ NO_TEXT = "no-text"
 CELL_TOO_LONG = "cell-too-long"
 
 SHOWN_CHARACTERS = 80  # of an id or a cell that is itself the problem
-_JSON = json.JSONEncoder(ensure_ascii=False)  # one for all rows: `json.dumps` makes one for each
 DIGEST_BYTES = 16  # of an id, so that millions of long ids take little memory
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
+class SourceRow(NamedTuple):
     """One row of the source, before its picture is opened; `rejection` when it is already known to be bad."""
 
     source: str
@@ -73,8 +71,10 @@ def screen_rows(
         repeated = digest in seen and row.rejection is None
         if row.rejection is None:  # a rejected row becomes no item, so its id is still free
             seen.add(digest)
-        detail = f"an earlier row already has the id {row.id}; give one of them another"
-        yield replace(row, rejection=Rejection(DUPLICATE_ID, detail)) if repeated else row
+        if repeated:
+            detail = f"an earlier row already has the id {row.id}; give one of them another"
+            row = row._replace(rejection=Rejection(DUPLICATE_ID, detail))
+        yield row
 
 
 class _Screen:
@@ -85,7 +85,8 @@ class _Screen:
         self._texts = description.text_columns
         self._limit, self._words = max_cell_characters, words
         values = description.values
-        self._compared = {column: values.of(column) for column in description.compared_columns}
+        compared = {column: values.of(column) for column in description.compared_columns}
+        self._missing_words = {column: remembering(values_of.missing_word) for column, values_of in compared.items()}
         self._must = {column: values.of(column) for column in (self._columns.id, self._columns.image.column)}
         self._family, self._category = (
             Spellings(values.of(column or "")) for column in (self._columns.family, self._columns.category)
@@ -118,8 +119,8 @@ class _Screen:
             category=self._category.of(_cell(cells, columns.category)),
             image=image,
             text=text,
-            attributes=_JSON.encode(attributes),
-            facts=_JSON.encode({name: cells.get(name, "") for name in self._facts}),
+            attributes=_as_json(attributes),
+            facts=_as_json({name: cells.get(name, "") for name in self._facts}),
             rejection=rejection,
             further=tuple(listed[1 : columns.image.most]) if columns.image.choose == "all" else (),
             listed=len(listed),
@@ -133,8 +134,8 @@ class _Screen:
         return f"; if it only brings a further picture of {family}: list an item's pictures in one cell"
 
     def _count_words(self, cells: Mapping[str, str]) -> None:
-        for column, comparison in self._compared.items():
-            if word := comparison.missing_word(cells.get(column, "")):
+        for column, missing_word in self._missing_words.items():
+            if word := missing_word(cells.get(column, "")):
                 self._words[column, word] += 1
 
     def _incomplete(self, cells: Mapping[str, str], image: str, text: str, family: str | None) -> Rejection | None:
@@ -156,6 +157,11 @@ class _Screen:
             advice = f"an earlier row of the family {family} has text: name the columns in columns.inherit"
             return Rejection(NO_TEXT, f"every text column is empty or markup alone ({names}); {advice}")
         return Rejection(NO_TEXT, f"every text column is empty or markup alone ({names}); fill one in")
+
+
+def _as_json(cells: Mapping[str, str]) -> str:
+    """As `json.dumps` with ensure_ascii=False has them, without the encoder that it prepares for each call."""
+    return "{" + ", ".join([f"{quoted(column)}: {quoted(value)}" for column, value in cells.items()]) + "}"
 
 
 def _cell(cells: Mapping[str, str], column: str | None) -> str:

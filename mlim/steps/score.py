@@ -16,7 +16,7 @@ from mlim.matching.batch import ADDED, UNKNOWN_ITEM, ScoringRun, score_table
 from mlim.matching.model import MatchingModel
 from mlim.matching.pairs_table import PairsTable, check_out
 from mlim.matching.settings import ServingSettings
-from mlim.processes import processes_for
+from mlim.processes import collection_paused, processes_for
 from mlim.recipe import Recipe
 from mlim.recipe.base import Modality
 from mlim.shards.belonging import check_index
@@ -112,7 +112,8 @@ def prepare_items(
                 check_index(workspace.valid / INDEX_FILE, workspace.items)
             _warn_of_changes(catalog, workspace, terminal)
             return
-    from mlim.steps.validate import validate  # Great Expectations takes seconds to load; most runs have their items
+    with collection_paused():
+        from mlim.steps.validate import validate  # Great Expectations takes seconds to load; most runs have their items
 
     ingest(recipe, catalog, workspace, terminal, for_pairs=False)
     validate(recipe, catalog, workspace, terminal)

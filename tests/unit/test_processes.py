@@ -1,5 +1,6 @@
 """How the threads of processes share the cores, and how processes reach loopback past proxies."""
 
+import gc
 import os
 import urllib.request
 
@@ -12,6 +13,7 @@ from mlim.errors import InputError
 from mlim.processes import (
     PROCESSES_PER_CORE,
     PROXIES,
+    collection_paused,
     cores,
     processes_for,
     reach_loopback_directly,
@@ -120,3 +122,16 @@ def test_more_processes_than_the_cores_can_use_are_refused() -> None:
         InputError, match=f"ingest.workers is 99999, but this machine has {cores()} cores.* to {most} or"
     ):
         processes_for(99_999, "ingest.workers")
+
+
+def test_collection_is_paused_in_the_block_alone_also_after_an_error() -> None:
+    seen = []
+
+    def load() -> None:
+        seen.append(gc.isenabled())
+        raise ImportError
+
+    with pytest.raises(ImportError), collection_paused():
+        load()
+    assert seen == [False]
+    assert gc.isenabled()
