@@ -138,11 +138,16 @@ def describe_model(model: Any) -> str:
 
 
 def run(kind: str, folder: Path) -> dict[str, Any]:
-    """The same in a process of its own; what an earlier call measured in this folder is taken from there."""
+    """The same in a process of its own; what an earlier call measured in this folder is taken from there.
+
+    Processes that decode import the main module of theirs again, which for `mlim match` is light. This one is heavy, so
+    it is imported by a command line that has no main module.
+    """
     kept = folder / f"{kind}.json"
     if kept.is_file():
         return dict(json.loads(kept.read_text(encoding="utf-8")))
-    command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder), "--here", kind]
+    start = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import nightly; nightly.main()"
+    command = [sys.executable, "-c", start, *sys.argv[1:], "--folder", str(folder), "--here", kind]
     print(f"{kind} ...", file=sys.stderr, flush=True)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, start_new_session=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
