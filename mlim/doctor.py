@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,7 @@ def examine(recipe: Recipe, quick: bool = False) -> list[Finding]:
     Unless `quick`, what a run starts is started, each in a process of its own; what looks wrong already is not.
     """
     offline = recipe.tracking.offline
-    found = [*_packages(TRAINING if offline else PACKAGES), *(() if offline else _fastapi())]
+    found = [*_packages(TRAINING if offline else PACKAGES), *_compiled(), *(() if offline else _fastapi())]
     found += [_devices(recipe), *_tracking(recipe), *_prefect(), _dvc(), _work(recipe), *_disks(recipe)]
     if quick:
         return found
@@ -114,6 +115,21 @@ def _fastapi() -> Iterator[Finding]:
     else:
         yield Finding(
             "fastapi", False, f"{installed} keeps Prefect's server from working", "pip install 'fastapi==0.149'"
+        )
+
+
+def _compiled() -> Iterator[Finding]:
+    """A finding where Python may not keep what it compiles, and the libraries were not compiled before."""
+    library = PathFinder.find_spec("torch")
+    if not sys.dont_write_bytecode or library is None or library.origin is None or library.cached is None:
+        return
+    if not Path(library.cached).is_file():
+        place = shlex.quote(str(Path(library.origin).parents[1]))
+        yield Finding(
+            "compiled modules",
+            False,
+            "PYTHONDONTWRITEBYTECODE is set, so that each command compiles its libraries again, which takes seconds",
+            f"python -m compileall -q {place}",
         )
 
 

@@ -2,13 +2,15 @@
 
 import socket
 import sqlite3
+import sys
 from contextlib import closing
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
 
 from mlim import doctor
-from mlim.doctor import _dvc
+from mlim.doctor import _compiled, _dvc
 from mlim.findings import Finding
 from mlim.local_store import address
 from mlim.recipe import load_recipe
@@ -53,6 +55,20 @@ def test_no_command_is_shown_that_would_replace_another_database(places):
     found = place_of(temporary / "mlflow.db")
     assert (found.fine, found.command) == (False, "")
     assert "mlflow.db are here already: move it to another folder" in found.detail
+
+
+def test_libraries_that_are_compiled_at_every_start_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    assert not [*_compiled()]
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    [found] = _compiled()
+    assert not found.fine
+    library = PathFinder.find_spec("torch")
+    assert found.command == f"python -m compileall -q {Path(library.origin).parents[1]}"
+    Path(library.cached).parent.mkdir(parents=True)
+    Path(library.cached).touch()
+    assert not [*_compiled()]
 
 
 def test_what_dvc_lacks_is_brought_back_alone(places):
