@@ -149,3 +149,12 @@ def test_a_higher_limit_is_offered_only_where_it_lets_rows_through(bad, said, ad
     assert f"rows ({bad / 6:.1%}) were quarantined, {said}: missing-image {bad};" in message
     assert advice in message
     assert ("--set" in message) is (bad < 6)
+
+
+@given(st.text(), st.text())
+def test_attributes_and_facts_are_the_json_that_json_writes(title, pattern):
+    [row] = screened({**GOOD, "title": title, "pattern": pattern})
+    for written in (row.attributes, row.facts):
+        assert written == json.dumps(json.loads(written), ensure_ascii=False)
+    assert json.loads(row.attributes)["title"] == " ".join(title.split())
+    assert {**json.loads(row.attributes), **json.loads(row.facts)}["pattern"] in (pattern, " ".join(pattern.split()))
