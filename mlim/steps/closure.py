@@ -5,13 +5,14 @@ work folder: their values reach a step through params.yaml and through the paths
 """
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from importlib.util import resolve_name
 from itertools import chain
 from pathlib import Path
 
 from mlim.errors import InputError
+from mlim.processes import collection_paused
 
 PACKAGE = "mlim"
 WITHOUT_EFFECT = frozenset(
@@ -36,7 +37,8 @@ class Sources:
         found = (path.relative_to(root) for path in (root / PACKAGE).rglob("*") if path.is_file())
         self._files = sorted(path for path in found if not any(part.startswith((".", "__py")) for part in path.parts))
         self._modules = {_module(path): path for path in self._files if path.suffix == ".py"}
-        self._nodes = {module: _import_nodes(root / path) for module, path in self._modules.items()}
+        with collection_paused():  # a million nodes, few of which stay: four times as fast
+            self._nodes = {module: _nodes_in(root / path) for module, path in self._modules.items()}
 
     def closure(self, roots: Iterable[str]) -> list[str]:
         """The files that the modules `roots` are made of, sorted; a folder stands for all that lies in it.
@@ -101,13 +103,24 @@ def _module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _import_nodes(path: Path) -> list[ast.AST]:
+def _nodes_in(path: Path) -> Sequence[ast.AST]:
     """The imports and the constants in a file, wherever they stand; `InputError` when it is no Python."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        return _nodes_of(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise InputError(f"{path}, line {error.lineno}: is not valid Python ({error.msg}); correct it") from None
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom | ast.Constant)]
+
+
+@lru_cache(maxsize=1024)  # every pipeline of a project is made of the same files
+def _nodes_of(text: str) -> Sequence[ast.AST]:
+    found, waiting = list[ast.AST](), list[ast.AST]([ast.parse(text)])
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Constant):
+            found.append(node)
+        else:
+            waiting += ast.iter_child_nodes(node)
+    return found
 
 
 def _imported(node: ast.AST, package: str) -> Iterator[str]:
