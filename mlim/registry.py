@@ -17,6 +17,8 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ from mlim.config import parse
 from mlim.errors import InputError, MlimError
 from mlim.evaluation.gate import GateDecision
 from mlim.failures import MAKE_ROOM, disk_is_full
-from mlim.files import read_json
+from mlim.files import copy_files, read_json
 from mlim.local_store import SQLITE
 from mlim.manifest import ARTIFACT, MANIFEST, ChangedFilesError, check_manifest, remove_derived, write_manifest
 from mlim.recipe.tracking import TrackingConfig
@@ -46,6 +48,7 @@ PROMOTION = "mlim.promotion"  # the last decision about a version, in a sentence
 GATE_DECISION = "mlim.gate_decision"  # all that the quality gate found at registration, as JSON
 GONE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 STORE_VARIABLES = (URI_VARIABLE, "MLFLOW_REGISTRY_URI")
+LOCAL = "file:///"  # of a store in a folder of this machine
 NAME = "matcher"
 PAGE_CHARACTERS = 5000  # of a description in MLflow
 REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:[@/](?P<choice>[^@/]+))?")
@@ -107,7 +110,8 @@ class Registry:
     def _seal(self, model_id: str) -> str:
         """Put signature and manifest of all files of a logged model beside them; gives the manifest's SHA-256."""
         with TemporaryDirectory() as temporary:
-            folder = _download(f"models:/{model_id}", temporary)
+            place = self._client.get_logged_model(model_id).artifact_location
+            folder = _download(f"models:/{model_id}", place, temporary)
             remove_derived(folder)
             sign(folder)
             sha256 = write_manifest(folder)
@@ -162,7 +166,8 @@ class Registry:
 
         with _fluent(self.uri), as_mlim_error(self.uri):
             try:
-                return _download(f"models:/{self.name}/{version}/{file}".removesuffix("/"), temporary)
+                place = "" if file else self._client.get_model_version_download_uri(self.name, version)
+                return _download(f"models:/{self.name}/{version}/{file}".removesuffix("/"), place, temporary)
             except (MlflowException, OSError) as error:
                 if full := disk_is_full(error):
                     what = f"the files of {self.name} version {version} do not fit there"
@@ -287,10 +292,15 @@ def _no_model(name: str) -> str:
     return kind and f"`{name}` is a {kind}: name a registered version, models:/NAME@ALIAS or models:/NAME/VERSION"
 
 
-def _download(uri: str, folder: str) -> Path:
-    """A copy of all files of a model, below `folder`."""
+def _download(uri: str, place: str, folder: str) -> Path:
+    """A copy of all files of a model, in or below `folder`; `place` is where its store keeps them, "" where unknown.
+
+    From a folder of this machine they are copied here, which takes half of MLflow's time for hundreds of small files.
+    """
     import mlflow
 
+    if place.startswith(LOCAL):
+        return copy_files(Path(url2pathname(urlsplit(place).path)), Path(folder))
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from skops import io as skops
-
 from mlim.errors import InputError
 from mlim.pairs.learned import PairTrees, PairWords
 from mlim.stacking.attributes import AttributeClassifiers
@@ -45,6 +43,8 @@ def save_stack(folder: Path, stack: Stack) -> None:
     }
     for vectorizer in (parts.vectors, parts.classifiers.texts[0], parts.words.counter):
         vars(vectorizer).pop("_stop_words_id", None)  # an address too, which scikit-learn only remembers
+    from skops import io as skops  # it loads all of scikit-learn, which a model without a stack does not need
+
     (folder / STACK_FILE).write_bytes(_without_addresses(skops.dumps(values)))
     if stack.features is not None:
         stack.features.save(folder / FEATURES_FILE)
@@ -62,6 +62,8 @@ def load_stack(folder: Path) -> Stack:
 
     A stack of a version that compared no columns scores as it did.
     """
+    from skops import io as skops
+
     path = folder / STACK_FILE
     try:
         found: dict[str, Any] = skops.load(path, trusted=TRUSTED)
