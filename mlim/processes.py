@@ -26,6 +26,7 @@ FEW_SPINS = "3000"  # microseconds instead of milliseconds: no slower where the 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DIRECT = ("NO_PROXY", "no_proxy")  # libraries read one or the other
 EVERY_HOST = "*"
+COLLECT_AFTER = 50_000  # new objects, not 700: loading libraries makes a million of them, and all stay
 PROXIES = tuple(f"{kind}_proxy" for kind in ("http", "https", "all"))
 SET_ASIDE = "MLIM_PROXIES"  # the proxies that `without_proxies` took out, as JSON
 
@@ -85,7 +86,11 @@ def wait_briefly() -> None:
 
 
 def prepare_for_libraries() -> None:
-    """Set what the large libraries read when they are loaded; what the environment says already stays."""
+    """Set what the large libraries read when they are loaded; what the environment says already stays.
+
+    Garbage is collected less often: it takes a sixth of the time in which a command loads them.
+    """
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what modality dropout does on purpose
     wait_briefly()
     reach_loopback_directly(os.environ)

@@ -26,6 +26,7 @@ from mlim.catalog.item import ITEM_SCHEMA, QUARANTINE_SCHEMA, ROW_LOG_SCHEMA
 from mlim.console import Terminal
 from mlim.files import sha256_of, write_json
 from mlim.local_store import address
+from mlim.processes import COLLECT_AFTER
 from mlim.recipe import Recipe, load_recipe
 from mlim.recipe.tracking import TrackingConfig
 from mlim.shards.shard import ShardEntry, shard_name, write_manifest, write_shard
@@ -93,6 +94,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: without this, some test pays when the collector looks through all of it."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 @pytest.fixture(scope="session")

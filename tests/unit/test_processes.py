@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from mlim.errors import InputError
 from mlim.processes import (
+    COLLECT_AFTER,
     PROCESSES_PER_CORE,
     PROXIES,
     collection_paused,
     cores,
+    prepare_for_libraries,
     processes_for,
     reach_loopback_directly,
     threads_of_each,
@@ -135,3 +137,14 @@ def test_collection_is_paused_in_the_block_alone_also_after_an_error() -> None:
         load()
     assert seen == [False]
     assert gc.isenabled()
+
+
+def test_libraries_are_loaded_with_fewer_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TORCH_CPP_LOG_LEVEL", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # put back after the test
+    before = gc.get_threshold()
+    try:
+        prepare_for_libraries()
+        assert gc.get_threshold() == (COLLECT_AFTER, *before[1:])
+    finally:
+        gc.set_threshold(*before)
