@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--catalog", type=Path, help="the folder of a catalog of at least so many items; default: draw")
     parser.add_argument("--share", type=float, default=0.01, help="of the items that are new")
     parser.add_argument("--scattered", action="store_true", help="new items stand anywhere in the table")
-    parser.add_argument("--image-size", type=int, default=64, help="pixels")
+    parser.add_argument("--image-size", type=int, default=128, help="pixels")
     parser.add_argument("--recipe", default="demo")
     parser.add_argument("--workers", type=int, help="processes that score; default: one for each core")
     parser.add_argument(
