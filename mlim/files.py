@@ -348,20 +348,6 @@ def sha256_of_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def copy_files(source: Path, target: Path) -> Path:
-    """Copy all files of a folder into `target`, which is there; `OSError` at the first that cannot be copied.
-
-    So is a link to a folder: it might lead back here. Of a link to a file, the copy is a file.
-    """
-    for path in sorted(source.iterdir()):
-        if path.is_dir() and not path.is_symlink():
-            (target / path.name).mkdir()
-            copy_files(path, target / path.name)
-        else:
-            shutil.copyfile(path, target / path.name)
-    return target
-
-
 def check_unlinked(root: Path, path: Path) -> None:
     """`InputError` unless `path` lies below `root` by its name, and nothing on the way from `root` to it is a link."""
     parts = path.relative_to(root).parts if path.is_relative_to(root) else ("..",)

@@ -199,6 +199,21 @@ def test_tampered_weights_are_refused(promoted):
         Registry(recipe.tracking).score("1", [some_pairs(trained)])
 
 
+def test_a_fetched_version_has_the_files_that_mlflow_gives(registered, tmp_path):
+    mlflow.set_tracking_uri(registered.recipe.tracking.uri)
+    try:
+        plain = Path(mlflow.artifacts.download_artifacts("models:/mlim-matcher/1", dst_path=str(tmp_path)))
+    finally:
+        mlflow.set_tracking_uri(None)
+    remove_derived(plain)
+    with Registry(registered.recipe.tracking).fetched("1") as folder:
+        assert _digests(folder) == _digests(plain)
+
+
+def _digests(folder: Path) -> dict[Path, str]:
+    return {path.relative_to(folder): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_full_disk_is_no_missing_version(registered):
     """No place for the copy that is compared: the model counted as new, and got a second version."""
     registry = Registry(registered.recipe.tracking)

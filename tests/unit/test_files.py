@@ -16,7 +16,6 @@ from mlim.files import (
     atomic_file,
     atomic_folder,
     claim,
-    copy_files,
     is_ours,
     read_csv,
     remove_folder,
@@ -246,19 +245,3 @@ def test_an_earlier_result_that_cannot_be_renamed_is_named(own: Path, monkeypatc
     monkeypatch.setattr(Path, "replace", refused)
     with pytest.raises(InputError, match=rf"was left as \.results\.{DEAD}\.old .*Permission denied.*; rename it"):
         restore_folder(own / "results")
-
-
-def test_a_copy_of_a_folder_has_all_files_and_follows_no_link_to_a_folder(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    (source / "code/empty").mkdir(parents=True)
-    (source / "code/a.py").write_text("a = 1\n")
-    (source / "linked").symlink_to(source / "code/a.py")
-    target.mkdir()
-    assert copy_files(source, target) == target
-    assert (target / "code/empty").is_dir()
-    assert (target / "linked").read_text() == "a = 1\n"
-    assert not (target / "linked").is_symlink()
-    (source / "code/again").symlink_to(source)
-    (tmp_path / "other").mkdir()
-    with pytest.raises(OSError, match="again"):
-        copy_files(source, tmp_path / "other")
