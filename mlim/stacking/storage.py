@@ -28,6 +28,8 @@ ADDRESS: Final = re.compile(r'(?<="__id__": )\d+|(?<=")\d+(?=\.(?:npy|npz)")')
 
 def save_stack(folder: Path, stack: Stack) -> None:
     """Write the fitted parts and their combinations into `folder`, and the network whose features they read."""
+    from skops import io as skops  # it loads all of scikit-learn, which a model without a stack does not need
+
     parts, columns, without_columns = stack.parts, stack.parts.columns, stack.without_columns
     values = {
         "vectors": parts.vectors,
@@ -43,8 +45,6 @@ def save_stack(folder: Path, stack: Stack) -> None:
     }
     for vectorizer in (parts.vectors, parts.classifiers.texts[0], parts.words.counter):
         vars(vectorizer).pop("_stop_words_id", None)  # an address too, which scikit-learn only remembers
-    from skops import io as skops  # it loads all of scikit-learn, which a model without a stack does not need
-
     (folder / STACK_FILE).write_bytes(_without_addresses(skops.dumps(values)))
     if stack.features is not None:
         stack.features.save(folder / FEATURES_FILE)

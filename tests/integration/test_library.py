@@ -41,6 +41,13 @@ def test_the_help_loads_no_recipe_and_no_library_of_a_step():
     assert found.stdout == "[]\n"
 
 
+def test_what_scores_pairs_loads_no_reader_of_stacks():
+    """skops loads all of scikit-learn, and pytest and Dask where they are installed."""
+    program = "import sys, mlim.matching.batch; print(sorted({'skops', 'pytest', 'dask'} & sys.modules.keys()))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
 def test_every_place_gives_the_model_that_is_served(registered, tmp_path):
     frame, pairs = sent_items(registered)
     answer = Registry(registered.recipe.tracking).answer("1", [frame])
