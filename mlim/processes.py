@@ -21,12 +21,12 @@ RANK = "RANK"  # torchrun's environment; 0 for the process that leads
 THREADS = "OMP_NUM_THREADS"  # torch reads it when it is loaded
 WAITING, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"  # how its threads wait for each other; libgomp, which torch brings
 PROCESSES_PER_CORE = 4
+COLLECT_AFTER = 50_000  # new objects, not 700: loading libraries makes a million of them, and all stay
 ZOMBIE = b"Z"  # /proc/PID/stat, proc(5)
 FEW_SPINS = "3000"  # microseconds instead of milliseconds: no slower where the cores are free
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DIRECT = ("NO_PROXY", "no_proxy")  # libraries read one or the other
 EVERY_HOST = "*"
-COLLECT_AFTER = 50_000  # new objects, not 700: loading libraries makes a million of them, and all stay
 PROXIES = tuple(f"{kind}_proxy" for kind in ("http", "https", "all"))
 SET_ASIDE = "MLIM_PROXIES"  # the proxies that `without_proxies` took out, as JSON
 
@@ -88,7 +88,7 @@ def wait_briefly() -> None:
 def prepare_for_libraries() -> None:
     """Set what the large libraries read when they are loaded; what the environment says already stays.
 
-    Garbage is collected less often: it takes a sixth of the time in which a command loads them.
+    Garbage is collected less often from now on, or it takes a good part of the time in which they are loaded.
     """
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what modality dropout does on purpose

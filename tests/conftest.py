@@ -94,7 +94,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: without this, some test pays when the collector looks through all of it."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
+    gc.set_threshold(COLLECT_AFTER)  # as every command does
 
 
 @pytest.fixture(scope="session")
