@@ -106,11 +106,12 @@ def timed(spent: dict[str, float], name: str, run: Callable[..., Any]) -> Callab
 
 def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """One run in this process, prepared as `mlim match` is: core-seconds of its parts and in all, and its summary."""
-    import mlim
     from mlim.processes import prepare_for_libraries
-    from mlim.steps import match as step
 
     prepare_for_libraries()
+    import mlim
+    from mlim.steps import match as step
+
     spent: dict[str, float] = defaultdict(float)
     for function, part in PARTS.items():
         setattr(step, function, timed(spent, part, getattr(step, function)))
