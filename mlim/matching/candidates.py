@@ -23,6 +23,7 @@ from mlim.matching.nearest import Neighbours
 from mlim.matching.never import HardRules
 
 PAIRS_AT_ONCE: Final = 1 << 20
+NEIGHBOURS_AT_ONCE: Final = 1 << 23  # the more there are, the more pairs come from both of their items at once
 BLOCK: Final = "block:"  # before the name of a rule, among the ways
 NO_RANK: Final = 1 << 30
 MOST_WAYS: Final = 60  # bits of an integer
@@ -77,24 +78,22 @@ class Found:
     def add_neighbours(self, name: str, blocks: Iterable[Neighbours]) -> None:
         """Bring in nearest neighbours that come block by block."""
         way = self._way(name)
-        for near in blocks:
-            rows = np.flatnonzero(self._wanted(near.first, near.second))
-            table = pa.table({"a": near.first[rows], "b": near.second[rows], "rank": near.rank[rows]})
-            self.connection.register("near", table)
+        for near in _together(map(self._that_may_match, blocks), NEIGHBOURS_AT_ONCE):
+            self.connection.register("near", pa.table(dict(zip(("a", "b", "rank"), near, strict=True))))
             self.connection.execute(
                 "INSERT INTO found SELECT least(a, b), greatest(a, b), ?, min(rank) FROM near GROUP BY 1, 2", [way]
             )
             self.connection.unregister("near")
 
-    def _wanted(self, first: Places, second: Places) -> NDArray[np.bool_]:
-        """Which neighbours (n,) may match, or are watched; the others are counted."""
+    def _that_may_match(self, near: Neighbours) -> Neighbours:
+        """Those that may match, or are watched; the others are counted."""
         if not self.rules.any:
-            return np.ones(len(first), dtype=bool)
-        wanted = ~self.rules.forbidden(first, second)
+            return near
+        wanted = ~self.rules.forbidden(near.first, near.second)
         if len(self.watched):
-            wanted |= np.isin(_numbered(first, second, self.items), self.watched)
+            wanted |= np.isin(_numbered(near.first, near.second, self.items), self.watched)
         self.never += int((~wanted).sum())
-        return wanted
+        return Neighbours(*(column[wanted] for column in near))
 
     def write(self, path: Path, ids: Sequence[str]) -> dict[str, int]:
         """Write the union, each pair once and in order, without those that can never match; return the counts."""
@@ -193,6 +192,19 @@ def candidate_store(
             yield Found(connection, items, rules, watched)
         finally:
             connection.close()
+
+
+def _together(parts: Iterable[Neighbours], most: int) -> Iterator[Neighbours]:
+    """The same neighbours in fewer parts, each of at least `most` but for the last one."""
+    held, count = list[Neighbours](), 0
+    for part in parts:
+        held.append(part)
+        count += len(part.first)
+        if count >= most:
+            yield Neighbours(*map(np.concatenate, zip(*held, strict=True)))
+            held, count = [], 0
+    if count:
+        yield Neighbours(*map(np.concatenate, zip(*held, strict=True)))
 
 
 def _numbered(first: Places, second: Places, items: int) -> Places:

@@ -32,6 +32,7 @@ from mlim.files import atomic_folder, read_json, write_json
 from mlim.matching.nearest import (
     MOST_ROWS,
     NO_KEY,
+    Keys,
     Matrix,
     Nearest,
     Neighbours,
@@ -40,9 +41,8 @@ from mlim.matching.nearest import (
     groups_of,
     places_of,
     ranks,
-    similarities_of,
 )
-from mlim.matching.neighbour_lists import Cells, KeptLists, ListsOf, Probes, kept_lists, longest, spare
+from mlim.matching.neighbour_lists import LISTS_AT_ONCE, Cells, KeptLists, ListsOf, Probes, kept_lists, longest, spare
 from mlim.matching.vectors import Vectors, unit
 
 VALUES_FILE, CENTROIDS_FILE, EDGES_FILE = "values.npy", "centroids.npy", "edges.npy"
@@ -53,7 +53,7 @@ CELLS_PER_ITEM: Final = 8
 POINTS_PER_CELL: Final = 39  # training vectors; faiss warns of fewer
 ROUNDS: Final = 8  # of k-means
 GROWTH: Final = 4  # times what the cells were made for; then they are computed again
-ROWS_AT_ONCE: Final = 1 << 16
+ROWS_AT_ONCE: Final = 1 << 13  # so that what is computed of them fits the memory that was used before
 QUERIES_AT_ONCE: Final = MOST_ROWS  # the more there are, the more of them look into the same cell
 _MIXERS_SEED: Final = 20261130
 
@@ -167,7 +167,7 @@ class VectorIndex:
         return changes
 
     def neighbours(self, ids: Sequence[str], k: int) -> Iterator[Neighbours]:
-        """The `k` nearest other items of every item of the index, block by block, cell after cell.
+        """The `k` nearest other items of every item of the index, part by part, cell after cell.
 
         Items are given by their places in `ids`, which must hold every one of them. Only similarities above 0 count: an
         empty text is near to nothing. As many blocks are searched at once as OpenMP has threads. The lists are kept in
@@ -181,13 +181,13 @@ class VectorIndex:
         order = np.argsort(places)  # lists are kept in the order of ids
         ranked = np.empty_like(order)
         ranked[order] = np.arange(len(order))
-        names, digests = self._items.ids.take(pa.array(order)), self._items.digests[order]
+        names, digests, given = self._items.ids.take(pa.array(order)), self._items.digests[order], places[order]
         probes = Probes(self._settings.probes, len(self._cells.centroids))
         with kept_lists(self._folder / LISTS, names, digests, probes, k + spare(k)) as lists:
             search = _Search(self._items, self._cells, probes, ranked, lists, k)
             starts = range(0, len(self), QUERIES_AT_ONCE)
-            for near in _side_by_side(search.block, starts):
-                yield near._replace(first=places[order[near.first]], second=places[order[near.second]])
+            for listed, keys in _side_by_side(search.block, starts):
+                yield from _neighbours(listed, keys, given)
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,8 @@ class _Search:
         """All rows."""
         return np.arange(len(self.places))
 
-    def block(self, start: int) -> Neighbours:
-        """The neighbours of QUERIES_AT_ONCE items from row `start` on; their lists are written."""
+    def block(self, start: int) -> tuple[Numbers, Keys]:
+        """Places (m,) of QUERIES_AT_ONCE items from row `start` on, and their neighbours (m, k); lists are written."""
         rows = np.arange(start, min(start + QUERIES_AT_ONCE, len(self.places)))
         here, width = self.places[rows], self.lists.width
         before = self.lists.of(here)
@@ -236,9 +236,7 @@ class _Search:
         kept = rank <= width
         lists.keys[row[kept], rank[kept] - 1] = keys[kept]
         self.lists.put(here, lists)
-        row, place = np.nonzero(lists.keys[:, : self.k] != NO_KEY)
-        near = lists.keys[row, place]
-        return Neighbours(here[row], places_of(near), place + 1, similarities_of(near))
+        return here, lists.keys[:, : self.k]
 
     def _look(self, rows: Numbers, looked: Cells, chosen: Numbers) -> None:
         """Find the cells that the `chosen` ones of `rows` look into; they are put into `looked`.
@@ -268,6 +266,15 @@ class _Search:
             inside = among[edges[cell] : edges[cell + 1]]
             held = floats(self.items.values[inside])
             nearest.compare(chosen[at], queries[at], held, self.places[inside])
+
+
+def _neighbours(listed: Numbers, keys: Keys, given: Numbers) -> Iterator[Neighbours]:
+    """The lists `keys` (m, k) of the items at the places `listed` (m,), part by part; `given` (n,) renames places."""
+    for start in range(0, len(keys), LISTS_AT_ONCE):
+        part = keys[start : start + LISTS_AT_ONCE]
+        there = part != NO_KEY
+        first = np.repeat(given[listed[start : start + LISTS_AT_ONCE]], there.sum(axis=1))
+        yield Neighbours(first, given[places_of(part[there])], np.nonzero(there)[1] + 1)
 
 
 def _groups_where(cells: NDArray[np.integer[Any]], wanted: NDArray[np.bool_]) -> Iterator[tuple[int, Numbers]]:

@@ -32,12 +32,11 @@ Keys = NDArray[np.uint64]
 
 
 class Neighbours(NamedTuple):
-    """Nearest neighbours: `second` is number `rank` (from 1) among those of `first`, at `similarity` (cosine)."""
+    """Nearest neighbours: `second` is number `rank` (from 1) among those of `first`."""
 
     first: Numbers
     second: Numbers
     rank: Numbers
-    similarity: Matrix
 
 
 class Nearest:
@@ -115,11 +114,6 @@ class Nearest:
 def places_of(keys: Keys) -> Numbers:
     """The places (n,) that entries name."""
     return keys.view(np.int64) & (1 << PLACE_BITS) - 1
-
-
-def similarities_of(keys: Keys) -> Matrix:
-    """The similarities (n,) of entries."""
-    return (_levels(keys) / LEVELS).astype(np.float32)
 
 
 def with_places(keys: Keys, places: Numbers) -> Keys:

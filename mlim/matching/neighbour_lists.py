@@ -33,6 +33,7 @@ ITEMS_FILE, STATE_FILE = "items.parquet", "lists.json"
 FORMAT: Final = 2
 SPARE_SHARE, LEAST_SPARE = 4, 8  # one more neighbour for each four
 GONE: Final = -1
+LISTS_AT_ONCE: Final = 1 << 12  # 2 MB of entries: new memory costs more than what is done with it
 
 Cells = NDArray[np.unsignedinteger[Any]]
 """Numbers of cells."""
@@ -80,6 +81,10 @@ class ListsOf(NamedTuple):
         """How many entries (m,) each list has."""
         return np.asarray((self.keys != NO_KEY).sum(axis=1), dtype=np.int64)
 
+    def part(self, some: slice) -> "ListsOf":
+        """Those of some of the items, the same memory."""
+        return ListsOf(self.keys[some], self.cut[some], self.cells[some])
+
 
 @dataclass(frozen=True)
 class _Before:
@@ -96,13 +101,12 @@ class _Before:
         known = np.flatnonzero(self.at[places] != GONE)
         rows, order = np.unique(self.at[places[known]], return_inverse=True)  # in the order of the file
         keys = np.asarray(self.keys[rows])[order]
-        there = keys != NO_KEY
-        moved = np.full(keys.shape, GONE, dtype=np.int64)
-        moved[there] = self.now[places_of(keys[there])]
-        keys[moved == GONE] = NO_KEY
-        kept = moved != GONE
-        keys[kept] = with_places(keys[kept], moved[kept])
-        holes = np.flatnonzero((there & ~kept).any(axis=1))
+        empty = keys == NO_KEY
+        moved = self.now[np.where(empty, 0, places_of(keys))]
+        gone = moved == GONE
+        keys = with_places(keys, moved)
+        keys[empty | gone] = NO_KEY
+        holes = np.flatnonzero((gone & ~empty).any(axis=1))
         keys[holes] = np.sort(keys[holes], axis=1)
         taken = min(found.keys.shape[1], keys.shape[1])
         found.keys[known, :taken] = keys[:, :taken]
@@ -134,8 +138,11 @@ class KeptLists:
             np.ones(len(places), dtype=bool),
             np.zeros((len(places), self._lists.cells.shape[1]), dtype=self._lists.cells.dtype),
         )
-        if self._before is not None:
-            self._before.fill(found, places)
+        if self._before is None:
+            return found
+        for start in range(0, len(places), LISTS_AT_ONCE):
+            some = slice(start, start + LISTS_AT_ONCE)
+            self._before.fill(found.part(some), places[some])
         return found
 
     def put(self, places: Numbers, lists: ListsOf) -> None:

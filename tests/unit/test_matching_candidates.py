@@ -97,7 +97,7 @@ def test_a_band_finds_what_comparing_all_pairs_finds(
 def test_each_candidate_is_once_there_and_knows_what_found_it(tmp_path: Path) -> None:
     items = table([{"brand": "x", "kind": "k"}, {"brand": "x", "kind": "k"}, {"brand": "y", "kind": "k"}])
     rules = MatchRules.model_validate({"blocks": [["brand"], ["brand", "kind"]]})
-    near = Neighbours(np.array([0, 1, 2]), np.array([1, 0, 0]), np.array([3, 2, 1]), np.ones(3, np.float32))
+    near = Neighbours(np.array([0, 1, 2]), np.array([1, 0, 0]), np.array([3, 2, 1]))
     found = candidates(items, rules, tmp_path, near=[("text", [near])])
     written = [(row.item_a, row.item_b, list(row.found_by)) for row in found.itertuples()]
     assert written == [
@@ -377,7 +377,7 @@ def test_neighbours_that_never_match_are_no_candidates_and_known_ones_keep_their
     sides = np.array(known, dtype=np.int64).reshape(-1, 3).T[:2]
     path = tmp_path_factory.mktemp("found") / "candidates.parquet"
     with candidate_store(8, 100, rules, (sides[0], sides[1])) as found:
-        found.add_neighbours("text", [Neighbours(first, second, rank, np.ones(len(rank), np.float32))])
+        found.add_neighbours("text", [Neighbours(first, second, rank)])
         counts = found.write(path, items["id"].tolist())
         ranks = found.ranks_of(*sides)["text"].tolist()
     best: dict[tuple[int, int], int] = {}

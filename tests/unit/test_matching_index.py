@@ -16,7 +16,7 @@ from mlim.matching import index as index_module
 from mlim.matching import nearest as nearest_module
 from mlim.matching import neighbour_lists
 from mlim.matching.index import IndexSettings, VectorIndex, _Cells, cells_for
-from mlim.matching.nearest import Nearest, floats, places_of, similarities_of
+from mlim.matching.nearest import LEVELS, Nearest, _levels, floats, places_of
 from mlim.matching.picture_vectors import picture_vectors
 from mlim.matching.vectors import Vectors, open_vectors, save_vectors
 
@@ -366,7 +366,7 @@ def test_the_nearest_are_those_of_a_sort_of_all(rows: int, columns: int, kept: i
     ]
     rows_found, keys = collected.found()
     assert [*zip(rows_found.tolist(), places_of(keys).tolist(), strict=True)] == [both[:2] for both in expected]
-    assert similarities_of(keys).tolist() == pytest.approx([score for *_, score in expected])
+    assert (_levels(keys) / LEVELS).tolist() == pytest.approx([score for *_, score in expected])
 
 
 def test_every_finite_half_is_the_same_number_as_float() -> None:
