@@ -86,10 +86,18 @@ def comparable(value: str) -> str | None:
     return DEFAULT.comparable(value)
 
 
-def remembering(find: Callable[[str], Found]) -> Callable[[str], Found]:
-    """The same function of a value, which remembers what it found of short ones."""
-    known = lru_cache(REMEMBERED_VALUES)(find)
-    return lambda value: known(value) if len(value) <= REMEMBERED_CHARACTERS else find(value)
+class Remembered(dict[str, Found]):
+    """What a function finds of each value; of the first short ones it is looked up from the second time on."""
+
+    def __init__(self, find: Callable[[str], Found]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, value: str) -> Found:
+        found = self._find(value)
+        if len(value) <= REMEMBERED_CHARACTERS and len(self) < REMEMBERED_VALUES:
+            self[value] = found
+        return found
 
 
 def normal_form(value: str, fold: bool = True) -> str:
@@ -135,9 +143,13 @@ class Spellings:
 
     def __init__(self, comparison: Comparison) -> None:
         self._comparison, self._first = comparison, dict[str, str]()
+        self._known = Remembered(self._spelled)
 
     def of(self, cell: str) -> str | None:
         """The value of a cell as the first cell of that value spells it; None when it means "no value"."""
+        return self._known[cell]
+
+    def _spelled(self, cell: str) -> str | None:
         key = self._comparison.comparable(cell)
         if key is None:
             return None

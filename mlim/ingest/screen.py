@@ -9,7 +9,7 @@ from mlim.catalog.description import CatalogDescription, TextColumn
 from mlim.catalog.item import join_text
 from mlim.catalog.rejection import Rejection
 from mlim.catalog.texts import clean_text
-from mlim.catalog.values import Comparison, Spellings, WordCounts, remembering
+from mlim.catalog.values import Comparison, Remembered, Spellings, WordCounts
 from mlim.ingest.inherit import inherit
 from mlim.pictures.listed import listed_pictures
 from mlim.sources.base import RawRow
@@ -81,12 +81,14 @@ class _Screen:
     """What is asked of every row, and what is remembered of the earlier ones."""
 
     def __init__(self, description: CatalogDescription, max_cell_characters: int, words: WordCounts) -> None:
-        self._columns, self._facts = description.columns, description.metadata_columns
+        self._columns, self._facts = description.columns, list(dict.fromkeys(description.metadata_columns))
+        self._text_names = [f"{quoted(name)}: " for name in dict.fromkeys(text.column for text in self._columns.text)]
+        self._fact_names = [f"{quoted(name)}: " for name in self._facts]
         self._texts = description.text_columns
         self._limit, self._words = max_cell_characters, words
         values = description.values
         compared = {column: values.of(column) for column in description.compared_columns}
-        self._missing_words = {column: remembering(values_of.missing_word) for column, values_of in compared.items()}
+        self._missing_words = {column: Remembered(values_of.missing_word) for column, values_of in compared.items()}
         self._must = {column: values.of(column) for column in (self._columns.id, self._columns.image.column)}
         self._family, self._category = (
             Spellings(values.of(column or "")) for column in (self._columns.family, self._columns.category)
@@ -119,8 +121,8 @@ class _Screen:
             category=self._category.of(_cell(cells, columns.category)),
             image=image,
             text=text,
-            attributes=_as_json(attributes),
-            facts=_as_json({name: cells.get(name, "") for name in self._facts}),
+            attributes=_as_json(self._text_names, attributes.values()),
+            facts=_as_json(self._fact_names, [cells.get(name, "") for name in self._facts]),
             rejection=rejection,
             further=tuple(listed[1 : columns.image.most]) if columns.image.choose == "all" else (),
             listed=len(listed),
@@ -134,8 +136,8 @@ class _Screen:
         return f"; if it only brings a further picture of {family}: list an item's pictures in one cell"
 
     def _count_words(self, cells: Mapping[str, str]) -> None:
-        for column, missing_word in self._missing_words.items():
-            if word := missing_word(cells.get(column, "")):
+        for column, missing_words in self._missing_words.items():
+            if word := missing_words[cells.get(column, "")]:
                 self._words[column, word] += 1
 
     def _incomplete(self, cells: Mapping[str, str], image: str, text: str, family: str | None) -> Rejection | None:
@@ -159,9 +161,12 @@ class _Screen:
         return Rejection(NO_TEXT, f"every text column is empty or markup alone ({names}); fill one in")
 
 
-def _as_json(cells: Mapping[str, str]) -> str:
-    """As `json.dumps` with ensure_ascii=False has them, without the encoder that it prepares for each call."""
-    return "{" + ", ".join([f"{quoted(column)}: {quoted(value)}" for column, value in cells.items()]) + "}"
+def _as_json(names: Iterable[str], values: Iterable[str]) -> str:
+    """As `json.dumps` with ensure_ascii=False has them, without the encoder that it prepares for each call.
+
+    `names` are quoted, with a colon and a blank behind each.
+    """
+    return "{" + ", ".join([f"{name}{quoted(value)}" for name, value in zip(names, values, strict=True)]) + "}"
 
 
 def _cell(cells: Mapping[str, str], column: str | None) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlim.catalog.rejection import Rejection
 from mlim.errors import InputError
-from mlim.files import atomic_file, csv_cell, csv_line
+from mlim.files import PLAIN_CELL, atomic_file, csv_cell, csv_line
 from mlim.sources.lines import UTF8
 from mlim.sources.readers import PARQUET, TableFile
 
@@ -21,6 +22,7 @@ ROWS_AT_ONCE: Final = 1 << 16
 CSV: Final = ".csv"
 CSV_DECIMALS: Final = 6
 CELLS_REMEMBERED: Final = 1 << 17
+PLAIN: Final = f"^({PLAIN_CELL.pattern})?$"  # a cell that is written as it is
 
 
 class PairRows(NamedTuple):
@@ -133,7 +135,10 @@ def _csv_lines(names: Iterable[str], tables: Iterable[Any]) -> Iterator[str]:
 
 
 def _csv_cells(column: Any, written: Callable[[Any], str]) -> list[str]:
-    values, kind = column.to_pylist(), column.type
+    kind = column.type
+    if pa.types.is_string(kind) and pc.all(pc.match_substring_regex(filled := pc.fill_null(column, ""), PLAIN)).as_py():
+        return list(filled.to_pylist())
+    values = column.to_pylist()
     if pa.types.is_floating(kind):
         return ["" if value is None or value != value else repr(round(value, CSV_DECIMALS)) for value in values]
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):

@@ -9,6 +9,7 @@ from mlim.pictures.router import is_address
 from mlim.pictures.spelling import SUFFIXES
 
 BETWEEN_ADDRESSES = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)  # an address may hold commas itself
+ONE_PATH = re.compile(r"[\w./-]+")  # most cells: nothing in it parts pictures or is taken away
 BETWEEN_PATHS = ("|", ";", ",", "\n", "\t")
 QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 REFERENCE_KEYS = ("url", "src", "href", "path", "image", "file")  # of a picture that is written as an object
@@ -22,6 +23,8 @@ def listed_pictures(cell: str, separator: str | None = None) -> Sequence[str]:
     paths at `|`, `;`, `,`, line ends or tabs where every part then ends like a picture: a name with a comma stays
     whole.
     """
+    if separator is None and ONE_PATH.fullmatch(cell):
+        return [cell]
     text = cell.strip()
     if text.startswith(("[", "{")) and text.endswith(("]", "}")):
         return _from_list(text)

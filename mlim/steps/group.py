@@ -182,7 +182,7 @@ def _events(table: pd.DataFrame, earlier: EarlierMatch | None, compared: Compari
     """What became of the groups of an earlier match; None where there is none."""
     if earlier is None or compared is None:
         return None
-    groups = dict(zip(table["item"], table["group"], strict=True))
+    groups = dict(zip(table["item"].tolist(), table["group"].tolist(), strict=True))
     return group_events(earlier.groups, groups, Causes(earlier.changes, compared, earlier.anew))
 
 

@@ -149,15 +149,15 @@ def compare_with(last: LastMatch, digests: Any) -> EarlierMatch:
         before = before[["id"]].merge(now, on="id", how="left")
     changes = compare_items(before, now)
     if not last.same_scores:
-        changes = replace(changes, rescored=frozenset(now["id"]))
+        changes = replace(changes, rescored=frozenset(now["id"].tolist()))
     if len(before) and len(changes.removed) == len(before):
         raise InputError(
             f"--since {last.folder}: none of its items is in the catalog; name the folder of a match of this catalog"
         )
-    numbering = PairNumbers(sorted({*before["id"], *now["id"]}))
+    numbering = PairNumbers(sorted({*before["id"].tolist(), *now["id"].tolist()}))
     groups: pd.DataFrame = pq.read_table(last.folder / f"{GROUPS_FILE}.parquet", columns=["item", "group"]).to_pandas()
     return EarlierMatch(
-        dict(zip(groups["item"], groups["group"], strict=True)),
+        dict(zip(groups["item"].tolist(), groups["group"].tolist(), strict=True)),
         EarlierScores.read(last.folder / PAIRS_FILE, numbering),
         changes,
         last.anew,
