@@ -334,6 +334,14 @@ def _is_formula(text: str) -> bool:
     return FORMULA.match(unicodedata.normalize("NFKC", text)) is not None
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """The same file under a second name where the file system can, else a copy; for files that nobody writes to."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hexadecimal text."""
     digest = hashlib.sha256()

@@ -63,5 +63,5 @@ QUARANTINE_SCHEMA: Any = pa.schema(
 def join_text(values: Sequence[tuple[str | None, str]]) -> str:
     """The text of an item from (label, value) in order: `label: value` or the bare value; empty values are left out."""
     return ATTRIBUTE_SEPARATOR.join(
-        f"{label}{LABEL_SEPARATOR}{value}" if label else value for label, value in values if value
+        [f"{label}{LABEL_SEPARATOR}{value}" if label else value for label, value in values if value]
     )

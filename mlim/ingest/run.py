@@ -7,8 +7,6 @@ A source that cannot be read to its end fails after its rows, so that what was r
 """
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +23,7 @@ from mlim.catalog.values import WordCounts
 from mlim.config import nearest
 from mlim.console import Terminal
 from mlim.errors import DataError, InputError, MlimError
+from mlim.files import link_or_copy
 from mlim.ingest.build import ITEMS_FILE, REJECTED_FILE, ShardPlan, ShardRecord, build_shard, forget_others
 from mlim.ingest.chunks import cut_chunks
 from mlim.ingest.engine import Engine
@@ -196,7 +195,7 @@ class _Results:
         self.keys.add(plan.key)
         name = shard_name(len(self.entries))
         if record.items:
-            _link(plan.folder / ITEMS_FILE, self.folder / name)
+            link_or_copy(plan.folder / ITEMS_FILE, self.folder / name)
             self.entries.append(ShardEntry(name, record.items, record.bytes, record.sha256))
         self._add_lines(plan.rows, record.reasons, name)
         refused = pq.read_table(plan.folder / REJECTED_FILE).to_pylist() if any(record.reasons) else ()
@@ -224,14 +223,6 @@ class _Results:
             "quarantined": self.quarantine.counts,
             "data_version": write_manifest(self.folder, self.entries),
         }
-
-
-def _link(shard: Path, target: Path) -> None:
-    """The same file under a second name where the file system can, else a copy; shards are never written to."""
-    try:
-        os.link(shard, target)
-    except OSError:
-        shutil.copyfile(shard, target)
 
 
 def check_counts(counts: dict[str, Any]) -> dict[str, Any]:

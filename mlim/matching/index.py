@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mlim.errors import InputError
-from mlim.files import atomic_folder, read_json, write_json
+from mlim.files import atomic_folder, link_or_copy, read_json, write_json
 from mlim.matching.nearest import (
     MOST_ROWS,
     NO_KEY,
@@ -341,7 +341,7 @@ def _write(
         digest = np.concatenate([items.digests[kept], digests])[order]
         pq.write_table(pa.table({"id": ids.take(pa.array(order)), "digest": digest}), made / ITEMS_FILE)
         if lists is not None and lists.is_dir():
-            shutil.copytree(lists, made / LISTS)
+            shutil.copytree(lists, made / LISTS, copy_function=link_or_copy)
         write_json(made / STATE_FILE, state)
 
 

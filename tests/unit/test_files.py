@@ -17,6 +17,7 @@ from mlim.files import (
     atomic_folder,
     claim,
     is_ours,
+    link_or_copy,
     read_csv,
     remove_folder,
     restore_folder,
@@ -245,3 +246,19 @@ def test_an_earlier_result_that_cannot_be_renamed_is_named(own: Path, monkeypatc
     monkeypatch.setattr(Path, "replace", refused)
     with pytest.raises(InputError, match=rf"was left as \.results\.{DEAD}\.old .*Permission denied.*; rename it"):
         restore_folder(own / "results")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_gets_a_second_name_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """File systems of some networks and sticks have no hard links."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"content")
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+    link_or_copy(source, target)
+    assert target.read_bytes() == b"content"
+    assert target.samefile(source) is links
+
+
+def _no_links(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "no hard links here")
